@@ -1,0 +1,62 @@
+"""ament_python and pip install the package alike; versions are pinned in requirements.txt."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+PACKAGE = "vla_policy"
+HERE = Path(__file__).parent
+
+setup(
+    name=PACKAGE,
+    version="0.1.0",
+    description="A few dozen demonstrations in, a ROS 2 robot policy that sees, acts in real time and knows when to stop",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8") if (HERE / "README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    maintainer="vla_policy maintainers",
+    maintainer_email="maintainers@vla-policy.org",
+    python_requires=">=3.11",
+    packages=find_packages(include=["vla_policy", "vla_policy.*", "sim", "sim.*"]),
+    package_data={"vla_policy.conf": ["*.yaml", "*/*.yaml"], "sim": ["assets/*"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
+        (f"share/{PACKAGE}", ["package.xml"]),
+    ],
+    zip_safe=True,
+    install_requires=[
+        "accelerate",
+        "av",
+        "diffusers",
+        "gymnasium",
+        "huggingface_hub",
+        "hydra-core>=1.3",
+        "matplotlib",
+        "numpy",
+        "pillow",
+        "pyarrow",
+        "pybullet",
+        "rich",
+        "safetensors",
+        "scipy",
+        "shapely",
+        "statsmodels",
+        "tensorboard",
+        "torch",
+    ],
+    extras_require={
+        "gym_pusht": ["gym-pusht"],
+        "zarr": ["zarr"],
+        "wandb": ["wandb"],
+        "test": ["gym-pusht", "import-linter", "mypy", "pytest", "pytest-timeout", "pytest-xdist", "ruff", "zarr"],
+    },
+    entry_points={
+        "console_scripts": [
+            "vla-dataset = vla_policy.cli.dataset:main",
+            "vla-collect = vla_policy.cli.collect:main",
+            "vla-train = vla_policy.cli.train:main",
+            "vla-eval = vla_policy.cli.eval:main",
+            "vla-bench = vla_policy.cli.bench:main",
+        ],
+    },
+)

@@ -1,0 +1,204 @@
+"""The few words every part of the project speaks; numpy only.
+
+An `Interface` says what data, a policy, a simulator and a robot must agree on. An `Observation` goes in, an
+`ActionChunk` comes out, and a `Policy` is whatever turns one into the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+STATE = "observation.state"
+ENVIRONMENT_STATE = "observation.environment_state"
+IMAGES = "observation.images."
+ACTION = "action"
+
+
+class InputError(ValueError):
+    """A mistake in what the user handed in; its message names the thing, what was expected and what was found.
+
+    Command line programs print it without a traceback and exit with status 2.
+    """
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One named array of a frame.
+
+    `dtype` is "float32" or "image" (uint8, height x width x 3, RGB). `names` and `units` have one entry a channel of a
+    vector (SI units: "m", "rad", "1"); both are empty for images, and empty units mean that nobody declared them.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    names: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("float32", "image"):
+            raise InputError(f"feature dtype: expected 'float32' or 'image', found {self.dtype!r}")
+        if self.dtype == "image" and (len(self.shape) != 3 or self.shape[2] != 3):
+            raise InputError(f"image feature shape: expected (height, width, 3), found {self.shape}")
+        for what, values in (("names", self.names), ("units", self.units)):
+            if self.dtype == "float32" and values and len(values) != int(np.prod(self.shape)):
+                raise InputError(f"feature {what}: expected {int(np.prod(self.shape))} entries, found {list(values)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "dtype": self.dtype,
+            "shape": list(self.shape),
+            "names": list(self.names),
+            "units": list(self.units),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Feature:
+        try:
+            return cls(data["dtype"], tuple(data["shape"]), tuple(data.get("names", ())), tuple(data.get("units", ())))
+        except KeyError as error:
+            raise InputError(f"feature: key {error.args[0]!r} is missing, found {sorted(data)}") from None
+
+    def differences(self, other: Feature) -> list[str]:
+        """What `other` has that this one does not agree with; undeclared names and units agree with everything."""
+        found = []
+        for what in ("dtype", "shape", "names", "units"):
+            mine, theirs = getattr(self, what), getattr(other, what)
+            if mine != theirs and not (what in ("names", "units") and (not mine or not theirs)):
+                found.append(f"{what} expected {_show(mine)}, found {_show(theirs)}")
+        return found
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What data, policies, simulators and robots agree on. Topics, drivers and limits are not part of it.
+
+    `observations` maps LeRobot feature names (`observation.state`, `observation.images.<camera>`) to features,
+    `fps` is the rate of frames and actions in Hz, `frame` the coordinate frame of the actions ("" if undeclared).
+    """
+
+    observations: Mapping[str, Feature]
+    action: Feature
+    fps: float
+    frame: str = ""
+
+    @property
+    def cameras(self) -> list[str]:
+        """Keys of the image features, in order."""
+        return [key for key, feature in self.observations.items() if feature.dtype == "image"]
+
+    def select(self, keys: Iterable[str]) -> Interface:
+        """The same interface with only these observation keys; `InputError` if one is missing."""
+        keys = list(keys)
+        missing = [key for key in keys if key not in self.observations]
+        if missing:
+            raise InputError(f"observation keys {missing} are not provided; found {sorted(self.observations)}")
+        return Interface({key: self.observations[key] for key in keys}, self.action, self.fps, self.frame)
+
+    def differences(self, provided: Interface) -> list[str]:
+        """Why something that provides `provided` cannot serve something that needs this interface.
+
+        Keys provided beyond the needed ones are no difference.
+        """
+        found = []
+        for key, feature in self.observations.items():
+            if key not in provided.observations:
+                found.append(f"{key}: missing, found {sorted(provided.observations)}")
+            else:
+                found += [f"{key}: {line}" for line in feature.differences(provided.observations[key])]
+        found += [f"action: {line}" for line in self.action.differences(provided.action)]
+        if self.fps != provided.fps:
+            found.append(f"fps: expected {self.fps:g}, found {provided.fps:g}")
+        if self.frame and provided.frame and self.frame != provided.frame:
+            found.append(f"frame: expected {self.frame!r}, found {provided.frame!r}")
+        return found
+
+    def require(self, provided: Interface, needs: str, provides: str) -> None:
+        """Raise `InputError` naming every difference unless `provides` can serve `needs`."""
+        found = self.differences(provided)
+        if found:
+            raise InputError(f"{needs} and {provides} do not fit: " + "; ".join(found))
+
+    def digest(self) -> str:
+        """A short hash that two equal interfaces share."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "observations": {key: feature.to_dict() for key, feature in self.observations.items()},
+            "action": self.action.to_dict(),
+            "fps": self.fps,
+            "frame": self.frame,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Interface:
+        try:
+            observations = {key: Feature.from_dict(value) for key, value in data["observations"].items()}
+            return cls(observations, Feature.from_dict(data["action"]), data["fps"], data.get("frame", ""))
+        except KeyError as error:
+            raise InputError(f"interface: key {error.args[0]!r} is missing, found {sorted(data)}") from None
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What was seen at one moment.
+
+    `values` holds one array a feature key (images uint8 HWC, vectors float32), `task` the instruction, `t` the time
+    stamp in seconds.
+    """
+
+    values: Mapping[str, np.ndarray]
+    task: str
+    t: float
+
+    def check(self, interface: Interface) -> None:
+        """Raise `InputError` naming the key unless every feature of `interface` is here, well-shaped and finite."""
+        for key, feature in interface.observations.items():
+            if key not in self.values:
+                raise InputError(f"observation: key {key!r} is missing, found {sorted(self.values)}")
+            value = np.asarray(self.values[key])
+            if value.shape != feature.shape:
+                raise InputError(f"observation {key!r}: expected shape {feature.shape}, found {value.shape}")
+            if feature.dtype == "image" and value.dtype != np.uint8:
+                raise InputError(f"observation {key!r}: expected uint8 pixels, found {value.dtype}")
+            if feature.dtype != "image" and not np.isfinite(value).all():
+                raise InputError(f"observation {key!r}: expected finite numbers, found {value.tolist()}")
+
+
+@dataclass(frozen=True)
+class ActionChunk:
+    """Actions to come: `actions` (T, D) in the robot's own units; row k is due at `t_obs + k * dt` seconds."""
+
+    actions: np.ndarray
+    t_obs: float
+    dt: float
+
+    def __post_init__(self) -> None:
+        if np.ndim(self.actions) != 2 or len(self.actions) == 0:
+            raise InputError(f"action chunk: expected shape (T, D) with T >= 1, found {np.shape(self.actions)}")
+        if not self.dt > 0:
+            raise InputError(f"action chunk: expected dt > 0 seconds, found {self.dt}")
+
+
+class Policy(Protocol):
+    """Anything that acts. Batched, so that one arm and a hundred simulated ones take the same path."""
+
+    interface: Interface
+    n_obs_steps: int
+    n_action_steps: int
+
+    def predict(
+        self, histories: Sequence[Sequence[Observation]], generator: np.random.Generator
+    ) -> list[ActionChunk]:
+        """One chunk a history. A history holds `n_obs_steps` observations, oldest first, one `1 / fps` apart."""
+        ...
+
+
+def _show(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
