@@ -10,7 +10,7 @@ HERE = Path(__file__).parent
 setup(
     name=PACKAGE,
     version="0.1.0",
-    description="A few dozen demonstrations in, a ROS 2 robot policy that sees, acts in real time and knows when to stop",
+    description="A few demonstrations in, a ROS 2 robot policy that sees, acts in real time and knows when to stop",
     long_description=(HERE / "README.md").read_text(encoding="utf-8") if (HERE / "README.md").exists() else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",

@@ -193,9 +193,7 @@ class Policy(Protocol):
     n_obs_steps: int
     n_action_steps: int
 
-    def predict(
-        self, histories: Sequence[Sequence[Observation]], generator: np.random.Generator
-    ) -> list[ActionChunk]:
+    def predict(self, histories: Sequence[Sequence[Observation]], generator: np.random.Generator) -> list[ActionChunk]:
         """One chunk a history. A history holds `n_obs_steps` observations, oldest first, one `1 / fps` apart."""
         ...
 

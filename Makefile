@@ -1,0 +1,31 @@
+# make demo: the shipped policy on 20 unseen episodes.   make test: linters, types and the test suite.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CHECKPOINT ?= checkpoints/pusht_image
+JOBS ?= 2
+
+.PHONY: setup demo test clean
+
+setup: $(VENV)/.ready
+
+# torch goes first and alone: asked for by another package, pip may take a much larger build of it.
+$(VENV)/.ready: requirements.txt setup.py
+	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, found " + sys.version.split()[0] + "; name one with PYTHON=python3.11")'
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' requirements.txt)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+demo: setup
+	$(BIN)/vla-eval $(CHECKPOINT) n_episodes=20 seed=100000 out=outputs/demo
+
+test: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -n $(JOBS)
+
+clean:
+	rm -rf build outputs *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
