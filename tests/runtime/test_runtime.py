@@ -1,0 +1,164 @@
+"""History, timeline, limits and executor under a clock that only the test moves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vla_policy.interfaces import ACTION, STATE, ActionChunk, Feature, InputError, Interface, Observation
+from vla_policy.runtime import Executor, History, Limits, Timeline
+
+DT = 0.1
+INTERFACE = Interface({STATE: Feature("float32", (2,))}, Feature("float32", (2,)), fps=1 / DT)
+BOX = Limits(np.zeros(2), np.ones(2))
+
+
+def seen(t: float, x: float = 0.5, y: float = 0.5) -> Observation:
+    return Observation({STATE: np.array([x, y], np.float32)}, "push", t)
+
+
+def chunk(t_obs: float, first: float = 0.0, steps: int = 8) -> ActionChunk:
+    """Row k is (first + k / 100, first + k / 100)."""
+    return ActionChunk(np.repeat(first + np.arange(steps)[:, None] / 100, 2, axis=1), t_obs, DT)
+
+
+def executor(limits: Limits = BOX, n_action_steps: int = 4) -> Executor:
+    return Executor(INTERFACE, n_obs_steps=2, n_action_steps=n_action_steps, limits=limits)
+
+
+def test_history_repeats_the_first_observation_then_slides() -> None:
+    history = History(3, DT)
+    times = []
+    for step in range(5):
+        history.append(seen(step * DT))
+        times.append([round(o.t / DT) for o in history.window()])
+    assert times == [[0, 0, 0], [0, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 4]]
+    assert len(history) <= 4  # what nobody asks for again is dropped
+
+
+def test_history_of_a_fast_camera_is_one_period_apart() -> None:
+    history = History(2, DT)
+    for k in range(31):  # 100 Hz
+        history.append(seen(k / 100))
+    assert [o.t for o in history.window()] == pytest.approx([0.2, 0.3])
+
+
+def test_history_refuses_time_going_back_and_empty_windows() -> None:
+    history = History(2, DT)
+    with pytest.raises(InputError, match="found none"):
+        history.window()
+    history.append(seen(1.0))
+    with pytest.raises(InputError, match="expected more than 1 s, found 1 s"):
+        history.append(seen(1.0))
+
+
+def test_timeline_plays_each_row_when_it_is_due() -> None:
+    timeline = Timeline()
+    assert timeline.due(0.0) is None
+    assert timeline.offer(chunk(t_obs=2.0), now=2.0)
+    assert timeline.index(1.95) is None
+    # Times as a 10 Hz loop makes them: sums of floats, none of which may be played as the row before.
+    assert [timeline.index(2.0 + k * DT) for k in range(9)] == [0, 1, 2, 3, 4, 5, 6, 7, None]
+    assert timeline.index(2.0999) == 0
+    np.testing.assert_array_equal(timeline.due(2.31), [0.03, 0.03])
+
+
+def test_a_newer_chunk_replaces_and_a_stale_one_is_refused() -> None:
+    timeline = Timeline()
+    timeline.offer(chunk(1.0), now=1.0)
+    assert timeline.offer(chunk(1.2, first=0.5), now=1.3)
+    np.testing.assert_allclose(timeline.due(1.3), 0.51)  # entered at the row due, not at its first
+    assert not timeline.offer(chunk(1.1, first=0.9), now=1.3)  # from an older observation
+    assert not timeline.offer(chunk(1.3, steps=2), now=1.5)  # over before it came
+    np.testing.assert_allclose(timeline.due(1.5), 0.53)
+
+
+def test_limits_clip_and_say_so() -> None:
+    limits = Limits(np.zeros(2), np.ones(2), max_step=np.array([0.1, 0.2]))
+    here = np.array([0.5, 0.95])
+    ok = limits.gate(np.array([0.55, 0.9]), here, here)
+    assert (ok.status, ok.reason) == ("ok", "")
+    fast = limits.gate(np.array([0.9, 0.9]), here, here)
+    assert (fast.status, fast.reason) == ("clipped", "larger than max_step")
+    np.testing.assert_allclose(fast.action, [0.6, 0.9])
+    out = limits.gate(np.array([0.5, 1.1]), here, here)
+    assert (out.status, out.reason) == ("clipped", "outside the box")
+    np.testing.assert_allclose(out.action, [0.5, 1.0])
+
+
+@pytest.mark.parametrize("bad", [np.array([np.nan, 0.5]), np.array([0.5, np.inf]), np.array([0.5]), None])
+def test_what_is_no_action_holds(bad: np.ndarray | None) -> None:
+    command = BOX.gate(bad, previous=np.array([0.2, 0.2]), hold=np.array([0.3, 0.4]))
+    assert command.status == "hold"
+    assert command.reason
+    np.testing.assert_array_equal(command.action, [0.3, 0.4])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "step"), [([1.0], [0.0], None), ([0.0], [1.0, 2.0], None), ([0.0], [1.0], [0.0])]
+)
+def test_impossible_limits_are_refused(low: list, high: list, step: list | None) -> None:
+    with pytest.raises(InputError, match="limits"):
+        Limits(np.array(low), np.array(high), None if step is None else np.array(step))
+
+
+def test_executor_asks_again_after_n_action_steps() -> None:
+    arm = executor(n_action_steps=4)
+    asked, played = [], []
+    for step in range(10):
+        now = step * DT
+        arm.observe(seen(now))
+        if arm.needs_chunk(now):
+            asked.append(step)
+            assert arm.accept(chunk(arm.window()[-1].t, first=step / 10), now)
+        played.append(arm.command(now).action[0])
+    assert asked == [0, 4, 8]
+    np.testing.assert_allclose(played, [0, 0.01, 0.02, 0.03, 0.4, 0.41, 0.42, 0.43, 0.8, 0.81])
+
+
+def test_executor_bridges_a_late_chunk_then_holds_where_it_was() -> None:
+    arm = executor(n_action_steps=4)
+    arm.observe(seen(0.0))
+    arm.accept(chunk(0.0), 0.0)
+    statuses, actions = [], []
+    for step in range(11):
+        if step:
+            arm.observe(seen(step * DT, x=0.5 + step / 100))  # the arm sags while it holds
+        command = arm.command(step * DT)
+        statuses.append(command.status)
+        actions.append(command.action[0])
+    assert statuses == ["ok"] * 8 + ["hold"] * 3
+    np.testing.assert_allclose(actions[8:], 0.58, atol=1e-6)  # the pose at the beginning of the hold
+
+
+def test_executor_limits_steps_from_the_measured_pose_on_and_drops_nan() -> None:
+    arm = executor(Limits(np.zeros(2), np.ones(2), max_step=np.array([0.1, 0.1])))
+    arm.observe(seen(0.0, 0.5, 0.5))
+    rows = np.array([[0.9, 0.5], [0.9, 0.5], [np.nan, 0.5], [0.5, 0.5]])
+    arm.accept(ActionChunk(rows, 0.0, DT), 0.0)
+    commands = [arm.command(k * DT) for k in range(4)]
+    assert [c.status for c in commands] == ["clipped", "clipped", "hold", "ok"]
+    np.testing.assert_allclose([c.action[0] for c in commands], [0.6, 0.7, 0.6, 0.5])
+
+
+def test_executor_forgets_on_reset_and_refuses_foreign_observations() -> None:
+    arm = executor()
+    arm.observe(seen(5.0))
+    arm.accept(chunk(5.0), 5.0)
+    arm.reset()
+    assert arm.needs_chunk(5.0)
+    arm.observe(seen(0.0))  # time starts anew
+    with pytest.raises(InputError, match=r"observation\.state.*missing"):
+        arm.observe(Observation({ACTION: np.zeros(2)}, "push", 0.1))
+    with pytest.raises(InputError, match="finite"):
+        arm.observe(seen(0.2, x=np.nan))
+    with pytest.raises(InputError, match="limits: expected shape"):
+        Executor(INTERFACE, 2, 4, Limits(np.zeros(3), np.ones(3)))
+
+
+def test_history_of_one_step_keeps_the_newest_alone() -> None:
+    history = History(1, DT)
+    for k in range(3):
+        history.append(seen(k * DT))
+    assert [o.t for o in history.window()] == [2 * DT]
+    assert len(history) == 1
