@@ -1,0 +1,1 @@
+"""Rollouts, statistics, reports: what a policy is worth, and how sure that is."""

@@ -1,0 +1,126 @@
+"""One environment, played through the runtime as the robot will be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from vla_policy.interfaces import ActionChunk, Interface, Observation, Policy
+from vla_policy.runtime import Executor, Limits
+
+
+@dataclass(frozen=True)
+class PolicySpec:
+    """What the environment's side must know of a policy; cheap to send to another process."""
+
+    interface: Interface
+    n_obs_steps: int
+    n_action_steps: int
+
+    @classmethod
+    def of(cls, policy: Policy) -> PolicySpec:
+        return cls(policy.interface, policy.n_obs_steps, policy.n_action_steps)
+
+
+@dataclass(frozen=True)
+class EpisodeResult:
+    """What one episode came to. Metres and radians in the base frame; coverage and reward are in [0, 1]."""
+
+    seed: int
+    success: bool
+    steps: int
+    max_coverage: float
+    final_coverage: float
+    max_reward: float
+    sum_reward: float
+    clipped_steps: int  # commands that a limit changed
+    held_steps: int  # commands that had no usable action
+    pusher: tuple[float, float]  # initial conditions
+    block_pose: tuple[float, float, float]
+    actions: np.ndarray = field(repr=False, compare=False)  # (steps, D) commands sent: with the seed they replay it
+
+
+class Player:
+    """Plays one episode after the other in one environment; time is the step count divided by fps.
+
+    Of the environment it wants Gymnasium's API, `interface`, `task`, a Box of actions, and `is_success`, `coverage`,
+    `pos_agent` and `block_pose` in `info`.
+    """
+
+    def __init__(self, env: gymnasium.Env, spec: PolicySpec) -> None:
+        self._env: Any = env
+        self._keys = list(spec.interface.observations)
+        box: Any = env.action_space
+        self._executor = Executor(
+            spec.interface, spec.n_obs_steps, spec.n_action_steps, Limits(box.low.astype(float), box.high.astype(float))
+        )
+        self._dt = 1.0 / spec.interface.fps
+        self._steps = 0
+
+    def start(self, seed: int) -> None:
+        """Begin the episode of this seed."""
+        observation, info = self._env.reset(seed=seed)
+        self._executor.reset()
+        self._seed, self._steps, self._info = seed, 0, info
+        self._pusher = tuple(np.asarray(info["pos_agent"], float).tolist())
+        self._block_pose = tuple(np.asarray(info["block_pose"], float).tolist())
+        self._rewards: list[float] = []
+        self._coverages: list[float] = []
+        self._actions: list[np.ndarray] = []
+        self._statuses: list[str] = []
+        self._see(observation)
+
+    def window(self) -> list[Observation]:
+        """The policy's input now."""
+        return self._executor.window()
+
+    def play(self, chunk: ActionChunk) -> EpisodeResult | None:
+        """Execute the chunk until the next one is wanted (None) or the episode is over (its result)."""
+        self._executor.accept(chunk, self._now)
+        over = False
+        while not over:
+            over = self._step()
+            if not over and self._executor.needs_chunk(self._now):
+                return None
+        return self._result()
+
+    @property
+    def _now(self) -> float:
+        return self._steps * self._dt
+
+    def _see(self, observation: dict[str, np.ndarray]) -> None:
+        # Only what the policy needs: a policy for cameras must not carry the privileged state around.
+        values = {key: observation[key] for key in self._keys}
+        self._executor.observe(Observation(values, self._env.task, self._now))
+
+    def _step(self) -> bool:
+        """One control period; whether the episode is over."""
+        command = self._executor.command(self._now)
+        action = command.action.astype(self._env.action_space.dtype)
+        observation, reward, terminated, truncated, self._info = self._env.step(action)
+        self._steps += 1
+        self._rewards.append(float(reward))
+        self._coverages.append(float(self._info["coverage"]))
+        self._actions.append(action)
+        self._statuses.append(command.status)
+        self._see(observation)
+        return bool(terminated or truncated)
+
+    def _result(self) -> EpisodeResult:
+        return EpisodeResult(
+            seed=self._seed,
+            success=bool(self._info["is_success"]),
+            steps=self._steps,
+            max_coverage=max(self._coverages),
+            final_coverage=self._coverages[-1],
+            max_reward=max(self._rewards),
+            sum_reward=sum(self._rewards),
+            clipped_steps=self._statuses.count("clipped"),
+            held_steps=self._statuses.count("hold"),
+            pusher=self._pusher,
+            block_pose=self._block_pose,
+            actions=np.array(self._actions),
+        )

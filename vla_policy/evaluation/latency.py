@@ -1,0 +1,81 @@
+"""How long one action chunk takes, from observations to actions, for one arm."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from vla_policy.interfaces import ActionChunk, InputError, Interface, Observation, Policy
+
+
+def chunk_latency(
+    policy: Policy,
+    histories: Sequence[Sequence[Observation]],
+    repeats: int = 100,
+    warmup: int = 5,
+    generator: np.random.Generator | None = None,
+) -> dict[str, Any]:
+    """Milliseconds of `predict` for one history (batch 1), preprocessing included: p50, p95, p99 and mean.
+
+    `predict` answers with numpy arrays, so that an accelerator has finished when the clock stops. `warmup` calls come
+    first and are reported apart, as `warmup_ms`.
+    """
+    if not histories or repeats < 1:
+        raise InputError(f"latency: expected histories and repeats >= 1, found {len(histories)} and {repeats}")
+    generator = generator if generator is not None else np.random.default_rng(0)
+
+    def once(k: int) -> float:
+        begin = time.perf_counter()
+        policy.predict([histories[k % len(histories)]], generator)
+        return (time.perf_counter() - begin) * 1e3
+
+    first = [once(k) for k in range(warmup)]
+    milliseconds = [once(k) for k in range(repeats)]
+    p50, p95, p99 = np.percentile(milliseconds, [50, 95, 99]).tolist()
+    return {
+        "p50": p50,
+        "p95": p95,
+        "p99": p99,
+        "mean": float(np.mean(milliseconds)),
+        "n": repeats,
+        "batch": 1,
+        "warmup_ms": first,
+    }
+
+
+def random_histories(policy: Policy, count: int = 8, seed: int = 0, task: str = "") -> list[list[Observation]]:
+    """Made-up observations of the policy's shapes, for timing where there is no environment."""
+    generator = np.random.default_rng(seed)
+    interface, dt = policy.interface, 1.0 / policy.interface.fps
+    return [
+        [Observation(_random_values(interface, generator), task, k * dt) for k in range(policy.n_obs_steps)]
+        for _ in range(count)
+    ]
+
+
+def _random_values(interface: Interface, generator: np.random.Generator) -> dict[str, np.ndarray]:
+    return {
+        key: generator.integers(0, 256, feature.shape, dtype=np.uint8)
+        if feature.dtype == "image"
+        else generator.random(feature.shape, dtype=np.float32)
+        for key, feature in interface.observations.items()
+    }
+
+
+class KeepHistories:
+    """A policy that keeps the first `count` histories it is asked with, to time it on real observations later."""
+
+    def __init__(self, policy: Policy, count: int = 32) -> None:
+        self.policy = policy
+        self.interface: Interface = policy.interface
+        self.n_obs_steps = policy.n_obs_steps
+        self.n_action_steps = policy.n_action_steps
+        self.histories: list[Sequence[Observation]] = []
+        self._count = count
+
+    def predict(self, histories: Sequence[Sequence[Observation]], generator: np.random.Generator) -> list[ActionChunk]:
+        self.histories += histories[: self._count - len(self.histories)]
+        return self.policy.predict(histories, generator)

@@ -1,0 +1,92 @@
+"""Many episodes of one policy: environments in worker processes, the policy batched over them in this one."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from vla_policy.evaluation.episode import EpisodeResult, PolicySpec
+from vla_policy.evaluation.workers import EnvFactory, Group, LocalGroup, PolicyFactory, RemoteGroup, RolloutError
+from vla_policy.interfaces import InputError, Policy
+
+
+def rollout(
+    policy: Policy,
+    env_factory: EnvFactory,
+    seeds: Sequence[int],
+    num_envs: int = 16,
+    num_workers: int = 2,
+    seed: int = 0,
+    policy_factory: PolicyFactory | None = None,
+    on_episode: Callable[[EpisodeResult], None] | None = None,
+) -> list[EpisodeResult]:
+    """Play one episode for each of `seeds`, results in that order.
+
+    `num_envs` environments are spread over `num_workers` spawned processes (0: all in this one, one after the other);
+    `env_factory` must be picklable. The workers take strict turns: while the policy answers one of them, in one batch,
+    the others simulate. So equal `seed` (the policy's noise), `num_envs` and `num_workers` repeat a run bit for bit on
+    the same machine. With `policy_factory` each episode has a policy of its own, asked in the worker; `policy` then
+    only says what it needs.
+
+    Raises `InputError` if policy and environment do not fit, `RolloutError` with the finished episodes if a worker
+    dies or an environment fails.
+    """
+    if num_envs < 1 or num_workers < 0:
+        raise InputError(f"rollout: expected num_envs >= 1 and num_workers >= 0, found {num_envs} and {num_workers}")
+    if len(set(seeds)) != len(seeds):
+        raise InputError("rollout: expected distinct seeds, found repeated ones")
+    results: dict[int, EpisodeResult] = {}
+    generator = np.random.default_rng(seed)
+    groups = _groups(PolicySpec.of(policy), env_factory, seeds, num_envs, num_workers, policy_factory)
+    try:
+        for group in groups:
+            group.send({})
+        turns = deque(groups)
+        while turns:
+            group = turns.popleft()
+            round_ = group.receive()
+            for result in round_.finished:
+                results[result.seed] = result
+                if on_episode is not None:
+                    on_episode(result)
+            if round_.playing:
+                windows = round_.windows
+                chunks = policy.predict(list(windows.values()), generator) if windows else []
+                group.send(dict(zip(windows, chunks, strict=True)))
+                turns.append(group)
+    except RolloutError as error:
+        finished = [results[s] for s in seeds if s in results]
+        raise RolloutError(f"{error} ({len(finished)} of {len(seeds)} episodes were finished)", finished) from None
+    finally:
+        for group in groups:
+            group.close()
+    return [results[s] for s in seeds]
+
+
+def _groups(
+    spec: PolicySpec,
+    env_factory: EnvFactory,
+    seeds: Sequence[int],
+    num_envs: int,
+    num_workers: int,
+    policy_factory: PolicyFactory | None,
+) -> list[Group]:
+    """Seeds and environments dealt out evenly, never a worker without either."""
+    if not seeds:
+        return []
+    if num_workers == 0:
+        return [LocalGroup(env_factory, spec, seeds, num_envs, policy_factory)]
+    count = min(num_workers, num_envs, len(seeds))
+    return [
+        RemoteGroup(
+            f"simulation worker {i}",
+            env_factory,
+            spec,
+            list(seeds[i::count]),
+            len(range(i, num_envs, count)),
+            policy_factory,
+        )
+        for i in range(count)
+    ]
