@@ -1,0 +1,82 @@
+"""Files that are there whole or not at all, and parquet and JSON files whose errors name them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vla_policy.interfaces import InputError
+
+TEMPORARY = ".tmp"  # suffix of unfinished files; they are hidden besides, so that no glob for data finds them
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary neighbour of `path`, sync and rename it; nothing stays behind on failure."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    try:
+        write(temporary)
+        sync(temporary)
+        os.replace(temporary, path)
+        sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Force a file or a folder's entries to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, data: Any) -> None:
+    write_whole(path, lambda temporary: temporary.write_text(json.dumps(data, indent=4) + "\n", encoding="utf-8"))
+
+
+def read_json(path: Path) -> Any:
+    """`InputError` naming the file if it is missing or no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: expected a JSON file, found none") from None
+    except ValueError as error:
+        raise InputError(f"{path}: expected JSON, found something else ({error})") from None
+
+
+def read_json_lines(path: Path) -> list[Any]:
+    """One value a line; `InputError` naming file and line."""
+    if not path.is_file():
+        raise InputError(f"{path}: expected a JSON lines file, found none")
+    values = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            values += [json.loads(line)] if line.strip() else []
+        except ValueError as error:
+            raise InputError(f"{path}, line {number}: expected JSON, found something else ({error})") from None
+    return values
+
+
+def write_parquet(path: Path, table: pa.Table) -> None:
+    write_whole(path, lambda temporary: pq.write_table(table, temporary, compression="snappy"))
+
+
+def read_parquet(path: Path, keep: Callable[[str], bool] | None = None) -> pa.Table:
+    """The table, or those of its columns that `keep` wants; `InputError` naming the file if it is unreadable."""
+    try:
+        with pq.ParquetFile(path) as file:
+            columns: Sequence[str] = file.schema_arrow.names
+            return file.read(columns=[name for name in columns if keep is None or keep(name)])
+    except FileNotFoundError:
+        raise InputError(f"{path}: expected a parquet file, found none") from None
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: expected a whole parquet file, found a broken one ({reason})") from None

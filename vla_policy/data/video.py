@@ -1,0 +1,83 @@
+"""Video of episodes: RGB frames to mp4 and back with PyAV, which brings its own ffmpeg.
+
+yuv420p, a key frame every second frame, no B-frames and exact presentation times, as LeRobot writes it, so that any
+frame can be reached by decoding two.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import cast
+
+import av
+import numpy as np
+from av.video.stream import VideoStream
+
+from vla_policy.interfaces import InputError
+
+# Quality is set where an encoded frame differs from the camera's about as much as 4:2:0 chroma does by itself.
+ENCODERS: dict[str, tuple[str, dict[str, str]]] = {
+    "h264": ("libx264", {"crf": "18", "preset": "veryfast", "g": "2", "bf": "0"}),
+    "av1": ("libsvtav1", {"crf": "20", "preset": "8", "g": "2", "svtav1-params": "pred-struct=1"}),
+}
+
+
+def encode(path: Path, frames: Iterable[np.ndarray], shape: tuple[int, ...], fps: int, codec: str) -> int:
+    """Write uint8 RGB frames of `shape` (H, W, 3) as an mp4 and return how many there were.
+
+    `InputError` for a frame of another shape or dtype; the caller removes the unfinished file then.
+    """
+    encoder, options = ENCODERS[codec]
+    os.environ.setdefault("SVT_LOG", "1")  # errors only: SVT-AV1 writes its settings to stderr otherwise
+    count = 0
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = cast(VideoStream, container.add_stream(encoder, rate=fps, options=options))
+        stream.height, stream.width, stream.pix_fmt = shape[0], shape[1], "yuv420p"
+        stream.codec_context.time_base = Fraction(1, fps)
+        for frame in frames:
+            frame = np.asarray(frame)
+            if frame.shape != tuple(shape) or frame.dtype != np.uint8:
+                raise InputError(f"frame {count}: expected uint8 {tuple(shape)}, found {frame.dtype} {frame.shape}")
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            picture.pts, picture.time_base = count, Fraction(1, fps)
+            container.mux(stream.encode(picture))
+            count += 1
+        container.mux(stream.encode(None))
+    return count
+
+
+def decode(path: Path, start: float, length: int, fps: float) -> Iterator[np.ndarray]:
+    """Yield the `length` frames (H, W, 3) uint8 RGB from `start` seconds on.
+
+    `InputError` naming the file if it cannot be read, ends early, or shows a frame over half a period off its time.
+    """
+    count = 0
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise InputError(f"{path}: expected a video stream, found none")
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            if start > 0 and stream.time_base:
+                container.seek(int((start - 0.5 / fps) / stream.time_base), stream=stream)
+            for frame in container.decode(stream):
+                late = (float(frame.time) - start) * fps - count
+                if late < -0.5 and count == 0:
+                    continue  # between the key frame before `start` and `start`
+                if abs(late) > 0.5:
+                    raise InputError(
+                        f"{path}: expected frame {count} at {start + count / fps:.4f} s, found it at {frame.time:.4f} s"
+                    )
+                yield frame.to_ndarray(format="rgb24")
+                count += 1
+                if count == length:
+                    return
+    except FileNotFoundError:
+        raise InputError(f"{path}: expected a video, found none") from None
+    except av.FFmpegError as error:
+        raise InputError(f"{path}: expected {length} readable frames, found a broken file ({error.strerror})") from None
+    if count < length:
+        raise InputError(f"{path}: expected {length} frames from {start:g} s on, found {count}")

@@ -1,0 +1,129 @@
+"""Training samples: windows of an episode around a moment, as Diffusion Policy cuts and pads them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from vla_policy.data.dataset import LeRobotDataset
+from vla_policy.data.frame_cache import open_cache
+from vla_policy.data.quality import ColumnCheck, Finding
+from vla_policy.interfaces import ACTION, InputError
+
+log = logging.getLogger(__name__)
+
+
+class WindowDataset(Dataset):
+    """Windows [t - (n_obs_steps - 1), t - (n_obs_steps - 1) + horizon) of the moments t of episodes.
+
+    A window reaches at most n_obs_steps - 1 frames before its episode and n_action_steps - 1 behind it; there the
+    first or last frame repeats. `keys` names the observations; `episodes` chooses some of `dataset` (default: all).
+    Frames are decoded once into `cache_dir` (default `<root>/.cache`). What looks odd about the data is logged as
+    warnings and kept in `findings`. `columns` has all values of each vector (N, D) float32, to fit a normaliser on.
+
+    A batch (`__getitems__`) is a dictionary: vectors float32 (B, n_obs_steps, D), images uint8
+    (B, n_obs_steps, H, W, 3), `action` float32 (B, horizon, D) whose row 0 belongs to the first observation,
+    `action_is_pad` bool (B, horizon), true beyond either end of the episode, and `task`, a list of B sentences.
+    """
+
+    def __init__(
+        self,
+        dataset: LeRobotDataset,
+        keys: Sequence[str],
+        n_obs_steps: int,
+        horizon: int,
+        n_action_steps: int,
+        episodes: Iterable[int] | None = None,
+        cache_dir: str | Path | None = None,
+    ) -> None:
+        if not (n_obs_steps >= 1 and n_action_steps >= 1 and horizon >= n_obs_steps - 1 + n_action_steps):
+            raise InputError(
+                "windows: expected n_obs_steps, n_action_steps >= 1 and horizon >= n_obs_steps - 1 + n_action_steps, "
+                f"found n_obs_steps {n_obs_steps}, n_action_steps {n_action_steps}, horizon {horizon}"
+            )
+        self.dataset = dataset
+        self.interface = dataset.interface.select(keys)
+        self.episodes = list(range(dataset.num_episodes) if episodes is None else episodes)
+        self.n_obs_steps, self.horizon, self.n_action_steps = n_obs_steps, horizon, n_action_steps
+        self.findings: list[Finding] = []
+        self._read_columns()
+        self._open_frames(cache_dir)
+        self._index_windows()
+        for finding in self.findings:
+            log.warning("%s: %s", dataset.root, finding)
+
+    def __len__(self) -> int:
+        return len(self._moments)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """One sample: the batch of one without its first axis."""
+        return {key: value[0] for key, value in self.__getitems__([index]).items()}
+
+    def __getitems__(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> dict[str, Any]:
+        chosen = np.asarray(indices, np.int64)
+        moments = self._moments[chosen, None]
+        first, last = self._first[moments], self._last[moments]
+        rows = moments + np.arange(self.horizon) - (self.n_obs_steps - 1)
+        inside = np.clip(rows, first, last)
+        seen = inside[:, : self.n_obs_steps]
+        batch: dict[str, Any] = {}
+        for key, feature in self.interface.observations.items():
+            if feature.dtype == "image":
+                batch[key] = torch.from_numpy(self._frames[key][self._frame_rows[seen]])
+            else:
+                batch[key] = torch.from_numpy(self.columns[key][seen])
+        batch[ACTION] = torch.from_numpy(self.columns[ACTION][inside])
+        batch["action_is_pad"] = torch.from_numpy(rows != inside)
+        batch["task"] = [self.dataset.tasks[task] for task in self._tasks[moments[:, 0]]]
+        return batch
+
+    def window(self, index: int) -> tuple[int, int]:
+        """Episode and frame t of a window."""
+        moment = self._moments[index]
+        episode = int(np.searchsorted(self._starts, moment, side="right")) - 1
+        return self.episodes[episode], int(moment - self._first[moment])
+
+    def _read_columns(self) -> None:
+        keys = [key for key, feature in self.interface.observations.items() if feature.dtype != "image"] + [ACTION]
+        parts: dict[str, list[np.ndarray]] = {key: [] for key in [*keys, "task_index"]}
+        check = ColumnCheck(self.dataset.fps)
+        for index in self.episodes:
+            episode = self.dataset.episode(index)
+            check.add(index, {key: episode.columns[key] for key in [*keys, "timestamp", "frame_index"]})
+            for key, values in parts.items():
+                values.append(episode.columns[key])
+        self.findings += check.findings()
+        joined = {key: np.concatenate(values) for key, values in parts.items()} if self.episodes else {}
+        self.columns = {key: np.ascontiguousarray(joined[key], np.float32) for key in keys if joined}
+        self._tasks = joined.get("task_index", np.zeros(0, np.int64))
+
+    def _open_frames(self, cache_dir: str | Path | None) -> None:
+        self._frames: dict[str, np.ndarray] = {}
+        for key in self.interface.cameras:
+            cache = open_cache(self.dataset, key, self.episodes, cache_dir)
+            self._frames[key] = cache.frames
+            self.findings += [finding for finding in cache.findings if finding.episode in self.episodes]
+
+    def _index_windows(self) -> None:
+        lengths = self.dataset.lengths[self.episodes]
+        self._starts = np.cumsum(lengths) - lengths
+        self._first = np.repeat(self._starts, lengths)  # first and last row of the episode of each row
+        self._last = np.repeat(self._starts + lengths - 1, lengths)
+        in_dataset = np.cumsum(self.dataset.lengths) - self.dataset.lengths
+        shift = np.repeat(in_dataset[self.episodes] - self._starts, lengths)
+        self._frame_rows = np.arange(len(self._first)) + shift
+        # The window of the last moment ends n_action_steps - 1 frames behind the episode.
+        behind = self.horizon - self.n_obs_steps - (self.n_action_steps - 1)
+        moments = np.arange(len(self._first))
+        self._moments = moments[moments + behind <= self._last]
+        if len(self._moments) == 0:
+            raise InputError(
+                f"{self.dataset.root}: expected an episode of more than {behind} frames, "
+                f"found {len(self.episodes)} episodes, the longest of {lengths.max(initial=0)}"
+            )

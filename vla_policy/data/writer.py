@@ -1,0 +1,192 @@
+"""LeRobotDataset v3.0, written an episode at a time so that a kill at any moment leaves whole episodes only.
+
+Every episode gets data, video and meta files of its own; `info.json`, replaced atomically at the very end, says that it
+is there. `compact` merges the small files later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vla_policy.data import layout, metadata, video
+from vla_policy.data.dataset import LeRobotDataset
+from vla_policy.data.files import write_json, write_parquet, write_whole
+from vla_policy.data.index import read_stats
+from vla_policy.data.leftovers import lock, next_file, remove_leftovers
+from vla_policy.data.stats import ImageStats, Stats, merge_stats, to_lists, vector_stats
+from vla_policy.interfaces import ACTION, InputError, Interface
+
+
+class LeRobotWriter:
+    """Appends episodes to the dataset at `root`, which is made if it is not there.
+
+    An existing dataset of the same interface and codec ("h264" or "av1") is continued, and what an interrupted writer
+    left behind is removed; another interface is refused. One writer at a time: `InputError` for a second one.
+    """
+
+    def __init__(self, root: str | Path, interface: Interface, robot_type: str = "", codec: str = "h264") -> None:
+        self.root = Path(root)
+        self.interface = interface
+        if codec not in video.ENCODERS:
+            raise InputError(f"codec: expected one of {sorted(video.ENCODERS)}, found {codec!r}")
+        if interface.fps != int(interface.fps) or interface.fps <= 0:
+            raise InputError(f"fps: expected a whole number of frames a second, found {interface.fps}")
+        self.codec = codec
+        self.info = metadata.new_info(interface, robot_type, codec)
+        self.tasks: list[str] = []
+        self.stats: dict[str, Stats] = {}
+        self._next_file = 0
+        self._lock = lock(self.root)
+        try:
+            if (self.root / "meta" / "info.json").exists():
+                self._resume()
+            else:
+                self._create()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def num_episodes(self) -> int:
+        return int(self.info["total_episodes"])
+
+    @property
+    def num_frames(self) -> int:
+        return int(self.info["total_frames"])
+
+    def add_episode(
+        self,
+        columns: Mapping[str, np.ndarray],
+        images: Mapping[str, np.ndarray | Iterable[np.ndarray]],
+        task: str,
+    ) -> int:
+        """Write one episode and return its index.
+
+        `columns` has (T, D) finite numbers for the action and every vector of the interface, `images` T uint8 frames
+        (H, W, 3) for every camera, as an array or an iterable. `InputError` names the key that does not fit; the
+        dataset is unchanged then.
+        """
+        arrays = self._check(columns, images)
+        length, index, task_index = len(arrays[ACTION]), self.num_episodes, self._task_index(task)
+        arrays |= self._bookkeeping(length, index, task_index)
+        chunk, file = divmod(self._next_file, layout.CHUNKS_SIZE)
+        place = {"chunk_index": chunk, "file_index": file}
+        written: list[Path] = []
+        try:
+            stats: dict[str, Stats] = {}
+            for key in self.interface.cameras:
+                written.append(self.root / layout.VIDEO_PATH.format(video_key=key, **place))
+                stats[key] = self._write_video(written[-1], key, images[key], length)
+            stats |= {key: vector_stats(values) for key, values in arrays.items()}
+            written.append(self.root / layout.DATA_PATH.format(**place))
+            write_parquet(written[-1], metadata.data_table(arrays))
+            written.append(self.root / layout.EPISODES_PATH.format(**place))
+            write_parquet(written[-1], metadata.episode_table(self.info, index, length, task, place, stats))
+            self._commit(length, task_index, task, stats)
+        except BaseException:
+            for path in written:
+                path.unlink(missing_ok=True)
+            raise
+        self._next_file += 1
+        return index
+
+    def close(self) -> None:
+        """Let others write."""
+        self._lock.close()
+
+    def __enter__(self) -> LeRobotWriter:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _check(self, columns: Mapping[str, Any], images: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        features = {**self.interface.observations, ACTION: self.interface.action}
+        vectors = {key: feature for key, feature in features.items() if feature.dtype != "image"}
+        for what, expected, found in (("columns", vectors, columns), ("images", self.interface.cameras, images)):
+            if set(expected) != set(found):
+                raise InputError(f"episode {what}: expected the keys {sorted(expected)}, found {sorted(found)}")
+        arrays = {}
+        length = len(columns[ACTION])
+        if length == 0:
+            raise InputError("episode: expected at least one frame, found none")
+        for key, feature in vectors.items():
+            array = np.asarray(columns[key], np.float32)
+            if array.shape != (length, *feature.shape):
+                raise InputError(f"episode {key!r}: expected shape {(length, *feature.shape)}, found {array.shape}")
+            if not np.isfinite(array).all():
+                frame = int(np.argwhere(~np.isfinite(array))[0][0])
+                raise InputError(f"episode {key!r}: expected finite numbers, found {array[frame]} in frame {frame}")
+            arrays[key] = array
+        return arrays
+
+    def _bookkeeping(self, length: int, index: int, task_index: int) -> dict[str, np.ndarray]:
+        frame = np.arange(length)
+        return {
+            "timestamp": (frame / self.info["fps"]).astype(np.float32),
+            "frame_index": frame,
+            "episode_index": np.full(length, index),
+            "index": self.num_frames + frame,
+            "task_index": np.full(length, task_index),
+        }
+
+    def _task_index(self, task: str) -> int:
+        if not task:
+            raise InputError("episode task: expected a sentence, found none")
+        return self.tasks.index(task) if task in self.tasks else len(self.tasks)
+
+    def _write_video(self, path: Path, key: str, frames: Iterable[np.ndarray], length: int) -> Stats:
+        shape, stats = self.interface.observations[key].shape, ImageStats()
+
+        def write(temporary: Path) -> None:
+            try:
+                count = video.encode(temporary, stats.watch(frames), shape, self.info["fps"], self.codec)
+            except InputError as error:
+                raise InputError(f"episode {key!r}, {error}") from None
+            if count != length:
+                raise InputError(f"episode {key!r}: expected {length} frames, found {count}")
+
+        write_whole(path, write)
+        return stats.result()
+
+    def _commit(self, length: int, task_index: int, task: str, stats: Mapping[str, Stats]) -> None:
+        merged = merge_stats(self.stats, stats)
+        tasks = self.tasks if task_index < len(self.tasks) else [*self.tasks, task]
+        if tasks != self.tasks:
+            metadata.write_tasks(self.root, tasks)
+        write_json(self.root / "meta" / "stats.json", to_lists(merged))
+        episodes = self.num_episodes + 1
+        info = self.info | {
+            "total_episodes": episodes,
+            "total_frames": self.num_frames + length,
+            "total_tasks": len(tasks),
+            "splits": {"train": f"0:{episodes}"},
+        }
+        write_json(self.root / "meta" / "info.json", info)
+        self.info, self.stats, self.tasks = info, merged, tasks
+
+    def _create(self) -> None:
+        metadata.write_tasks(self.root, [])
+        write_json(self.root / "meta" / "stats.json", {})
+        write_json(self.root / "meta" / "interface.json", self.interface.to_dict())
+        write_json(self.root / "meta" / "info.json", self.info)
+
+    def _resume(self) -> None:
+        dataset = LeRobotDataset(self.root)
+        name = str(self.root)
+        if dataset.info["codebase_version"] != "v3.0":
+            raise InputError(f"{name}: expected a v3.0 dataset to append to, found {dataset.info['codebase_version']}")
+        self.interface.require(dataset.interface, "the new episodes", name)
+        dataset.interface.require(self.interface, name, "the new episodes")
+        for what, old, new in metadata.differences(dataset.info, self.info):
+            raise InputError(f"{name}: expected {what} {old!r}, as the dataset has it, found {new!r}")
+        remove_leftovers(dataset)
+        self.info = dataset.info
+        self.tasks = dataset.tasks[: dataset.info["total_tasks"]]
+        for stats in read_stats(self.root, self.info).values():
+            self.stats = merge_stats(self.stats, stats)
+        self._next_file = next_file(self.root)
