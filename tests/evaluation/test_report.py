@@ -1,0 +1,138 @@
+"""Summaries, tables and comparisons of evaluations on disk."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from vla_policy.evaluation.compare import compare, comparison_table
+from vla_policy.evaluation.episode import EpisodeResult
+from vla_policy.evaluation.report import read_episodes, summarize, summary_table, write_episodes, write_json
+from vla_policy.interfaces import InputError
+
+KEYS = [
+    "n_episodes",
+    "n_success",
+    "success_rate",
+    "success_ci95",
+    "mean_max_reward",
+    "mean_max_coverage",
+    "mean_steps",
+    "chunk_ms",
+    "env",
+    "task",
+    "seed",
+    "checkpoint",
+    "git_commit",
+]
+
+
+def episode(seed: int, success: bool, coverage: float = 0.5) -> EpisodeResult:
+    return EpisodeResult(
+        seed=seed,
+        success=success,
+        steps=100 + seed % 10,
+        max_coverage=coverage,
+        final_coverage=coverage / 2,
+        max_reward=min(coverage / 0.95, 1),
+        sum_reward=10.0,
+        clipped_steps=3,
+        held_steps=0,
+        pusher=(0.1 + seed / 3, 0.2),
+        block_pose=(0.4, 0.1, np.pi / seed),
+        actions=np.zeros((2, 2)),
+    )
+
+
+def write_run(folder: Path, results: list[EpisodeResult], env: str = "pybullet") -> Path:
+    summary = summarize(
+        results, env=env, task="push", seed=results[0].seed, checkpoint=folder.name, chunk_ms={"p50": 20.0, "p95": 30.0}
+    )
+    write_json(folder / "summary.json", summary)
+    write_episodes(folder / "episodes.csv", results)
+    return folder
+
+
+def test_summary_has_what_readers_rely_on(tmp_path: Path) -> None:
+    results = [episode(seed, success=seed < 50009, coverage=(seed - 50000) / 10) for seed in range(50000, 50010)]
+    write_run(tmp_path, results)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert set(KEYS) <= summary.keys()
+    assert (summary["n_episodes"], summary["n_success"], summary["success_rate"]) == (10, 9, 0.9)
+    assert summary["success_ci95"] == pytest.approx([0.555, 0.998], abs=1e-3)
+    assert summary["mean_max_coverage"] == pytest.approx(0.45)
+    assert summary["mean_max_coverage_ci95"][0] < 0.45 < summary["mean_max_coverage_ci95"][1]
+    assert summary["mean_steps"] == pytest.approx(104.5)
+    assert summary["seeds"] == list(range(50000, 50010))
+
+
+def test_one_episode_has_no_bootstrap_interval_and_json_stays_json(tmp_path: Path) -> None:
+    write_run(tmp_path, [episode(1, True)])
+    text = (tmp_path / "summary.json").read_text()
+    assert "NaN" not in text
+    assert json.loads(text)["mean_steps_ci95"] == [None, None]
+
+
+def test_no_episodes_are_no_summary() -> None:
+    with pytest.raises(InputError, match="found none"):
+        summarize([], env="pybullet", task="", seed=0, checkpoint="", chunk_ms=None)
+
+
+def test_episodes_read_back_equal(tmp_path: Path) -> None:
+    results = [episode(seed, seed % 2 == 0, coverage=seed / 7) for seed in range(1, 5)]
+    write_episodes(tmp_path / "episodes.csv", results)
+    rows = read_episodes(tmp_path)
+    assert [row["seed"] for row in rows] == [1, 2, 3, 4]
+    for row, result in zip(rows, results, strict=True):
+        assert row["max_coverage"] == result.max_coverage
+        assert (row["pusher_x"], row["pusher_y"]) == result.pusher
+        assert (row["block_x"], row["block_y"], row["block_angle"]) == result.block_pose
+        assert bool(row["success"]) == result.success
+
+
+def test_table_shows_numbers_with_their_intervals(tmp_path: Path) -> None:
+    results = [episode(seed, success=seed < 50009) for seed in range(50000, 50010)]
+    summary = summarize(
+        results, env="pybullet", task="", seed=50000, checkpoint="c", chunk_ms={"p50": 20.04, "p95": 31.0}
+    )
+    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(summary_table({"policy": summary, "hold": {**summary, "chunk_ms": {"p50": None}}}, "20 episodes"))
+    text = console.export_text()
+    for words in ("9 / 10 = 90.0 %", "[55.5, 99.7] %", "20.0 / 31.0", "104.5"):
+        assert words in text
+
+
+def test_comparison_pairs_the_seeds(tmp_path: Path) -> None:
+    a = [episode(s, s < 12, 0.5) for s in range(1, 26)]
+    b = [episode(s, s < 10 or 13 <= s < 21, 0.6) for s in range(1, 26)]
+    found = compare(write_run(tmp_path / "a", a), write_run(tmp_path / "b", list(reversed(b))))
+    assert [found[key] for key in ("n", "both", "only_a", "only_b", "neither")] == [25, 9, 2, 8, 6]
+    assert found["success_a"] == pytest.approx(11 / 25)
+    assert found["difference"] == pytest.approx(6 / 25)
+    assert found["p_value"] == pytest.approx(2 * 56 / 1024)
+    assert found["max_reward_difference"] == pytest.approx(0.1 / 0.95)
+    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(comparison_table(found))
+    assert "+24.0 %" in console.export_text()
+
+
+def test_comparison_refuses_what_is_not_paired(tmp_path: Path) -> None:
+    results = [episode(s, True) for s in range(1, 5)]
+    a = write_run(tmp_path / "a", results)
+    with pytest.raises(InputError, match=r"expected one env, found 'pybullet'.*'gym_pusht'"):
+        compare(a, write_run(tmp_path / "env", results, env="gym_pusht"))
+    with pytest.raises(InputError, match=r"expected the same seeds, found 1 only in .*\(1\) and 0"):
+        compare(a, write_run(tmp_path / "seeds", results[1:]))
+    moved = [replace(results[0], pusher=(0.0, 0.0)), *results[1:]]
+    with pytest.raises(InputError, match="same start for seed 1"):
+        compare(a, write_run(tmp_path / "moved", moved))
+    with pytest.raises(InputError, match=r"nowhere.*summary\.json"):
+        compare(a, tmp_path / "nowhere")
+    (tmp_path / "moved" / "episodes.csv").write_text("seed,success\n1,1\n")
+    with pytest.raises(InputError, match=r"episodes\.csv: expected the columns"):
+        compare(a, tmp_path / "moved")

@@ -1,0 +1,189 @@
+"""What an evaluation leaves behind: summary.json, episodes.csv, and a table for people."""
+
+from __future__ import annotations
+
+import csv
+import math
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from vla_policy.data import files
+from vla_policy.data.files import read_json, write_whole
+from vla_policy.evaluation.episode import EpisodeResult
+from vla_policy.evaluation.statistics import mean_interval, success_interval
+from vla_policy.interfaces import InputError
+
+COLUMNS = [f.name for f in fields(EpisodeResult) if f.name not in ("pusher", "block_pose", "actions")] + [
+    "pusher_x",
+    "pusher_y",
+    "block_x",
+    "block_y",
+    "block_angle",
+]
+
+
+def summarize(
+    results: Sequence[EpisodeResult],
+    *,
+    env: str,
+    task: str,
+    seed: int,
+    checkpoint: str,
+    chunk_ms: Mapping[str, Any] | None,
+    **more: Any,
+) -> dict[str, Any]:
+    """The content of summary.json; `more` is added as it is, `chunk_ms` is None for what was not timed."""
+    n, n_success = len(results), sum(r.success for r in results)
+    if n == 0:
+        raise InputError("evaluation: expected at least one episode, found none")
+    max_rewards = [r.max_reward for r in results]
+    max_coverages = [r.max_coverage for r in results]
+    steps = [float(r.steps) for r in results]
+    return {
+        "n_episodes": n,
+        "n_success": n_success,
+        "success_rate": n_success / n,
+        "success_ci95": success_interval(n_success, n),
+        "success_ci95_method": "exact (Clopper-Pearson)",
+        "mean_max_reward": float(np.mean(max_rewards)),
+        "mean_max_reward_ci95": mean_interval(max_rewards),
+        "mean_max_coverage": float(np.mean(max_coverages)),
+        "mean_max_coverage_ci95": mean_interval(max_coverages),
+        "mean_final_coverage": float(np.mean([r.final_coverage for r in results])),
+        "mean_sum_reward": float(np.mean([r.sum_reward for r in results])),
+        "mean_steps": float(np.mean(steps)),
+        "mean_steps_ci95": mean_interval(steps),
+        "mean_ci95_method": "bootstrap (BCa, 9999 resamples of the episodes)",
+        "median_steps_of_successes": float(np.median([r.steps for r in results if r.success])) if n_success else None,
+        "clipped_steps": sum(r.clipped_steps for r in results),
+        "held_steps": sum(r.held_steps for r in results),
+        "chunk_ms": dict(chunk_ms) if chunk_ms is not None else {"p50": None, "p95": None},
+        "env": env,
+        "task": task,
+        "seed": seed,
+        "seeds": [r.seed for r in results],
+        "checkpoint": checkpoint,
+        "git_commit": git_commit(),
+        **more,
+    }
+
+
+def git_commit() -> str | None:
+    """The commit this code is at, with "-dirty" if it was changed since; None outside a git repository."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        changes = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip() + ("-dirty" if changes.stdout.strip() else "")
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write JSON, whole or not at all; numbers that are not finite become null."""
+    files.write_json(path, _finite(data))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a table, whole or not at all."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    write_whole(path, write)
+
+
+def write_episodes(path: Path, results: Sequence[EpisodeResult]) -> None:
+    """One row an episode, initial conditions included; floats are written so that they read back equal."""
+    write_csv(path, COLUMNS, [_row(result) for result in results])
+
+
+def _row(result: EpisodeResult) -> dict[str, Any]:
+    row = {key: value for key, value in asdict(result).items() if key not in ("pusher", "block_pose", "actions")}
+    row["success"] = int(result.success)
+    row["pusher_x"], row["pusher_y"] = result.pusher
+    row["block_x"], row["block_y"], row["block_angle"] = result.block_pose
+    return row
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """The summary in an evaluation's folder; `InputError` naming the file if it is missing or broken."""
+    return read_json(folder / "summary.json")
+
+
+def read_episodes(folder: Path) -> list[dict[str, float]]:
+    """The rows of an evaluation's episodes.csv, numbers as floats (`seed` and `steps` as ints)."""
+    path = folder / "episodes.csv"
+    if not path.exists():
+        raise InputError(f"{folder}: expected an evaluation's folder with episodes.csv, found none")
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        missing = sorted(set(COLUMNS) - set(reader.fieldnames or ()))
+        if missing:
+            raise InputError(f"{path}: expected the columns {COLUMNS}, found {missing} missing")
+        try:
+            return [{key: int(row[key]) if key == "seed" else float(row[key]) for key in COLUMNS} for row in reader]
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{path}: expected numbers, found {error}") from None
+
+
+def summary_table(summaries: Mapping[str, Mapping[str, Any]], title: str) -> Table:
+    """One column a summary, named by its key."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    for name in summaries:
+        table.add_column(name, justify="right")
+    for label, show in _ROWS.items():
+        table.add_row(label, *(show(summary) for summary in summaries.values()))
+    return table
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def interval(low_high: Sequence[float | None], scale: float = 1.0, digits: int = 3) -> str:
+    low, high = low_high
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return "-"
+    return f"[{scale * low:.{digits}f}, {scale * high:.{digits}f}]"
+
+
+def _mean(summary: Mapping[str, Any], key: str, digits: int) -> str:
+    return f"{summary[key]:.{digits}f}  {interval(summary[key + '_ci95'], digits=digits)}"
+
+
+def _milliseconds(summary: Mapping[str, Any]) -> str:
+    chunk_ms = summary["chunk_ms"]
+    return "-" if chunk_ms["p50"] is None else f"{chunk_ms['p50']:.1f} / {chunk_ms['p95']:.1f}"
+
+
+_ROWS = {
+    "success": lambda s: f"{s['n_success']} / {s['n_episodes']} = {percent(s['success_rate'])}",
+    "  exact 95 % interval": lambda s: interval(s["success_ci95"], 100, 1) + " %",
+    "mean max reward  [95 %]": lambda s: _mean(s, "mean_max_reward", 3),
+    "mean max coverage  [95 %]": lambda s: _mean(s, "mean_max_coverage", 3),
+    "mean steps  [95 %]": lambda s: _mean(s, "mean_steps", 1),
+    "action chunk, p50 / p95 ms": _milliseconds,
+}
