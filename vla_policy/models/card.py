@@ -1,0 +1,83 @@
+"""The model card: what the policy takes and gives, what it was trained on, and what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from vla_policy.interfaces import Feature, Interface
+from vla_policy.models.config import PolicyConfig
+
+
+def model_card(
+    config: PolicyConfig, interface: Interface, weights: Mapping[str, Tensor], card: Mapping[str, Any]
+) -> str:
+    """Markdown with the hub's metadata header. `card` may have `data`, `training` and `evaluations`."""
+    count = sum(value.numel() for value in weights.values())
+    lines = [
+        "---",
+        "license: apache-2.0",
+        "pipeline_tag: robotics",
+        "tags: [robotics, diffusion-policy, vla_policy]",
+        "---",
+        "",
+        "# Action diffusion transformer",
+        "",
+        f"{_objective(config)}, {count / 1e6:.2f} M parameters. It sees {config.n_obs_steps} observations, predicts "
+        f"{config.horizon} actions at {interface.fps:g} Hz and is meant to execute {config.n_action_steps} of them"
+        + (", relative to the newest state." if config.action_relative else "."),
+        "",
+        "```python",
+        "from vla_policy.models import DiffusionPolicy",
+        "",
+        "policy = DiffusionPolicy.from_pretrained(FOLDER)",
+        "```",
+        "",
+        "## Interface",
+        "",
+        "| feature | shape | names | units |",
+        "|---|---|---|---|",
+        *[_row(key, interface.observations[key]) for key in config.observation_keys],
+        _row("action", interface.action),
+        "",
+        f"Actions are given in the frame {interface.frame!r}." if interface.frame else "The frame is undeclared.",
+    ]
+    if config.auxiliary_keys:
+        lines.append(
+            f"In training the camera features also predicted {', '.join(config.auxiliary_keys)}; the policy never sees "
+            "these when it runs."
+        )
+    for section in ("data", "training"):
+        if card.get(section):
+            lines += ["", f"## {section.capitalize()}", ""]
+            lines += [f"- {key.replace('_', ' ')}: {value}" for key, value in card[section].items()]
+    lines += ["", "## Measured success", ""]
+    evaluations = card.get("evaluations", [])
+    lines += _evaluations(evaluations) if evaluations else ["Not measured yet: run `vla-eval` on this folder."]
+    return "\n".join(lines)
+
+
+def _objective(config: PolicyConfig) -> str:
+    objective = config.objective
+    kind = "Flow matching" if objective.name == "flow" else f"DDPM ({objective.prediction})"
+    return f"{kind}, {objective.inference_steps} {objective.sampler} steps"
+
+
+def _row(key: str, feature: Feature) -> str:
+    kind = "uint8 RGB" if feature.dtype == "image" else feature.dtype
+    shape = " x ".join(str(size) for size in feature.shape)
+    return f"| `{key}` | {shape} {kind} | {', '.join(feature.names)} | {', '.join(feature.units)} |"
+
+
+def _evaluations(evaluations: list[Mapping[str, Any]]) -> list[str]:
+    lines = ["| environment | episodes | success | 95 % interval | mean max reward |", "|---|---|---|---|---|"]
+    for entry in evaluations:
+        low, high = entry.get("success_ci95") or (float("nan"), float("nan"))
+        lines.append(
+            f"| {entry.get('env', '?')} | {entry.get('n_episodes', '?')} (seeds from {entry.get('seed', '?')}) "
+            f"| {entry.get('success_rate', float('nan')):.1%} | {low:.1%} to {high:.1%} "
+            f"| {entry.get('mean_max_reward', float('nan')):.3f} |"
+        )
+    return lines

@@ -1,0 +1,139 @@
+"""Checkpoints are folders: config.yaml, model.safetensors, normalizer.json, interface.json, README.md. No pickles."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from omegaconf.errors import OmegaConfBaseException
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from vla_policy.data import Normalizer
+from vla_policy.interfaces import InputError, Interface
+from vla_policy.models.card import model_card
+from vla_policy.models.config import PolicyConfig
+
+CONFIG, WEIGHTS, NORMALIZER, INTERFACE, CARD = (
+    "config.yaml",
+    "model.safetensors",
+    "normalizer.json",
+    "interface.json",
+    "README.md",
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The parts of a checkpoint folder, read and checked one by one."""
+
+    config: PolicyConfig
+    interface: Interface
+    normalizer: Normalizer
+    weights: dict[str, Tensor]
+    card: dict[str, Any]
+
+
+def write_checkpoint(
+    folder: Path,
+    config: PolicyConfig,
+    interface: Interface,
+    normalizer: Normalizer,
+    weights: Mapping[str, Tensor],
+    card: Mapping[str, Any],
+) -> None:
+    """Write beside `folder`, then move into its place: it appears whole or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        _write(made / CONFIG, yaml.safe_dump({"policy": config.to_dict(), "card": dict(card)}, sort_keys=False))
+        _write(made / NORMALIZER, json.dumps(normalizer.to_dict(), indent=1))
+        _write(made / INTERFACE, json.dumps(interface.to_dict(), indent=1))
+        _write(made / CARD, model_card(config, interface, weights, card))
+        save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, made / WEIGHTS)
+        made.chmod(0o755)
+        (made / WEIGHTS).chmod(0o644)
+        if folder.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+            os.replace(folder, old)
+            os.replace(made, folder)
+            shutil.rmtree(old)
+        else:
+            os.replace(made, folder)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def read_checkpoint(name: str | Path) -> Checkpoint:
+    """Read a folder, or download a hub repository; `InputError` names the file that is missing or broken."""
+    folder = _folder(name)
+    stored = _parse(folder / CONFIG, yaml.safe_load)
+    if not isinstance(stored, dict) or "policy" not in stored:
+        raise InputError(f"{folder / CONFIG}: expected a mapping with the key 'policy', found {type(stored).__name__}")
+    try:
+        config = PolicyConfig.from_dict(stored["policy"])
+    except OmegaConfBaseException as error:
+        raise InputError(f"{folder / CONFIG}: {str(error).splitlines()[0]}") from None
+    interface = Interface.from_dict(_parse(folder / INTERFACE, json.loads))
+    normalizer = Normalizer.from_dict(_parse(folder / NORMALIZER, json.loads))
+    return Checkpoint(config, interface, normalizer, _weights(folder / WEIGHTS), dict(stored.get("card") or {}))
+
+
+def update_card(folder: str | Path, evaluation: Mapping[str, Any]) -> None:
+    """Add a measured evaluation (a `summary.json`'s content) to a checkpoint's model card.
+
+    Evaluations are told apart by environment and task; a new one replaces the old one of the same.
+    """
+    folder = Path(folder)
+    parts = read_checkpoint(folder)
+    kept = [e for e in parts.card.get("evaluations", []) if _what(e) != _what(evaluation)]
+    plain = json.loads(json.dumps(dict(evaluation), default=str))
+    card = {**parts.card, "evaluations": [*kept, plain]}
+    write_checkpoint(folder, parts.config, parts.interface, parts.normalizer, parts.weights, card)
+
+
+def _what(evaluation: Mapping[str, Any]) -> tuple[Any, Any]:
+    return evaluation.get("env"), evaluation.get("task")
+
+
+def _folder(name: str | Path) -> Path:
+    if Path(name).is_dir():
+        return Path(name)
+    files = [CONFIG, WEIGHTS, NORMALIZER, INTERFACE, CARD]
+    try:
+        return Path(snapshot_download(str(name), allow_patterns=files))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"checkpoint {str(name)!r}: no such folder, and not readable from the hub: {reason}") from None
+
+
+def _parse(path: Path, parser: Callable[[str], Any]) -> Any:
+    if not path.is_file():
+        raise InputError(f"{path}: expected a file of the checkpoint, found none")
+    try:
+        return parser(path.read_text())
+    except (ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: expected {path.suffix[1:].upper()}, found {str(error).splitlines()[0]}") from None
+
+
+def _weights(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise InputError(f"{path}: expected a file of the checkpoint, found none")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise InputError(f"{path}: truncated or not a safetensors file ({error})") from None
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text if text.endswith("\n") else text + "\n")

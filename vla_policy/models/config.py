@@ -1,0 +1,102 @@
+"""Everything that defines a policy; stored in its checkpoint as config.yaml."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from vla_policy.interfaces import IMAGES, STATE, InputError
+
+
+@dataclass
+class EncoderConfig:
+    """The convolutional image encoder, one a camera."""
+
+    crop: list[int] | None = field(default_factory=lambda: [84, 84])  # pixels height, width; null: the whole image
+    channels: list[int] = field(default_factory=lambda: [64, 128])  # of the stages at strides 4 and 8
+    blocks: int = 1  # residual blocks a stage
+    keypoints: int = 32  # heatmaps of the spatial softmax
+    grid: int = 6  # the coarse grid has grid x grid feature tokens; 0: keypoints only
+    color_jitter: float = 0.1  # relative strength of brightness, contrast and saturation changes in training
+
+
+@dataclass
+class TransformerConfig:
+    """The action diffusion transformer."""
+
+    width: int = 192
+    depth: int = 4
+    heads: int = 6
+    mlp_ratio: float = 4.0
+    time_width: int = 64  # width of the diffusion-time embedding that adaLN-zero is made from
+    dropout: float = 0.0
+
+
+@dataclass
+class ObjectiveConfig:
+    """What the network predicts and how actions are sampled from it."""
+
+    name: str = "flow"  # flow | ddpm
+    prediction: str = "epsilon"  # ddpm: epsilon | sample | v_prediction
+    sampler: str = "euler"  # flow: euler; ddpm: ddpm | ddim | dpm_solver
+    train_steps: int = 100  # ddpm: length of the squaredcos_cap_v2 schedule
+    inference_steps: int = 10
+    time_sampling: str = "uniform"  # flow: uniform | logit_normal | beta
+    clip_sample: bool = True  # keep sampled actions inside [-1, 1], where all training actions lie
+
+
+@dataclass
+class PolicyConfig:
+    """A whole policy. `n_obs_steps`, `horizon` and `n_action_steps` as in Diffusion Policy."""
+
+    observation_keys: list[str] = field(default_factory=lambda: [STATE])
+    # Low-dimensional keys that camera features must predict in training and that the policy never sees at run time.
+    auxiliary_keys: list[str] = field(default_factory=list)
+    auxiliary_weight: float = 1.0
+    n_obs_steps: int = 2
+    horizon: int = 16
+    n_action_steps: int = 8
+    action_relative: bool = False  # actions relative to the newest observation.state
+    # Draws of (time, noise) each encoded observation is trained on: encoding an image costs more than denoising one
+    # chunk, and the draws share its keys and values.
+    noise_samples: int = 1
+    vector_normalization: str = "min_max"  # min_max | mean_std
+    action_normalization: str = "min_max"
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    transformer: TransformerConfig = field(default_factory=TransformerConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+
+    def __post_init__(self) -> None:
+        if not self.observation_keys:
+            raise InputError("policy.observation_keys: expected at least one key, found none")
+        if not 1 <= self.n_action_steps <= self.horizon - self.n_obs_steps + 1:
+            raise InputError(
+                f"policy.n_action_steps: expected 1 to horizon - n_obs_steps + 1 = "
+                f"{self.horizon - self.n_obs_steps + 1}, found {self.n_action_steps}"
+            )
+        if self.auxiliary_keys and not any(key.startswith(IMAGES) for key in self.observation_keys):
+            raise InputError("policy.auxiliary_keys: expected a camera among observation_keys, found none")
+        if self.transformer.width % self.transformer.heads:
+            raise InputError(
+                f"policy.transformer.width: expected a multiple of heads {self.transformer.heads}, "
+                f"found {self.transformer.width}"
+            )
+
+    @property
+    def chunk_steps(self) -> int:
+        """Rows of a predicted chunk: the horizon without the actions of past observation steps."""
+        return self.horizon - self.n_obs_steps + 1
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any] | DictConfig) -> PolicyConfig:
+        """Typed and checked; an unknown key or a value of another type raises OmegaConf's error naming it."""
+        config = data if isinstance(data, DictConfig) else OmegaConf.create(dict(data))
+        typed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), config))
+        assert isinstance(typed, cls)
+        return typed

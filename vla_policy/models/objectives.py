@@ -1,0 +1,141 @@
+"""What the network learns to predict, and how actions are sampled from it with diffusers' schedulers.
+
+Two objectives share one protocol. Time is in [0, 1] for the network; it runs from noise 0 to data 1 in flow matching,
+and is the fraction of the noise schedule in DDPM (0 data, towards 1 noise).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+)
+from torch import Tensor
+
+from vla_policy.interfaces import InputError
+from vla_policy.models.config import ObjectiveConfig
+
+Predict = Callable[[Tensor, Tensor], Tensor]  # noisy actions (B, S, T, D) and times (B, S) to a prediction (B, S, T, D)
+
+
+class TrainingPair(NamedTuple):
+    """One training example: the network sees `noisy` (B, S, T, D) at `time` (B, S) and should answer `target`."""
+
+    noisy: Tensor
+    time: Tensor
+    target: Tensor
+
+
+class Objective(Protocol):
+    def corrupt(self, actions: Tensor, noise: Tensor, generator: torch.Generator) -> TrainingPair:
+        """Draw a time for each (B, S) and mix actions and noise (B, S, T, D) for it."""
+        ...
+
+    def sample(self, predict: Predict, noise: Tensor, generator: torch.Generator) -> Tensor:
+        """Turn noise (B, S, T, D) into actions in `inference_steps` calls of `predict`."""
+        ...
+
+
+class FlowMatching:
+    """x_t = (1 - t) noise + t data, and the velocity data - noise as the target (Lipman et al. 2022, arXiv 2210.02747)."""
+
+    def __init__(self, config: ObjectiveConfig) -> None:
+        _choose("policy.objective.sampler", config.sampler, ["euler"])
+        _choose("policy.objective.time_sampling", config.time_sampling, ["uniform", "logit_normal", "beta"])
+        self.config = config
+        self.scheduler = FlowMatchEulerDiscreteScheduler()
+
+    def draw_time(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
+        """Times in [0, 1]: uniform; logit-normal(0, 1) (Esser et al. 2024, arXiv 2403.03206); or pi0's beta, which
+        trains early, noisy times more: 1 - t is Beta(1.5, 1) (arXiv 2410.24164).
+        """
+        if self.config.time_sampling == "logit_normal":
+            return torch.sigmoid(torch.randn(shape, generator=generator, device=generator.device))
+        uniform = torch.rand(shape, generator=generator, device=generator.device)
+        if self.config.time_sampling == "beta":
+            return 1 - uniform ** (1 / 1.5)  # the inverse of Beta(1.5, 1)'s distribution function, u = x^1.5
+        return uniform
+
+    def corrupt(self, actions: Tensor, noise: Tensor, generator: torch.Generator) -> TrainingPair:
+        time = self.draw_time(actions.shape[:2], generator).to(actions.device)
+        t = time[:, :, None, None]
+        return TrainingPair((1 - t) * noise + t * actions, time, actions - noise)
+
+    def sample(self, predict: Predict, noise: Tensor, generator: torch.Generator) -> Tensor:
+        # diffusers runs sigma = 1 - t from 1 to 0 and integrates noise - data, the velocity's negative.
+        steps = self.config.inference_steps
+        self.scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / steps, steps), device=noise.device)
+        x = noise
+        for timestep, sigma in zip(self.scheduler.timesteps, self.scheduler.sigmas.tolist(), strict=False):
+            velocity = predict(x, x.new_full(x.shape[:2], 1.0 - sigma))
+            x = self.scheduler.step(-velocity, timestep, x).prev_sample
+        return x.clamp(-1.0, 1.0) if self.config.clip_sample else x
+
+
+class Ddpm:
+    """Denoising diffusion on the squared-cosine schedule (Nichol & Dhariwal 2021, arXiv 2102.09672), predicting the
+    noise, the sample, or v = alpha noise - sigma sample (Salimans & Ho 2022, arXiv 2202.00512).
+    """
+
+    def __init__(self, config: ObjectiveConfig) -> None:
+        _choose("policy.objective.prediction", config.prediction, ["epsilon", "sample", "v_prediction"])
+        _choose("policy.objective.sampler", config.sampler, ["ddpm", "ddim", "dpm_solver"])
+        self.config = config
+        common: dict[str, Any] = {
+            "num_train_timesteps": config.train_steps,
+            "beta_schedule": "squaredcos_cap_v2",
+            "prediction_type": config.prediction,
+            # The schedule ends in pure noise, where the noise tells nothing about the sample: start a step earlier.
+            "timestep_spacing": "leading" if config.prediction == "epsilon" else "trailing",
+        }
+        self.training = DDPMScheduler(**common)
+        if config.sampler == "dpm_solver":
+            # Thresholding at 1 is the solver's way to clip the predicted sample.
+            self.scheduler: Any = DPMSolverMultistepScheduler(
+                **common, thresholding=config.clip_sample, sample_max_value=1.0
+            )
+        else:
+            kind = DDPMScheduler if config.sampler == "ddpm" else DDIMScheduler
+            self.scheduler = kind(**common, clip_sample=config.clip_sample)
+
+    def corrupt(self, actions: Tensor, noise: Tensor, generator: torch.Generator) -> TrainingPair:
+        shape = actions.shape[:2]
+        steps = torch.randint(self.config.train_steps, shape, generator=generator, device=generator.device)
+        steps = steps.to(actions.device)
+        flat, flat_noise, flat_steps = actions.flatten(0, 1), noise.flatten(0, 1), steps.flatten()
+        noisy = self.training.add_noise(flat, flat_noise, flat_steps)
+        if self.config.prediction == "epsilon":
+            target = flat_noise
+        elif self.config.prediction == "sample":
+            target = flat
+        else:
+            target = self.training.get_velocity(flat, flat_noise, flat_steps)
+        return TrainingPair(noisy.unflatten(0, shape), steps / self.config.train_steps, target.unflatten(0, shape))
+
+    def sample(self, predict: Predict, noise: Tensor, generator: torch.Generator) -> Tensor:
+        self.scheduler.set_timesteps(self.config.inference_steps, device=noise.device)
+        x = noise
+        for timestep in self.scheduler.timesteps:
+            prediction = predict(x, x.new_full(x.shape[:2], timestep.item() / self.config.train_steps))
+            x = self.scheduler.step(prediction, timestep, x, generator=generator).prev_sample
+        return x.clamp(-1.0, 1.0) if self.config.clip_sample else x
+
+
+def make_objective(config: ObjectiveConfig) -> Objective:
+    """The objective that `config.name` names, "flow" or "ddpm"."""
+    _choose("policy.objective.name", config.name, ["flow", "ddpm"])
+    if not config.inference_steps >= 1:
+        raise InputError(f"policy.objective.inference_steps: expected at least 1, found {config.inference_steps}")
+    return FlowMatching(config) if config.name == "flow" else Ddpm(config)
+
+
+def _choose(name: str, value: str, options: list[str]) -> None:
+    if value not in options:
+        raise InputError(f"{name}: expected one of {options}, found {value!r}")
