@@ -1,0 +1,243 @@
+"""vla-eval: measure a policy by rollouts, compare two measurements, or look at the error on recorded episodes."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from vla_policy.cli.common import load_config, user_errors
+from vla_policy.cli.help import config_parser
+from vla_policy.interfaces import IMAGES, InputError, Policy
+
+# torch and the simulation are imported where they are used: every worker process reads this module anew.
+if TYPE_CHECKING:
+    from vla_policy.evaluation.evaluate import EvalConfig
+    from vla_policy.evaluation.workers import EnvFactory, PolicyFactory
+    from vla_policy.models import DiffusionPolicy
+
+console = Console()
+T = TypeVar("T")
+
+OTHERS = """other commands, each with a --help of its own:
+  vla-eval compare A B                        the difference between two results, paired start by start
+  vla-eval open_loop CHECKPOINT DATASET ...   the error on recorded episodes, for robots without a simulator
+"""
+
+
+@user_errors
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run `compare`, `open_loop` or, without such a word, rollouts."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    commands = {"compare": _compare, "open_loop": _open_loop}
+    if arguments and arguments[0] in commands:
+        commands[arguments[0]](arguments[1:])
+    else:
+        _rollouts(arguments)
+
+
+def _rollouts(arguments: Sequence[str]) -> None:
+    description = "Play a checkpoint in simulation and report its success rate with an exact interval."
+    parser = config_parser("vla-eval", description, "eval", OTHERS)
+    parser.add_argument("CHECKPOINT", nargs="?", help="folder or hub name; may be missing where baseline= is given")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    options = parser.parse_args(arguments)
+    checkpoint, overrides = options.CHECKPOINT, options.overrides
+    if checkpoint is not None and "=" in checkpoint:
+        checkpoint, overrides = None, [checkpoint, *overrides]
+
+    from vla_policy.evaluation.evaluate import EvalConfig
+    from vla_policy.evaluation.report import summary_table
+    from vla_policy.evaluation.workers import RolloutError
+
+    config = _typed(EvalConfig, "eval", overrides)
+    if checkpoint is None and config.baseline is None:
+        raise InputError("vla-eval: expected a CHECKPOINT or baseline=hold|expert, found neither (see --help)")
+    out = Path(config.out)
+    try:
+        summaries = _summaries(checkpoint, config, out)
+    except RolloutError as error:
+        Console(stderr=True).print(f"error: {error}\nfinished episodes are in {out}", markup=False, highlight=False)
+        raise SystemExit(1) from None
+    OmegaConf.save(OmegaConf.structured(config), out / "config.yaml")
+    title = f"{config.n_episodes} episodes in {config.env}, seeds {config.seeds[0]} to {config.seeds[-1]}"
+    console.print(summary_table(summaries, title))
+    console.print(f"summary.json, episodes.csv and pictures are in {out}", markup=False, highlight=False)
+
+
+def _summaries(checkpoint: str | None, config: EvalConfig, out: Path) -> dict[str, dict[str, Any]]:
+    """One summary a table column; the checkpoint's files lie in `out`, a baseline's below it when both are run."""
+    from vla_policy.evaluation.baselines import baseline_factory
+
+    baseline = None if config.baseline is None else baseline_factory(config.baseline)
+    summaries = {}
+    if checkpoint is not None:
+        policy = load_policy(checkpoint, config.device, config.threads)
+        more = {key: policy.card[key] for key in ("data", "training") if key in policy.card}
+        name = Path(checkpoint).name
+        summaries[name] = _evaluate(policy, config, out, checkpoint, timing=_timing(policy), **more)
+        if config.update_card:
+            _update_card(checkpoint, summaries[name])
+    if baseline is not None and config.baseline is not None:
+        below = out if checkpoint is None else out / f"baseline_{config.baseline}"
+        named = f"baseline {config.baseline}"
+        summaries[named] = _evaluate(baseline(0), config, below, named, policy_factory=baseline)
+    return summaries
+
+
+def _evaluate(
+    policy: Policy,
+    config: EvalConfig,
+    out: Path,
+    checkpoint: str,
+    policy_factory: PolicyFactory | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    from sim import TASK
+    from vla_policy.evaluation.episode import EpisodeResult
+    from vla_policy.evaluation.evaluate import evaluate
+
+    with _progress() as progress:
+        bar = progress.add_task(Path(checkpoint).name, total=config.n_episodes, rate="")
+        results: list[EpisodeResult] = []
+
+        def on_episode(result: EpisodeResult) -> None:
+            results.append(result)
+            rate = f"success {sum(r.success for r in results)} / {len(results)}"
+            progress.update(bar, advance=1, rate=rate if len(results) < config.n_episodes else f"{rate}, filming")
+
+        return evaluate(
+            policy,
+            env_factory(config.env, policy),
+            config,
+            out,
+            checkpoint=checkpoint,
+            task=TASK,
+            policy_factory=policy_factory,
+            on_episode=on_episode,
+            **more,
+        )
+
+
+def env_factory(name: str, policy: Policy) -> EnvFactory:
+    """Makes the environment with the cameras that the policy looks through; picklable."""
+    from sim import make_env
+
+    cameras = [key.removeprefix(IMAGES) for key in policy.interface.cameras]
+    factory = functools.partial(make_env, name, cameras)
+    env = factory()  # a mistake of the user's is better met here than in several workers
+    try:
+        policy.interface.require(env.interface, "the policy", f"env {name}")
+    finally:
+        env.close()
+    return factory
+
+
+def load_policy(checkpoint: str, device: str = "auto", threads: int | None = None) -> DiffusionPolicy:
+    """The policy on the device, with torch's number of threads set."""
+    import torch
+
+    from vla_policy.models import DiffusionPolicy
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"device: expected auto, cpu or cuda, found {device!r}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device: expected a GPU for cuda, found none")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    policy = DiffusionPolicy.from_pretrained(checkpoint)
+    return policy.to("cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu")
+
+
+def _timing(policy: DiffusionPolicy) -> dict[str, Any]:
+    import torch
+
+    return {
+        "device": str(policy.device),
+        "threads": torch.get_num_threads(),
+        "inference_steps": policy.config.objective.inference_steps,
+        "measured": "observations to actions, batch 1, after the rollouts on observations of theirs, warm-up apart",
+    }
+
+
+def _update_card(checkpoint: str, summary: dict[str, Any]) -> None:
+    from vla_policy.models.checkpoint import update_card
+
+    keys = "env task n_episodes n_success seed success_rate success_ci95 mean_max_reward mean_max_coverage mean_steps"
+    measured = {key: summary[key] for key in [*keys.split(), "git_commit"]}
+    update_card(checkpoint, measured | {"chunk_ms": {k: summary["chunk_ms"][k] for k in ("p50", "p95")}})
+
+
+def _compare(arguments: Sequence[str]) -> None:
+    description = "Success of B minus success of A on the same starts, with its interval and an exact test."
+    parser = config_parser("vla-eval compare", description)
+    parser.add_argument("A", type=Path, help="folder of an evaluation")
+    parser.add_argument("B", type=Path, help="folder of another one; comparison.json is written there")
+    options = parser.parse_args(arguments)
+
+    from vla_policy.evaluation.compare import compare, comparison_table
+    from vla_policy.evaluation.report import write_json
+
+    found = compare(options.A, options.B)
+    write_json(options.B / "comparison.json", found)
+    console.print(comparison_table(found))
+
+
+def _open_loop(arguments: Sequence[str]) -> None:
+    description = "Error of predicted chunks on held-out episodes, against holding the last action."
+    parser = config_parser("vla-eval open_loop", description, "open_loop")
+    parser.add_argument("CHECKPOINT", help="folder or hub name")
+    parser.add_argument("DATASET", type=Path, help="folder of a LeRobotDataset")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    options = parser.parse_args(arguments)
+
+    from vla_policy.data import LeRobotDataset
+    from vla_policy.evaluation.open_loop import (
+        OpenLoopConfig,
+        held_out_episodes,
+        open_loop,
+        open_loop_table,
+        summarize_open_loop,
+        write_open_loop,
+    )
+
+    config = _typed(OpenLoopConfig, "open_loop", options.overrides)
+    policy = load_policy(options.CHECKPOINT, config.device)
+    dataset = LeRobotDataset(options.DATASET)
+    episodes = held_out_episodes(config.episodes, policy.card, dataset)
+    with _progress() as progress:
+        bar = progress.add_task("episodes", total=len(episodes), rate="")
+        errors = open_loop(
+            policy, dataset, episodes, config.policy_seed, config.batch_size, lambda _: progress.advance(bar)
+        )
+    summary = summarize_open_loop(errors, policy, checkpoint=options.CHECKPOINT, dataset=str(options.DATASET))
+    write_open_loop(Path(config.out), errors, summary)
+    console.print(open_loop_table(summary))
+    console.print(f"summary.json and episodes.csv are in {config.out}", markup=False, highlight=False)
+
+
+def _typed(kind: Callable[..., T], name: str, overrides: Sequence[str]) -> T:
+    """conf/<name>.yaml with overrides as the dataclass `kind`; unknown keys and values of a wrong type are errors."""
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), load_config(name, overrides)))  # type: ignore[return-value]
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+if __name__ == "__main__":
+    main()

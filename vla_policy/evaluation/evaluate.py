@@ -1,0 +1,106 @@
+"""One evaluation from policy to files: rollouts, latency, summary, films."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vla_policy.evaluation.episode import EpisodeResult
+from vla_policy.evaluation.latency import KeepHistories, chunk_latency
+from vla_policy.evaluation.report import summarize, write_episodes, write_json
+from vla_policy.evaluation.rollout import rollout
+from vla_policy.evaluation.video import choose, film
+from vla_policy.evaluation.workers import EnvFactory, PolicyFactory, RolloutError
+from vla_policy.interfaces import InputError, Policy
+
+
+@dataclass
+class EvalConfig:
+    """The keys of `conf/eval.yaml`, explained there."""
+
+    env: str = "pybullet"
+    n_episodes: int = 50
+    seed: int = 100000
+    num_envs: int = 16
+    num_workers: int = 2
+    policy_seed: int = 0
+    baseline: str | None = None
+    device: str = "auto"
+    threads: int | None = None
+    videos: int = 2
+    latency_repeats: int = 100
+    update_card: bool = False
+    out: str = "outputs/eval"
+
+    def __post_init__(self) -> None:
+        for key, least in {"n_episodes": 1, "seed": 0, "videos": 0, "latency_repeats": 1}.items():
+            if getattr(self, key) < least:
+                raise InputError(f"{key}: expected at least {least}, found {getattr(self, key)}")
+
+    @property
+    def seeds(self) -> list[int]:
+        return list(range(self.seed, self.seed + self.n_episodes))
+
+
+def evaluate(
+    policy: Policy,
+    env_factory: EnvFactory,
+    config: EvalConfig,
+    out: Path,
+    *,
+    checkpoint: str,
+    task: str,
+    policy_factory: PolicyFactory | None = None,
+    on_episode: Callable[[EpisodeResult], None] | None = None,
+    timing: dict[str, Any] | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """Play `config.seeds` and leave summary.json, episodes.csv, films and a contact sheet in `out`; the summary.
+
+    With `policy_factory` (a policy an episode, see `rollout`) no chunk is timed. `timing` describes the machine beside
+    the measured latency, `more` goes into the summary as it is. If a worker is lost, episodes.csv has the finished
+    episodes, there is no summary, and `RolloutError` is raised.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "summary.json").unlink(missing_ok=True)  # no old summary beside new episodes
+    kept = KeepHistories(policy)
+    begin = time.perf_counter()
+    try:
+        results = rollout(
+            kept,
+            env_factory,
+            config.seeds,
+            config.num_envs,
+            config.num_workers,
+            config.policy_seed,
+            policy_factory,
+            on_episode,
+        )
+    except RolloutError as error:
+        write_episodes(out / "episodes.csv", error.finished)
+        raise
+    seconds = time.perf_counter() - begin
+    write_episodes(out / "episodes.csv", results)
+    chunk_ms = None
+    if kept.histories:
+        chunk_ms = {**chunk_latency(policy, kept.histories, config.latency_repeats), **(timing or {})}
+    films = film(env_factory, choose(results, config.videos), out, policy.interface.fps, config.num_workers)
+    summary = summarize(
+        results,
+        env=config.env,
+        task=task,
+        seed=config.seed,
+        checkpoint=checkpoint,
+        chunk_ms=chunk_ms,
+        policy_seed=config.policy_seed,
+        num_envs=config.num_envs,
+        num_workers=config.num_workers,
+        rollout_seconds=seconds,
+        pictures=[path.name for path in films],
+        **more,
+    )
+    write_json(out / "summary.json", summary)
+    return summary
