@@ -19,7 +19,7 @@ class RandomCrop(nn.Module):
         self.size = size
 
     def forward(self, images: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
-        """`generator` draws on its own device, so that a seed gives the same crops whatever device the images are on."""
+        """`generator` draws on its own device: a seed gives the same crops wherever the images are."""
         batch, _, height, width, _ = images.shape
         down, right = height - self.size, width - self.size
         if min(down, right) < 0:

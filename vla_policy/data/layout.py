@@ -102,11 +102,12 @@ def interface_of(info: Mapping[str, Any], path: Path) -> Interface:
 
 def image_shape(entry: Mapping[str, Any]) -> tuple[int, int, int]:
     """(H, W, 3) of a video feature, also where older datasets declared (3, H, W)."""
-    shape = tuple(int(n) for n in entry["shape"])
-    names = entry.get("names") or ()
+    shape = [int(n) for n in entry["shape"]]
+    names = entry.get("names") or []
     channels_first = "channel" in str(names[0]) if len(names) == 3 else shape[0] == 3 != shape[-1]
-    height, width, channels = (*shape[1:], shape[0]) if channels_first else shape
-    return height, width, channels
+    if channels_first:
+        shape = [*shape[1:], shape[0]]
+    return shape[0], shape[1], shape[2]
 
 
 def _vector(entry: Mapping[str, Any]) -> Feature:

@@ -41,7 +41,7 @@ class Normalizer:
         self.stats = {key: dict(entry) for key, entry in stats.items()}
         self.modes = dict(modes)
         self._maps = {key: _affine(key, entry, self._mode(key)) for key, entry in self.stats.items()}
-        self._tensors: dict[tuple[Any, ...], tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
+        self._tensors: dict[tuple[Any, ...], list[torch.Tensor]] = {}
 
     @classmethod
     def fit(cls, columns: Mapping[str, np.ndarray], mode: str | Mapping[str, str] = "min_max") -> Normalizer:
@@ -88,21 +88,26 @@ class Normalizer:
             raise InputError(f"{key!r}: expected {len(affine.offset)} channels, found shape {tuple(value.shape)}")
         if isinstance(value, np.ndarray):
             dtype = np.result_type(value.dtype, np.float32)
-            return tuple(array.astype(dtype) for array in (affine.offset, affine.gain, affine.scale))
+            offset, gain, scale = (array.astype(dtype) for array in (affine.offset, affine.gain, affine.scale))
+            return offset, gain, scale
         name = (key, value.dtype, value.device)
         if name not in self._tensors:
             arrays = (affine.offset, affine.gain, affine.scale)
-            self._tensors[name] = tuple(torch.as_tensor(array).to(value) for array in arrays)  # type: ignore
-        return self._tensors[name]  # type: ignore
+            self._tensors[name] = [torch.as_tensor(array).to(value) for array in arrays]
+        offset, gain, scale = self._tensors[name]
+        return offset, gain, scale
 
 
 def _affine(key: str, stats: Stats, mode: str) -> _Affine:
+    low, high = stats["min"], stats["max"]
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        raise InputError(f"normalisation of {key!r}: expected finite statistics, found min {low} and max {high}")
+    constant = high - low <= SMALLEST_SPREAD * np.maximum(1.0, np.abs(low))
     if mode == "mean_std":
         offset, scale = stats["mean"], stats["std"]
     else:
-        low, high = ("min", "max") if mode == "min_max" else ("q01", "q99")
-        offset, scale = (stats[low] + stats[high]) / 2, (stats[high] - stats[low]) / 2
-    offset, scale = np.asarray(offset, np.float64), np.asarray(scale, np.float64)
-    if not (np.isfinite(offset).all() and np.isfinite(scale).all()):
-        raise InputError(f"normalisation of {key!r}: expected finite statistics, found {offset} and {scale}")
-    return _Affine(offset, np.where(scale > SMALLEST_SPREAD * np.maximum(1.0, np.abs(offset)), scale, 0.0))
+        if mode == "quantile":  # a channel that is at rest nearly always has no quantiles to go by
+            rare = stats["q01"] == stats["q99"]
+            low, high = np.where(rare, low, stats["q01"]), np.where(rare, high, stats["q99"])
+        offset, scale = (low + high) / 2, (high - low) / 2
+    return _Affine(np.where(constant, stats["min"], offset), np.where(constant, 0.0, scale))

@@ -43,7 +43,7 @@ def encode(path: Path, frames: Iterable[np.ndarray], shape: tuple[int, ...], fps
                 raise InputError(f"frame {count}: expected uint8 {tuple(shape)}, found {frame.dtype} {frame.shape}")
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
             picture.pts, picture.time_base = count, Fraction(1, fps)
-            container.mux(stream.encode(picture))
+            container.mux(stream.encode(picture.reformat(format="yuv420p", threads=1)))
             count += 1
         container.mux(stream.encode(None))
     return count
@@ -71,7 +71,7 @@ def decode(path: Path, start: float, length: int, fps: float) -> Iterator[np.nda
                     raise InputError(
                         f"{path}: expected frame {count} at {start + count / fps:.4f} s, found it at {frame.time:.4f} s"
                     )
-                yield frame.to_ndarray(format="rgb24")
+                yield frame.to_ndarray(format="rgb24", threads=1)
                 count += 1
                 if count == length:
                     return
