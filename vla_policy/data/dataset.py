@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from vla_policy.data import video
-from vla_policy.data.files import read_json, read_parquet
+from vla_policy.data.files import Neighbours, read_json, read_parquet
 from vla_policy.data.index import column_shapes, read_index, read_info, video_keys
 from vla_policy.data.layout import EpisodeRecord, image_shape, interface_of
 from vla_policy.interfaces import InputError, Interface
@@ -39,6 +39,7 @@ class LeRobotDataset:
 
     def __init__(self, root: str | Path, strict: bool = True) -> None:
         self.root = Path(root)
+        Neighbours(self.root.resolve()).recover()
         self.info: dict[str, Any] = read_info(self.root)
         self.fps: float = self.info["fps"]
         self.features: dict[str, Any] = self.info["features"]

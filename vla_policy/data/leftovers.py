@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from vla_policy.data.dataset import LeRobotDataset
-from vla_policy.data.files import TEMPORARY
+from vla_policy.data.files import TEMPORARY, Neighbours
 from vla_policy.data.layout import CHUNKS_SIZE
 from vla_policy.interfaces import InputError
 
@@ -26,6 +26,7 @@ def lock(root: Path) -> IO[str]:
         foreign = sorted(path.name for path in root.iterdir() if path.name not in (LOCK, "meta"))
         if foreign:
             raise InputError(f"{root}: expected a LeRobotDataset or an empty folder, found {foreign[:3]}")
+    Neighbours(root.resolve()).recover()
     root.mkdir(parents=True, exist_ok=True)
     file = open(root / LOCK, "w")  # noqa: SIM115, the lock lives as long as the file is open
     try:
@@ -37,13 +38,17 @@ def lock(root: Path) -> IO[str]:
 
 
 def remove_leftovers(dataset: LeRobotDataset) -> None:
-    """Remove temporary files and those of an episode that never made it into info.json. Hold the lock."""
+    """Remove temporary files, unfinished rearrangements and an episode that never made it into info.json.
+
+    Hold the lock.
+    """
     known: set[Path] = set()
     for record in dataset.records:
         known |= {record.meta, record.data, *(span.path for span in record.videos.values())}
     for path in _files(dataset.root):
         if path not in known:
             path.unlink()
+    Neighbours(dataset.root.resolve()).clean()
     for path in dataset.root.rglob(f".*{TEMPORARY}"):
         path.unlink(missing_ok=True)
 

@@ -7,13 +7,15 @@ frame can be reached by decoding two.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
 
 import av
 import numpy as np
+from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from vla_policy.interfaces import InputError
@@ -55,29 +57,65 @@ def decode(path: Path, start: float, length: int, fps: float) -> Iterator[np.nda
     `InputError` naming the file if it cannot be read, ends early, or shows a frame over half a period off its time.
     """
     count = 0
+    with _open(path) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        if start > 0 and stream.time_base:
+            container.seek(int((start - 0.5 / fps) / stream.time_base), stream=stream)
+        for frame in container.decode(stream):
+            late = (float(frame.time) - start) * fps - count
+            if late < -0.5 and count == 0:
+                continue  # between the key frame before `start` and `start`
+            if abs(late) > 0.5:
+                at = start + count / fps
+                raise InputError(f"{path}: expected frame {count} at {at:.4f} s, found one at {frame.time:.4f} s")
+            yield frame.to_ndarray(format="rgb24", threads=1)
+            count += 1
+            if count == length:
+                return
+    if count < length:
+        raise InputError(f"{path}: expected {length} frames from {start:g} s on, found {count}")
+
+
+def merge_signature(path: Path) -> str:
+    """Two videos of one signature can follow each other in one stream without being encoded again."""
+    with _open(path) as container:
+        stream = container.streams.video[0]
+        codec = stream.codec_context
+        same = (codec.name, codec.width, codec.height, codec.pix_fmt, codec.extradata)
+        return str((*same, path) if stream.codec_context.has_b_frames else same)
+
+
+def remux(path: Path, sources: Sequence[Path], fps: float) -> list[int]:
+    """Write the frames of `sources` one after the other, as they are encoded; returns how many each has."""
+    lengths: list[int] = []
+    with av.open(str(path), "w", format="mp4") as out:
+        merged: VideoStream | None = None
+        for source in sources:
+            with _open(source) as container:
+                stream = container.streams.video[0]
+                merged = merged or out.add_stream_from_template(stream, opaque=True)
+                offset = Fraction(sum(lengths)) / Fraction(fps)
+                lengths.append(0)
+                for packet in container.demux(stream):
+                    if packet.pts is None or packet.dts is None:
+                        continue  # the empty packet behind the last one
+                    shift = round(offset / packet.time_base)
+                    packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, merged
+                    out.mux(packet)
+                    lengths[-1] += 1
+    return lengths
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[InputContainer]:
+    """A video for reading; `InputError` naming the file if it is none."""
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise InputError(f"{path}: expected a video stream, found none")
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            if start > 0 and stream.time_base:
-                container.seek(int((start - 0.5 / fps) / stream.time_base), stream=stream)
-            for frame in container.decode(stream):
-                late = (float(frame.time) - start) * fps - count
-                if late < -0.5 and count == 0:
-                    continue  # between the key frame before `start` and `start`
-                if abs(late) > 0.5:
-                    raise InputError(
-                        f"{path}: expected frame {count} at {start + count / fps:.4f} s, found it at {frame.time:.4f} s"
-                    )
-                yield frame.to_ndarray(format="rgb24", threads=1)
-                count += 1
-                if count == length:
-                    return
+            yield container
     except FileNotFoundError:
         raise InputError(f"{path}: expected a video, found none") from None
     except av.FFmpegError as error:
-        raise InputError(f"{path}: expected {length} readable frames, found a broken file ({error.strerror})") from None
-    if count < length:
-        raise InputError(f"{path}: expected {length} frames from {start:g} s on, found {count}")
+        raise InputError(f"{path}: expected a readable video, found a broken file ({error.strerror})") from None
