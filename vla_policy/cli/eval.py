@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from vla_policy.cli.common import load_config, user_errors
+from vla_policy.cli.common import user_errors
 from vla_policy.cli.help import config_parser
+from vla_policy.cli.load import load_policy, machine, typed_config
 from vla_policy.interfaces import IMAGES, InputError, Policy
 
 # torch and the simulation are imported where they are used: every worker process reads this module anew.
 if TYPE_CHECKING:
     from vla_policy.evaluation.evaluate import EvalConfig
     from vla_policy.evaluation.workers import EnvFactory, PolicyFactory
-    from vla_policy.models import DiffusionPolicy
 
 console = Console()
-T = TypeVar("T")
 
 OTHERS = """other commands, each with a --help of its own:
   vla-eval compare A B                        the difference between two results, paired start by start
@@ -56,7 +55,7 @@ def _rollouts(arguments: Sequence[str]) -> None:
     from vla_policy.evaluation.report import summary_table
     from vla_policy.evaluation.workers import RolloutError
 
-    config = _typed(EvalConfig, "eval", overrides)
+    config = typed_config(EvalConfig, "eval", overrides)
     if checkpoint is None and config.baseline is None:
         raise InputError("vla-eval: expected a CHECKPOINT or baseline=hold|expert, found neither (see --help)")
     out = Path(config.out)
@@ -81,7 +80,7 @@ def _summaries(checkpoint: str | None, config: EvalConfig, out: Path) -> dict[st
         policy = load_policy(checkpoint, config.device, config.threads)
         more = {key: policy.card[key] for key in ("data", "training") if key in policy.card}
         name = Path(checkpoint).name
-        summaries[name] = _evaluate(policy, config, out, checkpoint, timing=_timing(policy), **more)
+        summaries[name] = _evaluate(policy, config, out, checkpoint, timing=machine(policy), **more)
         if config.update_card:
             _update_card(checkpoint, summaries[name])
     if baseline is not None and config.baseline is not None:
@@ -114,7 +113,7 @@ def _evaluate(
 
         return evaluate(
             policy,
-            env_factory(config.env, policy),
+            env_factory(config, policy),
             config,
             out,
             checkpoint=checkpoint,
@@ -125,45 +124,18 @@ def _evaluate(
         )
 
 
-def env_factory(name: str, policy: Policy) -> EnvFactory:
+def env_factory(config: EvalConfig, policy: Policy) -> EnvFactory:
     """Makes the environment with the cameras that the policy looks through; picklable."""
-    from sim import make_env
+    from sim import PushTConfig, make_env
 
     cameras = [key.removeprefix(IMAGES) for key in policy.interface.cameras]
-    factory = functools.partial(make_env, name, cameras)
+    factory = functools.partial(make_env, config.env, cameras, PushTConfig.from_mapping(config.task))
     env = factory()  # a mistake of the user's is better met here than in several workers
     try:
-        policy.interface.require(env.interface, "the policy", f"env {name}")
+        policy.interface.require(env.interface, "the policy", f"env {config.env}")
     finally:
         env.close()
     return factory
-
-
-def load_policy(checkpoint: str, device: str = "auto", threads: int | None = None) -> DiffusionPolicy:
-    """The policy on the device, with torch's number of threads set."""
-    import torch
-
-    from vla_policy.models import DiffusionPolicy
-
-    if device not in ("auto", "cpu", "cuda"):
-        raise InputError(f"device: expected auto, cpu or cuda, found {device!r}")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device: expected a GPU for cuda, found none")
-    if threads is not None:
-        torch.set_num_threads(threads)
-    policy = DiffusionPolicy.from_pretrained(checkpoint)
-    return policy.to("cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu")
-
-
-def _timing(policy: DiffusionPolicy) -> dict[str, Any]:
-    import torch
-
-    return {
-        "device": str(policy.device),
-        "threads": torch.get_num_threads(),
-        "inference_steps": policy.config.objective.inference_steps,
-        "measured": "observations to actions, batch 1, after the rollouts on observations of theirs, warm-up apart",
-    }
 
 
 def _update_card(checkpoint: str, summary: dict[str, Any]) -> None:
@@ -207,7 +179,7 @@ def _open_loop(arguments: Sequence[str]) -> None:
         write_open_loop,
     )
 
-    config = _typed(OpenLoopConfig, "open_loop", options.overrides)
+    config = typed_config(OpenLoopConfig, "open_loop", options.overrides)
     policy = load_policy(options.CHECKPOINT, config.device)
     dataset = LeRobotDataset(options.DATASET)
     episodes = held_out_episodes(config.episodes, policy.card, dataset)
@@ -220,11 +192,6 @@ def _open_loop(arguments: Sequence[str]) -> None:
     write_open_loop(Path(config.out), errors, summary)
     console.print(open_loop_table(summary))
     console.print(f"summary.json and episodes.csv are in {config.out}", markup=False, highlight=False)
-
-
-def _typed(kind: Callable[..., T], name: str, overrides: Sequence[str]) -> T:
-    """conf/<name>.yaml with overrides as the dataclass `kind`; unknown keys and values of a wrong type are errors."""
-    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), load_config(name, overrides)))  # type: ignore[return-value]
 
 
 def _progress() -> Progress:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class EvalConfig:
     videos: int = 2
     latency_repeats: int = 100
     update_card: bool = False
+    task: dict[str, Any] = field(default_factory=dict)
     out: str = "outputs/eval"
 
     def __post_init__(self) -> None:

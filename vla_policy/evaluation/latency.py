@@ -42,6 +42,7 @@ def chunk_latency(
         "mean": float(np.mean(milliseconds)),
         "n": repeats,
         "batch": 1,
+        "measured": "observations to actions, preprocessing included",
         "warmup_ms": first,
     }
 
@@ -79,3 +80,27 @@ class KeepHistories:
     def predict(self, histories: Sequence[Sequence[Observation]], generator: np.random.Generator) -> list[ActionChunk]:
         self.histories += histories[: self._count - len(self.histories)]
         return self.policy.predict(histories, generator)
+
+
+def split_latency(policy: Any, histories: Sequence[Sequence[Observation]], repeats: int = 100, warmup: int = 5) -> dict:
+    """Milliseconds of what happens once a chunk, p50 and p95: observations to the transformer's keys and values.
+
+    For policies that show it (`observe`, `transformer.prefix`); what `chunk_latency` measures beyond this is denoising.
+    """
+    import torch
+
+    def once(history: Sequence[Observation]) -> float:
+        begin = time.perf_counter()
+        batch = {
+            key: torch.from_numpy(np.stack([observation.values[key] for observation in history])[None])
+            for key in policy.interface.observations
+        }
+        with torch.inference_mode():
+            policy.transformer.prefix(policy.observe(batch, None)[0])
+        if policy.device.type == "cuda":
+            torch.cuda.synchronize()
+        return (time.perf_counter() - begin) * 1e3
+
+    milliseconds = [once(histories[k % len(histories)]) for k in range(warmup + repeats)][warmup:]
+    p50, p95 = np.percentile(milliseconds, [50, 95]).tolist()
+    return {"p50": p50, "p95": p95}

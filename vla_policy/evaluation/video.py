@@ -87,7 +87,7 @@ def _film_one(env_factory: EnvFactory, episode: EpisodeResult, path: Path, name:
     def frames() -> Iterator[np.ndarray]:
         most = 0.0
         for frame in replay(env_factory, episode):
-            most = max(most, frame.coverage) if frame.step else 0.0
+            most = max(most, frame.coverage)
             picture = annotate(frame, f"{name.replace('_', ' ')}, seed {episode.seed}", most)
             if frame.step in wanted:
                 kept.append(picture)
@@ -126,7 +126,7 @@ def _frame(env: object, step: int, info: dict) -> Frame:
 def annotate(frame: Frame, title: str, most: float) -> np.ndarray:
     """The picture with a strip above it: title, step, coverage and the most so far, and a bar of the coverage."""
     height, width = frame.picture.shape[:2]
-    size = max(10, width // 26)
+    size = max(8, width // 20)
     strip = 3 * size + size // 2
     canvas = Image.new("RGB", (_even(width), _even(height + strip)), _PAPER)
     canvas.paste(Image.fromarray(frame.picture), (0, strip))

@@ -1,0 +1,158 @@
+"""vla-eval and vla-bench from the command line, with real environments and an untrained checkpoint."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sim.geometry import WORKSPACE_HIGH, WORKSPACE_LOW
+from sim.interface import pusht_interface
+from vla_policy.cli import bench
+from vla_policy.cli.eval import main
+from vla_policy.data.files import read_json
+from vla_policy.interfaces import IMAGES, STATE
+
+sys.path.append(str(Path(__file__).parents[1] / "evaluation"))
+from tiny_policies import tiny_policy
+
+TOP = IMAGES + "top"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
+    card = {"data": {"episodes": 25}, "training": {"seed": 3, "steps": 10}}
+    policy = tiny_policy(pusht_interface({"top": 96}), WORKSPACE_LOW, WORKSPACE_HIGH, [STATE, TOP], card)
+    policy.save_pretrained(folder)
+    return str(folder)
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "episodes.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def error_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line on stderr of a command that must fail with status 2."""
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    message = capsys.readouterr().err
+    assert "Traceback" not in message
+    return message
+
+
+def test_an_evaluation_leaves_numbers_and_pictures(
+    checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["n_episodes=3", "seed=50000", "num_envs=2", "latency_repeats=3", "policy_seed=5"]
+    first, second = tmp_path / "first", tmp_path / "second"
+    main(
+        [checkpoint, *small, "num_workers=2", "videos=1", "baseline=hold", "task.max_episode_steps=20", f"out={first}"]
+    )
+    out = capsys.readouterr().out
+    for words in ("exact 95 % interval", "mean max reward", "action chunk, p50 / p95 ms", "baseline hold"):
+        assert words in out
+    summary = read_json(first / "summary.json")
+    assert summary["n_episodes"] == 3
+    assert summary["seeds"] == [50000, 50001, 50002]
+    assert summary["env"] == "pybullet"
+    assert summary["checkpoint"] == checkpoint
+    assert summary["chunk_ms"]["p95"] >= summary["chunk_ms"]["p50"] > 0
+    assert (summary["data"]["episodes"], summary["training"]["seed"]) == (25, 3)
+    assert {p.name for p in first.iterdir()} == {
+        "summary.json", "episodes.csv", "config.yaml", "best.mp4", "contact_sheet.png", "baseline_hold"
+    }  # fmt: skip
+    assert read_json(first / "baseline_hold" / "summary.json")["n_episodes"] == 3
+
+    # The same again repeats every number; the baseline had the same starts.
+    main([checkpoint, *small, "num_workers=2", "videos=0", "task.max_episode_steps=20", f"out={second}"])
+    assert rows(first) == rows(second)
+    starts = ("seed", "pusher_x", "pusher_y", "block_x", "block_y", "block_angle")
+    held = rows(first / "baseline_hold")
+    assert [[r[k] for k in starts] for r in rows(first)] == [[r[k] for k in starts] for r in held]
+
+    main(["compare", str(first / "baseline_hold"), str(first)])
+    assert read_json(first / "comparison.json")["n"] == 3
+    assert "exact McNemar test" in capsys.readouterr().out
+
+
+def test_gym_pusht_has_the_same_starts_and_its_own_numbers(tmp_path: Path) -> None:
+    common = ["baseline=hold", "n_episodes=2", "seed=50000", "num_workers=0", "videos=0", "task.max_episode_steps=10"]
+    for env in ("pybullet", "gym_pusht"):
+        main([*common, f"env={env}", f"out={tmp_path / env}"])
+    for ours, theirs in zip(rows(tmp_path / "pybullet"), rows(tmp_path / "gym_pusht"), strict=True):
+        for key in ("pusher_x", "pusher_y", "block_x", "block_y", "block_angle"):
+            assert float(ours[key]) == pytest.approx(float(theirs[key]), abs=2e-3)
+
+
+def test_mistakes_are_one_clear_line(checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "expected a CHECKPOINT or baseline=hold|expert" in error_of([], capsys)
+    assert "nowhere" in error_of([str(tmp_path / "nowhere")], capsys)
+    assert "expected 'pybullet' or 'gym_pusht', found 'mujoco'" in error_of([checkpoint, "env=mujoco"], capsys)
+    assert "n_episode" in error_of([checkpoint, "n_episode=3"], capsys)
+    assert "n_episodes" in error_of([checkpoint, "n_episodes=many"], capsys)
+    assert "n_episodes: expected at least 1, found 0" in error_of([checkpoint, "n_episodes=0"], capsys)
+    assert "expected one of ['expert', 'hold']" in error_of(["baseline=magic"], capsys)
+    assert "expected key=value" in error_of([checkpoint, "fast"], capsys)
+    assert "table_grip" in error_of([checkpoint, "task.physics.table_grip=1"], capsys)
+    assert "summary.json" in error_of(["compare", str(tmp_path), str(tmp_path)], capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_for_other_cameras_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wrist = pusht_interface({"wrist": 96})
+    keys = [STATE, IMAGES + "wrist"]
+    tiny_policy(wrist, WORKSPACE_LOW, WORKSPACE_HIGH, keys).save_pretrained(tmp_path / "wrist")
+    assert "'wrist'" in error_of([str(tmp_path / "wrist"), f"out={tmp_path / 'out'}"], capsys)
+    small = pusht_interface({"top": 64})
+    tiny_policy(small, WORKSPACE_LOW, WORKSPACE_HIGH, [STATE, TOP]).save_pretrained(tmp_path / "small")
+    message = error_of([str(tmp_path / "small"), f"out={tmp_path / 'out'}"], capsys)
+    assert "observation.images.top: shape expected [64, 64, 3], found [96, 96, 3]" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_latency_is_measured_and_written(checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "latency.json"
+    bench.main(["latency", checkpoint, "threads=1", "repeats=5", "warmup=2", f"out={out}"])
+    found = read_json(out)
+    assert 0 < found["prefix_ms"]["p50"] < found["p50"] <= found["p95"] <= found["p99"]
+    assert (found["batch"], found["threads"], found["n"], len(found["warmup_ms"])) == (1, 1, 5, 2)
+    assert "p99" in capsys.readouterr().out
+
+
+def test_demonstrations_become_a_table_and_a_plot(
+    checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = ["n_episodes=2", "seed=50000", "num_workers=0", "videos=0", "latency_repeats=1", "task.max_episode_steps=8"]
+    main([checkpoint, *run, f"out={tmp_path / 'run'}"])
+    bench.main(["demonstrations", str(tmp_path / "run"), "--out", str(tmp_path / "bench")])
+    assert {p.name for p in (tmp_path / "bench").iterdir()} == {
+        f"demonstrations.{kind}" for kind in ("csv", "json", "png")
+    }
+    (row,) = csv.DictReader((tmp_path / "bench" / "demonstrations.csv").open())
+    assert (row["demonstrations"], row["training_seed"], row["n_episodes"]) == ("25", "3", "2")
+    main(["baseline=hold", *run, f"out={tmp_path / 'hold'}"])
+    with pytest.raises(SystemExit):
+        bench.main(["demonstrations", str(tmp_path / "run"), str(tmp_path / "hold")])
+    assert "expected the number of demonstrations" in capsys.readouterr().err
+
+
+def test_an_untrained_checkpoint_still_plays_by_the_clock(checkpoint: str) -> None:
+    """The path of one observation in evaluation is the path on the robot: the same chunk from the same history."""
+    from vla_policy.interfaces import Observation
+    from vla_policy.models import DiffusionPolicy
+
+    policy = DiffusionPolicy.from_pretrained(checkpoint)
+    image = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
+    seen = [Observation({STATE: np.array([0.45, 0.0], np.float32), TOP: image}, "push", t) for t in (0.0, 0.1)]
+    alone = policy.predict([seen], np.random.default_rng(1))[0]
+    assert alone.t_obs == 0.1
+    assert alone.dt == pytest.approx(0.1)
+    assert len(alone.actions) >= policy.n_action_steps
