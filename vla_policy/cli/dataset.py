@@ -1,21 +1,25 @@
-"""vla-dataset: import, inspect and rearrange datasets."""
+"""vla-dataset: import demonstrations, look at a dataset, replay it in simulation, merge its files."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from rich import box
 from rich.console import Console
 from rich.progress import track
+from rich.table import Column, Table
 
-from sim import geometry
 from vla_policy.cli.common import user_errors
-from vla_policy.data.pusht_import import PixelMap, import_pusht
-from vla_policy.interfaces import InputError
+from vla_policy.data import LeRobotDataset
+from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, STATE, InputError
 
-TASK = "Push the T-shaped block onto the T-shaped target."
 console = Console()
+RANGES = ("min", "max", "mean", "std")
 
 
 @user_errors
@@ -23,52 +27,171 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one of the subcommands."""
     parser = argparse.ArgumentParser(prog="vla-dataset", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    command = commands.add_parser("import-pusht", help="turn the public PushT demonstrations into a dataset")
-    command.add_argument("FILE", help=".npz or zarr folder of the demonstrations")
-    command.add_argument("OUT", help="folder of the new dataset")
-    command.add_argument("overrides", nargs="*", help="images=true codec=h264")
-    command.set_defaults(run=_import_pusht)
-    options = parser.parse_args(arguments)
-    options.run(options)
+
+    def command(run: Callable[..., None], name: str, text: str, words: Sequence[str], **defaults: Any) -> None:
+        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        for word in words:
+            sub.add_argument(word, type=int if word == "EPISODE" else Path)
+        sub.add_argument("overrides", nargs="*", metavar="key=value", help=_show(defaults) if defaults else "none")
+        if name in ("info", "replay"):
+            sub.add_argument("--json", action="store_true", help="print JSON instead of tables")
+        sub.set_defaults(run=run, defaults=defaults)
+
+    dataset, out = ("DATASET",), "OUT"
+    text = "turn the public PushT demonstrations (.npz, or the original zarr folder) into a dataset"
+    command(_import_pusht, "import-pusht", text, ("FILE", out), images=True, codec="h264")
+    text = "show counts, the range of every feature, and what looks wrong"
+    command(_info, "info", text, dataset, videos=True)
+    text = "show an episode as a film (out=name.mp4) or as a contact sheet (out=name.png)"
+    command(_view, "view", text, (*dataset, "EPISODE"), out="")
+    text = "send an episode's actions to the simulation and compare where the block goes"
+    command(_replay, "replay", text, (*dataset, "EPISODE"), env="pybullet", out="")
+    text = "merge many small files into few, without encoding videos again"
+    command(_compact, "compact", text, dataset, data_mb=100.0, video_mb=200.0)
+    options, more = parser.parse_known_args(arguments)  # argparse takes no positional words behind an option
+    if any(word.startswith("-") or "=" not in word for word in more):
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    options.overrides += more
+    options.run(options, argparse.Namespace(**_overrides(options.overrides, options.defaults)))
 
 
-def overrides(given: Iterable[str], **defaults: object) -> dict[str, object]:
+def _overrides(given: Iterable[str], defaults: dict[str, Any]) -> dict[str, Any]:
     """`key=value` words on top of `defaults`; a value takes the type of its default."""
     values = dict(defaults)
     for word in given:
         key, equals, text = word.partition("=")
         if not equals or key not in defaults:
-            raise InputError(
-                f"override: expected one of {', '.join(f'{k}={v}' for k, v in defaults.items())}, found {word!r}"
-            )
-        if isinstance(defaults[key], bool):
-            if text.lower() not in ("true", "false"):
-                raise InputError(f"{key}: expected true or false, found {text!r}")
-            values[key] = text.lower() == "true"
-        else:
-            values[key] = text
+            raise InputError(f"override: expected one of {_show(defaults) or 'none'}, found {word!r}")
+        kind = type(defaults[key])
+        try:
+            values[key] = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+        except (KeyError, ValueError):
+            what = {bool: "true or false", float: "a number"}[kind]
+            raise InputError(f"{key}: expected {what}, found {text!r}") from None
     return values
 
 
-def _pixel_map() -> PixelMap:
+def _show(defaults: dict[str, Any]) -> str:
+    return " ".join(f"{key}={str(value).lower() if value != '' else '...'}" for key, value in defaults.items())
+
+
+def _import_pusht(options: argparse.Namespace, chosen: argparse.Namespace) -> None:
+    from sim import TASK, geometry
+    from vla_policy.data.pusht_import import PixelMap, import_pusht
+
     def pose_features(pose: np.ndarray) -> np.ndarray:
         return geometry.pose_features(geometry.pose_from_pixels(pose))
 
-    return PixelMap(geometry.position_from_pixels, pose_features)
-
-
-def _import_pusht(options: argparse.Namespace) -> None:
-    chosen = overrides(options.overrides, images=True, codec="h264")
+    pixels = PixelMap(geometry.position_from_pixels, pose_features)
     writer = import_pusht(
-        options.FILE,
-        options.OUT,
-        _pixel_map(),
-        TASK,
-        bool(chosen["images"]),
-        str(chosen["codec"]),
-        lambda episodes: track(episodes, "importing"),
+        options.FILE, options.OUT, pixels, TASK, chosen.images, chosen.codec, lambda e: track(e, "importing")
     )
-    console.print(f"{writer.num_episodes} episodes, {writer.num_frames} frames in {options.OUT}")
+    _say(f"{writer.num_episodes} episodes, {writer.num_frames} frames in {options.OUT}")
+
+
+def _info(options: argparse.Namespace, chosen: argparse.Namespace) -> None:
+    from vla_policy.data.inspection import inspect
+
+    dataset = LeRobotDataset(options.DATASET, strict=False)
+    hidden = options.json or not console.is_terminal
+    about = inspect(dataset, chosen.videos, lambda e: track(e, "reading", transient=True, disable=hidden))
+    if options.json:
+        print(json.dumps(about, indent=2))
+        return
+    shortest, longest = about["lengths"].values()
+    _say(f"{about['root']}: LeRobotDataset {about['version']}")
+    _say(
+        f"{about['episodes']} episodes of {shortest} to {longest} frames, together {about['frames']} at "
+        f"{about['fps']:g} Hz ({about['seconds'] / 60:.1f} minutes)"
+    )
+    for task in about["tasks"]:
+        _say(f"task: {task}")
+    table = Table(Column("feature", overflow="fold"), "shape", "channel", "unit", *RANGES, box=box.SIMPLE_HEAD)
+    for key, feature in about["features"].items():
+        names = ["red", "green", "blue"] if feature["dtype"] == "video" else feature.get("names") or []
+        for channel in range(len(feature.get("min", [0]))):
+            ranges = [f"{feature[name][channel]:.4g}" if name in feature else "?" for name in RANGES]
+            name = names[channel] if channel < len(names) else str(channel)
+            unit = feature["units"][channel] if feature.get("units") else ""
+            first = [key, "x".join(map(str, feature["shape"]))] if channel == 0 else ["", ""]
+            table.add_row(*first, name, unit, *ranges)
+    console.print(table)
+    for warning in about["warnings"]:
+        console.print(f"warning: {warning['text']}", style="yellow", markup=False, highlight=False)
+    _say(f"{len(about['warnings'])} warnings" if about["warnings"] else "nothing looks wrong")
+
+
+def _view(options: argparse.Namespace, chosen: argparse.Namespace) -> None:
+    from vla_policy.data.pictures import save_episode
+
+    dataset = LeRobotDataset(options.DATASET)
+    out = Path(chosen.out or f"episode_{options.EPISODE:06d}.png")
+    save_episode(dataset, options.EPISODE, out)
+    _say(f"episode {options.EPISODE} is in {out}")
+
+
+def _replay(options: argparse.Namespace, chosen: argparse.Namespace) -> None:
+    from sim import geometry, make_env
+    from vla_policy.data.pictures import caption, save_film
+
+    dataset = LeRobotDataset(options.DATASET)
+    env = make_env(chosen.env, cameras=(), render_mode="rgb_array")
+    needed = env.interface.select([STATE, ENVIRONMENT_STATE])
+    needed.require(dataset.interface, f"a replay in {chosen.env}", str(options.DATASET))
+    columns = dataset.episode(options.EPISODE).columns
+    poses = geometry.pose_from_features(columns[ENVIRONMENT_STATE])
+    _, info = env.reset(seed=0, options={"pusher": columns[STATE][0], "block_pose": poses[0]})
+    replayed, film = [info["block_pose"]], []
+    actions = list(enumerate(columns[ACTION]))
+    for t, action in track(actions, "replaying", console=Console(stderr=True), transient=True):
+        if chosen.out:
+            line = f"frame {t}, coverage {info['coverage']:.3f}"
+            film.append(caption(env.render(), f"episode {options.EPISODE} in {chosen.env}", line))
+        *_, info = env.step(action)
+        replayed.append(info["block_pose"])
+    env.close()
+    moved = np.array(replayed)[: len(poses)]
+    position = 1000 * np.linalg.norm(moved[:, :2] - poses[:, :2], axis=1)
+    angle = np.degrees(np.abs(geometry.wrap_angle(moved[:, 2] - poses[:, 2])))
+    about: dict[str, Any] = {
+        "episode": options.EPISODE,
+        "env": chosen.env,
+        "frames": len(poses),
+        "position_error_mm": {"median": float(np.median(position)), "end": float(position[-1])},
+        "angle_error_deg": {"median": float(np.median(angle)), "end": float(angle[-1])},
+        "coverage_end": {"recorded": geometry.coverage(poses[-1]), "replayed": geometry.coverage(moved[-1])},
+        "max_coverage": {
+            name: max(map(geometry.coverage, p)) for name, p in (("recorded", poses), ("replayed", moved))
+        },
+    }
+    if chosen.out:
+        save_film(film, Path(chosen.out), round(dataset.fps))
+    if options.json:
+        print(json.dumps(about, indent=2))
+        return
+    table = Table("", "median", "end", title=f"episode {options.EPISODE}, {len(poses)} frames, in {chosen.env}")
+    for name, key in (("position error [mm]", "position_error_mm"), ("angle error [degrees]", "angle_error_deg")):
+        table.add_row(name, *(f"{about[key][what]:.2f}" for what in ("median", "end")))
+    console.print(table)
+    for what in ("recorded", "replayed"):
+        _say(
+            f"{what}: coverage {about['coverage_end'][what]:.3f} at the end, {about['max_coverage'][what]:.3f} at most"
+        )
+
+
+def _compact(options: argparse.Namespace, chosen: argparse.Namespace) -> None:
+    from vla_policy.data.compact import compact
+
+    def files() -> int:
+        return sum(len(list(options.DATASET.rglob(f"*{suffix}"))) for suffix in (".parquet", ".mp4"))
+
+    before = files()
+    compact(options.DATASET, chosen.data_mb, chosen.video_mb, lambda parts: track(parts, "merging"))
+    _say(f"{before} files became {files()} in {options.DATASET}")
+
+
+def _say(text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

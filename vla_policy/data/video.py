@@ -119,3 +119,9 @@ def _open(path: Path) -> Iterator[InputContainer]:
         raise InputError(f"{path}: expected a video, found none") from None
     except av.FFmpegError as error:
         raise InputError(f"{path}: expected a readable video, found a broken file ({error.strerror})") from None
+
+
+def count_frames(path: Path) -> int:
+    """Frames that the file says it has; 0 if it does not say."""
+    with _open(path) as container:
+        return container.streams.video[0].frames

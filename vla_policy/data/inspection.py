@@ -1,0 +1,103 @@
+"""Everything `vla-dataset info` says about a dataset, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from vla_policy.data import video
+from vla_policy.data.dataset import LeRobotDataset
+from vla_policy.data.files import read_parquet
+from vla_policy.data.layout import BOOKKEEPING
+from vla_policy.data.quality import ColumnCheck, Finding, camera_findings, thumbnail
+from vla_policy.data.stats import ImageStats, Stats, merge_stats, vector_stats
+from vla_policy.interfaces import ACTION, STATE, InputError
+
+
+def inspect(
+    dataset: LeRobotDataset, videos: bool = True, progress: Callable[[range], Iterable[int]] = iter
+) -> dict[str, Any]:
+    """Counts, ranges of every feature and `warnings`; opens the dataset's every file, videos only if asked to.
+
+    Meant for datasets opened with `strict=False`: what cannot be read becomes a warning.
+    """
+    check = ColumnCheck(dataset.fps)
+    stats: dict[str, Stats] = {}
+    found = [Finding(None, "meta", problem) for problem in dataset.problems] + list(_counts(dataset, videos))
+    for index in progress(range(dataset.num_episodes)):
+        motion = None
+        try:
+            columns = dataset.episode(index).columns
+            motion = columns[STATE if STATE in columns else ACTION]
+            check.add(index, columns)
+            vectors = {key: vector_stats(values) for key, values in columns.items() if key not in BOOKKEEPING}
+            stats = stats | merge_stats(stats, vectors)
+        except InputError as error:
+            found.append(Finding(index, "data", str(error)))
+        for key in dataset.interface.cameras if videos else ():
+            watch = ImageStats()
+            thumbnails: list[np.ndarray] = []
+            try:
+                thumbnails += [thumbnail(frame) for frame in watch.watch(dataset.iter_frames(index, key))]
+            except InputError as error:
+                found.append(Finding(index, key, str(error)))
+            if thumbnails:
+                still = np.zeros((len(thumbnails), 1)) if motion is None else motion
+                found += camera_findings(index, key, thumbnails, dataset.fps, still)
+                stats = stats | merge_stats(stats, {key: watch.result()})
+    lengths = dataset.lengths.tolist()
+    return {
+        "root": str(dataset.root),
+        "version": dataset.info["codebase_version"],
+        "robot_type": dataset.info.get("robot_type") or "",
+        "fps": dataset.fps,
+        "frame": dataset.interface.frame,
+        "interface": dataset.interface.digest(),
+        "episodes": dataset.num_episodes,
+        "frames": dataset.num_frames,
+        "seconds": dataset.num_frames / dataset.fps,
+        "lengths": {"min": min(lengths, default=0), "max": max(lengths, default=0)},
+        "tasks": dataset.tasks,
+        "features": {key: _feature(dataset, key, stats.get(key)) for key in dataset.features if key not in BOOKKEEPING},
+        "warnings": [finding.to_dict() | {"text": str(finding)} for finding in found + check.findings()],
+    }
+
+
+def _feature(dataset: LeRobotDataset, key: str, stats: Stats | None) -> dict[str, Any]:
+    entry = dataset.features[key]
+    declared = dataset.interface.observations.get(key, dataset.interface.action if key == ACTION else None)
+    about = {"dtype": entry["dtype"], "shape": list(declared.shape if declared else entry["shape"])}
+    if declared and declared.dtype != "image":
+        about |= {"names": list(declared.names), "units": list(declared.units)}
+    elif entry["dtype"] == "video":
+        about |= {"codec": entry.get("info", {}).get("video.codec", "")}
+    ranges = {name: np.ravel(stats[name]).tolist() for name in ("min", "max", "mean", "std")} if stats else {}
+    return about | ranges
+
+
+def _counts(dataset: LeRobotDataset, videos: bool) -> Iterator[Finding]:
+    """Files that hold more than the episodes that point into them; what they lack shows when it is read."""
+    expected: dict[tuple[str, Any], list[int]] = {}
+    for record in dataset.records:
+        expected.setdefault(("data", record.data), []).append(record.index)
+        for key, span in record.videos.items() if videos else ():
+            expected.setdefault((key, span.path), []).append(record.index)
+    lengths = {record.index: record.length for record in dataset.records}
+    for (key, path), episodes in expected.items():
+        length = sum(lengths[index] for index in episodes)
+        alone = episodes[0] if len(episodes) == 1 else None
+        try:
+            if key != "data":
+                count = video.count_frames(path) or length
+            else:
+                table = read_parquet(path, keep=lambda name: name == "episode_index" or name not in dataset.features)
+                count = table.num_rows
+                for name in sorted(set(table.column_names) - set(dataset.features)):
+                    yield Finding(alone, name, f"column of {path} that info.json does not declare")
+        except InputError:
+            continue  # reading the episode says so
+        if count > length:
+            what = "rows" if key == "data" else "frames"
+            yield Finding(alone, key, f"{path}: expected {length} {what}, found {count}")

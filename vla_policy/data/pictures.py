@@ -1,0 +1,103 @@
+"""Pictures of recorded episodes for people: frames of all cameras side by side, under a line of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from vla_policy.data.dataset import LeRobotDataset
+from vla_policy.data.files import write_whole
+from vla_policy.data.video import encode
+from vla_policy.interfaces import InputError
+
+PAPER, INK = (255, 255, 255), (20, 20, 20)
+SMALLEST = 288  # pixels; smaller cameras are shown larger by a whole factor
+SHEET_FRAMES = 20
+SHEET_COLUMNS = 5
+
+
+def save_episode(dataset: LeRobotDataset, index: int, out: Path) -> None:
+    """Show an episode in `out`: .mp4 is all of it, .png a sheet of frames evenly spaced in time.
+
+    `InputError` for other suffixes, episodes that are not there and datasets without cameras.
+    """
+    cameras = dataset.interface.cameras
+    if not cameras:
+        raise InputError(f"{dataset.root}: expected cameras to show, found none in {sorted(dataset.features)}")
+    if out.suffix not in (".mp4", ".png"):
+        raise InputError(f"{out}: expected a file name ending in .mp4 or .png, found {out.suffix!r}")
+    episode = dataset.episode(index)
+    title = f"{dataset.root.name}, episode {index}: {episode.task}"
+    views = zip(*(dataset.iter_frames(index, key) for key in cameras), strict=True)
+    if out.suffix == ".png":
+        wanted = set(np.linspace(0, episode.length - 1, SHEET_FRAMES).round().astype(int).tolist())
+        shown = [
+            caption(side_by_side(frames), f"frame {t}, {t / dataset.fps:.1f} s")
+            for t, frames in enumerate(views)
+            if t in wanted
+        ]
+        sheet = contact_sheet(shown, title)
+        write_whole(out, lambda temporary: sheet.save(temporary, format="png"))
+    else:
+        film = (
+            caption(side_by_side(frames), title, f"frame {t} of {episode.length}, {t / dataset.fps:.1f} s")
+            for t, frames in enumerate(views)
+        )
+        save_film(film, out, round(dataset.fps))
+
+
+def save_film(pictures: Iterable[np.ndarray], out: Path, fps: int) -> None:
+    """Write pictures (H, W, 3) uint8 of one size with even sides as an mp4."""
+    pictures = iter(pictures)
+    first = next(pictures)
+    write_whole(out, lambda temporary: encode(temporary, chain([first], pictures), first.shape, fps, "h264"))
+
+
+def side_by_side(frames: Sequence[np.ndarray]) -> np.ndarray:
+    """Frames (H, W, 3) uint8 in one row, each enlarged by a whole factor until people can see it."""
+    factors = [max(1, round(SMALLEST / frame.shape[0])) for frame in frames]
+    large = [frame.repeat(factor, 0).repeat(factor, 1) for frame, factor in zip(frames, factors, strict=True)]
+    height = max(frame.shape[0] for frame in large)
+    return np.concatenate([np.pad(frame, ((0, height - frame.shape[0]), (0, 0), (0, 0))) for frame in large], axis=1)
+
+
+def caption(picture: np.ndarray, *lines: str) -> np.ndarray:
+    """The picture under lines of text; both sides become even, as video needs them."""
+    height, width = picture.shape[:2]
+    size = max(10, min(16, width // 24))
+    strip = len(lines) * (size + 4) + 4
+    canvas = Image.new("RGB", (width + width % 2, height + strip + (height + strip) % 2), PAPER)
+    canvas.paste(Image.fromarray(picture), (0, strip))
+    draw = ImageDraw.Draw(canvas)
+    for row, line in enumerate(lines):
+        draw.text((6, 2 + row * (size + 4)), _fit(line, width - 12, size), INK, ImageFont.load_default(size))
+    return np.asarray(canvas)
+
+
+def contact_sheet(pictures: Sequence[np.ndarray], title: str) -> Image.Image:
+    """Pictures of one size in rows of `SHEET_COLUMNS`, under a title."""
+    margin = 6
+    height, width = pictures[0].shape[0] + margin, pictures[0].shape[1] + margin
+    columns = min(SHEET_COLUMNS, len(pictures))
+    rows = -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (columns * width + margin, rows * height + 36), PAPER)
+    text = _fit(title, sheet.width - 2 * margin, 20)
+    ImageDraw.Draw(sheet).text((margin, margin), text, INK, ImageFont.load_default(20))
+    for i, picture in enumerate(pictures):
+        row, column = divmod(i, columns)
+        sheet.paste(Image.fromarray(picture), (margin + column * width, 36 + row * height))
+    return sheet
+
+
+def _fit(text: str, width: int, size: int) -> str:
+    """The text, shortened to `width` pixels."""
+    font = ImageFont.load_default(size)
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "...") > width:
+        text = text[:-1]
+    return text + "..."
