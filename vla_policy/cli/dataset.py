@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Column, Table
 
@@ -106,15 +107,15 @@ def _info(options: argparse.Namespace, chosen: argparse.Namespace) -> None:
     )
     for task in about["tasks"]:
         _say(f"task: {task}")
-    table = Table(Column("feature", overflow="fold"), "shape", "channel", "unit", *RANGES, box=box.SIMPLE_HEAD)
+    table = Table(Column("feature", no_wrap=True), *RANGES, box=box.SIMPLE_HEAD)
     for key, feature in about["features"].items():
+        table.add_row(f"{key} ({' x '.join(map(str, feature['shape']))})")
         names = ["red", "green", "blue"] if feature["dtype"] == "video" else feature.get("names") or []
-        for channel in range(len(feature.get("min", [0]))):
-            ranges = [f"{feature[name][channel]:.4g}" if name in feature else "?" for name in RANGES]
+        units = feature.get("units") or []
+        for channel in range(len(feature.get("min", []))):
             name = names[channel] if channel < len(names) else str(channel)
-            unit = feature["units"][channel] if feature.get("units") else ""
-            first = [key, "x".join(map(str, feature["shape"]))] if channel == 0 else ["", ""]
-            table.add_row(*first, name, unit, *ranges)
+            unit = f" [{units[channel]}]" if channel < len(units) else ""
+            table.add_row(escape(f"  {name}{unit}"), *(f"{feature[what][channel]:.4g}" for what in RANGES))
     console.print(table)
     for warning in about["warnings"]:
         console.print(f"warning: {warning['text']}", style="yellow", markup=False, highlight=False)
