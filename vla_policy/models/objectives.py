@@ -44,7 +44,7 @@ class Objective(Protocol):
 
 
 class FlowMatching:
-    """x_t = (1 - t) noise + t data, and the velocity data - noise as the target (Lipman et al. 2022, arXiv 2210.02747)."""
+    """x_t = (1 - t) noise + t data; the target is the velocity data - noise (Lipman et al. 2022, arXiv 2210.02747)."""
 
     def __init__(self, config: ObjectiveConfig) -> None:
         _choose("policy.objective.sampler", config.sampler, ["euler"])

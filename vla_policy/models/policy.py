@@ -77,6 +77,10 @@ class DiffusionPolicy(nn.Module):
                 values[key], corners[key] = random_crop(value, self.config.encoder.crop, generator)
         return self.encoder(values, corners)
 
+    def forward(self, batch: Mapping[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """`loss`, under the name that lets Accelerate wrap it."""
+        return self.loss(batch, generator)
+
     def loss(self, batch: Mapping[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean squared error of the objective, plus the weighted auxiliary errors; a scalar, and its parts by name.
 

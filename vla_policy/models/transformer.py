@@ -114,7 +114,7 @@ class ActionTransformer(nn.Module):
         return [layer.prefix(tokens) for layer in self.layers]
 
     def forward(self, noisy: Tensor, time: Tensor, prefix: Prefix) -> Tensor:
-        """Noisy actions (B, S, T, D) at times (B, S) in [0, 1], and a prefix; the prediction (B, S, T, D) in float32."""
+        """Noisy actions (B, S, T, D) at times (B, S) in [0, 1] give the prediction (B, S, T, D) in float32."""
         embedded = F.silu(self.time_mlp(time_embedding(time, self.time_width)))[:, :, None]
         x = self.action_in(noisy) + self.position
         for layer, layer_prefix in zip(self.layers, prefix, strict=True):

@@ -1,0 +1,7 @@
+"""One loop: batches, optimiser, averaged weights, resume, logs."""
+
+from vla_policy.training.batches import fit_normalizer, make_windows, split_episodes
+from vla_policy.training.config import DataConfig, TrainerConfig
+from vla_policy.training.loop import Rollouts, Trainer
+
+__all__ = ["DataConfig", "Rollouts", "Trainer", "TrainerConfig", "fit_normalizer", "make_windows", "split_episodes"]

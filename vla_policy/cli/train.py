@@ -1,0 +1,76 @@
+"""vla-train: a Hydra program that trains a policy on a LeRobotDataset."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from vla_policy.cli.common import user_errors
+from vla_policy.interfaces import InputError
+
+ALSO_WHEN_RESUMING = {"resume", "run_dir"}  # overrides that do not describe the run
+
+
+@hydra.main(version_base="1.3", config_path="pkg://vla_policy.conf", config_name="train")
+@user_errors
+def run(config: DictConfig) -> None:
+    """One run, in Hydra's output folder."""
+    from vla_policy.cli.train_setup import train  # torch is slow to import: not for --help
+
+    hydra_config = HydraConfig.get()
+    run_dir = Path(hydra_config.runtime.output_dir)
+    stored = run_dir / "config.yaml"
+    if config.resume and stored.is_file():
+        overrides = {override.partition("=")[0].lstrip("+~") for override in hydra_config.overrides.task}
+        config = _same_run(OmegaConf.load(stored), config, stored, bool(overrides - ALSO_WHEN_RESUMING))
+    elif config.resume and OmegaConf.is_missing(config.data, "root"):
+        raise InputError(f"resume: expected a run to continue in {run_dir}, found no config.yaml")
+    elif stored.is_file():
+        raise InputError(f"run_dir: {run_dir} holds a run already; give resume=true to continue it, or another run_dir")
+    try:
+        train(config, run_dir)
+    except BaseException:
+        if not any(run_dir.iterdir()):  # Hydra makes the folder before anything can be wrong
+            run_dir.rmdir()
+        raise
+
+
+def _same_run(stored: Any, composed: DictConfig, path: Path, compare: bool) -> DictConfig:
+    """The stored configuration; overrides, if there are any, must say the same."""
+    if compare:
+        ours, theirs = _flat(composed), _flat(stored)
+        different = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+        if different:
+            raise InputError(
+                f"resume: the overrides differ from {path} in "
+                + ", ".join(f"{key} (expected {theirs.get(key)}, found {ours.get(key)})" for key in different)
+            )
+    assert isinstance(stored, DictConfig)
+    return stored
+
+
+def _flat(config: DictConfig) -> dict[str, Any]:
+    """Dotted keys and values, without the keys that do not describe a run."""
+
+    def walk(node: Any, prefix: str) -> dict[str, Any]:
+        if not isinstance(node, dict):
+            return {prefix: node}
+        return {k: v for key, value in node.items() for k, v in walk(value, f"{prefix}.{key}".lstrip(".")).items()}
+
+    flat = walk(OmegaConf.to_container(config), "")
+    return {key: value for key, value in flat.items() if key not in ALSO_WHEN_RESUMING | {"git_commit"}}
+
+
+@user_errors
+def main() -> None:
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands errors over; `user_errors` makes them one line
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""What is trained on, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from vla_policy.data import LeRobotDataset, Normalizer, WindowDataset
+from vla_policy.interfaces import ACTION, STATE, InputError
+from vla_policy.models import PolicyConfig
+from vla_policy.training.config import DataConfig
+
+
+def split_episodes(count: int, config: DataConfig) -> tuple[list[int], list[int]]:
+    """Episodes to train on and held-out episodes, of `count`.
+
+    One seeded shuffle decides: training takes the first `n_episodes` of it (default: all but the held-out ones), so
+    that smaller training sets are part of larger ones; validation takes `val_episodes` (below 1: a fraction) from its
+    end.
+    """
+    order = np.random.default_rng(config.split_seed).permutation(count).tolist()
+    held_out = config.val_episodes
+    if held_out < 0:
+        raise InputError(f"data.val_episodes: expected a fraction or a number of episodes, found {held_out}")
+    held_out = int(held_out) if held_out >= 1 or held_out == 0 else max(1, round(held_out * count))
+    wanted = count - held_out if config.n_episodes is None else config.n_episodes
+    if wanted < 1 or wanted + held_out > count:
+        raise InputError(
+            f"data.n_episodes and data.val_episodes: expected at least 1 episode and at most the dataset's {count} "
+            f"together, found {wanted} and {held_out}"
+        )
+    return order[:wanted], order[count - held_out :]
+
+
+def make_windows(
+    dataset: LeRobotDataset, policy: PolicyConfig, episodes: list[int], cache_dir: str | None = None
+) -> WindowDataset:
+    """Windows of some episodes with everything that `policy` sees or is trained to predict."""
+    keys = [*policy.observation_keys, *policy.auxiliary_keys]
+    return WindowDataset(dataset, keys, policy.n_obs_steps, policy.horizon, policy.n_action_steps, episodes, cache_dir)
+
+
+def fit_normalizer(windows: WindowDataset, policy: PolicyConfig) -> Normalizer:
+    """Statistics of the training episodes; of action chunks relative to the newest state if the policy is relative."""
+    columns = dict(windows.columns)
+    if policy.action_relative and STATE in columns:
+        vectors = WindowDataset(
+            windows.dataset, [STATE], windows.n_obs_steps, windows.horizon, windows.n_action_steps, windows.episodes
+        )
+        batch = vectors.__getitems__(np.arange(len(vectors)))
+        if batch[STATE].shape[-1] == batch[ACTION].shape[-1]:  # else the policy itself says what is wrong
+            columns[ACTION] = (batch[ACTION] - batch[STATE][:, -1:]).flatten(0, 1).numpy()
+    modes = {key: policy.action_normalization if key == ACTION else policy.vector_normalization for key in columns}
+    return Normalizer.fit(columns, modes)
+
+
+class StepSampler(Sampler[list[int]]):
+    """The window indices of each training step's batch: seeded permutations, one epoch after the other.
+
+    The batch of a step depends on the seed and the step alone, so a resumed run needs no sampler state. With several
+    processes each takes its own part of a step's batch.
+    """
+
+    def __init__(self, windows: int, batch_size: int, seed: int, start: int, stop: int, rank: int = 0, world: int = 1):
+        self.windows, self.batch_size, self.seed = windows, batch_size, seed
+        self.start, self.stop, self.rank, self.world = start, stop, rank, world
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __iter__(self) -> Iterator[list[int]]:
+        epoch, order = -1, np.empty(0, np.int64)
+        for step in range(self.start, self.stop):
+            first = (step * self.world + self.rank) * self.batch_size
+            batch: list[int] = []
+            while len(batch) < self.batch_size:
+                now, offset = divmod(first + len(batch), self.windows)
+                if now != epoch:
+                    epoch, order = now, np.random.default_rng([self.seed, now]).permutation(self.windows)
+                batch += order[offset : offset + self.batch_size - len(batch)].tolist()
+            yield batch
+
+
+def loader(windows: WindowDataset, sampler: StepSampler, num_workers: int) -> DataLoader[dict[str, Any]]:
+    """Batches as `WindowDataset` makes them."""
+    return DataLoader(
+        windows,
+        batch_sampler=sampler,
+        collate_fn=_as_is,
+        num_workers=num_workers,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=num_workers > 0,
+    )
+
+
+def _as_is(batch: Any) -> Any:
+    return batch

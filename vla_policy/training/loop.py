@@ -1,0 +1,190 @@
+"""The training loop, for any number of devices."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+
+from vla_policy.data import WindowDataset
+from vla_policy.interfaces import InputError
+from vla_policy.models import DiffusionPolicy
+from vla_policy.training.batches import StepSampler, loader
+from vla_policy.training.config import TrainerConfig
+from vla_policy.training.ema import averaged_copy, ema_decay, update_average
+from vla_policy.training.logs import Display, MetricsLog
+from vla_policy.training.state import load_state, save_state
+from vla_policy.training.validation import validate
+
+log = logging.getLogger(__name__)
+
+Rollouts = Callable[[DiffusionPolicy], Mapping[str, float]]  # has at least success_rate and mean_max_reward
+
+STATE_FILE = "state.safetensors"
+SELECTION = "highest success rate in rollouts during training, then highest mean max reward; the last one if none ran"
+
+
+class Trainer:
+    """Trains `policy` on `windows` in `run_dir`, which gets checkpoints/last (and best), state.safetensors and metrics.
+
+    Everything random in a step follows from `seed` and the step, so that a run resumed from its last saved state takes
+    the same steps as one that was never interrupted. `rollouts` plays the averaged policy every
+    `config.rollout_every` steps.
+    """
+
+    def __init__(
+        self,
+        policy: DiffusionPolicy,
+        windows: WindowDataset,
+        run_dir: Path,
+        config: TrainerConfig,
+        seed: int = 0,
+        val_windows: WindowDataset | None = None,
+        rollouts: Rollouts | None = None,
+        num_workers: int = 0,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.windows, self.val_windows, self.rollouts = windows, val_windows, rollouts
+        self.run_dir, self.config, self.seed, self.num_workers = run_dir, config, seed, num_workers
+        self.settings = dict(settings or {})
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        AcceleratorState._reset_state()  # a second run in this process may choose another precision
+        self.accelerator = Accelerator(mixed_precision=mixed_precision(config.precision))
+        self.policy = policy.to(self.accelerator.device).train()
+        self.average = averaged_copy(self.policy)
+        self.optimizer = torch.optim.AdamW(
+            parameter_groups(self.policy, config.weight_decay), lr=config.lr, betas=tuple(config.betas), fused=True
+        )
+        self.model, self.prepared = self.accelerator.prepare(self.policy, self.optimizer)
+        self.progress: dict[str, Any] = {"step": 0, "best": None}
+
+    def fit(self, resume: bool = False) -> None:
+        """Train until `config.steps`; with `resume` from the last saved state, if there is one."""
+        state = self.run_dir / STATE_FILE
+        if resume and state.is_file():
+            self.progress = load_state(state, self.policy, self.average, self.optimizer)
+        start, steps = self.progress["step"], self.config.steps
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        sampler = StepSampler(len(self.windows), self.config.batch_size, self.seed, start, steps, rank, world)
+        main = self.accelerator.is_main_process
+        self.metrics = MetricsLog(self.run_dir, start, self.config.wandb, self.settings) if main else None
+        display = Display(start, steps, self.config.batch_size * world, self.config.print_every_s) if main else None
+        recent: dict[str, list[Tensor]] = {}
+        try:
+            for step, batch in enumerate(loader(self.windows, sampler, self.num_workers), start + 1):
+                for name, value in self.train_step(step, batch).items():
+                    recent.setdefault(name, []).append(value)
+                loss = None
+                if step % self.config.log_every == 0 or step == steps:
+                    means = {f"train/{name}": float(torch.stack(values).mean()) for name, values in recent.items()}
+                    recent, loss = {}, means["train/loss"]
+                    self.write(step, means | {"train/lr": self.learning_rate(step)})
+                if display:
+                    display.update(step, loss)
+                self.after_step(step)
+        finally:
+            if display:
+                display.close()
+            if self.metrics:
+                self.metrics.close()
+
+    def train_step(self, step: int, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """One optimiser step, numbered from 1; `InputError`, and nothing changed, if the gradient is not finite."""
+        rank = self.accelerator.process_index
+        seed = int(np.random.SeedSequence([self.seed, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+        torch.manual_seed(seed)  # dropout draws from the global generator
+        generator = torch.Generator(self.accelerator.device).manual_seed(seed)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(step)
+        loss, parts = self.model(batch, generator)
+        self.accelerator.backward(loss)
+        norm = self.accelerator.clip_grad_norm_(self.policy.parameters(), self.config.grad_clip)
+        if not bool(torch.isfinite(norm)):
+            raise InputError(self._not_finite(step, batch, float(loss.detach())))
+        self.prepared.step()
+        self.prepared.zero_grad()
+        update_average(self.average, self.policy, ema_decay(step, self.config.ema_power, self.config.ema_max_decay))
+        return {"loss": loss.detach(), "grad_norm": norm, **parts}
+
+    def after_step(self, step: int) -> None:
+        """Measure and keep what is due after this step."""
+        last = step == self.config.steps
+        if not self.accelerator.is_main_process:
+            return
+        if self.val_windows is not None and (last or _due(step, self.config.validate_every)):
+            values = validate(self.average, self.val_windows, self.config.val_windows)
+            self.write(step, values)
+            log.info("step %d  %s", step, "  ".join(f"{name} {value:.5g}" for name, value in values.items()))
+        if self.rollouts is not None and self.config.rollout_every and (last or _due(step, self.config.rollout_every)):
+            self._roll_out(step)
+        if last or _due(step, self.config.save_every):
+            self._save("last", step)
+            self.progress["step"] = step
+            save_state(self.run_dir / STATE_FILE, self.policy, self.average, self.optimizer, self.progress)
+
+    def learning_rate(self, step: int) -> float:
+        """Linear warm-up, then half a cosine to 0; steps count from 1."""
+        config = self.config
+        if step <= config.warmup_steps:
+            return config.lr * step / config.warmup_steps
+        done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+        return config.lr * 0.5 * (1.0 + math.cos(math.pi * done))
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        if self.metrics is not None:
+            self.metrics.write(step, metrics)
+
+    def _roll_out(self, step: int) -> None:
+        assert self.rollouts is not None
+        values = dict(self.rollouts(self.average))
+        self.write(step, {f"rollout/{name}": value for name, value in values.items()})
+        log.info("step %d  rollouts: %s", step, "  ".join(f"{name} {value:.4g}" for name, value in values.items()))
+        score = [values["success_rate"], values["mean_max_reward"]]
+        if self.progress["best"] is None or score > self.progress["best"]:
+            self.progress["best"] = score
+            self._save("best", step, {f"rollout_{name}": round(value, 4) for name, value in values.items()})
+
+    def _save(self, name: str, step: int, measured: Mapping[str, Any] | None = None) -> None:
+        training = {**self.average.card.get("training", {}), "step": step, **(measured or {})}
+        training["checkpoint"] = f"{name}; best means: {SELECTION}"
+        card = {**self.average.card, "training": training}
+        kept, self.average.card = self.average.card, card
+        self.average.save_pretrained(self.run_dir / "checkpoints" / name)
+        self.average.card = kept
+
+    def _not_finite(self, step: int, batch: Mapping[str, Any], loss: float) -> str:
+        bad = [key for key, value in batch.items() if isinstance(value, Tensor) and not value.float().isfinite().all()]
+        cause = f"the data of {bad} is not finite" if bad else "lower trainer.lr or trainer.grad_clip"
+        kept = (
+            f"the state of step {self.progress['step']} is kept" if self.progress["step"] else "no state was saved yet"
+        )
+        return f"training stopped at step {step}: loss {loss:g}, gradient not finite; {cause}; {kept}"
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Weight decay on matrices and convolutions only, not on biases, norms and position embeddings."""
+    named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
+    decayed = [value for name, value in named if name.endswith("weight") and value.ndim >= 2]
+    others = [value for name, value in named if not (name.endswith("weight") and value.ndim >= 2)]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
+def mixed_precision(precision: str) -> str:
+    """Accelerate's name for `trainer.precision`; "auto" is bfloat16 where the hardware multiplies it."""
+    if precision == "auto":
+        fast = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else torch.cpu._is_avx512_bf16_supported()
+        return "bf16" if fast else "no"
+    return "bf16" if precision == "bf16" else "no"
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
