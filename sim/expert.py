@@ -79,7 +79,7 @@ class Expert:
         x, y = points.T
         placed = np.stack([c * x - s * y + pose[..., 0, None], s * x + c * y + pose[..., 1, None]], axis=-1)
         low, high = WORKSPACE_LOW + self.config.border, WORKSPACE_HIGH - self.config.border
-        return np.logical_and(placed > low, placed < high).all(-1)
+        return np.all((placed > low) & (placed < high), axis=-1)
 
     def _plan(self, pose: np.ndarray, routes: Routes) -> tuple[int, float]:
         """Which contact to push at now, and how far."""

@@ -1,0 +1,78 @@
+"""vla-collect: demonstrations of the scripted expert as a LeRobotDataset."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from vla_policy.cli.common import user_errors
+from vla_policy.cli.help import config_parser
+from vla_policy.cli.load import typed_config
+
+# The simulation is imported where it is used: every worker process reads this module anew.
+if TYPE_CHECKING:
+    from vla_policy.evaluation.collect import Attempt, CollectConfig
+
+console = Console()
+
+
+@user_errors
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Collect the episodes and print what came of it."""
+    description = "Record successful episodes of the scripted expert; call it again to go on after an interruption."
+    parser = config_parser("vla-collect", description, "collect")
+    parser.add_argument("OUT", help="the dataset's folder")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    options = parser.parse_args(sys.argv[1:] if arguments is None else list(arguments))
+
+    from vla_policy.evaluation.collect import COLLECTION, CollectConfig
+
+    config = typed_config(CollectConfig, "collect", options.overrides)
+    summary = _collect(Path(options.OUT), config)
+    console.print(_table(summary))
+    console.print(f"the summary and every seed are in {Path(options.OUT) / COLLECTION}", markup=False, highlight=False)
+
+
+def _collect(root: Path, config: CollectConfig) -> dict[str, Any]:
+    from vla_policy.evaluation.collect import collect
+
+    columns = (TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *columns, console=console
+    ) as progress:
+        bar = progress.add_task("episodes", total=config.n_episodes, rate="")
+        begin, steps = time.perf_counter(), 0
+
+        def on_attempt(attempt: Attempt, attempts: Sequence[Attempt]) -> None:
+            nonlocal steps
+            steps += attempt.steps
+            good = sum(a.episode is not None for a in attempts)
+            speed = steps / (time.perf_counter() - begin)
+            progress.update(bar, completed=good, rate=f"success {good} / {len(attempts)}, {speed:.0f} steps/s")
+
+        return collect(root, config, on_attempt)
+
+
+def _table(summary: dict[str, Any]) -> Table:
+    low, high = summary["success_ci95"]
+    table = Table(title=f"demonstrations in {summary['config']['env']}", show_header=False)
+    table.add_row("starts tried", str(summary["attempted"]))
+    table.add_row(
+        "successful", f"{summary['successful']} ({summary['success_rate']:.1%}, 95 % {low:.1%} to {high:.1%})"
+    )
+    table.add_row("frames", str(summary["frames"]))
+    table.add_row("median steps", f"{summary['median_steps']:g}")
+    table.add_row("seeds", f"{summary['first_seed']} to {summary['last_seed']}")
+    table.add_row("failed seeds", ", ".join(map(str, summary["failed_seeds"])) or "none")
+    return table
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""One demonstration: the scripted expert plays an episode while everything is recorded."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context, parent_process
+
+import gymnasium
+import numpy as np
+
+from sim.expert import Expert
+from sim.geometry import pose_from_features
+from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, STATE
+
+EnvFactory = Callable[[], gymnasium.Env]
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """What became of one start: T steps, vectors (T, D) and images (T, H, W, 3) a key; none of a failed episode."""
+
+    seed: int
+    success: bool
+    steps: int
+    max_coverage: float
+    columns: dict[str, np.ndarray]
+    images: dict[str, np.ndarray]
+
+
+def demonstrate(env: gymnasium.Env, seed: int, noise: float) -> Demonstration:
+    """Let the expert play the start of this seed.
+
+    Normal noise of `noise` metres is added to every target before it is executed; what is recorded is the target that
+    the expert wanted, so that the demonstrations show how to recover (DART, Laskey et al. 2017).
+    """
+    generator = np.random.default_rng([seed, 1])
+    observation, info = env.reset(seed=seed)
+    expert = Expert(info["goal_pose"], seed=seed)
+    frames: dict[str, list[np.ndarray]] = {key: [] for key in (*observation, ACTION)}
+    covered, done = 0.0, False
+    while not done:
+        action = expert.act(observation[STATE], pose_from_features(observation[ENVIRONMENT_STATE])).astype(np.float32)
+        for key, value in {**observation, ACTION: action}.items():
+            frames[key].append(value)
+        executed = action + noise * generator.standard_normal(2)
+        executed = np.clip(executed, env.action_space.low, env.action_space.high)  # type: ignore[attr-defined]
+        observation, _, terminated, truncated, info = env.step(executed)
+        covered, done = max(covered, info["coverage"]), terminated or truncated
+    success, steps = bool(info["is_success"]), len(frames[ACTION])
+    arrays = {key: np.stack(values) for key, values in frames.items()} if success else {}
+    images = {key: array for key, array in arrays.items() if array.dtype == np.uint8}
+    columns = {key: array for key, array in arrays.items() if key not in images}
+    return Demonstration(seed, success, steps, covered, columns, images)
+
+
+@contextmanager
+def demonstrations(
+    env_factory: EnvFactory, seeds: Iterator[int], noise: float, num_workers: int
+) -> Iterator[Iterator[Demonstration]]:
+    """Demonstrations in the order of `seeds`, without end, played ahead in spawned processes (0: in this one)."""
+    if num_workers == 0:
+        env = env_factory()
+        try:
+            yield (demonstrate(env, seed, noise) for seed in seeds)
+        finally:
+            env.close()
+        return
+    pool = ProcessPoolExecutor(num_workers, get_context("spawn"), _start_worker, (env_factory, noise))
+    try:
+        yield _in_order(pool, seeds, 2 * num_workers)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _in_order(pool: ProcessPoolExecutor, seeds: Iterator[int], ahead: int) -> Iterator[Demonstration]:
+    running: list[Future[Demonstration]] = []
+    while True:
+        while len(running) < ahead:
+            running.append(pool.submit(_demonstrate, next(seeds)))
+        yield running.pop(0).result()
+
+
+_worker: list[tuple[gymnasium.Env, float]] = []  # a worker process's environment, made once
+
+
+def _start_worker(env_factory: EnvFactory, noise: float) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    _worker.append((env_factory(), noise))
+
+
+def _demonstrate(seed: int) -> Demonstration:
+    env, noise = _worker[0]
+    return demonstrate(env, seed, noise)
+
+
+def _die_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
