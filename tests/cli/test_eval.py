@@ -27,7 +27,7 @@ TOP = IMAGES + "top"
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
-    card = {"data": {"episodes": 25}, "training": {"seed": 3, "steps": 10}}
+    card = {"data": {"demonstrations": 25}, "training": {"seed": 3, "steps": 10}}
     policy = tiny_policy(pusht_interface({"top": 96}), WORKSPACE_LOW, WORKSPACE_HIGH, [STATE, TOP], card)
     policy.save_pretrained(folder)
     return str(folder)
@@ -65,7 +65,7 @@ def test_an_evaluation_leaves_numbers_and_pictures(
     assert summary["env"] == "pybullet"
     assert summary["checkpoint"] == checkpoint
     assert summary["chunk_ms"]["p95"] >= summary["chunk_ms"]["p50"] > 0
-    assert (summary["data"]["episodes"], summary["training"]["seed"]) == (25, 3)
+    assert (summary["data"]["demonstrations"], summary["training"]["seed"]) == (25, 3)
     assert {p.name for p in first.iterdir()} == {
         "summary.json", "episodes.csv", "config.yaml", "best.mp4", "contact_sheet.png", "baseline_hold"
     }  # fmt: skip
@@ -141,7 +141,7 @@ def test_demonstrations_become_a_table_and_a_plot(
     main(["baseline=hold", *run, f"out={tmp_path / 'hold'}"])
     with pytest.raises(SystemExit):
         bench.main(["demonstrations", str(tmp_path / "run"), str(tmp_path / "hold")])
-    assert "expected the number of demonstrations" in capsys.readouterr().err
+    assert "expected data.demonstrations" in capsys.readouterr().err
 
 
 def test_an_untrained_checkpoint_still_plays_by_the_clock(checkpoint: str) -> None:

@@ -44,13 +44,11 @@ def gather(folders: Sequence[Path]) -> list[dict[str, Any]]:
 
 def _row(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
     data, training = summary.get("data") or {}, summary.get("training") or {}
-    if "episodes" not in data:
-        raise InputError(
-            f"{folder}/summary.json: expected the number of demonstrations under data.episodes, found {sorted(data)}"
-        )
+    if "demonstrations" not in data:
+        raise InputError(f"{folder}/summary.json: expected data.demonstrations (a number), found {sorted(data)}")
     low, high = summary["success_ci95"]
     return {
-        "demonstrations": int(data["episodes"]),
+        "demonstrations": int(data["demonstrations"]),
         "training_seed": training.get("seed", 0),
         "gradient_steps": training.get("steps"),
         "ci95_low": low,

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from vla_policy.evaluation.episode import EpisodeResult
 from vla_policy.evaluation.latency import KeepHistories, chunk_latency
@@ -50,22 +46,6 @@ class EvalConfig:
         return list(range(self.seed, self.seed + self.n_episodes))
 
 
-def free_cores(num_workers: int) -> int:
-    """Cores that simulating workers leave to the policy: all but one of them work while it answers that one."""
-    return max(1, len(os.sched_getaffinity(0)) - max(num_workers - 1, 0))
-
-
-@contextmanager
-def torch_threads(most: int) -> Iterator[None]:
-    """At most so many threads for torch: more than there are free cores slow each other down many times over."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(min(before, most))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def evaluate(
     policy: Policy,
     env_factory: EnvFactory,
@@ -90,17 +70,16 @@ def evaluate(
     kept = KeepHistories(policy)
     begin = time.perf_counter()
     try:
-        with torch_threads(free_cores(config.num_workers)):
-            results = rollout(
-                kept,
-                env_factory,
-                config.seeds,
-                config.num_envs,
-                config.num_workers,
-                config.policy_seed,
-                policy_factory,
-                on_episode,
-            )
+        results = rollout(
+            kept,
+            env_factory,
+            config.seeds,
+            config.num_envs,
+            config.num_workers,
+            config.policy_seed,
+            policy_factory,
+            on_episode,
+        )
     except RolloutError as error:
         write_episodes(out / "episodes.csv", error.finished)
         raise

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
+import torch
 
 from vla_policy.evaluation.episode import EpisodeResult, PolicySpec
 from vla_policy.evaluation.workers import EnvFactory, Group, LocalGroup, PolicyFactory, RemoteGroup, RolloutError
@@ -38,24 +41,16 @@ def rollout(
     if len(set(seeds)) != len(seeds):
         raise InputError("rollout: expected distinct seeds, found repeated ones")
     results: dict[int, EpisodeResult] = {}
-    generator = np.random.default_rng(seed)
+
+    def finish(result: EpisodeResult) -> None:
+        results[result.seed] = result
+        if on_episode is not None:
+            on_episode(result)
+
     groups = _groups(PolicySpec.of(policy), env_factory, seeds, num_envs, num_workers, policy_factory)
     try:
-        for group in groups:
-            group.send({})
-        turns = deque(groups)
-        while turns:
-            group = turns.popleft()
-            round_ = group.receive()
-            for result in round_.finished:
-                results[result.seed] = result
-                if on_episode is not None:
-                    on_episode(result)
-            if round_.playing:
-                windows = round_.windows
-                chunks = policy.predict(list(windows.values()), generator) if windows else []
-                group.send(dict(zip(windows, chunks, strict=True)))
-                turns.append(group)
+        with _torch_threads(_free_cores(num_workers)):
+            _take_turns(groups, policy, np.random.default_rng(seed), finish)
     except RolloutError as error:
         finished = [results[s] for s in seeds if s in results]
         raise RolloutError(f"{error} ({len(finished)} of {len(seeds)} episodes were finished)", finished) from None
@@ -63,6 +58,28 @@ def rollout(
         for group in groups:
             group.close()
     return [results[s] for s in seeds]
+
+
+def _take_turns(
+    groups: Sequence[Group],
+    policy: Policy,
+    generator: np.random.Generator,
+    finish: Callable[[EpisodeResult], None],
+) -> None:
+    """Answer one group after the other until all of their episodes are over."""
+    for group in groups:
+        group.send({})
+    turns = deque(groups)
+    while turns:
+        group = turns.popleft()
+        round_ = group.receive()
+        for result in round_.finished:
+            finish(result)
+        if round_.playing:
+            windows = round_.windows
+            chunks = policy.predict(list(windows.values()), generator) if windows else []
+            group.send(dict(zip(windows, chunks, strict=True)))
+            turns.append(group)
 
 
 def _groups(
@@ -90,3 +107,19 @@ def _groups(
         )
         for i in range(count)
     ]
+
+
+def _free_cores(num_workers: int) -> int:
+    """Cores that simulating workers leave to the policy: all but one of them work while it answers that one."""
+    return max(1, len(os.sched_getaffinity(0)) - max(num_workers - 1, 0))
+
+
+@contextmanager
+def _torch_threads(most: int) -> Iterator[None]:
+    """At most so many threads for torch: more than there are free cores slow each other down many times over."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(before, most))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
