@@ -85,6 +85,7 @@ def _build(
 
 def _copy_rest(root: Path, out: Path) -> None:
     """Everything but the files that are merged, so that what others keep in a dataset stays in it."""
+    out.mkdir(parents=True)
     for path in root.iterdir():
         if path.name == "meta":
             shutil.copytree(path, out / "meta", ignore=shutil.ignore_patterns("episodes"))

@@ -75,11 +75,7 @@ class LeRobotDataset:
             raise InputError(f"{record.data}: expected {record.length} rows of episode {index}, found {len(rows)}")
         columns = {key: values[rows] for key, values in table.items()}
         for key, values in columns.items():
-            if values.dtype.kind == "f" and not np.isfinite(values).all():
-                frame = int(np.argwhere(~np.isfinite(values))[0][0])
-                raise InputError(
-                    f"{record.data}, episode {index}: expected finite {key!r}, found {values[frame]} in frame {frame}"
-                )
+            check_finite(values, f"{record.data}, episode {index}, {key!r}")
         task = int(columns["task_index"][0]) if len(rows) else -1
         if not 0 <= task < len(self.tasks):
             raise InputError(f"{record.data}: expected a task_index below {len(self.tasks)}, found {task}")
@@ -153,10 +149,18 @@ class LeRobotDataset:
             table = read_parquet(path, keep=expected.__contains__)
             missing = [key for key in expected if key not in table.column_names]
             if missing:
-                raise InputError(f"{path}: expected a column {missing[0]!r}, found {sorted(table.column_names)}")
+                raise InputError(f"{path}: expected a column {missing[0]!r}, found {read_parquet(path).column_names}")
             arrays = {key: _column(path, key, table[key], *declared) for key, declared in expected.items()}
             self._last_table = path, arrays
         return self._last_table[1]
+
+
+def check_finite(values: np.ndarray, name: str) -> None:
+    """`InputError` naming the first frame of (T, ...) values that has a NaN or an infinity."""
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        where = tuple(np.argwhere(~np.isfinite(values))[0])
+        channel = f", channel {where[1]}" if len(where) > 1 else ""
+        raise InputError(f"{name}: expected finite numbers, found {values[where]} in frame {where[0]}{channel}")
 
 
 def _column(path: Path, key: str, column: pa.ChunkedArray, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:

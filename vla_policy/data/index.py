@@ -23,9 +23,9 @@ def read_info(root: Path) -> dict[str, Any]:
         raise InputError(f"{root}: expected a LeRobotDataset with meta/info.json, found none")
     info = read_json(path)
     needed = ("codebase_version", "fps", "features", "total_episodes", "total_frames")
-    missing = [key for key in needed if key not in info]
+    missing = [key for key in needed if not isinstance(info, Mapping) or key not in info]
     if missing:
-        raise InputError(f"{path}: expected the keys {list(needed)}, found none of {missing}")
+        raise InputError(f"{path}: expected the keys {list(needed)}, {missing} are missing")
     if info["codebase_version"] not in VERSIONS:
         raise InputError(f"{path}: expected codebase_version {' or '.join(VERSIONS)}, found {info['codebase_version']}")
     if not info["fps"] > 0:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from vla_policy.data import layout, metadata, video
-from vla_policy.data.dataset import LeRobotDataset
+from vla_policy.data.dataset import LeRobotDataset, check_finite
 from vla_policy.data.files import write_json, write_parquet, write_whole
 from vla_policy.data.index import read_stats
 from vla_policy.data.leftovers import lock, next_file, remove_leftovers
@@ -118,9 +118,7 @@ class LeRobotWriter:
             array = np.asarray(columns[key], np.float32)
             if array.shape != (length, *feature.shape):
                 raise InputError(f"episode {key!r}: expected shape {(length, *feature.shape)}, found {array.shape}")
-            if not np.isfinite(array).all():
-                frame = int(np.argwhere(~np.isfinite(array))[0][0])
-                raise InputError(f"episode {key!r}: expected finite numbers, found {array[frame]} in frame {frame}")
+            check_finite(array, f"episode {key!r}")
             arrays[key] = array
         return arrays
 
