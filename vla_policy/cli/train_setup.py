@@ -46,7 +46,7 @@ def train(config: DictConfig, run_dir: Path) -> None:
 
     torch.manual_seed(config.seed)
     policy = _policy(policy_config, windows, config.init_from)
-    policy.card = _card(config, dataset, training, windows)
+    policy.card = _card(config, dataset, training, held_out, windows)
     write_config(config, run_dir)
     log.info(
         "%s: %d episodes, %d windows; %.2f M parameters",
@@ -84,13 +84,17 @@ def _policy(config: PolicyConfig, windows: WindowDataset, init_from: str | None)
     return policy
 
 
-def _card(config: DictConfig, dataset: LeRobotDataset, episodes: list[int], windows: WindowDataset) -> dict[str, Any]:
+def _card(
+    config: DictConfig, dataset: LeRobotDataset, episodes: list[int], held_out: list[int], windows: WindowDataset
+) -> dict[str, Any]:
     trainer = config.trainer
     return {
         "data": {
             "dataset": Path(dataset.root).name,
             "tasks": " / ".join(dataset.tasks),
-            "episodes_trained_on": f"{len(episodes)} of {dataset.num_episodes} (split seed {config.data.split_seed})",
+            "demonstrations": len(episodes),
+            "split": f"{len(episodes)} of {dataset.num_episodes} episodes, split seed {config.data.split_seed}",
+            "held_out_episodes": sorted(held_out),
             "windows": len(windows),
         },
         "training": {
