@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from vla_policy.data.dataset import check_finite
 from vla_policy.data.files import read_json
 from vla_policy.data.writer import LeRobotWriter
 from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, IMAGES, STATE, Feature, InputError, Interface
@@ -64,7 +65,7 @@ def import_pusht(
                 ENVIRONMENT_STATE: pixels.pose_features(state[:, 2:]),
                 ACTION: pixels.position(arrays["action"][rows]),
             }
-            frames = {CAMERA: np.asarray(arrays["image"][rows]).astype(np.uint8)} if images else {}
+            frames = {CAMERA: _pictures(Path(source), arrays["image"], rows)} if images else {}
             writer.add_episode(columns, frames, task)
     return writer
 
@@ -80,10 +81,23 @@ def _load(path: Path, images: bool) -> dict[str, np.ndarray]:
         shape = array.shape[1:] if name == "episode_ends" else array.shape
         if shape != expected:
             raise InputError(f"{path}, {name!r}: expected shape {expected}, found {array.shape}")
+        if name in ("state", "action"):
+            check_finite(array, f"{path}, {name!r}")
     ends = arrays["episode_ends"]
     if len(ends) == 0 or ends[-1] != steps or (np.diff(ends, prepend=0) <= 0).any():
         raise InputError(f"{path}, 'episode_ends': expected increasing numbers up to {steps}, found {ends[-3:]} last")
     return arrays
+
+
+def _pictures(path: Path, array: Any, rows: slice) -> np.ndarray:
+    """Rows of the image array, uint8 or floats from 0 to 255, as uint8."""
+    try:
+        frames = np.asarray(array[rows])
+    except Exception as error:  # a broken chunk of a zarr: each compressor has its own
+        raise InputError(f"{path}, 'image': expected readable rows {rows.start} to {rows.stop} ({error})") from None
+    if frames.dtype != np.uint8 and not 1 < frames.max() <= 255:
+        raise InputError(f"{path}, 'image': expected values up to 255, found {frames.dtype} up to {frames.max()}")
+    return frames.astype(np.uint8)
 
 
 def _from_npz(path: Path, names: list[str]) -> Iterator[tuple[str, np.ndarray]]:
@@ -110,5 +124,8 @@ def _from_zarr(path: Path, names: list[str]) -> Iterator[tuple[str, Any]]:
         if not (folder / ".zarray").exists():
             raise InputError(f"{path}: expected the zarr array {ZARR_NAMES[name]!r}, found none")
         read_json(folder / ".zarray")
-        array = zarr.open_array(str(folder), mode="r")
-        yield name, array if name == "image" else np.asarray(array[:])
+        try:
+            array = zarr.open_array(str(folder), mode="r")
+            yield name, array if name == "image" else np.asarray(array[:])
+        except Exception as error:  # a broken chunk: each compressor has its own
+            raise InputError(f"{folder}: expected a readable zarr array, found a broken one ({error})") from None

@@ -13,7 +13,7 @@ from vla_policy.data.layout import BOOKKEEPING
 
 GRID = 16  # blocks along each side of a thumbnail
 BLACK = 8.0  # brightness, of 255, that no block of a black frame reaches
-STILL = 1.0  # change of every block's brightness, of 255, below which two frames are the same but for the codec
+STILL = 2.0  # change of every block's brightness, of 255, below which two frames are the same but for the codec
 FROZEN_SECONDS = 2.0
 IRREGULAR = 1e-3  # seconds
 

@@ -1,0 +1,106 @@
+"""vla-dataset as a user calls it."""
+
+import json
+
+import av
+import numpy as np
+import pytest
+from helpers.bimanual import HEAD
+from PIL import Image
+
+from sim import geometry
+from vla_policy.cli.dataset import main
+from vla_policy.data import LeRobotDataset
+
+
+@pytest.fixture
+def pusht(tmp_path):
+    """A short episode in which the pusher moves beside the block, as npz and imported."""
+    t = np.arange(15, dtype=np.float32)
+    state = np.stack([100 + 4 * t, 120 + 0 * t, 300 + 0 * t, 300 + 0 * t, 0.5 + 0 * t], axis=1)
+    arrays = {"state": state, "action": state[:, :2] + np.float32([4, 0]), "episode_ends": np.array([15])}
+    np.savez(tmp_path / "human.npz", image=np.full((15, 96, 96, 3), 255, np.uint8), **arrays)
+    main(["import-pusht", str(tmp_path / "human.npz"), str(tmp_path / "pusht"), "images=false"])
+    return tmp_path / "pusht"
+
+
+def test_import(pusht, capsys):
+    dataset = LeRobotDataset(pusht)
+    assert dataset.lengths.tolist() == [15]
+    assert dataset.tasks == ["Push the T-shaped block onto the T-shaped target."]
+
+
+def test_info(bimanual_dataset, capsys):
+    main(["info", str(bimanual_dataset)])
+    text = capsys.readouterr().out
+    assert "6 episodes of 60 to 65 frames" in text
+    assert "left_joint_3 [rad]" in text
+    assert "nothing looks wrong" in text
+    main(["info", str(bimanual_dataset), "--json", "videos=false"])
+    about = json.loads(capsys.readouterr().out)
+    assert about["frames"] == 375
+
+
+def test_view(bimanual_dataset, tmp_path, capsys):
+    main(["view", str(bimanual_dataset), "2", f"out={tmp_path}/two.mp4"])
+    with av.open(str(tmp_path / "two.mp4")) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(frames) == 62
+    assert frames[0].shape[1] > frames[0].shape[0]
+    main(["view", str(bimanual_dataset), "2", f"out={tmp_path}/two.png"])
+    sheet = np.asarray(Image.open(tmp_path / "two.png"))
+    red = (sheet[..., 0] > 150) & (sheet[..., 1] < 90)
+    assert red.any()
+
+
+@pytest.mark.parametrize("env", ["pybullet", "gym_pusht"])
+def test_replay(pusht, tmp_path, capsys, env):
+    if env == "gym_pusht":
+        pytest.importorskip("gym_pusht")
+    capsys.readouterr()
+    main(["replay", str(pusht), "0", f"env={env}", "--json"])
+    about = json.loads(capsys.readouterr().out[:].strip().split("\n", 0)[0])
+    assert about["frames"] == 15
+    assert about["position_error_mm"]["end"] < 1.0
+    assert about["angle_error_deg"]["end"] < 1.0
+    pose = geometry.pose_from_pixels(np.array([300.0, 300.0, 0.5]))
+    assert about["coverage_end"]["recorded"] == pytest.approx(geometry.coverage(pose), abs=1e-4)
+
+
+@pytest.mark.slow
+def test_replay_film(pusht, tmp_path):
+    main(["replay", str(pusht), "0", f"out={tmp_path}/replay.mp4"])
+    with av.open(str(tmp_path / "replay.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 15
+
+
+def test_compact(bimanual_dataset, capsys):
+    before = LeRobotDataset(bimanual_dataset).frames(3, HEAD)
+    main(["compact", str(bimanual_dataset)])
+    assert "25 files became 5" in capsys.readouterr().out
+    assert np.array_equal(LeRobotDataset(bimanual_dataset).frames(3, HEAD), before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["info", "nowhere"], "nowhere: expected a LeRobotDataset"),
+        (["view", "DATASET", "9"], "expected an episode from 0 to 5, found 9"),
+        (["view", "DATASET", "0", "out=film.gif"], "expected a file name ending in .mp4 or .png"),
+        (["view", "DATASET", "0", "camera=head"], "expected one of out=..., found 'camera=head'"),
+        (["info", "DATASET", "videos=perhaps"], "videos: expected true or false, found 'perhaps'"),
+        (["compact", "DATASET", "video_mb=big"], "video_mb: expected a number, found 'big'"),
+        (["replay", "DATASET", "0"], "observation.environment_state: missing"),
+        (["import-pusht", "nothing.npz", "out"], "nothing.npz: expected the PushT demonstrations"),
+    ],
+)
+def test_mistakes_are_one_line(bimanual_dataset, tmp_path, monkeypatch, capsys, arguments, says):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as status:
+        main([str(bimanual_dataset) if word == "DATASET" else word for word in arguments])
+    assert status.value.code == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob("film*"))
