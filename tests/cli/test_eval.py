@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers.tiny_policies import tiny_policy
 
 from sim.geometry import WORKSPACE_HIGH, WORKSPACE_LOW
 from sim.interface import pusht_interface
@@ -16,9 +16,6 @@ from vla_policy.cli import bench
 from vla_policy.cli.eval import main
 from vla_policy.data.files import read_json
 from vla_policy.interfaces import IMAGES, STATE
-
-sys.path.append(str(Path(__file__).parents[1] / "evaluation"))
-from tiny_policies import tiny_policy
 
 TOP = IMAGES + "top"
 

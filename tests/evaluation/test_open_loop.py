@@ -8,37 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_policies import tiny_policy
+from helpers.bimanual import TASK, bimanual_interface
+from helpers.tiny_policies import tiny_policy
 
 from vla_policy.cli.eval import main
-from vla_policy.data import LeRobotDataset, LeRobotWriter
+from vla_policy.data import LeRobotDataset
 from vla_policy.evaluation.open_loop import held_out_episodes, open_loop, summarize_open_loop
 from vla_policy.evaluation.report import read_json
 from vla_policy.interfaces import ACTION, STATE, ActionChunk, Feature, InputError, Interface, Observation
 
-JOINTS = 14
-CAMERAS = ["observation.images.left", "observation.images.right"]
-ROBOT = Interface(
-    {
-        STATE: Feature("float32", (JOINTS,), units=("rad",) * JOINTS),
-        **{key: Feature("image", (32, 32, 3)) for key in CAMERAS},
-    },
-    Feature("float32", (JOINTS,), tuple(f"joint_{i}" for i in range(JOINTS)), ("rad",) * JOINTS),
-    fps=30,
-)
+ROBOT = bimanual_interface()
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> LeRobotDataset:
-    root = tmp_path_factory.mktemp("robot") / "data"
-    generator = np.random.default_rng(0)
-    writer = LeRobotWriter(root, ROBOT, robot_type="two arms")
-    for length in (30, 41, 25):
-        walk = np.cumsum(generator.normal(0, 0.02, (length, JOINTS)), axis=0).astype(np.float32)
-        images = {key: generator.integers(0, 256, (length, 32, 32, 3), dtype=np.uint8) for key in CAMERAS}
-        writer.add_episode({STATE: walk, ACTION: walk + np.float32(0.01)}, images, "Fold the towel.")
-    writer.close()
-    return LeRobotDataset(root)
+def dataset(bimanual_original: Path) -> LeRobotDataset:
+    return LeRobotDataset(bimanual_original)
 
 
 class Knows:
@@ -55,7 +39,7 @@ class Knows:
         chunks = []
         for history in histories:
             assert history[0].t == pytest.approx(max(history[-1].t - 1 / 30, 0))
-            assert history[-1].task == "Fold the towel."
+            assert history[-1].task == TASK
             frame = round(history[-1].t * 30)
             self.times.append(frame)
             rows = np.pad(self.actions[frame : frame + 6], ((0, 6), (0, 0)), constant_values=99.0)[:6]
@@ -67,28 +51,28 @@ def test_errors_are_those_of_the_executed_steps(dataset: LeRobotDataset) -> None
     actions = dataset.episode(1).columns[ACTION].astype(float)
     policy = Knows(actions, 0.03)
     (error,) = open_loop(policy, dataset, [1], batch_size=3)
-    assert policy.times == list(range(1, 41, 4))  # every 4 frames, from the first that has a last action
-    assert error.chunks == 10
+    assert policy.times == list(range(1, 61, 4))  # every 4 frames, from the first that has a last action
+    assert error.chunks == 15
     np.testing.assert_allclose(error.policy, 0.03, atol=1e-6)  # nothing beyond the episode's end was counted
-    by_hand = np.mean([np.abs(actions[t + 2] - actions[t - 1]) for t in range(1, 39, 4)], axis=0)
+    by_hand = np.mean([np.abs(actions[t + 2] - actions[t - 1]) for t in range(1, 59, 4)], axis=0)
     np.testing.assert_allclose(error.hold[2], by_hand, atol=1e-6)
 
 
 def test_summary_sets_the_policy_against_holding(dataset: LeRobotDataset) -> None:
-    errors = [open_loop(Knows(dataset.episode(i).columns[ACTION], 0.001), dataset, [i])[0] for i in range(3)]
-    summary = summarize_open_loop(errors, Knows(np.zeros((1, JOINTS)), 0.0))
-    assert summary["n_episodes"] == 3
+    errors = [open_loop(Knows(dataset.episode(i).columns[ACTION], 0.001), dataset, [i])[0] for i in range(6)]
+    summary = summarize_open_loop(errors, Knows(np.zeros((1, 14)), 0.0))
+    assert summary["n_episodes"] == 6
     assert summary["mean_error"] == pytest.approx(0.001, rel=1e-3)
     assert summary["ratio"] < 0.2
     assert summary["difference_ci95"][1] < 0
-    assert summary["by_step"]["hold"] == sorted(summary["by_step"]["hold"])  # a random walk drifts away
+    assert summary["by_step"]["hold"] == sorted(summary["by_step"]["hold"])  # the arms move on
     assert list(summary["channels"]) == list(ROBOT.action.names)
 
 
 def test_episodes_come_from_the_user_or_the_checkpoint(dataset: LeRobotDataset) -> None:
     assert held_out_episodes([2], {"data": {"held_out_episodes": [0]}}, dataset) == [2]
     assert held_out_episodes(None, {"data": {"held_out_episodes": [0]}}, dataset) == [0]
-    with pytest.raises(InputError, match=r"states no held-out episodes, expected episodes=\[...\] out of 0 to 2"):
+    with pytest.raises(InputError, match=r"states no held-out episodes, expected episodes=\[...\] out of 0 to 5"):
         held_out_episodes(None, {}, dataset)
 
 
@@ -96,19 +80,19 @@ def test_command_on_a_checkpoint_with_two_cameras(
     dataset: LeRobotDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.set_num_threads(1)
-    span = np.full(JOINTS, 0.5)
+    span = np.full(14, 0.8)
     card = {"data": {"held_out_episodes": [0, 2]}}
-    tiny_policy(ROBOT, -span, span, [STATE, *CAMERAS], card).save_pretrained(tmp_path / "policy")
+    tiny_policy(ROBOT, -span, span, list(ROBOT.observations), card).save_pretrained(tmp_path / "policy")
     arguments = ["open_loop", str(tmp_path / "policy"), str(dataset.root), f"out={tmp_path / 'out'}"]
     main(arguments)
     summary = read_json(tmp_path / "out" / "summary.json")
     assert summary["episodes"] == [0, 2]
     assert summary["mean_error"] > summary["mean_error_hold"] > 0  # it is untrained
-    assert "joint_13" in capsys.readouterr().out
+    assert "right_joint_6" in capsys.readouterr().out
     assert len((tmp_path / "out" / "episodes.csv").read_text().splitlines()) == 3
     with pytest.raises(SystemExit):
-        main([*arguments, "episodes=[7]"])
-    assert "expected an episode from 0 to 2, found 7" in capsys.readouterr().err
+        main([*arguments, "episodes=[9]"])
+    assert "expected an episode from 0 to 5, found 9" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([*arguments, "episodes=first"])
     assert "episodes" in capsys.readouterr().err

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from point_env import INTERFACE, OwnScripted, PointEnv, Scripted
+from helpers.point_env import INTERFACE, OwnScripted, PointEnv, Scripted
 
 from vla_policy.evaluation.episode import EpisodeResult
 from vla_policy.evaluation.rollout import rollout

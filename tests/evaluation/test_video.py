@@ -8,8 +8,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from helpers.point_env import PointEnv, Scripted
 from PIL import Image
-from point_env import PointEnv, Scripted
 
 from vla_policy.evaluation.episode import EpisodeResult
 from vla_policy.evaluation.rollout import rollout
