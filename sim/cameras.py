@@ -1,0 +1,80 @@
+"""Pinhole cameras over PyBullet's software renderer, with their calibration.
+
+Pixel coordinates (u, v) run right and down from the image's upper left corner; the first pixel's middle is (0.5, 0.5).
+The camera's frame is OpenCV's: x right, y down, z forward.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pybullet as pb
+
+from sim.config import CameraConfig
+
+NEAR, FAR = 0.2, 3.0  # metres
+
+
+class Camera:
+    """`intrinsics` (3, 3) in pixels and `extrinsics` (4, 4), which takes world to camera coordinates."""
+
+    def __init__(self, config: CameraConfig) -> None:
+        self.config = config
+        focal = config.size / 2 / np.tan(np.radians(config.field_of_view) / 2)
+        self.intrinsics = np.array([[focal, 0, config.size / 2], [0, focal, config.size / 2], [0, 0, 1]])
+        self.extrinsics = _look_at(np.array(config.position), np.array(config.target), np.array(config.up))
+        opengl = np.diag([1.0, -1.0, -1.0, 1.0]) @ self.extrinsics
+        self._view = opengl.T.ravel().tolist()  # OpenGL wants columns
+        self._projection = pb.computeProjectionMatrixFOV(config.field_of_view, 1.0, NEAR, FAR)
+
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """World points (..., 3) in metres as pixel coordinates (..., 2)."""
+        rotation, translation = self.extrinsics[:3, :3], self.extrinsics[:3, 3]
+        image = (np.asarray(points, float) @ rotation.T + translation) @ self.intrinsics.T
+        return image[..., :2] / image[..., 2:]
+
+    def locate(self, pixels: np.ndarray, height: float = 0.0) -> np.ndarray:
+        """World points (..., 3) at a height (metres) above the table that pixel coordinates (..., 2) show."""
+        pixels = np.asarray(pixels, float)
+        rays = np.concatenate([pixels, np.ones((*pixels.shape[:-1], 1))], axis=-1) @ np.linalg.inv(self.intrinsics).T
+        rays = rays @ self.extrinsics[:3, :3]  # rotation.T applied to rows
+        origin = np.array(self.config.position)
+        return origin + rays * ((height - origin[2]) / rays[..., 2:])
+
+    def render(self, client: int) -> np.ndarray:
+        """The picture (size, size, 3) uint8 of the client's scene."""
+        factor, size = self.config.supersampling, self.config.size
+        pixels = self._image(client, size * factor, pb.ER_NO_SEGMENTATION_MASK)[2][..., :3]
+        if factor == 1:
+            return np.ascontiguousarray(pixels)
+        blocks = pixels.reshape(size, factor, size, factor, 3).astype(np.uint16).sum(axis=(1, 3))
+        return ((blocks + factor**2 // 2) // factor**2).astype(np.uint8)
+
+    def segment(self, client: int) -> np.ndarray:
+        """Body index + (link index + 1) << 24 of every pixel (size, size), -1 where there is nothing."""
+        return self._image(client, self.config.size, pb.ER_SEGMENTATION_MASK_OBJECT_AND_LINKINDEX)[4]
+
+    def _image(self, client: int, size: int, flags: int) -> tuple:
+        return pb.getCameraImage(
+            size,
+            size,
+            viewMatrix=self._view,
+            projectionMatrix=self._projection,
+            lightDirection=(0.3, 0.2, 1.0),
+            shadow=0,
+            lightAmbientCoeff=0.65,
+            lightDiffuseCoeff=0.4,
+            lightSpecularCoeff=0.0,
+            renderer=pb.ER_TINY_RENDERER,
+            flags=flags,
+            physicsClientId=client,
+        )
+
+
+def _look_at(position: np.ndarray, target: np.ndarray, up: np.ndarray) -> np.ndarray:
+    forward = (target - position) / np.linalg.norm(target - position)
+    right = np.cross(forward, up)
+    right /= np.linalg.norm(right)
+    rotation = np.stack([right, np.cross(forward, right), forward])
+    extrinsics = np.eye(4)
+    extrinsics[:3, :3], extrinsics[:3, 3] = rotation, -rotation @ position
+    return extrinsics

@@ -1,0 +1,176 @@
+"""Everything about PushT that can be chosen; `vla_policy/conf/task/pusht.yaml` holds the same names."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sim.geometry import GOAL_POSE
+from vla_policy.interfaces import InputError
+
+TASK = "Push the T-shaped block onto the T-shaped target."
+FPS = 10  # actions and frames a second
+
+Vector = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class PhysicsConfig:
+    """The block, the table and what the pusher feels of them.
+
+    A block that stops the moment nobody pushes: damping 1 takes its velocity away at every physics step, as gym-pusht's
+    damping 0 does, and mass, centre of mass and radius of gyration are what gym-pusht gives its block.
+    """
+
+    substeps: int = 24
+    """Physics steps an action; 24 at 10 Hz make 240 Hz."""
+    block_height: float = 0.015
+    """metres"""
+    block_mass: float = 0.1
+    """kg"""
+    centre_of_mass: float = 0.03375
+    """Distance of the centre of mass from the bar's outer edge, metres."""
+    gyration_radius: float = 0.0411
+    """sqrt(moment of inertia about the vertical / mass), metres."""
+    linear_damping: float = 1.0
+    """Part of the block's velocity lost in a second, 0 to 1; the same for the angular velocity below."""
+    angular_damping: float = 1.0
+    table_friction: float = 0.2
+    """Coulomb coefficient between block and table."""
+    pusher_friction: float = 0.0
+    """Coulomb coefficient between block and pusher, walls included; gym-pusht's is 0."""
+
+
+@dataclass(frozen=True)
+class ArmConfig:
+    """How the pusher follows an action: a PD-controlled set-point, then inverse kinematics."""
+
+    stick_length: float = 0.25
+    """From the flange to the pusher's tip, metres."""
+    tip_height: float = 0.004
+    """Height of the tip above the table, metres."""
+    max_speed: float = 0.5
+    """Limit of the set-point's speed, metres a second."""
+    stiffness: float = 100.0
+    """PD gain on the distance to the action, 1 / s^2, as in gym-pusht."""
+    damping: float = 20.0
+    """PD gain on the velocity, 1 / s, as in gym-pusht."""
+
+
+@dataclass(frozen=True)
+class CameraConfig:
+    """A pinhole camera with square pixels whose optical axis goes through the middle of a square image."""
+
+    position: Vector
+    """metres, base frame"""
+    target: Vector
+    """A point that the optical axis passes, metres."""
+    field_of_view: float
+    """degrees, across the whole image"""
+    size: int = 96
+    """pixels"""
+    supersampling: int = 2
+    """Rays a pixel along each side, averaged."""
+    up: Vector = (0.0, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class ColourConfig:
+    """RGB, 0 to 1."""
+
+    table: Vector = (0.93, 0.92, 0.89)
+    rim: Vector = (0.55, 0.55, 0.57)
+    goal: Vector = (0.45, 0.85, 0.45)
+    block: Vector = (0.20, 0.28, 0.55)
+    pusher: Vector = (0.90, 0.16, 0.12)
+    arm: Vector = (0.80, 0.80, 0.82)
+    joint: Vector = (0.25, 0.25, 0.28)
+
+
+def _cameras() -> dict[str, CameraConfig]:
+    return {
+        "top": CameraConfig(position=(0.95, 0.0, 1.05), target=(0.44, 0.0, 0.0), field_of_view=21.0),
+        "oblique": CameraConfig(position=(0.75, 0.75, 0.55), target=(0.43, 0.0, 0.05), field_of_view=34.0),
+        "video": CameraConfig(
+            position=(1.15, 0.55, 0.75), target=(0.38, 0.0, 0.08), field_of_view=38.0, size=384, supersampling=2
+        ),
+    }
+
+
+@dataclass(frozen=True)
+class PushTConfig:
+    """The PushT scene; `video` is the camera that `PushTEnv.render` looks through."""
+
+    physics: PhysicsConfig = field(default_factory=PhysicsConfig)
+    arm: ArmConfig = field(default_factory=ArmConfig)
+    colours: ColourConfig = field(default_factory=ColourConfig)
+    cameras: dict[str, CameraConfig] = field(default_factory=_cameras)
+    goal_pose: Vector = tuple(GOAL_POSE.tolist())  # type: ignore[assignment]
+    """x, y in metres, angle in radians"""
+    max_episode_steps: int = 300
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> PushTConfig:
+        """The configuration with these values in place of the defaults; `InputError` names a key or type that is wrong.
+
+        A camera that exists by default may be given in part; a new one needs position, target and field_of_view.
+        """
+        return _replace(cls(), values, "task")
+
+
+def _replace(default: Any, values: Mapping[str, Any], where: str) -> Any:
+    """The dataclass `default` with `values` in place of its fields."""
+    types = typing.get_type_hints(type(default))
+    if not isinstance(values, Mapping):
+        raise InputError(f"{where}: expected keys out of {sorted(types)}, found {values!r}")
+    unknown = sorted(set(values) - set(types))
+    if unknown:
+        raise InputError(f"{where}: expected keys out of {sorted(types)}, found {unknown}")
+    changes = {}
+    for key, value in values.items():
+        current = getattr(default, key)
+        if key == "cameras":
+            changes[key] = current | {name: _camera(current.get(name), v, name) for name, v in value.items()}
+        elif dataclasses.is_dataclass(current):
+            changes[key] = _replace(current, value, f"{where}.{key}")
+        else:
+            changes[key] = _convert(current, value, f"{where}.{key}")
+    return dataclasses.replace(default, **changes)
+
+
+def _camera(default: CameraConfig | None, values: Mapping[str, Any], name: str) -> CameraConfig:
+    where = f"task.cameras.{name}"
+    if default is None:
+        missing = sorted({"position", "target", "field_of_view"} - set(values))
+        if missing:
+            raise InputError(f"{where}: a new camera needs {missing}, found {sorted(values)}")
+        default = CameraConfig((0.0, 0.0, 1.0), (0.0, 0.0, 0.0), 1.0)
+    return _replace(default, values, where)
+
+
+def _convert(default: Any, value: Any, where: str) -> Any:
+    """`value` as the type of `default`: a number or as many numbers."""
+    try:
+        if isinstance(default, tuple):
+            numbers = tuple(float(v) for v in value)
+            if len(numbers) == len(default) and np.isfinite(numbers).all():
+                return numbers
+        elif isinstance(default, int) and int(value) == value and value > 0:
+            return int(value)
+        elif isinstance(default, float) and np.isfinite(float(value)):
+            return float(value)
+    except (TypeError, ValueError):
+        pass
+    expected = (
+        f"{len(default)} numbers"
+        if isinstance(default, tuple)
+        else "a number"
+        if isinstance(default, float)
+        else "a whole number above 0"
+    )
+    raise InputError(f"{where}: expected {expected}, found {value!r}")

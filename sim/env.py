@@ -1,0 +1,151 @@
+"""PushT on an xArm6 in PyBullet, as a Gymnasium environment in metres."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from sim.cameras import Camera
+from sim.config import FPS, TASK, PushTConfig
+from sim.geometry import SUCCESS_COVERAGE, WORKSPACE_HIGH, WORKSPACE_LOW, coverage, reward
+from sim.interface import (
+    action_space,
+    check_vector,
+    draw_start,
+    observation_space,
+    pusht_interface,
+    separate,
+    vectors,
+)
+from sim.scene import Scene, SceneState
+from vla_policy.interfaces import IMAGES, InputError
+
+
+@dataclass(frozen=True)
+class PushTState:
+    """A saved moment: the scene, the pusher's set-point (2,) and its velocity (2,), the step of the episode."""
+
+    scene: SceneState
+    setpoint: np.ndarray
+    setpoint_velocity: np.ndarray
+    step: int
+
+
+class PushTEnv(gymnasium.Env):
+    """Push the T onto the goal by telling the arm's pusher where to be at 10 Hz.
+
+    Observations are the features of `interface`; an action (2,) is the pusher's target x, y in metres, held to the
+    workspace. The reward and the end of an episode are gym-pusht's: coverage / 0.95 up to 1, terminated above 0.95,
+    truncated after `max_episode_steps`. `info` has gym-pusht's keys: `is_success`, `coverage`, `block_pose` (3,),
+    `goal_pose` (3,), `pos_agent` (2,), `vel_agent` (2,), `n_contacts`.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": FPS}  # noqa: RUF012 - Gymnasium's declaration
+    task = TASK
+
+    def __init__(
+        self, config: PushTConfig | None = None, cameras: Sequence[str] = ("top",), render_mode: str | None = None
+    ) -> None:
+        self.config = config or PushTConfig()
+        unknown = sorted(set(cameras) - set(self.config.cameras))
+        if unknown:
+            raise InputError(f"cameras: expected some of {sorted(self.config.cameras)}, found {unknown}")
+        self.render_mode = render_mode
+        self.cameras = {name: Camera(self.config.cameras[name]) for name in cameras}
+        self.interface = pusht_interface({name: camera.config.size for name, camera in self.cameras.items()})
+        self.observation_space = observation_space(self.interface)
+        self.action_space = action_space()
+        self.scene = Scene(self.config)
+        self._goal = np.array(self.config.goal_pose)
+        self._step: int | None = None
+
+    def reset(
+        self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Build the world anew at gym-pusht's start for this seed, or at an explicit one.
+
+        `options={"pusher": (2,), "block_pose": (3,)}` gives the start in metres and radians. Starts in which the block
+        reaches into a wall or the pusher into the block are changed as `sim.interface.separate` says.
+        """
+        super().reset(seed=seed)
+        pusher, block_pose = draw_start(self.np_random)
+        options = options or {}
+        unknown = sorted(set(options) - {"pusher", "block_pose"})
+        if unknown:
+            raise InputError(f"reset options: expected 'pusher' and 'block_pose', found {unknown}")
+        if "pusher" in options:
+            pusher = np.clip(check_vector(options["pusher"], 2, "pusher"), WORKSPACE_LOW, WORKSPACE_HIGH)
+        if "block_pose" in options:
+            block_pose = check_vector(options["block_pose"], 3, "block_pose")
+        pusher, block_pose = separate(pusher, block_pose)
+        self.scene.rebuild(pusher, block_pose)
+        self._setpoint, self._velocity, self._step = pusher, np.zeros(2), 0
+        return self._observe()
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+        """Move towards `action` (2,) for a tenth of a second."""
+        if self._step is None:
+            raise InputError("step: expected a reset before the first step, found none")
+        target = np.clip(check_vector(action, 2), WORKSPACE_LOW, WORKSPACE_HIGH)
+        self.scene.step(self._path(target))
+        self._step += 1
+        observation, info = self._observe()
+        truncated = self._step >= self.config.max_episode_steps
+        return observation, reward(info["coverage"]), info["is_success"], truncated, info
+
+    def save_state(self) -> PushTState:
+        """The present moment; any environment of the same configuration can `restore_state` it."""
+        if self._step is None:
+            raise InputError("save_state: expected a reset before, found none")
+        return PushTState(self.scene.save(), self._setpoint, self._velocity, self._step)
+
+    def restore_state(self, state: PushTState) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Go back to a saved moment in a world built anew; restores of one state agree bit for bit."""
+        self.scene.restore(state.scene)
+        self._setpoint, self._velocity, self._step = state.setpoint, state.setpoint_velocity, state.step
+        return self._observe()
+
+    def render(self) -> np.ndarray:  # type: ignore[override]
+        """The scene through the `video` camera (H, W, 3) uint8."""
+        return Camera(self.config.cameras["video"]).render(self.scene.client)
+
+    def close(self) -> None:
+        self.scene.close()
+
+    def _path(self, target: np.ndarray) -> np.ndarray:
+        """Set-points (substeps, 2) of the next tenth of a second.
+
+        gym-pusht's agent, a PD loop at 100 Hz, with a limit on its speed, read at the rate of the physics.
+        """
+        arm, dt = self.config.arm, 0.01
+        position, velocity, points = self._setpoint, self._velocity, [self._setpoint]
+        for _ in range(10):
+            velocity = velocity + (arm.stiffness * (target - position) - arm.damping * velocity) * dt
+            velocity = velocity * min(1.0, arm.max_speed / max(float(np.hypot(*velocity)), 1e-12))
+            position = np.clip(position + velocity * dt, WORKSPACE_LOW, WORKSPACE_HIGH)
+            points.append(position)
+        self._setpoint, self._velocity = position, velocity
+        when = np.arange(1, self.config.physics.substeps + 1) * 10 / self.config.physics.substeps
+        return np.stack([np.interp(when, np.arange(11), axis) for axis in np.transpose(points)], axis=-1)
+
+    def _observe(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        position, velocity = self.scene.pusher_state()
+        block_pose = self.scene.block_pose()
+        covered = coverage(block_pose, self._goal)
+        observation = vectors(position[:2], block_pose)
+        for name, camera in self.cameras.items():
+            observation[IMAGES + name] = camera.render(self.scene.client)
+        info = {
+            "is_success": covered > SUCCESS_COVERAGE,
+            "coverage": covered,
+            "block_pose": block_pose,
+            "goal_pose": self._goal.copy(),
+            "pos_agent": position[:2],
+            "vel_agent": velocity[:2],
+            "n_contacts": self.scene.n_contacts(),
+        }
+        return observation, info
