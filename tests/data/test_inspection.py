@@ -10,6 +10,7 @@ from helpers.bimanual import HEAD, TASK, WRIST, bimanual_episode, bimanual_inter
 
 from vla_policy.data import LeRobotDataset, LeRobotWriter
 from vla_policy.data.inspection import inspect
+from vla_policy.data.quality import camera_findings
 from vla_policy.interfaces import ACTION, STATE
 
 
@@ -109,3 +110,10 @@ def test_what_cannot_be_read_is_a_warning(tmp_path):
     assert any(text.startswith("episode 1, data: ") and str(records[1].data) in text for text in found)
     assert any(text.startswith(f"episode 2, {HEAD}: ") and str(records[2].videos[HEAD].path) in text for text in found)
     assert any(str(records[3].videos[WRIST].path) in text for text in found)
+
+
+def test_slow_motion_is_not_frozen():
+    motion = np.linspace(0, 1, 90)[:, None]
+    fading = np.linspace(100, 140, 90)[:, None, None] * np.ones((16, 16))
+    assert camera_findings(0, HEAD, list(fading), 30, motion) == []
+    assert len(camera_findings(0, HEAD, list(0 * fading + 100), 30, motion)) == 1

@@ -162,4 +162,5 @@ def test_the_human_data(tmp_path):
     assert (dataset.num_episodes, dataset.num_frames) == (206, 25650)
     assert (dataset.lengths.min(), dataset.lengths.max()) == (49, 246)
     ends = [geometry.pose_from_features(dataset.episode(i).columns[ENVIRONMENT_STATE][-1]) for i in range(206)]
-    assert np.mean([geometry.coverage(pose) for pose in ends]) == pytest.approx(0.899, abs=0.01)
+    # 0.899 after the last action; the last recorded state is the one before it
+    assert np.mean([geometry.coverage(pose) for pose in ends]) == pytest.approx(0.847, abs=0.005)

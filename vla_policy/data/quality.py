@@ -52,10 +52,13 @@ def camera_findings(
     if black.any():
         found.append(Finding(episode, key, f"black in {int(black.sum())} of {len(black)} frames"))
     still = np.abs(np.diff(brightness, axis=0)).max((1, 2)) < STILL
+    still[1:-1] |= still[:-2] & still[2:]  # codecs change a picture now and then that has not changed
     start, stop = _longest_run(still)
+    middle = (start + stop) // 2
+    still_there = np.abs(brightness[[middle, stop]] - brightness[start]).max() < 3 * STILL  # and no slow motion
     moved = np.ptp(motion[start : stop + 1], axis=0) > 0.1 * np.maximum(np.ptp(motion, axis=0), 1e-6)
     long = stop - start >= FROZEN_SECONDS * fps and bool(moved.any())
-    if not black.all() and len(still) and (long or stop - start == len(still)):
+    if not black.all() and len(still) and still_there and (long or stop - start == len(still)):
         found.append(Finding(episode, key, f"frozen from frame {start} to {stop} of {len(black)}"))
     return found
 
