@@ -22,15 +22,25 @@ def same(a: list[EpisodeResult], b: list[EpisodeResult]) -> bool:
 
 
 def test_batched_in_processes_equals_one_after_the_other() -> None:
-    seen = []
+    seen: list[int] = []
+    steps: list[int] = []
     batched = Scripted()
-    parallel = rollout(batched, PointEnv, SEEDS, num_envs=4, num_workers=2, on_episode=lambda r: seen.append(r.seed))
+    parallel = rollout(
+        batched,
+        PointEnv,
+        SEEDS,
+        num_envs=4,
+        num_workers=2,
+        on_episode=lambda result: seen.append(result.seed),
+        on_steps=steps.append,
+    )
     sequential = rollout(Scripted(), PointEnv, SEEDS, num_envs=1, num_workers=0)
     own = rollout(Scripted(), PointEnv, SEEDS, num_envs=4, num_workers=2, policy_factory=OwnScripted)
     assert same(parallel, sequential)
     assert same(own, sequential)
     assert [r.seed for r in parallel] == SEEDS
     assert sorted(seen) == SEEDS
+    assert sum(steps) == sum(r.steps for r in parallel)
     assert max(batched.batches) == 2  # two environments a worker, one batch a worker
 
 

@@ -103,13 +103,21 @@ def _evaluate(
     from vla_policy.evaluation.evaluate import evaluate
 
     with _progress() as progress:
-        bar = progress.add_task(Path(checkpoint).name, total=config.n_episodes, rate="")
-        results: list[EpisodeResult] = []
+        bar = progress.add_task(Path(checkpoint).name, total=config.n_episodes, state="")
+        count = {"episodes": 0, "successes": 0, "steps": 0}
+
+        def show() -> None:
+            state = f"success {count['successes']} / {count['episodes']}, {count['steps']} steps"
+            over = count["episodes"] == config.n_episodes
+            progress.update(bar, completed=count["episodes"], state=state + ", timing and filming" * over)
 
         def on_episode(result: EpisodeResult) -> None:
-            results.append(result)
-            rate = f"success {sum(r.success for r in results)} / {len(results)}"
-            progress.update(bar, advance=1, rate=rate if len(results) < config.n_episodes else f"{rate}, filming")
+            count["episodes"] += 1
+            count["successes"] += result.success
+
+        def on_steps(steps: int) -> None:
+            count["steps"] += steps
+            show()
 
         return evaluate(
             policy,
@@ -120,6 +128,7 @@ def _evaluate(
             task=TASK,
             policy_factory=policy_factory,
             on_episode=on_episode,
+            on_steps=on_steps,
             **more,
         )
 
@@ -184,7 +193,7 @@ def _open_loop(arguments: Sequence[str]) -> None:
     dataset = LeRobotDataset(options.DATASET)
     episodes = held_out_episodes(config.episodes, policy.card, dataset)
     with _progress() as progress:
-        bar = progress.add_task("episodes", total=len(episodes), rate="")
+        bar = progress.add_task("episodes", total=len(episodes), state="")
         errors = open_loop(
             policy, dataset, episodes, config.policy_seed, config.batch_size, lambda _: progress.advance(bar)
         )
@@ -199,7 +208,7 @@ def _progress() -> Progress:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[state]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,

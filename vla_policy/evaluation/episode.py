@@ -58,13 +58,13 @@ class Player:
             spec.interface, spec.n_obs_steps, spec.n_action_steps, Limits(box.low.astype(float), box.high.astype(float))
         )
         self._dt = 1.0 / spec.interface.fps
-        self._steps = 0
+        self.steps = 0  # of the current episode
 
     def start(self, seed: int) -> None:
         """Begin the episode of this seed."""
         observation, info = self._env.reset(seed=seed)
         self._executor.reset()
-        self._seed, self._steps, self._info = seed, 0, info
+        self._seed, self.steps, self._info = seed, 0, info
         self._pusher = tuple(np.asarray(info["pos_agent"], float).tolist())
         self._block_pose = tuple(np.asarray(info["block_pose"], float).tolist())
         self._rewards: list[float] = []
@@ -89,7 +89,7 @@ class Player:
 
     @property
     def _now(self) -> float:
-        return self._steps * self._dt
+        return self.steps * self._dt
 
     def _see(self, observation: dict[str, np.ndarray]) -> None:
         # Only what the policy needs: a policy for cameras must not carry the privileged state around.
@@ -101,7 +101,7 @@ class Player:
         command = self._executor.command(self._now)
         action = command.action.astype(self._env.action_space.dtype)
         observation, reward, terminated, truncated, self._info = self._env.step(action)
-        self._steps += 1
+        self.steps += 1
         self._rewards.append(float(reward))
         self._coverages.append(float(self._info["coverage"]))
         self._actions.append(action)
@@ -113,7 +113,7 @@ class Player:
         return EpisodeResult(
             seed=self._seed,
             success=bool(self._info["is_success"]),
-            steps=self._steps,
+            steps=self.steps,
             max_coverage=max(self._coverages),
             final_coverage=self._coverages[-1],
             max_reward=max(self._rewards),

@@ -56,6 +56,7 @@ def evaluate(
     task: str,
     policy_factory: PolicyFactory | None = None,
     on_episode: Callable[[EpisodeResult], None] | None = None,
+    on_steps: Callable[[int], None] | None = None,
     timing: dict[str, Any] | None = None,
     **more: Any,
 ) -> dict[str, Any]:
@@ -79,6 +80,7 @@ def evaluate(
             config.policy_seed,
             policy_factory,
             on_episode,
+            on_steps,
         )
     except RolloutError as error:
         write_episodes(out / "episodes.csv", error.finished)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from vla_policy.evaluation.episode import EpisodeResult, PolicySpec
-from vla_policy.evaluation.workers import EnvFactory, Group, LocalGroup, PolicyFactory, RemoteGroup, RolloutError
+from vla_policy.evaluation.workers import EnvFactory, Group, LocalGroup, PolicyFactory, RemoteGroup, RolloutError, Round
 from vla_policy.interfaces import InputError, Policy
 
 
@@ -24,6 +24,7 @@ def rollout(
     seed: int = 0,
     policy_factory: PolicyFactory | None = None,
     on_episode: Callable[[EpisodeResult], None] | None = None,
+    on_steps: Callable[[int], None] | None = None,
 ) -> list[EpisodeResult]:
     """Play one episode for each of `seeds`, results in that order.
 
@@ -31,7 +32,7 @@ def rollout(
     `env_factory` must be picklable. The workers take strict turns: while the policy answers one of them, in one batch,
     the others simulate. So equal `seed` (the policy's noise), `num_envs` and `num_workers` repeat a run bit for bit on
     the same machine. With `policy_factory` each episode has a policy of its own, asked in the worker; `policy` then
-    only says what it needs.
+    only says what it needs. `on_episode` hears of every episode that ends, `on_steps` of simulated steps, in batches.
 
     Raises `InputError` if policy and environment do not fit, `RolloutError` with the finished episodes if a worker
     dies or an environment fails.
@@ -42,15 +43,18 @@ def rollout(
         raise InputError("rollout: expected distinct seeds, found repeated ones")
     results: dict[int, EpisodeResult] = {}
 
-    def finish(result: EpisodeResult) -> None:
-        results[result.seed] = result
-        if on_episode is not None:
-            on_episode(result)
+    def hear(round_: Round) -> None:
+        for result in round_.finished:
+            results[result.seed] = result
+            if on_episode is not None:
+                on_episode(result)
+        if on_steps is not None:
+            on_steps(round_.steps)
 
     groups = _groups(PolicySpec.of(policy), env_factory, seeds, num_envs, num_workers, policy_factory)
     try:
         with _torch_threads(_free_cores(num_workers)):
-            _take_turns(groups, policy, np.random.default_rng(seed), finish)
+            _take_turns(groups, policy, np.random.default_rng(seed), hear)
     except RolloutError as error:
         finished = [results[s] for s in seeds if s in results]
         raise RolloutError(f"{error} ({len(finished)} of {len(seeds)} episodes were finished)", finished) from None
@@ -64,7 +68,7 @@ def _take_turns(
     groups: Sequence[Group],
     policy: Policy,
     generator: np.random.Generator,
-    finish: Callable[[EpisodeResult], None],
+    hear: Callable[[Round], None],
 ) -> None:
     """Answer one group after the other until all of their episodes are over."""
     for group in groups:
@@ -73,8 +77,7 @@ def _take_turns(
     while turns:
         group = turns.popleft()
         round_ = group.receive()
-        for result in round_.finished:
-            finish(result)
+        hear(round_)
         if round_.playing:
             windows = round_.windows
             chunks = policy.predict(list(windows.values()), generator) if windows else []

@@ -36,6 +36,7 @@ class Round:
     windows: dict[int, list[Observation]] = field(default_factory=dict)
     finished: list[EpisodeResult] = field(default_factory=list)
     playing: list[int] = field(default_factory=list)  # seeds of running episodes
+    steps: int = 0  # simulated in this round, over all slots
 
 
 class Group(Protocol):
@@ -79,15 +80,17 @@ class LocalGroup:
 
     def receive(self) -> Round:
         played = self._chunks if self._policy_factory is None else self._ask_own_policies()
-        finished = []
+        finished, steps = [], 0
         for slot, chunk in played.items():
+            before = self._players[slot].steps
             result = self._players[slot].play(chunk)
+            steps += self._players[slot].steps - before
             if result is not None:
                 finished.append(result)
                 self._begin(slot)
         shared = self._playing if self._policy_factory is None else {}
         windows = {slot: self._players[slot].window() for slot in shared}
-        return Round(windows, finished, list(self._playing.values()))
+        return Round(windows, finished, list(self._playing.values()), steps)
 
     def close(self) -> None:
         for env in self._envs:
