@@ -3,6 +3,9 @@
 import logging
 import os
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -138,3 +141,16 @@ def test_odd_data_is_logged(tmp_path, caplog):
 def test_bimanual_interface_survives_selection(bimanual_dataset):
     windows = WindowDataset(LeRobotDataset(bimanual_dataset), [WRIST], 2, 16, 8)
     assert windows.interface == bimanual_interface().select([WRIST])
+
+
+def _build_and_sum(root: Path) -> int:
+    windows = WindowDataset(LeRobotDataset(root), [HEAD], 2, 16, 8)
+    return int(windows.__getitems__(range(len(windows)))[HEAD].sum())
+
+
+@pytest.mark.slow
+def test_two_processes_build_one_cache(bimanual_dataset):
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        sums = list(pool.map(_build_and_sum, [bimanual_dataset] * 2))
+    assert sums == [_build_and_sum(bimanual_dataset)] * 2
+    assert len(list((bimanual_dataset / ".cache").glob("*.npy"))) == 1

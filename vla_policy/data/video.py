@@ -63,7 +63,9 @@ def decode(path: Path, start: float, length: int, fps: float) -> Iterator[np.nda
         if start > 0 and stream.time_base:
             container.seek(int((start - 0.5 / fps) / stream.time_base), stream=stream)
         for frame in container.decode(stream):
-            late = (float(frame.time) - start) * fps - count
+            if frame.time is None:
+                raise InputError(f"{path}: expected a time for every frame, found none for one after frame {count}")
+            late = (frame.time - start) * fps - count
             if late < -0.5 and count == 0:
                 continue  # between the key frame before `start` and `start`
             if abs(late) > 0.5:

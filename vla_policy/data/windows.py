@@ -17,6 +17,7 @@ from vla_policy.data.quality import ColumnCheck, Finding
 from vla_policy.interfaces import ACTION, InputError
 
 log = logging.getLogger(__name__)
+LOGGED = 10  # warnings; `vla-dataset info` shows all
 
 
 class WindowDataset(Dataset):
@@ -55,8 +56,10 @@ class WindowDataset(Dataset):
         self._read_columns()
         self._open_frames(cache_dir)
         self._index_windows()
-        for finding in self.findings:
+        for finding in self.findings[:LOGGED]:
             log.warning("%s: %s", dataset.root, finding)
+        if len(self.findings) > LOGGED:
+            log.warning("%s: and %d more such warnings", dataset.root, len(self.findings) - LOGGED)
 
     def __len__(self) -> int:
         return len(self._moments)
