@@ -17,11 +17,12 @@ def chunk_latency(
     repeats: int = 100,
     warmup: int = 5,
     generator: np.random.Generator | None = None,
+    max_seconds: float = 20.0,
 ) -> dict[str, Any]:
     """Milliseconds of `predict` for one history (batch 1), preprocessing included: p50, p95, p99 and mean.
 
     `predict` answers with numpy arrays, so that an accelerator has finished when the clock stops. `warmup` calls come
-    first and are reported apart, as `warmup_ms`.
+    first and are reported apart, as `warmup_ms`. A slow policy is timed for `max_seconds`: `n` says how often.
     """
     if not histories or repeats < 1:
         raise InputError(f"latency: expected histories and repeats >= 1, found {len(histories)} and {repeats}")
@@ -33,14 +34,16 @@ def chunk_latency(
         return (time.perf_counter() - begin) * 1e3
 
     first = [once(k) for k in range(warmup)]
-    milliseconds = [once(k) for k in range(repeats)]
+    milliseconds: list[float] = []
+    while len(milliseconds) < repeats and sum(milliseconds) < 1e3 * max_seconds:
+        milliseconds.append(once(len(milliseconds)))
     p50, p95, p99 = np.percentile(milliseconds, [50, 95, 99]).tolist()
     return {
         "p50": p50,
         "p95": p95,
         "p99": p99,
         "mean": float(np.mean(milliseconds)),
-        "n": repeats,
+        "n": len(milliseconds),
         "batch": 1,
         "measured": "observations to actions, preprocessing included",
         "warmup_ms": first,
