@@ -110,7 +110,7 @@ class PushTConfig:
     arm: ArmConfig = field(default_factory=ArmConfig)
     colours: ColourConfig = field(default_factory=ColourConfig)
     cameras: dict[str, CameraConfig] = field(default_factory=_cameras)
-    goal_pose: Vector = tuple(GOAL_POSE.tolist())  # type: ignore[assignment]
+    goal_pose: Vector = tuple(GOAL_POSE.tolist())
     """x, y in metres, angle in radians"""
     max_episode_steps: int = 300
 

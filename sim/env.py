@@ -109,7 +109,7 @@ class PushTEnv(gymnasium.Env):
         self._setpoint, self._velocity, self._step = state.setpoint, state.setpoint_velocity, state.step
         return self._observe()
 
-    def render(self) -> np.ndarray:  # type: ignore[override]
+    def render(self) -> np.ndarray:
         """The scene through the `video` camera (H, W, 3) uint8."""
         return Camera(self.config.cameras["video"]).render(self.scene.client)
 

@@ -10,9 +10,17 @@ import numpy as np
 
 from sim.config import FPS, TASK, PushTConfig
 from sim.env import PushTEnv
-from sim.geometry import PIXEL, pose_from_pixels, pose_to_pixels, position_from_pixels, position_to_pixels
+from sim.geometry import (
+    PIXEL,
+    WORKSPACE_HIGH,
+    WORKSPACE_LOW,
+    pose_from_pixels,
+    pose_to_pixels,
+    position_from_pixels,
+    position_to_pixels,
+)
 from sim.interface import action_space, check_vector, observation_space, pusht_interface, vectors
-from vla_policy.interfaces import IMAGES, InputError
+from vla_policy.interfaces import InputError
 
 IMAGE_SIZE = 96
 
@@ -32,13 +40,15 @@ class GymPushTEnv(gymnasium.Env):
         try:
             from gym_pusht.envs.pusht import PushTEnv as Inner
         except ImportError:
-            raise InputError("env gym_pusht: expected the package gym-pusht (pip install gym-pusht), found none") from None
+            raise InputError(
+                "env gym_pusht: expected the package gym-pusht (pip install gym-pusht), found none"
+            ) from None
         unknown = sorted(set(cameras) - {"top"})
         if unknown:
             raise InputError(f"cameras: gym-pusht has only 'top', found {unknown}")
         self.render_mode = render_mode
         self.inner = Inner(obs_type="state", render_mode="rgb_array")
-        self.interface = pusht_interface({name: IMAGE_SIZE for name in cameras})
+        self.interface = pusht_interface(dict.fromkeys(cameras, IMAGE_SIZE))
         self.observation_space = observation_space(self.interface)
         self.action_space = action_space()
         self._max_episode_steps = max_episode_steps
@@ -53,7 +63,7 @@ class GymPushTEnv(gymnasium.Env):
         unknown = sorted(set(options) - {"pusher", "block_pose"})
         if unknown:
             raise InputError(f"reset options: expected 'pusher' and 'block_pose', found {unknown}")
-        _, info = self.inner.reset(seed=seed)
+        self.inner.reset(seed=seed)
         if "pusher" in options:
             pusher = position_to_pixels(check_vector(options["pusher"], 2, "pusher"))
             self.inner.agent.position = pusher.tolist()
@@ -71,13 +81,13 @@ class GymPushTEnv(gymnasium.Env):
         """Move towards `action` (2,), metres, for a tenth of a second."""
         if self._step is None:
             raise InputError("step: expected a reset before the first step, found none")
-        target = np.clip(check_vector(action, 2), self.action_space.low, self.action_space.high)
+        target = np.clip(check_vector(action, 2), WORKSPACE_LOW, WORKSPACE_HIGH)
         _, reward, terminated, _, _ = self.inner.step(position_to_pixels(target))
         self._step += 1
         observation, info = self._observe()
         return observation, float(reward), bool(terminated), self._step >= self._max_episode_steps, info
 
-    def render(self) -> np.ndarray:  # type: ignore[override]
+    def render(self) -> np.ndarray:
         """gym-pusht's own picture (680, 680, 3) uint8."""
         return np.ascontiguousarray(self.inner.render())
 
@@ -105,7 +115,7 @@ class GymPushTEnv(gymnasium.Env):
 def make_env(
     name: str, cameras: Sequence[str] = ("top",), config: PushTConfig | None = None, render_mode: str | None = None
 ) -> PushTEnv | GymPushTEnv:
-    """The environment "pybullet" or "gym_pusht"; `InputError` for another name. gym-pusht takes no scene from `config`."""
+    """The environment "pybullet" or "gym_pusht", which takes no scene from `config`; `InputError` for another name."""
     if name == "pybullet":
         return PushTEnv(config, cameras, render_mode)
     if name == "gym_pusht":
