@@ -15,7 +15,7 @@ from vla_policy.interfaces import InputError
 class Slow(Scripted):
     """Takes 30 ms for the first chunk, then 5 ms each."""
 
-    def predict(self, histories, generator):  # noqa: ANN001, ANN201
+    def predict(self, histories, generator):
         time.sleep(0.005 if self.batches else 0.03)
         return super().predict(histories, generator)
 
