@@ -50,6 +50,7 @@ def _same_run(stored: Any, composed: DictConfig, path: Path, compare: bool) -> D
                 f"resume: the overrides differ from {path} in "
                 + ", ".join(f"{key} (expected {theirs.get(key)}, found {ours.get(key)})" for key in different)
             )
+    stored.resume = True
     assert isinstance(stored, DictConfig)
     return stored
 

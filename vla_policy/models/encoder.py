@@ -58,7 +58,7 @@ class CameraEncoder(nn.Module):
             self.grid_token = nn.Linear(channels[-1], width)
             self.grid_place = nn.Sequential(nn.Linear(2, width), nn.GELU(), nn.Linear(width, width))
         self.summary_width = 2 * config.keypoints + channels[-1]
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, pixels: Tensor, top_left: Tensor) -> tuple[Tensor, Tensor]:
         """Cropped frames (M, h, w, 3) uint8 or [0, 255] float whose top left pixels lie at `top_left` (M, 2) y, x.

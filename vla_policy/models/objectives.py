@@ -22,7 +22,7 @@ from torch import Tensor
 from vla_policy.interfaces import InputError
 from vla_policy.models.config import ObjectiveConfig
 
-Predict = Callable[[Tensor, Tensor], Tensor]  # noisy actions (B, S, T, D) and times (B, S) to a prediction (B, S, T, D)
+Predict = Callable[[Tensor, int], Tensor]  # noisy actions (B, S, T, D) at times[k], and k, to a prediction (B, S, T, D)
 
 
 class TrainingPair(NamedTuple):
@@ -38,8 +38,12 @@ class Objective(Protocol):
         """Draw a time for each (B, S) and mix actions and noise (B, S, T, D) for it."""
         ...
 
-    def sample(self, predict: Predict, noise: Tensor, generator: torch.Generator) -> Tensor:
-        """Turn noise (B, S, T, D) into actions in `inference_steps` calls of `predict`."""
+    def times(self) -> list[float]:
+        """The times of the `inference_steps` denoising steps, in their order."""
+        ...
+
+    def sample(self, predict: Predict, noise: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Turn noise (B, S, T, D) into actions, calling `predict` once for each of `times`."""
         ...
 
 
@@ -50,7 +54,7 @@ class FlowMatching:
         _choose("policy.objective.sampler", config.sampler, ["euler"])
         _choose("policy.objective.time_sampling", config.time_sampling, ["uniform", "logit_normal", "beta"])
         self.config = config
-        self.scheduler = FlowMatchEulerDiscreteScheduler()
+        self.scheduler: Any = FlowMatchEulerDiscreteScheduler()
 
     def draw_time(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
         """Times in [0, 1]: uniform; logit-normal(0, 1) (Esser et al. 2024, arXiv 2403.03206); or pi0's beta, which
@@ -68,14 +72,16 @@ class FlowMatching:
         t = time[:, :, None, None]
         return TrainingPair((1 - t) * noise + t * actions, time, actions - noise)
 
-    def sample(self, predict: Predict, noise: Tensor, generator: torch.Generator) -> Tensor:
-        # diffusers runs sigma = 1 - t from 1 to 0 and integrates noise - data, the velocity's negative.
+    def times(self) -> list[float]:
         steps = self.config.inference_steps
-        self.scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / steps, steps), device=noise.device)
+        return [k / steps for k in range(steps)]
+
+    def sample(self, predict: Predict, noise: Tensor, generator: torch.Generator | None) -> Tensor:
+        # diffusers runs sigma = 1 - t from 1 to 0 and integrates noise - data, the velocity's negative.
+        self.scheduler.set_timesteps(sigmas=1.0 - np.array(self.times()), device=noise.device)
         x = noise
-        for timestep, sigma in zip(self.scheduler.timesteps, self.scheduler.sigmas.tolist(), strict=False):
-            velocity = predict(x, x.new_full(x.shape[:2], 1.0 - sigma))
-            x = self.scheduler.step(-velocity, timestep, x).prev_sample
+        for k, timestep in enumerate(self.scheduler.timesteps):
+            x = self.scheduler.step(-predict(x, k), timestep, x).prev_sample
         return x.clamp(-1.0, 1.0) if self.config.clip_sample else x
 
 
@@ -95,7 +101,7 @@ class Ddpm:
             # The schedule ends in pure noise, where the noise tells nothing about the sample: start a step earlier.
             "timestep_spacing": "leading" if config.prediction == "epsilon" else "trailing",
         }
-        self.training = DDPMScheduler(**common)
+        self.training: Any = DDPMScheduler(**common)
         if config.sampler == "dpm_solver":
             # Thresholding at 1 is the solver's way to clip the predicted sample.
             self.scheduler: Any = DPMSolverMultistepScheduler(
@@ -119,12 +125,15 @@ class Ddpm:
             target = self.training.get_velocity(flat, flat_noise, flat_steps)
         return TrainingPair(noisy.unflatten(0, shape), steps / self.config.train_steps, target.unflatten(0, shape))
 
-    def sample(self, predict: Predict, noise: Tensor, generator: torch.Generator) -> Tensor:
+    def times(self) -> list[float]:
+        self.scheduler.set_timesteps(self.config.inference_steps)
+        return [timestep / self.config.train_steps for timestep in self.scheduler.timesteps.tolist()]
+
+    def sample(self, predict: Predict, noise: Tensor, generator: torch.Generator | None) -> Tensor:
         self.scheduler.set_timesteps(self.config.inference_steps, device=noise.device)
         x = noise
-        for timestep in self.scheduler.timesteps:
-            prediction = predict(x, x.new_full(x.shape[:2], timestep.item() / self.config.train_steps))
-            x = self.scheduler.step(prediction, timestep, x, generator=generator).prev_sample
+        for k, timestep in enumerate(self.scheduler.timesteps):
+            x = self.scheduler.step(predict(x, k), timestep, x, generator=generator).prev_sample
         return x.clamp(-1.0, 1.0) if self.config.clip_sample else x
 
 

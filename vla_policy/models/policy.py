@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vla_policy.data import Normalizer
+from vla_policy.data.augmentation import ColorJitter
 from vla_policy.interfaces import ACTION, STATE, ActionChunk, InputError, Interface, Observation
 from vla_policy.models.checkpoint import read_checkpoint, write_checkpoint
 from vla_policy.models.config import PolicyConfig
@@ -56,6 +57,8 @@ class DiffusionPolicy(nn.Module):
             }
         )
         self.objective = make_objective(config.objective)
+        strength = config.encoder.color_jitter
+        self.color_jitter = ColorJitter(strength, strength, strength) if strength else None
 
     @property
     def device(self) -> torch.device:
@@ -64,7 +67,8 @@ class DiffusionPolicy(nn.Module):
     def observe(self, batch: Mapping[str, Any], generator: torch.Generator | None) -> tuple[Tensor, Tensor | None]:
         """Tokens and camera summary of a batch of raw observations (B, n_obs_steps, ...) by key.
 
-        With a generator, images are cropped at random, each sample its own way; without, in the middle.
+        With a generator, images are cropped at random and change colour, each sample its own way; without, the crop is
+        in the middle.
         """
         values, corners = {}, {}
         for key, feature in self.interface.observations.items():
@@ -75,6 +79,8 @@ class DiffusionPolicy(nn.Module):
                 values[key], corners[key] = centre_crop(value, self.config.encoder.crop)
             else:
                 values[key], corners[key] = random_crop(value, self.config.encoder.crop, generator)
+                if self.color_jitter is not None:
+                    values[key] = self.color_jitter(values[key] / 255.0, generator) * 255.0
         return self.encoder(values, corners)
 
     def forward(self, batch: Mapping[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
@@ -92,7 +98,8 @@ class DiffusionPolicy(nn.Module):
         actions = actions[:, None].expand(-1, self.config.noise_samples, -1, -1)
         noise = torch.randn(actions.shape, generator=generator, device=generator.device).to(self.device)
         pair = self.objective.corrupt(actions, noise, generator)
-        loss = F.mse_loss(self.transformer(pair.noisy, pair.time, prefix), pair.target)
+        prediction = self.transformer(pair.noisy, self.transformer.modulations(pair.time), prefix)
+        loss = F.mse_loss(prediction, pair.target)
         parts = {"denoising": loss.detach()}
         for key in self.config.auxiliary_keys:
             target = self.normalizer.normalize(key, batch[key][:, -1].to(self.device))
@@ -114,7 +121,13 @@ class DiffusionPolicy(nn.Module):
         prefix = self.transformer.prefix(tokens)
         shape = (len(tokens), 1, self.config.horizon, self.interface.action.shape[0])
         noise = torch.randn(shape, generator=generator, device=generator.device).to(self.device)
-        actions = self.objective.sample(lambda x, time: self.transformer(x, time, prefix), noise, generator)
+        times = torch.tensor([self.objective.times()], device=self.device)
+        steps = [parts.split(1, dim=1) for parts in self.transformer.modulations(times)]
+
+        def predict(x: Tensor, k: int) -> Tensor:
+            return self.transformer(x, [parts[k] for parts in steps], prefix)
+
+        actions = self.objective.sample(predict, noise, generator)
         actions = self.normalizer.unnormalize(ACTION, actions[:, 0])
         return actions + batch[STATE][:, -1:].to(self.device) if self.config.action_relative else actions
 

@@ -7,6 +7,7 @@ Shapes: B observations, S draws of noise an observation, T action steps, N obser
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -59,16 +60,16 @@ class Layer(nn.Module):
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Multi-head attention, heads joined again: (batch, tokens, W)."""
-        if query.is_cuda:
+        if query.is_cuda or not query.requires_grad:
             mixed = F.scaled_dot_product_attention(query, key, value)
         else:  # written out: a CPU's fused bfloat16 backward pass is up to ten times slower on so few tokens
             mixed = (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(-1) @ value
         return mixed.transpose(1, 2).flatten(2)
 
-    def forward(self, x: Tensor, time: Tensor, prefix: tuple[Tensor, Tensor]) -> Tensor:
-        """Action tokens (B, S, T, W), embedded times (B, S, 1, time_width) and `prefix` give tokens (B, S, T, W)."""
+    def forward(self, x: Tensor, modulation: Tensor, prefix: tuple[Tensor, Tensor]) -> Tensor:
+        """Action tokens (B, S, T, W), what time makes of this layer (B or 1, S, 1, 9 W) and `prefix` give tokens."""
         batch, draws, steps, _ = x.shape
-        shift1, scale1, gate1, shift2, scale2, gate2, shift3, scale3, gate3 = self.modulation(time).chunk(9, dim=-1)
+        shift1, scale1, gate1, shift2, scale2, gate2, shift3, scale3, gate3 = modulation.chunk(9, dim=-1)
 
         qkv = self.qkv(modulate(x, shift1, scale1)).flatten(0, 1).chunk(3, dim=-1)
         mixed = self.attend(*(self.split_heads(part) for part in qkv)).unflatten(0, (batch, draws))
@@ -111,13 +112,21 @@ class ActionTransformer(nn.Module):
     def prefix(self, tokens: Tensor) -> Prefix:
         """Keys and values of observation tokens (B, N, W) for every layer."""
         tokens = self.prefix_norm(tokens)
-        return [layer.prefix(tokens) for layer in self.layers]
+        return [cast(Layer, layer).prefix(tokens) for layer in self.layers]
 
-    def forward(self, noisy: Tensor, time: Tensor, prefix: Prefix) -> Tensor:
-        """Noisy actions (B, S, T, D) at times (B, S) in [0, 1] give the prediction (B, S, T, D) in float32."""
+    def modulations(self, time: Tensor) -> list[Tensor]:
+        """What depends on times (B, S) in [0, 1] alone: shifts, scales and gates (B, S, 1, 9 W or 2 W) of the layers.
+
+        When sampling, the times of all denoising steps go through here at once.
+        """
         embedded = F.silu(self.time_mlp(time_embedding(time, self.time_width)))[:, :, None]
+        return [*(cast(Layer, layer).modulation(embedded) for layer in self.layers), self.final_modulation(embedded)]
+
+    def forward(self, noisy: Tensor, modulations: list[Tensor], prefix: Prefix) -> Tensor:
+        """Noisy actions (B, S, T, D), `modulations` of their times and a prefix give the prediction in float32."""
+        *layered, final = modulations
         x = self.action_in(noisy) + self.position
-        for layer, layer_prefix in zip(self.layers, prefix, strict=True):
-            x = layer(x, embedded, layer_prefix)
-        shift, scale = self.final_modulation(embedded).chunk(2, dim=-1)
+        for layer, modulation, layer_prefix in zip(self.layers, layered, prefix, strict=True):
+            x = layer(x, modulation, layer_prefix)
+        shift, scale = final.chunk(2, dim=-1)
         return self.action_out(modulate(x, shift, scale)).float()

@@ -62,7 +62,10 @@ class Trainer:
         self.policy = policy.to(self.accelerator.device).train()
         self.average = averaged_copy(self.policy)
         self.optimizer = torch.optim.AdamW(
-            parameter_groups(self.policy, config.weight_decay), lr=config.lr, betas=tuple(config.betas), fused=True
+            parameter_groups(self.policy, config.weight_decay),
+            lr=config.lr,
+            betas=(config.betas[0], config.betas[1]),
+            fused=True,
         )
         self.model, self.prepared = self.accelerator.prepare(self.policy, self.optimizer)
         self.progress: dict[str, Any] = {"step": 0, "best": None}
