@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from vla_policy.evaluation.episode import EpisodeResult, PolicySpec
-from vla_policy.evaluation.workers import EnvFactory, Group, LocalGroup, PolicyFactory, RemoteGroup, RolloutError, Round
+from vla_policy.evaluation.workers import EnvFactory, Group, LocalGroup, PolicyFactory, RemoteGroup, RolloutError
 from vla_policy.interfaces import InputError, Policy
 
 
@@ -43,18 +43,15 @@ def rollout(
         raise InputError("rollout: expected distinct seeds, found repeated ones")
     results: dict[int, EpisodeResult] = {}
 
-    def hear(round_: Round) -> None:
-        for result in round_.finished:
-            results[result.seed] = result
-            if on_episode is not None:
-                on_episode(result)
-        if on_steps is not None:
-            on_steps(round_.steps)
+    def finish(result: EpisodeResult) -> None:
+        results[result.seed] = result
+        if on_episode is not None:
+            on_episode(result)
 
-    groups = _groups(PolicySpec.of(policy), env_factory, seeds, num_envs, num_workers, policy_factory)
+    groups = _groups(PolicySpec.of(policy), env_factory, seeds, num_envs, num_workers, policy_factory, finish)
     try:
         with _torch_threads(_free_cores(num_workers)):
-            _take_turns(groups, policy, np.random.default_rng(seed), hear)
+            _take_turns(groups, policy, np.random.default_rng(seed), on_steps)
     except RolloutError as error:
         finished = [results[s] for s in seeds if s in results]
         raise RolloutError(f"{error} ({len(finished)} of {len(seeds)} episodes were finished)", finished) from None
@@ -68,7 +65,7 @@ def _take_turns(
     groups: Sequence[Group],
     policy: Policy,
     generator: np.random.Generator,
-    hear: Callable[[Round], None],
+    on_steps: Callable[[int], None] | None,
 ) -> None:
     """Answer one group after the other until all of their episodes are over."""
     for group in groups:
@@ -77,7 +74,8 @@ def _take_turns(
     while turns:
         group = turns.popleft()
         round_ = group.receive()
-        hear(round_)
+        if on_steps is not None:
+            on_steps(round_.steps)
         if round_.playing:
             windows = round_.windows
             chunks = policy.predict(list(windows.values()), generator) if windows else []
@@ -92,16 +90,18 @@ def _groups(
     num_envs: int,
     num_workers: int,
     policy_factory: PolicyFactory | None,
+    on_result: Callable[[EpisodeResult], None],
 ) -> list[Group]:
     """Seeds and environments dealt out evenly, never a worker without either."""
     if not seeds:
         return []
     if num_workers == 0:
-        return [LocalGroup(env_factory, spec, seeds, num_envs, policy_factory)]
+        return [LocalGroup(on_result, env_factory, spec, seeds, num_envs, policy_factory)]
     count = min(num_workers, num_envs, len(seeds))
     return [
         RemoteGroup(
             f"simulation worker {i}",
+            on_result,
             env_factory,
             spec,
             list(seeds[i::count]),

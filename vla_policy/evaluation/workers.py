@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import gymnasium
 import numpy as np
@@ -31,10 +31,9 @@ class RolloutError(RuntimeError):
 
 @dataclass
 class Round:
-    """What came of one round: what the policy is asked (slot -> window), episodes that ended, and what goes on."""
+    """What came of one round: what the policy is asked (slot -> window), and what goes on."""
 
     windows: dict[int, list[Observation]] = field(default_factory=dict)
-    finished: list[EpisodeResult] = field(default_factory=list)
     playing: list[int] = field(default_factory=list)  # seeds of running episodes
     steps: int = 0  # simulated in this round, over all slots
 
@@ -52,17 +51,20 @@ class Group(Protocol):
 class LocalGroup:
     """Environments of this process, each a slot that takes the next seed when its episode is over.
 
-    With `policy_factory` every episode has a policy of its own, asked right here, instead of windows for a shared one.
+    `on_result` hears of every episode that ends, before the next one begins. With `policy_factory` every episode has a
+    policy of its own, asked right here, instead of windows for a shared one.
     """
 
     def __init__(
         self,
+        on_result: Callable[[EpisodeResult], None],
         env_factory: EnvFactory,
         spec: PolicySpec,
         seeds: Sequence[int],
         num_envs: int,
-        policy_factory: PolicyFactory | None = None,
+        policy_factory: PolicyFactory | None,
     ) -> None:
+        self._on_result = on_result
         self._seeds = deque(seeds)
         self._envs = [env_factory() for _ in range(min(num_envs, len(seeds)))]
         for env in self._envs:
@@ -80,17 +82,17 @@ class LocalGroup:
 
     def receive(self) -> Round:
         played = self._chunks if self._policy_factory is None else self._ask_own_policies()
-        finished, steps = [], 0
+        steps = 0
         for slot, chunk in played.items():
             before = self._players[slot].steps
             result = self._players[slot].play(chunk)
             steps += self._players[slot].steps - before
             if result is not None:
-                finished.append(result)
+                self._on_result(result)
                 self._begin(slot)
         shared = self._playing if self._policy_factory is None else {}
         windows = {slot: self._players[slot].window() for slot in shared}
-        return Round(windows, finished, list(self._playing.values()), steps)
+        return Round(windows, list(self._playing.values()), steps)
 
     def close(self) -> None:
         for env in self._envs:
@@ -117,9 +119,10 @@ class LocalGroup:
 class RemoteGroup:
     """A `LocalGroup` in a spawned process. Only chunks go there, only windows and results come back."""
 
-    def __init__(self, name: str, *arguments: Any) -> None:
+    def __init__(self, name: str, on_result: Callable[[EpisodeResult], None], *arguments: Any) -> None:
+        """`arguments` are those of `LocalGroup`, without its first one."""
         context = multiprocessing.get_context("spawn")
-        self._name = name
+        self._name, self._on_result = name, on_result
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, *arguments), daemon=True, name=name)
         self._process.start()
@@ -133,10 +136,10 @@ class RemoteGroup:
             self._died()
 
     def receive(self) -> Round:
-        try:
-            answer = self._connection.recv()
-        except (EOFError, OSError):
-            self._died()
+        answer = self._next()
+        while isinstance(answer, EpisodeResult):
+            self._on_result(answer)
+            answer = self._next()
         if isinstance(answer, InputError):
             raise answer
         if isinstance(answer, str):
@@ -151,20 +154,26 @@ class RemoteGroup:
             self._process.kill()
             self._process.join()
 
-    def _died(self) -> None:
+    def _next(self) -> Any:
+        try:
+            return self._connection.recv()
+        except (EOFError, OSError):
+            self._died()
+
+    def _died(self) -> NoReturn:
         self._process.join(timeout=2)
         playing = f"while playing seeds {self._playing}" if self._playing else "before its first episode"
         raise RolloutError(f"{self._name} died (exit code {self._process.exitcode}) {playing}") from None
 
 
 def _serve(connection: Connection, *arguments: Any) -> None:
-    """The worker's main: one round a message, until the other side hangs up."""
+    """The worker's main: for each message results as they come, then the round, until the other side hangs up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     group: LocalGroup | None = None
     try:
         while True:
             chunks = connection.recv()
-            group = group or LocalGroup(*arguments)
+            group = group or LocalGroup(connection.send, *arguments)
             group.send(chunks)
             connection.send(group.receive())
     except (EOFError, OSError):
