@@ -25,7 +25,6 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         write(temporary)
         sync(temporary)
         os.replace(temporary, path)
-        sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 

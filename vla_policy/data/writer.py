@@ -14,7 +14,7 @@ import numpy as np
 
 from vla_policy.data import layout, metadata, video
 from vla_policy.data.dataset import LeRobotDataset, check_finite
-from vla_policy.data.files import write_json, write_parquet, write_whole
+from vla_policy.data.files import sync, write_json, write_parquet, write_whole
 from vla_policy.data.index import read_stats
 from vla_policy.data.leftovers import lock, next_file, remove_leftovers
 from vla_policy.data.stats import ImageStats, Stats, merge_stats, to_lists, vector_stats
@@ -165,6 +165,7 @@ class LeRobotWriter:
             "splits": {"train": f"0:{episodes}"},
         }
         write_json(self.root / "meta" / "info.json", info)
+        sync(self.root / "meta")  # brings the renames before it to the disk as well, in their order
         self.info, self.stats, self.tasks = info, merged, tasks
 
     def _create(self) -> None:
