@@ -62,6 +62,7 @@ def test_interface_survives_json_and_hashes_its_content() -> None:
     assert Interface.from_dict(interface.to_dict()) == interface
     assert Interface.from_dict(interface.to_dict()).digest() == interface.digest()
     assert make_interface(fps=20.0).digest() != interface.digest()
+    assert make_interface(fps=10).digest() == make_interface(fps=10.0).digest()
     assert interface.cameras == ["observation.images.top"]
 
 

@@ -132,7 +132,7 @@ class Interface:
         return {
             "observations": {key: feature.to_dict() for key, feature in self.observations.items()},
             "action": self.action.to_dict(),
-            "fps": self.fps,
+            "fps": float(self.fps),
             "frame": self.frame,
         }
 
