@@ -33,6 +33,9 @@ CONFIG, WEIGHTS, NORMALIZER, INTERFACE, CARD = (
 )
 
 
+FORMAT = 1  # last in config.yaml, so that a truncated one is told from a short one
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """The parts of a checkpoint folder, read and checked one by one."""
@@ -56,7 +59,8 @@ def write_checkpoint(
     folder.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        _write(made / CONFIG, yaml.safe_dump({"policy": config.to_dict(), "card": dict(card)}, sort_keys=False))
+        stored = {"policy": config.to_dict(), "card": dict(card), "format": FORMAT}
+        _write(made / CONFIG, yaml.safe_dump(stored, sort_keys=False))
         _write(made / NORMALIZER, json.dumps(normalizer.to_dict(), indent=1))
         _write(made / INTERFACE, json.dumps(interface.to_dict(), indent=1))
         _write(made / CARD, model_card(config, interface, weights, card))
@@ -78,8 +82,8 @@ def read_checkpoint(name: str | Path) -> Checkpoint:
     """Read a folder, or download a hub repository; `InputError` names the file that is missing or broken."""
     folder = _folder(name)
     stored = _parse(folder / CONFIG, yaml.safe_load)
-    if not isinstance(stored, dict) or "policy" not in stored:
-        raise InputError(f"{folder / CONFIG}: expected a mapping with the key 'policy', found {type(stored).__name__}")
+    if not isinstance(stored, dict) or stored.get("format") != FORMAT:
+        raise InputError(f"{folder / CONFIG}: expected to end with 'format: {FORMAT}', found a truncated or other file")
     try:
         config = PolicyConfig.from_dict(stored["policy"])
     except OmegaConfBaseException as error:

@@ -15,7 +15,7 @@ from vla_policy.interfaces import IMAGES, STATE, InputError
 class EncoderConfig:
     """The convolutional image encoder, one a camera."""
 
-    crop: list[int] | None = field(default_factory=lambda: [84, 84])  # pixels height, width; null: the whole image
+    crop: float = 0.875  # of height and width that the network sees; 1: the whole image
     channels: list[int] = field(default_factory=lambda: [64, 128])  # of the stages at strides 4 and 8
     blocks: int = 1  # residual blocks a stage
     keypoints: int = 32  # heatmaps of the spatial softmax
@@ -63,13 +63,20 @@ class PolicyConfig:
     # Draws of (time, noise) each encoded observation is trained on: encoding an image costs more than denoising one
     # chunk, and the draws share its keys and values.
     noise_samples: int = 1
-    vector_normalization: str = "min_max"  # min_max | mean_std
+    vector_normalization: str = "min_max"  # min_max | mean_std | quantile
     action_normalization: str = "min_max"
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
 
     def __post_init__(self) -> None:
+        if not 0 < self.encoder.crop <= 1:
+            raise InputError(f"policy.encoder.crop: expected a fraction in (0, 1], found {self.encoder.crop}")
+        if self.objective.clip_sample and self.action_normalization != "min_max":
+            raise InputError(
+                "policy.objective.clip_sample: expected policy.action_normalization 'min_max', which keeps actions "
+                f"inside [-1, 1], found {self.action_normalization!r}; set clip_sample=false"
+            )
         if not self.observation_keys:
             raise InputError("policy.observation_keys: expected at least one key, found none")
         if not 1 <= self.n_action_steps <= self.horizon - self.n_obs_steps + 1:

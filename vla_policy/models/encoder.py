@@ -13,23 +13,34 @@ from torch import Tensor, nn
 
 from vla_policy.interfaces import Interface
 from vla_policy.models.config import EncoderConfig
+from vla_policy.models.preprocessing import crop_size
 
 STEM_STRIDE = 4
 
 
-class Block(nn.Module):
-    """Residual block with group normalisation in front, which unlike batch normalisation goes well with averaged
-    weights.
+class ChannelNorm(nn.LayerNorm):
+    """Layer normalisation over the channels of each place of (M, channels, h, w), as in ConvNeXt (Liu et al. 2022,
+    arXiv 2201.03545).
+
+    Like group normalisation and unlike batch normalisation it goes well with averaged weights; on a CPU with images
+    in channels-last order it is several times faster.
     """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class Block(nn.Module):
+    """Residual block with normalisation in front."""
 
     def __init__(self, channels: int, out: int | None = None, stride: int = 1) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(8, channels)
+        self.norm = ChannelNorm(channels)
         self.conv = nn.Conv2d(channels, out or channels, 3, stride, 1)
         self.residual = out is None and stride == 1
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv(F.gelu(self.norm(x)))
+        y = self.conv(F.relu(self.norm(x)))
         return x + y if self.residual else y
 
 
@@ -44,13 +55,13 @@ class CameraEncoder(nn.Module):
         super().__init__()
         channels = config.channels
         self.image_size = image_shape[:2]
-        self.crop = tuple(config.crop) if config.crop else self.image_size
+        self.crop = crop_size(self.image_size, config.crop)
         layers: list[nn.Module] = [nn.Conv2d(3, channels[0], STEM_STRIDE, STEM_STRIDE)]
         for before, now in zip([None, *channels[:-1]], channels, strict=True):
             if before is not None:
                 layers.append(Block(before, now, stride=2))
             layers += [Block(now) for _ in range(config.blocks)]
-        self.features = nn.Sequential(*layers, nn.GroupNorm(8, channels[-1]), nn.GELU())
+        self.features = nn.Sequential(*layers, ChannelNorm(channels[-1]), nn.ReLU())
         self.heatmaps = nn.Conv2d(channels[-1], config.keypoints, 1)
         self.keypoint_token = nn.Linear(2 * config.keypoints, width)
         self.grid = config.grid

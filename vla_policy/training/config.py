@@ -36,6 +36,7 @@ class TrainerConfig:
     ema_max_decay: float = 0.9999
     precision: str = "auto"
     threads: int | None = None
+    compile: bool = False
     log_every: int = 50
     print_every_s: float = 15.0
     save_every: int = 1000

@@ -61,6 +61,9 @@ class Trainer:
         self.accelerator = Accelerator(mixed_precision=mixed_precision(config.precision))
         self.policy = policy.to(self.accelerator.device).train()
         self.average = averaged_copy(self.policy)
+        if config.compile:
+            for layer in self.policy.transformer.layers:
+                layer.compile(dynamic=False)
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.policy, config.weight_decay),
             lr=config.lr,

@@ -1,0 +1,65 @@
+"""Small diffusion policies and batches for them, at PushT's shapes."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from vla_policy.data import Normalizer
+from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, IMAGES, STATE, Feature, Interface, Observation
+from vla_policy.models import DiffusionPolicy, EncoderConfig, PolicyConfig, TransformerConfig
+
+TOP = IMAGES + "top"
+SMALL = {
+    "transformer": TransformerConfig(width=32, depth=2, heads=2, time_width=16),
+    "encoder": EncoderConfig(channels=[8, 16], keypoints=4, grid=2),
+}
+
+
+def pusht_interface() -> Interface:
+    xy = Feature("float32", (2,), ("x", "y"), ("m", "m"))
+    pose = Feature("float32", (4,), ("x", "y", "cos", "sin"), ("m", "m", "1", "1"))
+    return Interface({STATE: xy, ENVIRONMENT_STATE: pose, TOP: Feature("image", (96, 96, 3))}, xy, 10, "base")
+
+
+def small_policy(image: bool = False, seed: int = 0, trained: bool = True, **config: Any) -> DiffusionPolicy:
+    """With `trained`, every weight is random, so that no adaLN-zero gate hides what a test is about."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    keys = [STATE, TOP] if image else [STATE, ENVIRONMENT_STATE]
+    normalizer = Normalizer.fit(
+        {
+            STATE: rng.uniform(0.2, 0.6, (100, 2)),
+            ENVIRONMENT_STATE: rng.uniform(-1, 1, (100, 4)),
+            ACTION: rng.uniform(0.2, 0.6, (100, 2)),
+        }
+    )
+    policy = DiffusionPolicy(
+        PolicyConfig(**{"observation_keys": keys, **SMALL, **config}), pusht_interface(), normalizer
+    )
+    if trained:
+        with torch.no_grad():
+            for parameter in policy.parameters():
+                parameter.add_(0.05 * torch.randn_like(parameter))
+    return policy
+
+
+def batch_of(count: int, seed: int = 0) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        STATE: 0.2 + 0.4 * torch.rand(count, 2, 2, generator=generator),
+        ENVIRONMENT_STATE: torch.rand(count, 2, 4, generator=generator),
+        TOP: torch.randint(0, 256, (count, 2, 96, 96, 3), dtype=torch.uint8, generator=generator),
+        ACTION: 0.2 + 0.4 * torch.rand(count, 16, 2, generator=generator),
+    }
+
+
+def histories_of(policy: DiffusionPolicy, count: int, seed: int = 0) -> list[list[Observation]]:
+    batch = batch_of(count, seed)
+    return [
+        [
+            Observation({key: batch[key][i, k].numpy() for key in policy.interface.observations}, "push", 0.1 * k)
+            for k in range(2)
+        ]
+        for i in range(count)
+    ]

@@ -1,0 +1,172 @@
+"""The policy as others use it: predict, loss, save and load."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers.small_diffusion import TOP, batch_of, histories_of, small_policy
+from safetensors.torch import load_file
+
+from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, STATE, InputError, Observation
+from vla_policy.models import DiffusionPolicy, PolicyConfig, update_card
+
+FILES = {"config.yaml", "model.safetensors", "normalizer.json", "interface.json", "README.md"}
+
+
+def test_a_chunk_starts_at_the_newest_observation_and_repeats_with_its_generator() -> None:
+    policy = small_policy()
+    histories = histories_of(policy, 3)
+    chunks = policy.predict(histories, np.random.default_rng(5))
+    assert [(chunk.t_obs, chunk.dt, chunk.actions.shape) for chunk in chunks] == [(0.1, 0.1, (15, 2))] * 3
+    again = policy.predict(histories, np.random.default_rng(5))
+    other = policy.predict(histories, np.random.default_rng(6))
+    assert np.array_equal(chunks[0].actions, again[0].actions)
+    assert not np.array_equal(chunks[0].actions, other[0].actions)
+    assert policy.predict([], np.random.default_rng(0)) == []
+
+
+def test_sampled_actions_stay_in_the_range_of_the_data() -> None:
+    policy = small_policy()
+    stats = policy.normalizer.stats[ACTION]
+    for chunk in policy.predict(histories_of(policy, 8), np.random.default_rng(0)):
+        assert (chunk.actions >= stats["min"] - 1e-6).all()
+        assert (chunk.actions <= stats["max"] + 1e-6).all()
+
+
+def test_relative_actions_move_with_the_state() -> None:
+    policy = small_policy(action_relative=True)
+    batch = batch_of(2)
+    relative = policy.relative_actions(batch)
+    torch.testing.assert_close(relative + batch[STATE][:, -1:], batch[ACTION])
+    sampled = policy.sample(batch, torch.Generator().manual_seed(0))
+    absolute = small_policy().sample(batch, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(sampled, absolute + batch[STATE][:, -1:])
+
+
+def test_relative_actions_need_a_state_of_the_same_channels() -> None:
+    with pytest.raises(InputError, match=r"action_relative.*observation\.state"):
+        small_policy(observation_keys=[ENVIRONMENT_STATE], action_relative=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({TOP: np.zeros((64, 64, 3), np.uint8)}, r"observation\.images\.top.*\(96, 96, 3\).*\(64, 64, 3\)"),
+        ({TOP: np.zeros((96, 96, 3), np.float32)}, r"observation\.images\.top.*uint8.*float32"),
+        ({STATE: np.zeros(7, np.float32)}, r"observation\.state.*\(2,\).*\(7,\)"),
+        ({STATE: np.array([0.1, np.nan], np.float32)}, r"observation\.state.*finite"),
+        ({TOP: None}, r"observation\.images\.top.*missing"),
+    ],
+)
+def test_observations_that_do_not_fit_are_refused_by_name(change: dict, message: str) -> None:
+    policy = small_policy(image=True)
+    old, new = histories_of(policy, 1)[0]
+    values = {key: value for key, value in {**new.values, **change}.items() if value is not None}
+    with pytest.raises(InputError, match=message):
+        policy.predict([[old, Observation(values, "", 0.1)]], np.random.default_rng(0))
+    with pytest.raises(InputError, match="expected 2 observations, found 1"):
+        policy.predict([[new]], np.random.default_rng(0))
+
+
+def test_auxiliary_keys_train_the_encoder_and_are_not_needed_to_act() -> None:
+    policy = small_policy(image=True, auxiliary_keys=[ENVIRONMENT_STATE])
+    loss, parts = policy.loss(batch_of(4), torch.Generator().manual_seed(0))
+    assert set(parts) == {"denoising", f"auxiliary/{ENVIRONMENT_STATE}"}
+    assert float(loss.detach()) == pytest.approx(sum(float(part) for part in parts.values()))
+    assert list(policy.interface.observations) == [STATE, TOP]
+    policy.predict(histories_of(policy, 1), np.random.default_rng(0))
+    with pytest.raises(InputError, match=r"auxiliary_keys.*camera"):
+        small_policy(auxiliary_keys=[ENVIRONMENT_STATE])
+
+
+@pytest.mark.parametrize("name", ["flow", "ddpm"])
+def test_a_checkpoint_gives_back_the_same_policy(tmp_path: Path, name: str) -> None:
+    policy = small_policy(image=True, auxiliary_keys=[ENVIRONMENT_STATE])
+    policy.config.objective.name = name
+    policy.config.objective.sampler = {"flow": "euler", "ddpm": "ddim"}[name]
+    policy = DiffusionPolicy(policy.config, policy.full_interface, policy.normalizer, {"data": {"dataset": "pusht"}})
+    policy.save_pretrained(tmp_path / "last")
+    policy.save_pretrained(tmp_path / "last")
+    assert {path.name for path in (tmp_path / "last").iterdir()} == FILES
+    assert [path.name for path in tmp_path.iterdir()] == ["last"]
+    loaded = DiffusionPolicy.from_pretrained(tmp_path / "last")
+    assert loaded.config == policy.config
+    assert loaded.interface.digest() == policy.interface.digest()
+    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in policy.state_dict().items())
+    histories = histories_of(policy, 2)
+    for a, b in zip(
+        policy.predict(histories, np.random.default_rng(1)),
+        loaded.predict(histories, np.random.default_rng(1)),
+        strict=True,
+    ):
+        assert np.array_equal(a.actions, b.actions)
+
+
+def test_the_card_tells_data_interface_and_measured_success(tmp_path: Path) -> None:
+    policy = small_policy(image=True, auxiliary_keys=[ENVIRONMENT_STATE])
+    policy.card = {"data": {"dataset": "pusht_expert"}, "training": {"steps": 7}}
+    folder = tmp_path / "best"
+    policy.save_pretrained(folder)
+    assert "Not measured yet" in (folder / "README.md").read_text()
+    summary = {
+        "env": "pybullet", "task": "push", "n_episodes": 200, "seed": 100000, "success_rate": 0.8,
+        "success_ci95": [0.738, 0.853], "mean_max_reward": 0.97,
+    }  # fmt: skip
+    update_card(folder, {**summary, "success_rate": 0.1})
+    update_card(folder, summary)
+    text = (folder / "README.md").read_text()
+    for expected in ("pusht_expert", "steps: 7", "200 (seeds from 100000) | 80.0% | 73.8% to 85.3%", ENVIRONMENT_STATE):
+        assert expected in text
+    assert "10.0%" not in text
+    loaded = DiffusionPolicy.from_pretrained(folder)
+    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in policy.state_dict().items())
+
+
+@pytest.mark.parametrize("name", sorted(FILES - {"README.md"}))
+@pytest.mark.parametrize("damage", ["missing", "truncated"])
+def test_a_damaged_checkpoint_names_the_file(tmp_path: Path, name: str, damage: str) -> None:
+    folder = tmp_path / "last"
+    small_policy().save_pretrained(folder)
+    path = folder / name
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "truncated":
+        path.write_bytes(content[: len(content) // 2] if name != "config.yaml" else content[:20])
+    with pytest.raises(InputError, match=name):
+        DiffusionPolicy.from_pretrained(folder)
+
+
+def test_weights_of_other_sizes_and_unknown_options_are_refused(tmp_path: Path) -> None:
+    small_policy().save_pretrained(tmp_path / "a")
+    small_policy(horizon=12).save_pretrained(tmp_path / "b")
+    shutil.copy(tmp_path / "b" / "model.safetensors", tmp_path / "a" / "model.safetensors")
+    with pytest.raises(InputError, match=r"model\.safetensors does not fit.*position"):
+        DiffusionPolicy.from_pretrained(tmp_path / "a")
+    config = (tmp_path / "b" / "config.yaml").read_text()
+    (tmp_path / "b" / "config.yaml").write_text(config.replace("horizon:", "horizn:"))
+    with pytest.raises(InputError, match=r"config\.yaml.*horizn"):
+        DiffusionPolicy.from_pretrained(tmp_path / "b")
+    assert load_file(tmp_path / "b" / "model.safetensors")
+    assert json.loads((tmp_path / "b" / "interface.json").read_text())["fps"] == 10
+
+
+def test_a_name_that_is_no_folder_and_not_on_the_hub_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match=r"nobody/nothing.*no such folder"):
+        DiffusionPolicy.from_pretrained("nobody/nothing")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_action_steps": 16}, r"n_action_steps.*15, found 16"),
+        ({"observation_keys": []}, "observation_keys"),
+        ({"action_normalization": "mean_std"}, r"clip_sample.*mean_std"),
+    ],
+)
+def test_impossible_configurations_name_their_option(options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        PolicyConfig(**options)
