@@ -29,11 +29,17 @@ class ExpertConfig:
     clearance: float = 0.008
     min_push: float = 0.0005
     max_push: float = 0.15
+    grid: float = 8
+    pitch: float = 0.006  # between contacts
+    push_cost: float = 3.0  # any push at all, so that putting off what has to be done never pays
     switch_cost: float = 12.0  # leaving one contact for another
     keep_bonus: float = 4.0
     leave_cost: float = 200.0  # pushing a corner of the block out of the workspace
     spread: float = 0.042  # metres that a radian is worth
-    tolerance: float = 0.0005  # metres of pose distance that need no further push
+    tolerance: float = 0.0015  # metres of pose distance at which the goal is probably covered
+    guess_cost: float = 25.0  # what comes after two pushes: one more
+    guess_speed: float = 0.003
+    stuck_cost: float = 60.0
     border: float = 0.002
 
 
@@ -49,10 +55,10 @@ class Expert:
     ) -> None:
         self.goal = np.asarray(goal_pose, float)
         self.config = config
-        self.pushes = Pushes(model or PlanarModel(contacts=outline_contacts()))
+        self.pushes = Pushes(model or PlanarModel(contacts=outline_contacts(config.pitch)))
         self.map = BlockMap(self.pushes.contacts, config.clearance)
         self._centre = np.array(self.pushes.model.centre)
-        self._grid = np.concatenate([[0.002], np.geomspace(0.004, config.max_push, 11)])
+        self._grid = np.concatenate([[0.002], np.geomspace(0.004, config.max_push, int(config.grid))])
         self._chosen = -1
         self.reset()
 
@@ -72,26 +78,29 @@ class Expert:
     def _routes(self, pusher: np.ndarray, pose: np.ndarray) -> Routes:
         c, s = np.cos(pose[2]), np.sin(pose[2])
         start = (pusher - pose[:2]) @ np.array([[c, -s], [s, c]])
-        return self.map.routes(start, self._reachable(self.map.nodes, pose), self._reachable(self.map.places, pose))
+        return self.map.routes(start, self._reachable(self.map.nodes, pose), self._reachable(self.map.approaches, pose))
 
     def _reachable(self, points: np.ndarray, pose: np.ndarray) -> np.ndarray:
+        """(..., N) whether the pusher can stand at points (N, 2) of the block's frame at poses (..., 3)."""
         c, s = np.cos(pose[..., 2, None]), np.sin(pose[..., 2, None])
-        x, y = points.T
-        placed = np.stack([c * x - s * y + pose[..., 0, None], s * x + c * y + pose[..., 1, None]], axis=-1)
         low, high = WORKSPACE_LOW + self.config.border, WORKSPACE_HIGH - self.config.border
-        return np.all((placed > low) & (placed < high), axis=-1)
+        x, y = c * points[:, 0] - s * points[:, 1], s * points[:, 0] + c * points[:, 1]
+        low, high = low - pose[..., None, :2], high - pose[..., None, :2]
+        return (x > low[..., 0]) & (x < high[..., 0]) & (y > low[..., 1]) & (y < high[..., 1])
 
     def _plan(self, pose: np.ndarray, routes: Routes) -> tuple[int, float]:
         """Which contact to push at now, and how far."""
         config = self.config
         reachable = np.flatnonzero(np.isfinite(routes.lengths))
-        exact = self.pushes.best_distance(pose, reachable, self.goal, config.spread)
+        exact = self.pushes.best(pose[None], self.goal, config.spread)[0][0, reachable]
         grid = np.broadcast_to(self._grid, (len(reachable), len(self._grid)))
         distance = np.column_stack([np.minimum(exact, config.max_push), grid])
         first = np.broadcast_to(reachable[:, None], distance.shape)
         after = self.pushes.apply(pose, first, distance)
         cost = self._approach_cost(routes)[reachable][:, None] + self._push_cost(distance)
-        cost = cost + self._leaving_cost(pose, after) + self._remaining_cost(after, routes.transits()[first])
+        cost = cost + self._leaving_cost(pose, after)
+        following = self._remaining_cost(after.reshape(-1, 3), routes.transits()[first.ravel()])
+        cost = cost + following.reshape(cost.shape)
         cost[distance < config.min_push] = np.inf  # not pushing is no plan
         best = np.unravel_index(np.argmin(cost), cost.shape)
         return int(first[best]), float(distance[best])
@@ -103,31 +112,28 @@ class Expert:
         return cost
 
     def _push_cost(self, distance: np.ndarray) -> np.ndarray:
-        return distance / self.config.push_speed
+        return self.config.push_cost + distance / self.config.push_speed
 
     def _leaving_cost(self, pose: np.ndarray, after: np.ndarray) -> np.ndarray:
         return self.config.leave_cost * np.maximum(_excess(after) - _excess(pose), 0.0) / 0.01
 
     def _remaining_cost(self, pose: np.ndarray, transits: np.ndarray) -> np.ndarray:
-        """Steps (...,) to the goal from poses (..., 3): one more push, `transits` (..., N) metres away, and a guess."""
+        """Steps (M,) to the goal from poses (M, 3): one more push, `transits` (M, N) metres away, and a guess."""
         config = self.config
-        now = self._guess(pose_distance(pose, self.goal, config.spread, self._centre))
-        second = np.arange(len(self.pushes.contacts))
-        second = np.broadcast_to(second, transits.shape)
-        reachable = self._reachable(self.map.places, pose)
-        pose = pose[..., None, :]
-        distance = self.pushes.best_distance(pose, second, self.goal, config.spread)
-        distance = np.minimum(distance, config.max_push)
-        after = self.pushes.apply(pose, second, distance)
-        left = self._guess(pose_distance(after, self.goal, config.spread, self._centre))
-        cost = transits / config.free_speed + config.switch_cost + self._push_cost(distance) + left
-        cost[~reachable] = np.inf
-        return np.minimum(now, cost.min(-1))
+        now = pose_distance(pose, self.goal, config.spread, self._centre)
+        distance, left = self.pushes.best(pose, self.goal, config.spread)
+        cost = transits / config.free_speed + config.switch_cost + self._push_cost(distance) + self._guess(left)
+        possible = (distance > 0) & (distance < config.max_push) & self._reachable(self.map.approaches, pose)
+        cost = np.where(possible, cost, np.inf).min(axis=1)
+        # A guess here is less sober than one a push further on: only a pose that will do may do without that push.
+        stay = self._guess(now) + np.where(now < config.tolerance, 0.0, config.stuck_cost)
+        return np.minimum(stay, cost)
 
     def _guess(self, distance: np.ndarray) -> np.ndarray:
-        """Steps that a pose distance [m] will still take: a push has its price, and longer ones take longer."""
-        excess = np.maximum(distance - self.config.tolerance, 0.0)
-        return 40.0 * excess / (excess + 0.004) + excess / 0.003
+        """Steps that a pose distance [m] will still take: one more push unless it is small, and longer if it is not."""
+        config = self.config
+        unlikely = distance**2 / (distance**2 + config.tolerance**2)
+        return unlikely * (config.guess_cost + distance / config.guess_speed)
 
     def _step(self, pusher: np.ndarray, pose: np.ndarray, routes: Routes, contact: int, distance: float) -> np.ndarray:
         """How far (2,) the pusher should move in this step."""

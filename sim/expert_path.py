@@ -85,7 +85,7 @@ class Routes:
         out = np.linalg.norm(self._exit - start)
         lengths = out + np.minimum(direct, around.min(axis=0)) + block_map.clearance
         straight = np.linalg.norm(block_map.places - start, axis=-1)
-        self.lengths = np.where(contacts_allowed, np.where(self.inside, straight, lengths), np.inf)
+        self.lengths = np.where(self.inside, straight, np.where(contacts_allowed, lengths, np.inf))
 
     def transits(self) -> np.ndarray:
         """(N, N) metres of the way out of one contact, around the block as it lies now, and into another."""

@@ -105,20 +105,24 @@ class Pushes:
         y = pose[..., 1] + s * pivot[..., 0] + c * pivot[..., 1]
         return np.stack([x, y, wrap_angle(turned)], axis=-1)
 
-    def best_distance(self, pose: np.ndarray, contact: np.ndarray, goal: np.ndarray, spread: float) -> np.ndarray:
-        """How far (...,) each push should go to end nearest to `goal`, in metres, at least 0.
+    def best(self, pose: np.ndarray, goal: np.ndarray, spread: float) -> tuple[np.ndarray, np.ndarray]:
+        """How far (M, N) each push should go from poses (M, 3) to end nearest to `goal` (3,), and how near (M, N).
 
-        Nearest in the sense of `pose_distance` with the same `spread`; exact, since a push is a rotation.
+        Both in metres; near in the sense of `pose_distance` with the same `spread`. Exact, since a push is a rotation.
+        A distance is negative where the push would have to be a pull.
         """
         centre = np.array(self.model.centre)
-        pivot = self.pivots[contact] - centre
-        c, s = np.cos(pose[..., 2]), np.sin(pose[..., 2])
-        arm = -np.stack([c * pivot[..., 0] - s * pivot[..., 1], s * pivot[..., 0] + c * pivot[..., 1]], axis=-1)
-        aim = arm + _centre(goal, centre) - _centre(pose, centre)
-        left = goal[2] - pose[..., 2]
-        along = (arm * aim).sum(-1) + spread**2 * np.cos(left)
-        across = arm[..., 0] * aim[..., 1] - arm[..., 1] * aim[..., 0] + spread**2 * np.sin(left)
-        return np.maximum(np.arctan2(across, along) / self.turns[contact], 0.0)
+        away = _centre(goal, centre) - _centre(pose, centre)
+        left = goal[2] - pose[:, 2]
+        c, s = np.cos(pose[:, 2]), np.sin(pose[:, 2])
+        away = np.stack([c * away[:, 0] + s * away[:, 1], c * away[:, 1] - s * away[:, 0]], axis=1)  # block's frame
+        arm = centre - self.pivots
+        arm_squared = (arm**2).sum(1)
+        inner = away @ arm.T
+        along = arm_squared + inner + spread**2 * np.cos(left)[:, None]
+        across = away @ np.stack([-arm[:, 1], arm[:, 0]]) + spread**2 * np.sin(left)[:, None]
+        squared = 2 * (arm_squared + inner + spread**2 - np.hypot(along, across)) + (away**2).sum(1)[:, None]
+        return np.arctan2(across, along) / self.turns, np.sqrt(np.maximum(squared, 0.0))
 
 
 def pose_distance(pose: np.ndarray, goal: np.ndarray, spread: float, centre: np.ndarray) -> np.ndarray:
