@@ -17,6 +17,7 @@ from vla_policy.data.files import write_whole
 from vla_policy.evaluation.report import git_commit
 from vla_policy.interfaces import InputError
 from vla_policy.models import DiffusionPolicy, PolicyConfig
+from vla_policy.models.checkpoint import load_weights
 from vla_policy.training import (
     DataConfig,
     Rollouts,
@@ -77,10 +78,7 @@ def _policy(config: PolicyConfig, windows: WindowDataset, init_from: str | None)
     source = DiffusionPolicy.from_pretrained(init_from)
     source.interface.require(interface, f"init_from {init_from}", f"dataset {windows.dataset.root}")
     policy = DiffusionPolicy(config, interface, Normalizer.from_dict(source.normalizer.to_dict()))
-    try:
-        policy.load_state_dict(source.state_dict())
-    except RuntimeError as error:
-        raise InputError(f"init_from {init_from}: its weights do not fit this policy: {error}") from None
+    load_weights(policy, source.state_dict(), f"init_from {init_from}")
     return policy
 
 

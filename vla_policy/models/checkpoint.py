@@ -17,7 +17,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from vla_policy.data import Normalizer
 from vla_policy.interfaces import InputError, Interface
@@ -104,6 +104,15 @@ def update_card(folder: str | Path, evaluation: Mapping[str, Any]) -> None:
     plain = json.loads(json.dumps(dict(evaluation), default=str))
     card = {**parts.card, "evaluations": [*kept, plain]}
     write_checkpoint(folder, parts.config, parts.interface, parts.normalizer, parts.weights, card)
+
+
+def load_weights(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Put `weights` into a module of the same shape; `InputError` tells where `source` differs first."""
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        first = " ".join(str(error).split("\n")[1].split())
+        raise InputError(f"{source} does not fit the policy it is for: {first}") from None
 
 
 def _what(evaluation: Mapping[str, Any]) -> tuple[Any, Any]:

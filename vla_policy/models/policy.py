@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vla_policy.data import Normalizer
 from vla_policy.data.augmentation import ColorJitter
 from vla_policy.interfaces import ACTION, STATE, ActionChunk, InputError, Interface, Observation
-from vla_policy.models.checkpoint import read_checkpoint, write_checkpoint
+from vla_policy.models.checkpoint import load_weights, read_checkpoint, write_checkpoint
 from vla_policy.models.config import PolicyConfig
 from vla_policy.models.encoder import ObservationEncoder, module_name
 from vla_policy.models.objectives import make_objective
@@ -167,10 +167,7 @@ class DiffusionPolicy(nn.Module):
         """Read a folder, or a repository of the Hugging Face hub if no such folder exists; ready to predict."""
         parts = read_checkpoint(name)
         policy = cls(parts.config, parts.interface, parts.normalizer, parts.card)
-        try:
-            policy.load_state_dict(parts.weights)
-        except RuntimeError as error:
-            raise InputError(f"{name}: model.safetensors does not fit config.yaml: {error}") from None
+        load_weights(policy, parts.weights, f"{name}: model.safetensors")
         return policy.eval()
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vla_policy.data.files import write_whole
 from vla_policy.interfaces import InputError
+from vla_policy.models.checkpoint import load_weights
 
 
 def save_state(
@@ -42,10 +43,8 @@ def load_state(path: Path, model: nn.Module, average: nn.Module, optimizer: torc
         if kind == "optimizer":
             index, _, moment = rest.partition("/")
             moments.setdefault(int(index), {})[moment] = value
-    try:
-        for kind, module in (("model", model), ("average", average)):
-            module.load_state_dict({n.partition("/")[2]: v for n, v in tensors.items() if n.startswith(kind + "/")})
-    except RuntimeError as error:
-        raise InputError(f"{path}: made by another model: {error}") from None
+    for kind, module in (("model", model), ("average", average)):
+        own = {n.partition("/")[2]: v for n, v in tensors.items() if n.startswith(kind + "/")}
+        load_weights(module, own, str(path))
     optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
     return progress
