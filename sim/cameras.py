@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import numpy as np
 import pybullet as pb
+from PIL import Image
 
-from sim.config import CameraConfig
+from sim.config import TABLE_HALF, CameraConfig, ColourConfig
+from sim.geometry import WORKSPACE_CENTRE
 
 NEAR, FAR = 0.2, 3.0  # metres
+EMPTY = 0.999999  # depth buffer where nothing was drawn, less rounding
 
 
 class Camera:
     """`intrinsics` (3, 3) in pixels and `extrinsics` (4, 4), which takes world to camera coordinates."""
 
-    def __init__(self, config: CameraConfig) -> None:
+    def __init__(self, config: CameraConfig, colours: ColourConfig | None = None) -> None:
         self.config = config
         focal = config.size / 2 / np.tan(np.radians(config.field_of_view) / 2)
         self.intrinsics = np.array([[focal, 0, config.size / 2], [0, focal, config.size / 2], [0, 0, 1]])
@@ -25,6 +28,7 @@ class Camera:
         opengl = np.diag([1.0, -1.0, -1.0, 1.0]) @ self.extrinsics
         self._view = opengl.T.ravel().tolist()  # OpenGL wants columns
         self._projection = pb.computeProjectionMatrixFOV(config.field_of_view, 1.0, NEAR, FAR)
+        self._background = self._table(colours or ColourConfig())
 
     def project(self, points: np.ndarray) -> np.ndarray:
         """World points (..., 3) in metres as pixel coordinates (..., 2)."""
@@ -43,11 +47,20 @@ class Camera:
     def render(self, client: int) -> np.ndarray:
         """The picture (size, size, 3) uint8 of the client's scene."""
         factor, size = self.config.supersampling, self.config.size
-        pixels = self._image(client, size * factor, pb.ER_NO_SEGMENTATION_MASK)[2][..., :3]
-        if factor == 1:
-            return np.ascontiguousarray(pixels)
-        blocks = pixels.reshape(size, factor, size, factor, 3).astype(np.uint16).sum(axis=(1, 3))
-        return ((blocks + factor**2 // 2) // factor**2).astype(np.uint8)
+        _, _, pixels, depth, _ = self._image(client, size * factor, pb.ER_NO_SEGMENTATION_MASK)
+        picture = Image.frombuffer("RGBX", depth.shape, np.ascontiguousarray(pixels), "raw", "RGBX", 0, 1)
+        picture = Image.composite(picture, self._background, Image.fromarray(depth < EMPTY))
+        return np.array(picture.reduce(factor))[..., :3].copy()
+
+    def _table(self, colours: ColourConfig) -> Image.Image:
+        """The bare table, one ray after the other: most of a picture, which the renderer need not fill again."""
+        size, factor = self.config.size * self.config.supersampling, self.config.supersampling
+        centres = (np.stack(np.meshgrid(np.arange(size), np.arange(size)), axis=-1) + 0.5) / factor
+        points = self.locate(centres)
+        ahead = (points - self.config.position) @ self.extrinsics[2, :3] > 0
+        hit = ahead & (np.abs(points[..., :2] - WORKSPACE_CENTRE) <= TABLE_HALF[:2]).all(axis=-1)
+        picture = np.where(hit[..., None], colours.table, colours.backdrop)
+        return Image.fromarray(np.round(255 * picture).astype(np.uint8)).convert("RGBX")
 
     def segment(self, client: int) -> np.ndarray:
         """Body index + (link index + 1) << 24 of every pixel (size, size), -1 where there is nothing."""

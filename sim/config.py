@@ -15,6 +15,7 @@ from vla_policy.interfaces import InputError
 
 TASK = "Push the T-shaped block onto the T-shaped target."
 FPS = 10  # actions and frames a second
+TABLE_HALF = (0.45, 0.45, 0.02)  # metres, half of the table top's sides
 
 Vector = tuple[float, float, float]
 
@@ -83,7 +84,8 @@ class CameraConfig:
 class ColourConfig:
     """RGB, 0 to 1."""
 
-    table: Vector = (0.93, 0.92, 0.89)
+    backdrop: Vector = (0.70, 0.74, 0.78)
+    table: Vector = (0.953, 0.941, 0.906)
     rim: Vector = (0.55, 0.55, 0.57)
     goal: Vector = (0.45, 0.85, 0.45)
     block: Vector = (0.20, 0.28, 0.55)

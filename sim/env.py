@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,10 +56,11 @@ class PushTEnv(gymnasium.Env):
         if unknown:
             raise InputError(f"cameras: expected some of {sorted(self.config.cameras)}, found {unknown}")
         self.render_mode = render_mode
-        self.cameras = {name: Camera(self.config.cameras[name]) for name in cameras}
+        self.cameras = {name: self._camera(name) for name in cameras}
         self.interface = pusht_interface({name: camera.config.size for name, camera in self.cameras.items()})
         self.observation_space = observation_space(self.interface)
         self.action_space = action_space()
+        self._video: Camera | None = None
         self.scene = Scene(self.config)
         self._goal = np.array(self.config.goal_pose)
         self._step: int | None = None
@@ -111,10 +113,15 @@ class PushTEnv(gymnasium.Env):
 
     def render(self) -> np.ndarray:
         """The scene through the `video` camera (H, W, 3) uint8."""
-        return Camera(self.config.cameras["video"]).render(self.scene.client)
+        if self._video is None:
+            self._video = self._camera("video")
+        return self._video.render(self.scene.client)
 
     def close(self) -> None:
         self.scene.close()
+
+    def _camera(self, name: str) -> Camera:
+        return Camera(self.config.cameras[name], self.config.colours)
 
     def _path(self, target: np.ndarray) -> np.ndarray:
         """Set-points (substeps, 2) of the next tenth of a second.
@@ -122,13 +129,18 @@ class PushTEnv(gymnasium.Env):
         gym-pusht's agent, a PD loop at 100 Hz, with a limit on its speed, read at the rate of the physics.
         """
         arm, dt = self.config.arm, 0.01
-        position, velocity, points = self._setpoint, self._velocity, [self._setpoint]
-        for _ in range(10):
-            velocity = velocity + (arm.stiffness * (target - position) - arm.damping * velocity) * dt
-            velocity = velocity * min(1.0, arm.max_speed / max(float(np.hypot(*velocity)), 1e-12))
-            position = np.clip(position + velocity * dt, WORKSPACE_LOW, WORKSPACE_HIGH)
-            points.append(position)
-        self._setpoint, self._velocity = position, velocity
+        (x, y), (u, v) = self._setpoint.tolist(), self._velocity.tolist()
+        (low_x, low_y), (high_x, high_y) = WORKSPACE_LOW.tolist(), WORKSPACE_HIGH.tolist()
+        target_x, target_y = target.tolist()
+        points = [(x, y)]
+        for _ in range(10):  # in plain floats: arrays of two are slower
+            u += (arm.stiffness * (target_x - x) - arm.damping * u) * dt
+            v += (arm.stiffness * (target_y - y) - arm.damping * v) * dt
+            slower = min(1.0, arm.max_speed / max(math.hypot(u, v), 1e-12))
+            u, v = u * slower, v * slower
+            x, y = min(max(x + u * dt, low_x), high_x), min(max(y + v * dt, low_y), high_y)
+            points.append((x, y))
+        self._setpoint, self._velocity = np.array([x, y]), np.array([u, v])
         when = np.arange(1, self.config.physics.substeps + 1) * 10 / self.config.physics.substeps
         return np.stack([np.interp(when, np.arange(11), axis) for axis in np.transpose(points)], axis=-1)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from sim.arm import JOINT_FORCES, JOINTS, inverse_kinematics, write_urdf
-from sim.config import FPS, PushTConfig
+from sim.config import FPS, TABLE_HALF, PushTConfig
 from sim.geometry import BAR, STEM, WORKSPACE_CENTRE, WORKSPACE_HALF, transform
 
 
@@ -34,11 +34,11 @@ def _silent_stdout() -> Iterator[None]:
 with _silent_stdout():
     import pybullet as pb
 
-TABLE_HALF = (0.45, 0.45, 0.02)  # metres
 RIM_INSET = 7 * 0.75e-3  # gym-pusht's walls, 5 px from the edge with a radius of 2 px
 RIM_WIDTH = 0.012
 RIM_HEIGHT = 0.008
 GOAL_THICKNESS = 0.0005
+SOLVER_ITERATIONS = 20  # joints and set-points agree to 0.01 mm with these
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,10 @@ class Scene:
         pb.resetSimulation(physicsClientId=cid)
         pb.setGravity(0, 0, -9.81, physicsClientId=cid)
         pb.setPhysicsEngineParameter(
-            fixedTimeStep=1 / (FPS * physics.substeps), deterministicOverlappingPairs=1, physicsClientId=cid
+            fixedTimeStep=1 / (FPS * physics.substeps),
+            numSolverIterations=SOLVER_ITERATIONS,
+            deterministicOverlappingPairs=1,
+            physicsClientId=cid,
         )
         self._add_table()
         self.arm = pb.loadURDF(str(self._urdf), useFixedBase=True, physicsClientId=cid)
@@ -160,7 +163,7 @@ class Scene:
     def _add_table(self) -> None:
         cid, colours, goal = self.client, self.config.colours, self.config.goal_pose
         x, y = WORKSPACE_CENTRE
-        self.table = self._add_boxes([(TABLE_HALF, (0, 0, 0))], colours.table, (x, y, -TABLE_HALF[2]))
+        self.table = self._add_boxes([(TABLE_HALF, (0, 0, 0))], None, (x, y, -TABLE_HALF[2]))
         pb.changeDynamics(self.table, -1, lateralFriction=1.0, physicsClientId=cid)
         inner = WORKSPACE_HALF - RIM_INSET + RIM_WIDTH / 2
         outer = WORKSPACE_HALF - RIM_INSET + RIM_WIDTH
@@ -195,24 +198,27 @@ class Scene:
     def _add_boxes(
         self,
         boxes: list[tuple[tuple, tuple]],
-        colour: tuple,
+        colour: tuple | None,
         position: tuple,
         angle: float = 0.0,
         mass: float = 0.0,
         solid: bool = True,
     ) -> int:
-        """One body of boxes, each given by half extents and centre in the body's frame (metres)."""
+        """One body of boxes, each given by half extents and centre in the body's frame (metres).
+
+        Without a colour it is transparent (cameras paint the table themselves); not solid, it is only drawn.
+        """
         cid = self.client
         halves, centres = [half for half, _ in boxes], [centre for _, centre in boxes]
         kinds = [pb.GEOM_BOX] * len(boxes)
+        collision = -1
         visual = pb.createVisualShapeArray(
             kinds,
             halfExtents=halves,
             visualFramePositions=centres,
-            rgbaColors=[(*colour, 1.0)] * len(boxes),
+            rgbaColors=[(0.0, 0.0, 0.0, 0.0) if colour is None else (*colour, 1.0)] * len(boxes),
             physicsClientId=cid,
         )
-        collision = -1
         if solid:
             collision = pb.createCollisionShapeArray(
                 kinds, halfExtents=halves, collisionFramePositions=centres, physicsClientId=cid
@@ -223,7 +229,7 @@ class Scene:
             visual,
             position,
             pb.getQuaternionFromEuler((0.0, 0.0, angle)),
-            useMaximalCoordinates=mass > 0,
+            useMaximalCoordinates=solid,
             physicsClientId=cid,
         )
 
