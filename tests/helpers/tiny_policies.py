@@ -17,7 +17,7 @@ def tiny_policy(
     torch.manual_seed(0)
     config = PolicyConfig(
         observation_keys=keys,
-        encoder=EncoderConfig(crop=None, channels=[8, 8], keypoints=4, grid=2),
+        encoder=EncoderConfig(channels=[8, 8], keypoints=4, grid=2),
         transformer=TransformerConfig(width=16, depth=1, heads=2),
         objective=ObjectiveConfig(inference_steps=2),
     )
