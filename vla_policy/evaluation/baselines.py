@@ -37,7 +37,7 @@ class ExpertPolicy:
 
     def __init__(self, seed: int = 0) -> None:
         self.interface: Interface = pusht_interface({})
-        self._expert = Expert(seed=seed)
+        self._expert = Expert()
 
     def predict(self, histories: Sequence[Sequence[Observation]], generator: np.random.Generator) -> list[ActionChunk]:
         return [self._act(history[-1]) for history in histories]

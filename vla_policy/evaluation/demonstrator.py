@@ -41,7 +41,7 @@ def demonstrate(env: gymnasium.Env, seed: int, noise: float) -> Demonstration:
     """
     generator = np.random.default_rng([seed, 1])
     observation, info = env.reset(seed=seed)
-    expert = Expert(info["goal_pose"], seed=seed)
+    expert = Expert(info["goal_pose"])
     frames: dict[str, list[np.ndarray]] = {key: [] for key in (*observation, ACTION)}
     covered, done = 0.0, False
     while not done:
