@@ -7,9 +7,9 @@ The camera's frame is OpenCV's: x right, y down, z forward.
 from __future__ import annotations
 
 import numpy as np
-import pybullet as pb
 from PIL import Image
 
+from sim.bullet import pb
 from sim.config import TABLE_HALF, CameraConfig, ColourConfig
 from sim.geometry import WORKSPACE_CENTRE
 

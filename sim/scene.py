@@ -2,37 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from sim.arm import JOINT_FORCES, JOINTS, inverse_kinematics, write_urdf
+from sim.bullet import pb
 from sim.config import FPS, TABLE_HALF, PushTConfig
 from sim.geometry import BAR, STEM, WORKSPACE_CENTRE, WORKSPACE_HALF, transform
-
-
-@contextlib.contextmanager
-def _silent_stdout() -> Iterator[None]:
-    """PyBullet announces itself on the C library's stdout, which Python's redirect does not reach."""
-    sys.stdout.flush()
-    saved = os.dup(1)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 1)
-        os.close(saved)
-
-
-with _silent_stdout():
-    import pybullet as pb
 
 RIM_INSET = 7 * 0.75e-3  # gym-pusht's walls, 5 px from the edge with a radius of 2 px
 RIM_WIDTH = 0.012

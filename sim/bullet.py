@@ -1,0 +1,34 @@
+"""PyBullet, imported silently: `from sim.bullet import pb` wherever it is used."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+
+__all__ = ["pb"]
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """PyBullet announces itself through the C library, which Python's redirects do not reach."""
+    saved = {}
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.flush()
+    for descriptor in (1, 2):
+        with contextlib.suppress(OSError):  # a service may run with it closed
+            saved[descriptor] = os.dup(descriptor)
+    with open(os.devnull, "w") as nowhere:
+        for descriptor in saved:
+            os.dup2(nowhere.fileno(), descriptor)
+    try:
+        yield
+    finally:
+        for descriptor, copy in saved.items():
+            os.dup2(copy, descriptor)
+            os.close(copy)
+
+
+with _silence():
+    import pybullet as pb
