@@ -1,0 +1,164 @@
+"""vla-collect: what it writes, how it goes on after a kill, what it refuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vla_policy.cli.collect import main
+from vla_policy.data import LeRobotDataset
+from vla_policy.evaluation.collect import COLLECTION, CollectConfig, collect
+from vla_policy.evaluation.demonstrator import Demonstration
+from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, STATE, InputError
+
+SEED = 201
+QUICK = ["n_episodes=2", f"seed={SEED}", "num_workers=0", "noise=0.002"]
+
+
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("collected") / "episodes"
+    main([str(root), *QUICK])
+    return root
+
+
+def attempts(root: Path) -> list[dict[str, object]]:
+    return json.loads((root / COLLECTION).read_text())["attempts"]
+
+
+def assert_same_episodes(one: Path, other: Path) -> None:
+    a, b = LeRobotDataset(one), LeRobotDataset(other)
+    assert a.num_episodes == b.num_episodes
+    for i in range(a.num_episodes):
+        mine, theirs = a.episode(i).columns, b.episode(i).columns
+        for key in (STATE, ENVIRONMENT_STATE, ACTION):
+            np.testing.assert_array_equal(mine[key], theirs[key])
+        for camera in a.interface.cameras:
+            np.testing.assert_array_equal(a.frames(i, camera), b.frames(i, camera))
+    assert attempts(one) == attempts(other)
+
+
+def test_dataset_and_summary(collected: Path) -> None:
+    dataset = LeRobotDataset(collected)
+    summary = json.loads((collected / COLLECTION).read_text())
+    assert dataset.num_episodes == summary["successful"] == 2
+    assert dataset.fps == 10
+    assert set(dataset.interface.observations) == {STATE, ENVIRONMENT_STATE, "observation.images.top"}
+    good = [a for a in summary["attempts"] if a["episode"] is not None]
+    assert [a["seed"] for a in summary["attempts"]] == list(range(SEED, SEED + summary["attempted"]))
+    assert [a["steps"] for a in good] == list(dataset.lengths)
+    assert summary["failed_seeds"] == [a["seed"] for a in summary["attempts"] if a["episode"] is None]
+    assert summary["success_ci95"][0] < summary["success_rate"] <= summary["success_ci95"][1]
+    columns = dataset.episode(0).columns
+    assert np.linalg.norm(columns[ACTION] - columns[STATE], axis=1).max() < 0.033  # the expert's, without noise
+    assert len(dataset.frames(0, "observation.images.top")) == dataset.lengths[0]
+
+
+def test_workers_give_the_same_episodes(collected: Path, tmp_path: Path) -> None:
+    root = tmp_path / "workers"
+    main([str(root), *QUICK, "num_workers=2"])
+    assert_same_episodes(root, collected)
+
+
+def test_killed_and_resumed_equals_uninterrupted(collected: Path, tmp_path: Path) -> None:
+    root = tmp_path / "killed"
+    command = [sys.executable, "-m", "vla_policy.cli.collect", str(root), *QUICK]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not (root / COLLECTION).exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)  # the first attempt is recorded, its episode is being written
+    process.wait()
+    assert LeRobotDataset(root).num_episodes < 2
+    main([str(root), *QUICK])
+    assert_same_episodes(root, collected)
+    assert not list(root.rglob("*.tmp"))
+
+
+def test_finished_collection_is_left_alone_and_can_grow(collected: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (collected / "data").rglob("*.parquet")}
+    main([str(collected), *QUICK])
+    assert {path: path.stat().st_mtime_ns for path in (collected / "data").rglob("*.parquet")} == before
+    assert "successful" in capsys.readouterr().out
+
+
+def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "vla_policy.cli.collect", str(tmp_path / "c"), "n_episodes=50", "num_workers=1"]
+    parent = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    children: list[int] = []
+    deadline = time.monotonic() + 120
+    while not children and time.monotonic() < deadline:
+        time.sleep(0.1)
+        listed = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+        children = [int(pid) for pid in listed if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
+    parent.kill()
+    parent.wait()
+    assert children
+    deadline = time.monotonic() + 60
+    while any(_alive(pid) for pid in children) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(_alive(pid) for pid in children)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0]
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+
+
+def test_failures_are_skipped_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def every_third_succeeds(env: object, seed: int, noise: float) -> Demonstration:
+        good = seed % 3 == 2
+        columns = {STATE: np.full((4, 2), seed), ENVIRONMENT_STATE: np.zeros((4, 4)), ACTION: np.zeros((4, 2))}
+        return Demonstration(seed, good, 4 if good else 300, 0.5, columns if good else {}, {})
+
+    monkeypatch.setattr("vla_policy.evaluation.demonstrator.demonstrate", every_third_succeeds)
+    config = CollectConfig(n_episodes=2, cameras=[], num_workers=0)
+    summary = collect(tmp_path / "c", config)
+    assert (summary["attempted"], summary["successful"]) == (6, 2)
+    assert summary["failed_seeds"] == [0, 1, 3, 4]
+    grown = collect(tmp_path / "c", CollectConfig(n_episodes=3, cameras=[], num_workers=0))
+    assert (grown["attempted"], grown["successful"]) == (9, 3)
+    assert [e[STATE][0, 0] for e in (LeRobotDataset(tmp_path / "c").episode(i).columns for i in range(3))] == [2, 5, 8]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["n_episodes=0"], "n_episodes: expected at least 1"),
+        (["noise=-1"], "noise: expected at least 0"),
+        (["env=mujoco"], "expected 'pybullet' or 'gym_pusht', found 'mujoco'"),
+        (["cameras=[left]"], "cameras: expected some of"),
+        (["colour=red"], "colour"),
+        (["task.physics.no_such=1"], "no_such"),
+    ],
+)
+def test_mistakes_give_one_clear_line(
+    overrides: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([str(tmp_path / "c"), *overrides])
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "c").exists()
+
+
+def test_another_collection_is_not_continued(collected: Path) -> None:
+    with pytest.raises(InputError, match=r"expected noise 0\.002 to go on with, found 0\.004"):
+        collect(collected, CollectConfig(n_episodes=3, seed=SEED, noise=0.004, num_workers=0))
+
+
+def test_foreign_dataset_is_refused(collected: Path, tmp_path: Path) -> None:
+    root = tmp_path / "foreign"
+    (root / "meta").mkdir(parents=True)
+    (root / "meta" / "info.json").write_text((collected / "meta" / "info.json").read_text())
+    with pytest.raises(InputError, match="found another dataset"):
+        collect(root, CollectConfig(n_episodes=1, num_workers=0))
