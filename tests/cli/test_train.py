@@ -47,7 +47,7 @@ def test_a_run_leaves_config_commit_metrics_and_a_checkpoint(bimanual_dataset: P
     assert "git_commit" in config
     policy = DiffusionPolicy.from_pretrained(run / "checkpoints" / "last")
     assert list(policy.interface.observations) == [STATE]
-    assert policy.card["data"]["episodes_trained_on"].startswith("5 of 6")
+    assert policy.card["data"]["demonstrations"] == 5
 
     again = train(tmp_path, f"data.root={bimanual_dataset}", f"run_dir={run}", *SMALL)
     assert again.returncode == 2

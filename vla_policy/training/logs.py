@@ -23,6 +23,7 @@ class MetricsLog:
     (offline unless WANDB_API_KEY or WANDB_MODE says otherwise)."""
 
     def __init__(self, run_dir: Path, start: int, wandb_project: str | None, config: Mapping[str, Any]) -> None:
+        run_dir.mkdir(parents=True, exist_ok=True)
         self.path = run_dir / "metrics.csv"
         rows = _rows_until(self.path, start)
         self.file = open(self.path, "w", newline="", buffering=1)  # noqa: SIM115, closed with the log
