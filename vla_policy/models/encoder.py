@@ -115,12 +115,7 @@ class ObservationEncoder(nn.Module):
         self.cameras = interface.cameras
         self.vectors = [key for key in interface.observations if key not in self.cameras]
         self.vector_tokens = nn.ModuleDict(
-            {
-                module_name(key): nn.Sequential(
-                    nn.Linear(interface.observations[key].shape[0], width), nn.GELU(), nn.Linear(width, width)
-                )
-                for key in self.vectors
-            }
+            {module_name(key): vector_token(interface.observations[key].shape[0], width) for key in self.vectors}
         )
         self.camera_tokens = nn.ModuleDict(
             {module_name(key): CameraEncoder(interface.observations[key].shape, width, config) for key in self.cameras}
@@ -143,6 +138,11 @@ class ObservationEncoder(nn.Module):
             tokens.append((seen.unflatten(0, frames.shape[:2]) + self.steps[:, None]).flatten(1, 2))
             summaries.append(summary.unflatten(0, frames.shape[:2]))
         return torch.cat(tokens, dim=1), torch.cat(summaries, dim=-1) if summaries else None
+
+
+def vector_token(size: int, width: int) -> nn.Module:
+    """Normalised vectors (..., size) to tokens (..., width)."""
+    return nn.Sequential(nn.Linear(size, width), nn.GELU(), nn.Linear(width, width))
 
 
 def module_name(key: str) -> str:

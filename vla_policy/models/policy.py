@@ -16,7 +16,7 @@ from vla_policy.data.augmentation import ColorJitter
 from vla_policy.interfaces import ACTION, STATE, ActionChunk, InputError, Interface, Observation
 from vla_policy.models.checkpoint import load_weights, read_checkpoint, write_checkpoint
 from vla_policy.models.config import PolicyConfig
-from vla_policy.models.encoder import ObservationEncoder, module_name
+from vla_policy.models.encoder import ObservationEncoder, module_name, vector_token
 from vla_policy.models.objectives import make_objective
 from vla_policy.models.preprocessing import centre_crop, random_crop
 from vla_policy.models.transformer import ActionTransformer
@@ -56,6 +56,9 @@ class DiffusionPolicy(nn.Module):
                 for key, feature in auxiliary.items()
             }
         )
+        self.estimate_tokens = nn.ModuleDict(
+            {module_name(key): vector_token(feature.shape[0], width) for key, feature in auxiliary.items()}
+        )
         self.objective = make_objective(config.objective)
         strength = config.encoder.color_jitter
         self.color_jitter = ColorJitter(strength, strength, strength) if strength else None
@@ -64,8 +67,9 @@ class DiffusionPolicy(nn.Module):
     def device(self) -> torch.device:
         return self.transformer.position.device
 
-    def observe(self, batch: Mapping[str, Any], generator: torch.Generator | None) -> tuple[Tensor, Tensor | None]:
-        """Tokens and camera summary of a batch of raw observations (B, n_obs_steps, ...) by key.
+    def observe(self, batch: Mapping[str, Any], generator: torch.Generator | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Tokens (B, N, W) of a batch of raw observations (B, n_obs_steps, ...) by key, and what the cameras say of
+        each auxiliary key: normalised estimates (B, n_obs_steps, D), which are tokens as well.
 
         With a generator, images are cropped at random and change colour, each sample its own way; without, the crop is
         in the middle.
@@ -81,7 +85,17 @@ class DiffusionPolicy(nn.Module):
                 values[key], corners[key] = random_crop(value, self.config.encoder.crop, generator)
                 if self.color_jitter is not None:
                     values[key] = self.color_jitter(values[key] / 255.0, generator) * 255.0
-        return self.encoder(values, corners)
+        tokens, summary = self.encoder(values, corners)
+        estimates = {key: self._estimate(key, summary) for key in self.config.auxiliary_keys}
+        # Detached, so that an estimate stays one: only its own error trains it.
+        more = [self.estimate_tokens[module_name(k)](e.detach()) + self.encoder.steps for k, e in estimates.items()]
+        return torch.cat([tokens, *more], dim=1), estimates
+
+    def _estimate(self, key: str, summary: Tensor | None) -> Tensor:
+        assert summary is not None  # PolicyConfig asks for a camera
+        with torch.autocast(summary.device.type, enabled=False):  # bfloat16 is coarser than a millimetre
+            estimate: Tensor = self.auxiliary[module_name(key)](summary.float())
+        return estimate
 
     def forward(self, batch: Mapping[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """`loss`, under the name that lets Accelerate wrap it."""
@@ -92,7 +106,7 @@ class DiffusionPolicy(nn.Module):
 
         Actions beyond an episode's end repeat its last one and count like any other, as in Diffusion Policy.
         """
-        tokens, summary = self.observe(batch, generator if self.training else None)
+        tokens, estimates = self.observe(batch, generator if self.training else None)
         prefix = self.transformer.prefix(tokens)
         actions = self.normalizer.normalize(ACTION, self.relative_actions(batch))
         actions = actions[:, None].expand(-1, self.config.noise_samples, -1, -1)
@@ -101,10 +115,8 @@ class DiffusionPolicy(nn.Module):
         prediction = self.transformer(pair.noisy, self.transformer.modulations(pair.time), prefix)
         loss = F.mse_loss(prediction, pair.target)
         parts = {"denoising": loss.detach()}
-        for key in self.config.auxiliary_keys:
-            target = self.normalizer.normalize(key, batch[key][:, -1].to(self.device))
-            assert summary is not None  # PolicyConfig asks for a camera
-            error = F.mse_loss(self.auxiliary[module_name(key)](summary[:, -1]).float(), target)
+        for key, estimate in estimates.items():
+            error = F.mse_loss(estimate, self.normalizer.normalize(key, batch[key].to(self.device)))
             parts[f"auxiliary/{key}"] = error.detach()
             loss = loss + self.config.auxiliary_weight * error
         return loss, parts
