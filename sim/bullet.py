@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import sys
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ def _silence() -> Iterator[None]:
         stream.flush()
     for descriptor in (1, 2):
         with contextlib.suppress(OSError):  # a service may run with it closed
-            saved[descriptor] = os.dup(descriptor)
+            saved[descriptor] = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
     with open(os.devnull, "w") as nowhere:
         for descriptor in saved:
             os.dup2(nowhere.fileno(), descriptor)

@@ -137,6 +137,8 @@ def _replace(default: Any, values: Mapping[str, Any], where: str) -> Any:
     for key, value in values.items():
         current = getattr(default, key)
         if key == "cameras":
+            if not isinstance(value, Mapping):
+                raise InputError(f"{where}.cameras: expected cameras by name, found {value!r}")
             changes[key] = current | {name: _camera(current.get(name), v, name) for name, v in value.items()}
         elif dataclasses.is_dataclass(current):
             changes[key] = _replace(current, value, f"{where}.{key}")
@@ -147,16 +149,15 @@ def _replace(default: Any, values: Mapping[str, Any], where: str) -> Any:
 
 def _camera(default: CameraConfig | None, values: Mapping[str, Any], name: str) -> CameraConfig:
     where = f"task.cameras.{name}"
-    if default is None:
+    if default is None and isinstance(values, Mapping):
         missing = sorted({"position", "target", "field_of_view"} - set(values))
         if missing:
             raise InputError(f"{where}: a new camera needs {missing}, found {sorted(values)}")
-        default = CameraConfig((0.0, 0.0, 1.0), (0.0, 0.0, 0.0), 1.0)
-    return _replace(default, values, where)
+    return _replace(default or CameraConfig((0.0, 0.0, 1.0), (0.0, 0.0, 0.0), 1.0), values, where)
 
 
 def _convert(default: Any, value: Any, where: str) -> Any:
-    """`value` as the type of `default`: a number or as many numbers."""
+    """`value` as the type of `default`: a number that is not negative, or as many numbers of any sign."""
     try:
         if isinstance(default, tuple):
             numbers = tuple(float(v) for v in value)
@@ -164,14 +165,14 @@ def _convert(default: Any, value: Any, where: str) -> Any:
                 return numbers
         elif isinstance(default, int) and int(value) == value and value > 0:
             return int(value)
-        elif isinstance(default, float) and np.isfinite(float(value)):
+        elif isinstance(default, float) and np.isfinite(float(value)) and float(value) >= 0:
             return float(value)
     except (TypeError, ValueError):
         pass
     expected = (
         f"{len(default)} numbers"
         if isinstance(default, tuple)
-        else "a number"
+        else "a number that is not negative"
         if isinstance(default, float)
         else "a whole number above 0"
     )

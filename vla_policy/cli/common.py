@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from hydra import compose, initialize_config_module
 from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from vla_policy.interfaces import InputError
 
@@ -19,10 +19,20 @@ USER_ERRORS = (InputError, HydraException, OmegaConfBaseException, FileNotFoundE
 def fail(error: BaseException) -> None:
     """Print the error in one place and leave with status 2; the cause is shown where Hydra wraps it."""
     lines = [str(error)]
-    if error.__cause__ is not None and isinstance(error, (HydraException, OmegaConfBaseException)):
+    if isinstance(error.__cause__, (ConfigAttributeError, ConfigKeyError)):
+        lines = [_unknown_key(error.__cause__)]
+    elif error.__cause__ is not None and isinstance(error, (HydraException, OmegaConfBaseException)):
         lines.append(str(error.__cause__))
     print("error: " + "\n  ".join(lines), file=sys.stderr)
     raise SystemExit(2)
+
+
+def _unknown_key(error: ConfigAttributeError | ConfigKeyError) -> str:
+    """OmegaConf's error in one line; Hydra's would suggest to append the key."""
+    parent = error.parent_node
+    where = (error.full_key or str(error.key)).rpartition(".")[0]
+    keys = sorted(set(map(str, parent)) - {"hydra"}) if isinstance(parent, DictConfig) else []
+    return f"{where or 'configuration'}: expected keys out of {keys}, found {str(error.key)!r}"
 
 
 def user_errors(main: Callable[..., None]) -> Callable[..., None]:

@@ -1,0 +1,63 @@
+"""The scene's configuration: YAML and dataclass agree, mistakes are named, choices reach the simulation."""
+
+from importlib import resources
+
+import pytest
+from omegaconf import OmegaConf
+
+from sim import PushTConfig, make_env
+from vla_policy.cli.eval import env_factory
+from vla_policy.cli.load import typed_config
+from vla_policy.evaluation.baselines import HoldPolicy
+from vla_policy.evaluation.evaluate import EvalConfig
+from vla_policy.interfaces import InputError
+
+YAML = resources.files("vla_policy.conf").joinpath("task/pusht.yaml").read_text(encoding="utf-8")
+
+
+def test_yaml_holds_every_default() -> None:
+    values = OmegaConf.to_container(OmegaConf.create(YAML))
+    assert PushTConfig.from_mapping(values) == PushTConfig()
+    spelled_out = OmegaConf.to_container(OmegaConf.structured(PushTConfig()))
+    for camera in spelled_out["cameras"].values():
+        camera |= {key: list(camera[key]) for key in ("position", "target", "up")}
+    assert values == OmegaConf.to_container(OmegaConf.create(spelled_out))
+
+
+def test_overrides_reach_the_environment() -> None:
+    words = ["task.physics.table_friction=0.3", "task.goal_pose=[0.4,0.1,0]", "task.cameras.top.size=32"]
+    env = env_factory(typed_config(EvalConfig, "eval", words), HoldPolicy())()
+    assert env.config.physics.table_friction == 0.3
+    assert env.config.goal_pose == (0.4, 0.1, 0.0)
+    assert env.config.cameras["top"].size == 32
+    assert env.config.cameras["oblique"] == PushTConfig().cameras["oblique"]
+    env.close()
+
+
+def test_a_new_camera() -> None:
+    side = {"position": [1, 0.5, 1], "target": [0.4, 0, 0], "field_of_view": 20, "size": 48}
+    env = make_env("pybullet", ["side"], PushTConfig.from_mapping({"cameras": {"side": side}}))
+    observation, _ = env.reset(seed=1)
+    assert observation["observation.images.side"].shape == (48, 48, 3)
+    env.close()
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"phisics": {}}, r"task: expected keys out of .*'physics'.* found \['phisics'\]"),
+        ({"physics": {"grip": 1}}, r"task\.physics: expected keys out of .*'table_friction'.* found \['grip'\]"),
+        ({"physics": 1}, r"task\.physics: expected keys .* found 1"),
+        ({"physics": {"table_friction": "rough"}}, r"table_friction: expected a number .* found 'rough'"),
+        ({"physics": {"table_friction": -1}}, r"table_friction: expected a number that is not negative, found -1"),
+        ({"max_episode_steps": 0}, r"max_episode_steps: expected a whole number above 0, found 0"),
+        ({"goal_pose": [0.4, 0.0]}, r"task\.goal_pose: expected 3 numbers, found \[0\.4, 0\.0\]"),
+        ({"goal_pose": [0.4, 0.0, float("nan")]}, r"task\.goal_pose: expected 3 numbers"),
+        ({"cameras": 3}, r"task\.cameras: expected cameras by name, found 3"),
+        ({"cameras": {"top": {"zoom": 2}}}, r"task\.cameras\.top: expected keys out of .* found \['zoom'\]"),
+        ({"cameras": {"side": {"size": 96}}}, r"side: a new camera needs \['field_of_view', 'position', 'target'\]"),
+    ],
+)
+def test_mistakes_are_named(values: dict, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        PushTConfig.from_mapping(values)
