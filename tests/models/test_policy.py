@@ -82,6 +82,17 @@ def test_auxiliary_keys_train_the_encoder_and_are_not_needed_to_act() -> None:
         small_policy(auxiliary_keys=[ENVIRONMENT_STATE])
 
 
+def test_estimates_reach_the_transformer_and_only_their_own_error_trains_them() -> None:
+    policy = small_policy(image=True, auxiliary_keys=[ENVIRONMENT_STATE])
+    plain = small_policy(image=True)
+    assert policy.observe(batch_of(2), None)[0].shape[1] == plain.observe(batch_of(2), None)[0].shape[1] + 2
+    head = policy.auxiliary["observation_environment_state"]
+    policy.config.auxiliary_weight = 0.0
+    policy.loss(batch_of(2), torch.Generator().manual_seed(0))[0].backward()
+    assert all(p.grad is None or not p.grad.any() for p in head.parameters())
+    assert any(p.grad is not None and p.grad.any() for p in policy.estimate_tokens.parameters())
+
+
 @pytest.mark.parametrize("name", ["flow", "ddpm"])
 def test_a_checkpoint_gives_back_the_same_policy(tmp_path: Path, name: str) -> None:
     policy = small_policy(image=True, auxiliary_keys=[ENVIRONMENT_STATE])
