@@ -34,16 +34,17 @@ class BlockMap:
         self._last = self._sight(self.nodes, self.approaches)
         self._direct = self._sight(self.approaches, self.approaches)
 
-    def routes(self, start: np.ndarray, nodes_allowed: np.ndarray, contacts_allowed: np.ndarray) -> Routes:
-        """Shortest ways from `start` (2,), in the block's frame, to the contacts, through allowed places only."""
-        return Routes(self, start, nodes_allowed, contacts_allowed)
+    def routes(self, start: np.ndarray, window: shapely.Polygon) -> Routes:
+        """Shortest ways from `start` (2,) to the contacts that do not leave the convex `window`; block's frame."""
+        return Routes(self, start, window)
 
-    def way_out(self, start: np.ndarray) -> np.ndarray:
-        """`start` (2,) itself, or the nearest point at which the clearance is kept."""
+    def way_out(self, start: np.ndarray, window: shapely.Polygon) -> np.ndarray:
+        """`start` (2,) itself, or the nearest point at which the clearance is kept, of the window if there is one."""
         if not shapely.contains_xy(self.forbidden, *start):
             return start
-        nearest = self._border.interpolate(self._border.project(shapely.Point(start)))
-        return np.array([nearest.x, nearest.y])
+        border = self._border if window.contains(self._border) else self._border.intersection(window)
+        nearest = shapely.shortest_line(self._border if border.is_empty else border, shapely.Point(start))
+        return np.array(nearest.coords[0])
 
     def way_in(self, start: np.ndarray) -> np.ndarray:
         """(N,) whether `start` is already between the approach point and the contact (or pushing at it)."""
@@ -63,18 +64,16 @@ class BlockMap:
 class Routes:
     """Shortest ways from one place to every contact: `lengths` (N,) in metres, inf where there is none."""
 
-    def __init__(
-        self, block_map: BlockMap, start: np.ndarray, nodes_allowed: np.ndarray, contacts_allowed: np.ndarray
-    ) -> None:
+    def __init__(self, block_map: BlockMap, start: np.ndarray, window: shapely.Polygon) -> None:
         self._map = block_map
         self._start = start
         self.inside = block_map.way_in(start)
-        self._exit = block_map.way_out(start)
-        closed = np.where(nodes_allowed, 0.0, np.inf)[:, None]
+        self._exit = block_map.way_out(start, window)
+        closed = np.where(shapely.contains_xy(window, block_map.nodes), 0.0, np.inf)[:, None]
         remaining = block_map._last + closed  # Bellman-Ford: from each node to each approach
         self._following = np.full(remaining.shape, -1)
         for _ in range(len(remaining)):
-            via = block_map._between[:, :, None] + (remaining + closed)[None]
+            via = closed[:, None] + block_map._between[:, :, None] + remaining[None]
             shorter = via.min(axis=1) < remaining - 1e-12
             self._following = np.where(shorter, via.argmin(axis=1), self._following)
             remaining = np.where(shorter, via.min(axis=1), remaining)
@@ -84,8 +83,9 @@ class Routes:
         self._first = np.where(direct <= around.min(axis=0), -1, around.argmin(axis=0))
         out = np.linalg.norm(self._exit - start)
         lengths = out + np.minimum(direct, around.min(axis=0)) + block_map.clearance
+        open_contacts = shapely.contains_xy(window, block_map.approaches)
         straight = np.linalg.norm(block_map.places - start, axis=-1)
-        self.lengths = np.where(self.inside, straight, np.where(contacts_allowed, lengths, np.inf))
+        self.lengths = np.where(self.inside, straight, np.where(open_contacts, lengths, np.inf))
 
     def transits(self) -> np.ndarray:
         """(N, N) metres of the way out of one contact, around the block as it lies now, and into another."""

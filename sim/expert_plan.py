@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import shapely
 
 from sim.expert_path import BlockMap, Routes
 from sim.geometry import T_CORNERS, WORKSPACE_HIGH, WORKSPACE_LOW
+from sim.interface import WALL
 from sim.planar import PlanarModel, Pushes, outline_contacts, pose_distance
 
 
@@ -35,7 +37,7 @@ class PlanConfig:
     keep_bonus: float = 4.0
     """For going on to the contact chosen last."""
     leave_cost: float = 20000.0
-    """Pushing a corner of the block out of the workspace, steps a metre."""
+    """Pushing a corner of the block into a wall, steps a metre; the model knows no walls."""
     tolerance: float = 0.0015
     """The pose distance at which the goal is as good as covered."""
     guess_cost: float = 25.0
@@ -65,8 +67,9 @@ class Planner:
     def routes(self, pusher: np.ndarray, pose: np.ndarray) -> Routes:
         """The ways from the pusher (2,) to the contacts of a block at `pose` (3,)."""
         c, s = np.cos(pose[2]), np.sin(pose[2])
-        start = (pusher - pose[:2]) @ np.array([[c, -s], [s, c]])
-        return self.map.routes(start, self._free(self.map.nodes, pose), self._free(self.map.approaches, pose))
+        corners = shapely.box(*(WORKSPACE_LOW + self.config.border), *(WORKSPACE_HIGH - self.config.border)).exterior
+        points = (np.vstack([pusher, corners.coords]) - pose[:2]) @ np.array([[c, -s], [s, c]])
+        return self.map.routes(points[0], shapely.Polygon(points[1:]))
 
     def plan(self, pose: np.ndarray, routes: Routes, chosen: int | None) -> Plan | None:
         """The best first push; `chosen` is the contact of the last plan. None if no contact can be reached."""
@@ -125,9 +128,10 @@ class Planner:
 
 
 def _outside(pose: np.ndarray) -> np.ndarray:
-    """How far (...,) the corners of the block stand outside the workspace at poses (..., 3), in metres, at most."""
+    """How far (...,) the corners of the block stand in the walls at poses (..., 3), in metres, at most."""
     c, s = np.cos(pose[..., 2, None]), np.sin(pose[..., 2, None])
     x = pose[..., 0, None] + c * T_CORNERS[:, 0] - s * T_CORNERS[:, 1]
     y = pose[..., 1, None] + s * T_CORNERS[:, 0] + c * T_CORNERS[:, 1]
     corners = np.stack([x, y], axis=-1)
-    return np.maximum(np.maximum(WORKSPACE_LOW - corners, corners - WORKSPACE_HIGH), 0.0).max(axis=(-1, -2))
+    low, high = WORKSPACE_LOW + WALL, WORKSPACE_HIGH - WALL
+    return np.maximum(np.maximum(low - corners, corners - high), 0.0).max(axis=(-1, -2))

@@ -11,6 +11,7 @@ from sim.geometry import GOAL_POSE, PUSHER_RADIUS, T_SHAPE, coverage, transform,
 from sim.planar import Contacts, PlanarModel, Pushes, outline_contacts, pose_distance
 from vla_policy.evaluation.demonstrator import demonstrate
 
+EVERYWHERE = shapely.box(-1, -1, 1, 1)
 POSE = np.array([0.47, -0.03, 0.6])
 
 
@@ -104,11 +105,10 @@ def test_ways_around_the_block_never_touch_it() -> None:
     forbidden = T_SHAPE.buffer(PUSHER_RADIUS + clearance - 2e-4)
     open_contacts = ~shapely.contains_xy(forbidden, block_map.approaches)  # not those deep in the T's armpits
     assert open_contacts.mean() > 0.8
-    everywhere = np.ones(len(block_map.nodes), bool), np.ones(len(block_map.places), bool)
     generator = np.random.default_rng(0)
     starts = [s for s in generator.uniform(-0.2, 0.2, (40, 2)) if not forbidden.intersects(shapely.Point(s))]
     for start in starts:
-        routes = block_map.routes(start, *everywhere)
+        routes = block_map.routes(start, EVERYWHERE)
         np.testing.assert_array_equal(np.isfinite(routes.lengths), open_contacts)
         for contact in np.flatnonzero(open_contacts):
             path = routes.path(contact)
@@ -120,9 +120,8 @@ def test_ways_around_the_block_never_touch_it() -> None:
 
 def test_way_out_of_a_contact_is_straight() -> None:
     block_map = BlockMap(outline_contacts(0.01), 0.008)
-    everywhere = np.ones(len(block_map.nodes), bool), np.ones(len(block_map.places), bool)
     for contact, place in enumerate(block_map.places):
-        path = block_map.routes(place, *everywhere).path((contact + len(block_map.places) // 2) % len(block_map.places))
+        path = block_map.routes(place, EVERYWHERE).path((contact + len(block_map.places) // 2) % len(block_map.places))
         line = shapely.LineString(path[:2])
         assert T_SHAPE.distance(line) > PUSHER_RADIUS - 1e-6
         assert T_SHAPE.distance(shapely.Point(path[1])) > PUSHER_RADIUS + 0.0079
@@ -130,12 +129,37 @@ def test_way_out_of_a_contact_is_straight() -> None:
 
 def test_walls_close_ways() -> None:
     block_map = BlockMap(outline_contacts(0.01), 0.008)
-    open_nodes, contacts = np.ones(len(block_map.nodes), bool), np.ones(len(block_map.places), bool)
-    start = np.array([0.08, 0.0])  # outside of the bar; the stem is behind it
+    start = np.array([0.05, 0.0])  # off the bar's outer edge; the stem's end is behind the block
     behind = int(np.argmin(block_map.places[:, 0]))
-    assert np.isfinite(block_map.routes(start, open_nodes, contacts).lengths[behind])
-    assert np.isinf(block_map.routes(start, ~open_nodes, contacts).lengths[behind])
-    assert np.isinf(block_map.routes(start, open_nodes, ~contacts).lengths).all()
+    assert np.isfinite(block_map.routes(start, EVERYWHERE).lengths[behind])
+    # Walls at the bar's ends: no way past them, but the outer edge is still there to be pushed.
+    lengths = block_map.routes(start, shapely.box(-1, -0.05, 1, 0.05)).lengths
+    assert np.isinf(lengths[behind])
+    assert np.isfinite(lengths[block_map.places[:, 0] > 0]).all()
+
+
+def test_ways_stay_in_the_window() -> None:
+    block_map = BlockMap(outline_contacts(0.01), 0.008)
+    generator = np.random.default_rng(0)
+    open_ways = 0
+    for start in generator.uniform([0.03, -0.04], [0.05, 0.04], (10, 2)):
+        low, high = generator.uniform([-0.12, -0.09], [-0.05, -0.05]), generator.uniform([0.06, 0.05], [0.09, 0.09])
+        window = shapely.box(*low, *high)
+        routes = block_map.routes(start, window)
+        for contact in np.flatnonzero(np.isfinite(routes.lengths)):
+            assert window.buffer(1e-9).contains(shapely.LineString(routes.path(contact)))
+            open_ways += 1
+    assert open_ways > 50
+
+
+def test_way_out_heeds_the_walls() -> None:
+    block_map = BlockMap(outline_contacts(0.01), 0.008)
+    start = np.array([PUSHER_RADIUS, 0.0])  # in touch with the bar's outer edge
+    np.testing.assert_allclose(block_map.way_out(start, EVERYWHERE), [PUSHER_RADIUS + 0.008, 0.0])
+    wall = shapely.box(-1, -1, PUSHER_RADIUS + 0.002, 1)  # less than the clearance from it
+    way_out = block_map.way_out(start, wall)
+    assert wall.buffer(1e-9).contains(shapely.Point(way_out))
+    assert T_SHAPE.distance(shapely.Point(way_out)) > PUSHER_RADIUS
 
 
 def test_expert_holds_where_walls_shut_it_in() -> None:
