@@ -51,7 +51,7 @@ def test_an_evaluation_leaves_numbers_and_pictures(
     small = ["n_episodes=3", "seed=50000", "num_envs=2", "latency_repeats=3", "policy_seed=5"]
     first, second = tmp_path / "first", tmp_path / "second"
     main(
-        [checkpoint, *small, "num_workers=2", "videos=1", "baseline=hold", "++task.max_episode_steps=20", f"out={first}"]
+        [checkpoint, *small, "num_workers=2", "videos=1", "baseline=hold", "task.max_episode_steps=20", f"out={first}"]
     )
     out = capsys.readouterr().out
     for words in ("exact 95 % interval", "mean max reward", "action chunk, p50 / p95 ms", "baseline hold"):
@@ -69,7 +69,7 @@ def test_an_evaluation_leaves_numbers_and_pictures(
     assert read_json(first / "baseline_hold" / "summary.json")["n_episodes"] == 3
 
     # The same again repeats every number; the baseline had the same starts.
-    main([checkpoint, *small, "num_workers=2", "videos=0", "++task.max_episode_steps=20", f"out={second}"])
+    main([checkpoint, *small, "num_workers=2", "videos=0", "task.max_episode_steps=20", f"out={second}"])
     assert rows(first) == rows(second)
     starts = ("seed", "pusher_x", "pusher_y", "block_x", "block_y", "block_angle")
     held = rows(first / "baseline_hold")
@@ -81,7 +81,7 @@ def test_an_evaluation_leaves_numbers_and_pictures(
 
 
 def test_gym_pusht_has_the_same_starts_and_its_own_numbers(tmp_path: Path) -> None:
-    common = ["baseline=hold", "n_episodes=2", "seed=50000", "num_workers=0", "videos=0", "++task.max_episode_steps=10"]
+    common = ["baseline=hold", "n_episodes=2", "seed=50000", "num_workers=0", "videos=0", "task.max_episode_steps=10"]
     for env in ("pybullet", "gym_pusht"):
         main([*common, f"env={env}", f"out={tmp_path / env}"])
     for ours, theirs in zip(rows(tmp_path / "pybullet"), rows(tmp_path / "gym_pusht"), strict=True):
@@ -127,7 +127,7 @@ def test_latency_is_measured_and_written(checkpoint: str, tmp_path: Path, capsys
 def test_demonstrations_become_a_table_and_a_plot(
     checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = ["n_episodes=2", "seed=50000", "num_workers=0", "videos=0", "latency_repeats=1", "++task.max_episode_steps=8"]
+    run = ["n_episodes=2", "seed=50000", "num_workers=0", "videos=0", "latency_repeats=1", "task.max_episode_steps=8"]
     main([checkpoint, *run, f"out={tmp_path / 'run'}"])
     bench.main(["demonstrations", str(tmp_path / "run"), "--out", str(tmp_path / "bench")])
     assert {p.name for p in (tmp_path / "bench").iterdir()} == {
