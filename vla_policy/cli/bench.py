@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from vla_policy.cli.common import user_errors
 from vla_policy.cli.help import config_parser
 from vla_policy.cli.load import load_policy, machine, typed_config
+from vla_policy.interfaces import InputError
+
+if TYPE_CHECKING:
+    from sim import PushTConfig
 
 console = Console()
 
@@ -36,11 +42,25 @@ class LatencyConfig:
     out: str = "outputs/bench/latency.json"
 
 
+@dataclass
+class SimConfig:
+    """The keys of `conf/sim.yaml`, explained there."""
+
+    steps: int = 500
+    seed: int = 0
+    cameras: list[str] = field(default_factory=lambda: ["top"])
+    human: str | None = None
+    n_episodes: int | None = None
+    envs: list[str] = field(default_factory=lambda: ["pybullet", "gym_pusht"])
+    out: str = "outputs/bench/sim.json"
+    task: dict[str, Any] = field(default_factory=dict)
+
+
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one of the commands."""
     parser = config_parser("vla-bench", "Measure speed, fidelity and data efficiency.", more=COMMANDS)
-    commands = {"latency": _latency, "demonstrations": _demonstrations}
+    commands = {"latency": _latency, "sim": _sim, "demonstrations": _demonstrations}
     parser.add_argument("command", choices=commands)
     parser.add_argument("arguments", nargs=argparse.REMAINDER)
     options = parser.parse_args(arguments)
@@ -78,6 +98,67 @@ def _latency_table(found: dict) -> Table:
     table.add_row("  observations to keys and values, p50", f"{found['prefix_ms']['p50']:.2f}")
     table.add_row("  denoising, the difference", f"{found['p50'] - found['prefix_ms']['p50']:.2f}")
     table.add_row(f"first of {len(found['warmup_ms'])} warm-up chunks", f"{found['warmup_ms'][0]:.2f}")
+    return table
+
+
+def _sim(arguments: Sequence[str]) -> None:
+    description = "Simulation steps a second on one core, and how closely the block follows recorded human pushes."
+    parser = config_parser("vla-bench sim", description, "sim")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    options = parser.parse_args(arguments)
+
+    from sim import PushTConfig
+    from sim.benchmark import steps_per_second
+    from vla_policy.evaluation.fidelity import fidelity_table
+    from vla_policy.evaluation.report import git_commit, write_json
+
+    config = typed_config(SimConfig, "sim", options.overrides)
+    if config.steps < 1:
+        raise InputError(f"steps: expected at least 1, found {config.steps}")
+    scene = PushTConfig.from_mapping(config.task)
+    replays = _replays(config, scene)
+    seen = [(), *((camera,) for camera in config.cameras)]
+    speeds = [steps_per_second(cameras, config.steps, config.seed, scene) for cameras in seen]
+    found = {"speed": speeds, "human": config.human, "replays": replays, "git_commit": git_commit()}
+    write_json(Path(config.out), found)
+    console.print(_speed_table(speeds))
+    if replays:
+        console.print(fidelity_table(replays, "Human actions replayed open loop, error of the block"))
+    console.print(f"written to {config.out}", markup=False, highlight=False)
+
+
+def _replays(config: SimConfig, scene: PushTConfig) -> dict[str, dict[str, Any]]:
+    """One summary an environment, if there is a dataset to replay."""
+    if config.human is None:
+        return {}
+
+    from sim import make_env
+    from vla_policy.data import LeRobotDataset
+    from vla_policy.evaluation.fidelity import replay_dataset
+
+    dataset = LeRobotDataset(config.human)
+    n_episodes = dataset.num_episodes if config.n_episodes is None else config.n_episodes
+    if not 1 <= n_episodes <= dataset.num_episodes:
+        raise InputError(f"n_episodes: expected 1 to {dataset.num_episodes}, found {n_episodes}")
+    envs = {name: make_env(name, (), scene) for name in config.envs}
+    summaries = {}
+    for name, env in envs.items():
+        summaries[name] = replay_dataset(
+            dataset, track(range(n_episodes), f"replaying in {name}", console=console), env
+        )
+        env.close()
+    return summaries
+
+
+def _speed_table(speeds: Sequence[dict[str, Any]]) -> Table:
+    about = f"{speeds[0]['steps']} steps on one core, {100 * speeds[0]['contact']:.0f} % of them in contact"
+    table = Table(title=f"env.step in PyBullet, {about}", title_justify="left")
+    table.add_column("pictures")
+    table.add_column("steps a second", justify="right")
+    table.add_column("a second of processor time", justify="right")
+    for speed in speeds:
+        cameras = ", ".join(speed["cameras"]) or "none"
+        table.add_row(cameras, f"{speed['steps_per_s']:.0f}", f"{speed['steps_per_cpu_s']:.0f}")
     return table
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from rich.table import Column, Table
 
 from vla_policy.cli.common import user_errors
 from vla_policy.data import LeRobotDataset
-from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, STATE, InputError
+from vla_policy.interfaces import InputError
 
 console = Console()
 RANGES = ("min", "max", "mean", "std")
@@ -132,49 +132,44 @@ def _view(options: argparse.Namespace, chosen: argparse.Namespace) -> None:
 
 
 def _replay(options: argparse.Namespace, chosen: argparse.Namespace) -> None:
-    from sim import geometry, make_env
+    from sim import make_env
     from vla_policy.data.pictures import caption, save_film
+    from vla_policy.evaluation.fidelity import replay_episode
 
     dataset = LeRobotDataset(options.DATASET)
     env = make_env(chosen.env, cameras=(), render_mode="rgb_array")
-    needed = env.interface.select([STATE, ENVIRONMENT_STATE])
-    needed.require(dataset.interface, f"a replay in {chosen.env}", str(options.DATASET))
-    columns = dataset.episode(options.EPISODE).columns
-    poses = geometry.pose_from_features(columns[ENVIRONMENT_STATE])
-    _, info = env.reset(seed=0, options={"pusher": columns[STATE][0], "block_pose": poses[0]})
-    replayed, film = [info["block_pose"]], []
-    actions = list(enumerate(columns[ACTION]))
-    for t, action in track(actions, "replaying", console=Console(stderr=True), transient=True):
+    film: list[np.ndarray] = []
+
+    def on_frame(t: int, info: Mapping[str, Any]) -> None:
         if chosen.out:
             line = f"frame {t}, coverage {info['coverage']:.3f}"
             film.append(caption(env.render(), f"episode {options.EPISODE} in {chosen.env}", line))
-        *_, info = env.step(action)
-        replayed.append(info["block_pose"])
+
+    with Console(stderr=True).status("replaying"):
+        found = replay_episode(dataset, options.EPISODE, env, on_frame)
     env.close()
-    moved = np.array(replayed)[: len(poses)]
-    position = 1000 * np.linalg.norm(moved[:, :2] - poses[:, :2], axis=1)
-    angle = np.degrees(np.abs(geometry.wrap_angle(moved[:, 2] - poses[:, 2])))
+    if chosen.out:
+        save_film(film, Path(chosen.out), round(dataset.fps))
+    position, angle = 1000 * found.position_error, np.degrees(found.angle_error)
+    coverages = {"recorded": found.recorded_coverage, "replayed": found.coverage}
     about: dict[str, Any] = {
         "episode": options.EPISODE,
         "env": chosen.env,
-        "frames": len(poses),
+        "frames": len(position),
         "position_error_mm": {"median": float(np.median(position)), "end": float(position[-1])},
         "angle_error_deg": {"median": float(np.median(angle)), "end": float(angle[-1])},
-        "coverage_end": {"recorded": geometry.coverage(poses[-1]), "replayed": geometry.coverage(moved[-1])},
-        "max_coverage": {
-            name: max(map(geometry.coverage, p)) for name, p in (("recorded", poses), ("replayed", moved))
-        },
+        "coverage_end": {name: float(values[-1]) for name, values in coverages.items()},
+        "max_coverage": {name: float(values.max()) for name, values in coverages.items()},
+        "success": {"recorded": found.recorded_success, "replayed": found.success},
     }
-    if chosen.out:
-        save_film(film, Path(chosen.out), round(dataset.fps))
     if options.json:
         print(json.dumps(about, indent=2))
         return
-    table = Table("", "median", "end", title=f"episode {options.EPISODE}, {len(poses)} frames, in {chosen.env}")
+    table = Table("", "median", "end", title=f"episode {options.EPISODE}, {len(position)} frames, in {chosen.env}")
     for name, key in (("position error [mm]", "position_error_mm"), ("angle error [degrees]", "angle_error_deg")):
-        table.add_row(name, *(f"{about[key][what]:.2f}" for what in ("median", "end")))
+        table.add_row(escape(name), *(f"{about[key][what]:.2f}" for what in ("median", "end")))
     console.print(table)
-    for what in ("recorded", "replayed"):
+    for what in coverages:
         _say(
             f"{what}: coverage {about['coverage_end'][what]:.3f} at the end, {about['max_coverage'][what]:.3f} at most"
         )
