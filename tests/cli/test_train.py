@@ -70,7 +70,7 @@ def test_a_run_leaves_config_commit_metrics_and_a_checkpoint(bimanual_dataset: P
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["data.root={data}", "trainer.stepz=3"], "trainer.stepz"),
+        (["data.root={data}", "trainer.stepz=3"], "'stepz'"),
         (["data.root={data}", "trainer.steps=many"], "'many'"),
         (["data.root={data}", "policy.n_action_steps=20"], "policy.n_action_steps"),
         (["data.root={data}", "policy.observation_keys=[observation.images.nose]"], "observation.images.nose"),

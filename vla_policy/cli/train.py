@@ -24,20 +24,25 @@ def run(config: DictConfig) -> None:
 
     hydra_config = HydraConfig.get()
     run_dir = Path(hydra_config.runtime.output_dir)
-    stored = run_dir / "config.yaml"
-    if config.resume and stored.is_file():
-        overrides = {override.partition("=")[0].lstrip("+~") for override in hydra_config.overrides.task}
-        config = _same_run(OmegaConf.load(stored), config, stored, bool(overrides - ALSO_WHEN_RESUMING))
-    elif config.resume and OmegaConf.is_missing(config.data, "root"):
-        raise InputError(f"resume: expected a run to continue in {run_dir}, found no config.yaml")
-    elif stored.is_file():
-        raise InputError(f"run_dir: {run_dir} holds a run already; give resume=true to continue it, or another run_dir")
+    overrides = {override.partition("=")[0].lstrip("+~") for override in hydra_config.overrides.task}
     try:
-        train(config, run_dir)
+        train(_configuration(config, run_dir, described=bool(overrides - ALSO_WHEN_RESUMING)), run_dir)
     except BaseException:
         if not any(run_dir.iterdir()):  # Hydra makes the folder before anything can be wrong
             run_dir.rmdir()
         raise
+
+
+def _configuration(config: DictConfig, run_dir: Path, described: bool) -> DictConfig:
+    """What to train: `config`, or what `run_dir` holds if it resumes; `described` if overrides describe the run."""
+    stored = run_dir / "config.yaml"
+    if not stored.is_file():
+        if config.resume and OmegaConf.is_missing(config.data, "root"):
+            raise InputError(f"resume: expected a run to continue in {run_dir}, found no config.yaml")
+        return config
+    if not config.resume:
+        raise InputError(f"run_dir: {run_dir} holds a run already; give resume=true to continue it, or another run_dir")
+    return _same_run(OmegaConf.load(stored), config, stored, described)
 
 
 def _same_run(stored: Any, composed: DictConfig, path: Path, compare: bool) -> DictConfig:
