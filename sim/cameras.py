@@ -1,7 +1,9 @@
 """Pinhole cameras over PyBullet's software renderer, with their calibration.
 
 Pixel coordinates (u, v) run right and down from the image's upper left corner; the first pixel's middle is (0.5, 0.5).
-The camera's frame is OpenCV's: x right, y down, z forward.
+The camera's frame is OpenCV's: x right, y down, z forward. PyBullet's renderer looks through a corner of each pixel,
+not through its middle, so that bodies appear half a ray right of and above where `project` says: 0.25 pixels with two
+rays a pixel.
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ def _sim(arguments: Sequence[str]) -> None:
     write_json(Path(config.out), found)
     console.print(_speed_table(speeds))
     if replays:
-        console.print(fidelity_table(replays, "Human actions replayed open loop, error of the block"))
+        console.print(fidelity_table(replays, "Human actions replayed open loop: median error of the block"))
     console.print(f"written to {config.out}", markup=False, highlight=False)
 
 

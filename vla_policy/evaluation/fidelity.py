@@ -58,16 +58,16 @@ def fidelity_table(summaries: Mapping[str, Mapping[str, Any]], title: str) -> Ta
     over_time = next(iter(summaries.values()))["over_time"]
     for second in [s for s in SECONDS if s < len(over_time)]:
         errors = [summary["over_time"][second] for summary in summaries.values()]
-        table.add_row(f"median error after {second} s, n = {over_time[second]['n']}", *map(_error, errors))
-    row("median error at the end", lambda s: _error(s["end"]))
-    row("median error, all frames", lambda s: _error(s["all_frames"]))
+        table.add_row(f"after {second} s, n = {over_time[second]['n']}", *map(_error, errors))
+    row("at the end", lambda s: _error(s["end"]))
+    row("over all frames", lambda s: _error(s["all_frames"]))
     row("success", lambda s: f"{s['n_success']} / {s['n_episodes']} = {percent(s['success_rate'])}")
     row("  exact 95 % interval", lambda s: interval(s["success_ci95"], 100, 1) + " %")
-    row("  in the recording", lambda s: f"{s['n_success_recorded']} / {s['n_episodes']}")
+    row("  in the recorded frames", lambda s: f"{s['n_success_recorded']} / {s['n_episodes']}")
     row("mean max coverage", lambda s: f"{s['mean_max_coverage']:.3f}  {interval(s['mean_max_coverage_ci95'])}")
-    row("  in the recording", lambda s: f"{s['mean_max_coverage_recorded']:.3f}")
+    row("  in the recorded frames", lambda s: f"{s['mean_max_coverage_recorded']:.3f}")
     row("mean final coverage", lambda s: f"{s['mean_final_coverage']:.3f}")
-    row("  in the recording", lambda s: f"{s['mean_final_coverage_recorded']:.3f}")
+    row("  in the recorded frames", lambda s: f"{s['mean_final_coverage_recorded']:.3f}")
     return table
 
 
