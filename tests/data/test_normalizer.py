@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vla_policy.data import ColorJitter, Normalizer, RandomCrop
+from vla_policy.data import ColorJitter, Normalizer, random_crop
 from vla_policy.interfaces import ACTION, STATE, InputError
 
 MODES = ("min_max", "mean_std", "quantile")
@@ -78,30 +78,13 @@ def test_mistakes_are_named(values):
         Normalizer.fit({STATE: np.array([[np.nan]])})
 
 
-def test_random_crop_is_one_place_a_sample():
-    images = torch.arange(6 * 2 * 12 * 10 * 3).view(6, 2, 12, 10, 3)
-    crops = RandomCrop(8)(images, torch.Generator().manual_seed(0))
-    places = set()
-    for sample, crop in zip(images, crops, strict=True):
-        fits = [(i, j) for i in range(5) for j in range(3) if torch.equal(sample[:, i : i + 8, j : j + 8], crop)]
-        assert len(fits) == 1
-        places.update(fits)
-    assert len(places) > 1
-    assert torch.equal(crops, RandomCrop(8)(images, torch.Generator().manual_seed(0)))
-    assert not torch.equal(crops, RandomCrop(8)(images, torch.Generator().manual_seed(1)))
-
-
-def test_evaluation_crops_the_centre():
-    images = torch.rand(2, 3, 12, 10, 3)
-    assert torch.equal(RandomCrop(8).eval()(images), images[:, :, 2:10, 1:9])
-    with pytest.raises(InputError, match="at least 20 x 20, found 12 x 10"):
-        RandomCrop(20)(images)
-
-
 def test_every_crop_place_is_drawn():
     rows = torch.arange(5.0).view(1, 1, 5, 1, 1).expand(400, 1, 5, 4, 3)
-    tops = RandomCrop(3)(rows, torch.Generator().manual_seed(0))[:, 0, 0, 0, 0]
-    assert sorted(tops.unique().tolist()) == [0, 1, 2]
+    crops, corners = random_crop(rows, 0.6, torch.Generator().manual_seed(0))
+    assert sorted(corners[:, 0].unique().tolist()) == [0, 1, 2]
+    assert torch.equal(crops[:, 0, 0, 0, 0], corners[:, 0].float())
+    assert torch.equal(crops, random_crop(rows, 0.6, torch.Generator().manual_seed(0))[0])
+    assert not torch.equal(crops, random_crop(rows, 0.6, torch.Generator().manual_seed(1))[0])
 
 
 def test_colour_jitter():

@@ -3,9 +3,9 @@
 import torch
 from helpers.small_diffusion import TOP, batch_of, small_policy
 
+from vla_policy.data import centre_crop, random_crop
 from vla_policy.models.config import EncoderConfig
 from vla_policy.models.encoder import CameraEncoder, spatial_softmax
-from vla_policy.models.preprocessing import centre_crop, random_crop
 
 
 def test_a_sharp_heatmap_gives_the_coordinates_of_its_peak() -> None:

@@ -1,39 +1,41 @@
-"""Random crops and colours for batches of image histories: the same change for all frames of a sample."""
+"""Random crops, which know where they came from, and colours, for batches of image histories.
+
+All frames of a sample change alike.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from torch import nn
-
-from vla_policy.interfaces import InputError
+from torch import Tensor, nn
 
 
-class RandomCrop(nn.Module):
-    """Crop (B, T, H, W, C) to (B, T, size, size, C).
+def random_crop(frames: Tensor, fraction: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Cut (B, n, H, W, C) to (B, n, h, w, C) at a random place of each sample, the same for its n frames.
 
-    Training draws a place for every sample, shared by its T frames; evaluation takes the centre.
+    Returns the crops and their top left pixels (B, 2) y, x.
     """
+    height, width = crop_size(frames.shape[2:4], fraction)
+    room = torch.tensor([frames.shape[2] - height + 1, frames.shape[3] - width + 1])
+    draws = torch.rand(len(frames), 2, generator=generator, device=generator.device).cpu()
+    corners = (draws * room).long().minimum(room - 1)
+    places = zip(frames, corners.tolist(), strict=True)
+    crops = torch.stack([frame[:, y : y + height, x : x + width] for frame, (y, x) in places])
+    return crops, corners.to(frames.device)
 
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.size = size
 
-    def forward(self, images: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
-        """`generator` draws on its own device: a seed gives the same crops wherever the images are."""
-        batch, _, height, width, _ = images.shape
-        down, right = height - self.size, width - self.size
-        if min(down, right) < 0:
-            raise InputError(f"crop: expected images of at least {self.size} x {self.size}, found {height} x {width}")
-        if not self.training:
-            top, left = down // 2, right // 2
-            return images[:, :, top : top + self.size, left : left + self.size]
-        span = torch.arange(self.size, device=images.device)
-        rows = _draw(down + 1, batch, generator).to(images.device)[:, None] + span
-        columns = _draw(right + 1, batch, generator).to(images.device)[:, None] + span
-        sample = torch.arange(batch, device=images.device)[:, None, None]
-        return (
-            images.transpose(1, 2).transpose(2, 3)[sample, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2, 4)
-        )
+def centre_crop(frames: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
+    """The same in the middle, as at run time."""
+    height, width = crop_size(frames.shape[2:4], fraction)
+    y, x = (frames.shape[2] - height) // 2, (frames.shape[3] - width) // 2
+    corners = torch.tensor([y, x], device=frames.device).expand(len(frames), 2)
+    return frames[:, :, y : y + height, x : x + width], corners
+
+
+def crop_size(image_size: Sequence[int], fraction: float) -> tuple[int, int]:
+    """Height and width in pixels of a crop that keeps `fraction` of an image's."""
+    return max(1, round(image_size[0] * fraction)), max(1, round(image_size[1] * fraction))
 
 
 class ColorJitter(nn.Module):
@@ -46,7 +48,7 @@ class ColorJitter(nn.Module):
         super().__init__()
         self.brightness, self.contrast, self.saturation = brightness, contrast, saturation
 
-    def forward(self, images: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         if not self.training:
             return images
         brightness, contrast, saturation = (
@@ -60,12 +62,7 @@ class ColorJitter(nn.Module):
         return (grey + (images - grey) * saturation).clamp(0, 1)
 
     @staticmethod
-    def _uniform(images: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+    def _uniform(images: Tensor, generator: torch.Generator | None) -> Tensor:
         device = generator.device if generator is not None else images.device
         draw = torch.rand(len(images), generator=generator, device=device) * 2 - 1
         return draw.to(images)[:, None, None, None, None]
-
-
-def _draw(below: int, count: int, generator: torch.Generator | None) -> torch.Tensor:
-    device = generator.device if generator is not None else "cpu"
-    return torch.randint(below, (count,), generator=generator, device=device)

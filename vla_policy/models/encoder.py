@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vla_policy.data import crop_size
 from vla_policy.interfaces import Interface
 from vla_policy.models.config import EncoderConfig
-from vla_policy.models.preprocessing import crop_size
 
 STEM_STRIDE = 4
 

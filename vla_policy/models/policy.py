@@ -11,14 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vla_policy.data import Normalizer
-from vla_policy.data.augmentation import ColorJitter
+from vla_policy.data import ColorJitter, Normalizer, centre_crop, random_crop
 from vla_policy.interfaces import ACTION, STATE, ActionChunk, InputError, Interface, Observation
 from vla_policy.models.checkpoint import load_weights, read_checkpoint, write_checkpoint
 from vla_policy.models.config import PolicyConfig
 from vla_policy.models.encoder import ObservationEncoder, module_name, vector_token
 from vla_policy.models.objectives import make_objective
-from vla_policy.models.preprocessing import centre_crop, random_crop
 from vla_policy.models.transformer import ActionTransformer
 
 
