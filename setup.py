@@ -18,7 +18,7 @@ setup(
     maintainer_email="maintainers@vla-policy.org",
     python_requires=">=3.11",
     packages=find_packages(include=["vla_policy", "vla_policy.*", "sim", "sim.*"]),
-    package_data={"vla_policy.conf": ["*.yaml", "*/*.yaml"], "sim": ["assets/*"]},
+    package_data={"vla_policy.conf": ["*.yaml", "*/*.yaml"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
