@@ -17,6 +17,10 @@ from vla_policy.evaluation.workers import EnvFactory, PolicyFactory, RolloutErro
 from vla_policy.interfaces import InputError, Policy
 
 
+# best.mp4, best_2.mp4, and .best.mp4.<process>.tmp where a film was interrupted
+_FILMS = [("", ".mp4"), ("", "_[0-9]*.mp4"), (".", ".mp4.*.tmp"), (".", "_[0-9]*.mp4.*.tmp")]
+
+
 @dataclass
 class EvalConfig:
     """The keys of `conf/eval.yaml`, explained there."""
@@ -67,7 +71,7 @@ def evaluate(
     episodes, there is no summary, and `RolloutError` is raised.
     """
     out.mkdir(parents=True, exist_ok=True)
-    (out / "summary.json").unlink(missing_ok=True)  # no old summary beside new episodes
+    _remove_old_results(out)
     kept = KeepHistories(policy)
     begin = time.perf_counter()
     try:
@@ -90,7 +94,6 @@ def evaluate(
     chunk_ms = None
     if kept.histories:
         chunk_ms = {**chunk_latency(policy, kept.histories, config.latency_repeats), **(timing or {})}
-    films = film(env_factory, choose(results, config.videos), out, policy.interface.fps, config.num_workers)
     summary = summarize(
         results,
         env=config.env,
@@ -102,8 +105,16 @@ def evaluate(
         num_envs=config.num_envs,
         num_workers=config.num_workers,
         rollout_seconds=seconds,
-        pictures=[path.name for path in films],
         **more,
     )
     write_json(out / "summary.json", summary)
+    film(env_factory, choose(results, config.videos), out, policy.interface.fps, config.num_workers)
     return summary
+
+
+def _remove_old_results(out: Path) -> None:
+    """Nothing of an earlier run, nor what a kill left of its films, may lie beside the new numbers."""
+    films = [f"{hidden}{end}{kind}" for end in ("best", "worst") for hidden, kind in _FILMS]
+    for pattern in ("summary.json", "episodes.csv", "contact_sheet.png", *films):
+        for path in out.glob(pattern):
+            path.unlink()
