@@ -16,7 +16,6 @@ from vla_policy.evaluation.video import choose, film
 from vla_policy.evaluation.workers import EnvFactory, PolicyFactory, RolloutError
 from vla_policy.interfaces import InputError, Policy
 
-
 # best.mp4, best_2.mp4, and .best.mp4.<process>.tmp where a film was interrupted
 _FILMS = [("", ".mp4"), ("", "_[0-9]*.mp4"), (".", ".mp4.*.tmp"), (".", "_[0-9]*.mp4.*.tmp")]
 
