@@ -40,7 +40,6 @@ setup(
         "safetensors",
         "scipy",
         "shapely",
-        "statsmodels",
         "tensorboard",
         "torch",
     ],
