@@ -24,6 +24,7 @@ UPPER, FORE = np.hypot(*ELBOW), np.hypot(*WRIST)
 JOINTS = 6
 JOINT_FORCES = [50.0, 50.0, 32.0, 32.0, 32.0, 20.0]  # N m, the URDF's effort limits
 PUSHER_HEIGHT = 0.04  # metres of the stick that are as wide as the pusher
+CONTACT_MARGIN = 0.001  # metres: PyBullet gives shapes this skin, at which they touch already
 
 
 def inverse_kinematics(tip: np.ndarray, stick_length: float) -> np.ndarray:
@@ -64,7 +65,7 @@ def write_urdf(path: Path, stick_length: float, colours: ColourConfig) -> None:
     tip, top, flange = (0.0, 0.0, 0.0), (0.0, 0.0, -PUSHER_HEIGHT), (0.0, 0.0, -stick_length)
     _add_cylinder(pusher, "visual", tip, top, PUSHER_RADIUS, colours.pusher)
     _add_cylinder(pusher, "visual", top, flange, 0.4 * PUSHER_RADIUS, colours.joint)
-    _add_cylinder(pusher, "collision", tip, top, PUSHER_RADIUS)
+    _add_cylinder(pusher, "collision", tip, top, PUSHER_RADIUS - CONTACT_MARGIN)
     joint = ET.SubElement(robot, "joint", name="pusher_joint", type="fixed")
     ET.SubElement(joint, "parent", link="link6")
     ET.SubElement(joint, "child", link="pusher")

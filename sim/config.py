@@ -41,8 +41,8 @@ class PhysicsConfig:
     linear_damping: float = 1.0
     """Part of the block's velocity lost in a second, 0 to 1; the same for the angular velocity below."""
     angular_damping: float = 1.0
-    table_friction: float = 0.2
-    """Coulomb coefficient between block and table."""
+    table_friction: float = 0.0
+    """Coulomb coefficient between block and table; damping alone holds the block, as in gym-pusht."""
     pusher_friction: float = 0.0
     """Coulomb coefficient between block and pusher, walls included; gym-pusht's is 0."""
 
