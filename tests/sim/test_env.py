@@ -231,7 +231,7 @@ def test_a_replay_of_itself_is_exact(env: PushTEnv) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "position_mm", "angle_deg"), [("pybullet", 5.0, 4.0), ("gym_pusht", 0.01, 0.01)])
+@pytest.mark.parametrize(("name", "position_mm", "angle_deg"), [("pybullet", 1.0, 1.0), ("gym_pusht", 0.01, 0.01)])
 def test_the_block_stays_where_it_was_for_the_human(name: str, position_mm: float, angle_deg: float) -> None:
     if "PUSHT_HUMAN" not in os.environ:
         pytest.skip("PUSHT_HUMAN does not name the human demonstrations")

@@ -46,8 +46,8 @@ def model_card(
     ]
     if config.auxiliary_keys:
         lines.append(
-            f"In training the camera features also predicted {', '.join(config.auxiliary_keys)}; the policy never sees "
-            "these when it runs."
+            f"From its cameras it estimates {', '.join(config.auxiliary_keys)}, which training data tells and a robot "
+            "need not: it learned to in training and acts on the estimate."
         )
     for section in ("data", "training"):
         if card.get(section):
