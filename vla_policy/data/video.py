@@ -20,10 +20,9 @@ from av.video.stream import VideoStream
 
 from vla_policy.interfaces import InputError
 
-# Quality is set where an encoded frame differs from the camera's about as much as 4:2:0 chroma does by itself. One
-# thread: small pictures gain nothing from more, and equal frames must give equal files.
+# Quality is set where an encoded frame differs from the camera's about as much as 4:2:0 chroma does by itself.
 ENCODERS: dict[str, tuple[str, dict[str, str]]] = {
-    "h264": ("libx264", {"crf": "18", "preset": "veryfast", "g": "2", "bf": "0", "threads": "1"}),
+    "h264": ("libx264", {"crf": "18", "preset": "veryfast", "g": "2", "bf": "0"}),
     "av1": ("libsvtav1", {"crf": "20", "preset": "8", "g": "2", "svtav1-params": "pred-struct=1"}),
 }
 
