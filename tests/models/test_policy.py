@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from helpers.small_diffusion import TOP, batch_of, histories_of, small_policy
 from safetensors.torch import load_file
 
 from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, STATE, InputError, Observation
-from vla_policy.models import DiffusionPolicy, PolicyConfig, update_card
+from vla_policy.models import DiffusionPolicy, PolicyConfig, TransformerConfig, update_card
 
 FILES = {"config.yaml", "model.safetensors", "normalizer.json", "interface.json", "README.md"}
 
@@ -44,6 +45,34 @@ def test_relative_actions_move_with_the_state() -> None:
     sampled = policy.sample(batch, torch.Generator().manual_seed(0))
     absolute = small_policy().sample(batch, torch.Generator().manual_seed(0))
     torch.testing.assert_close(sampled, absolute + batch[STATE][:, -1:])
+
+
+def test_only_the_newest_pictures_are_encoded() -> None:
+    policy = small_policy(image=True, n_image_steps=1, auxiliary_keys=[ENVIRONMENT_STATE])
+    batch = batch_of(2)
+    old, new = dict(batch), dict(batch)
+    old[TOP], new[TOP] = batch[TOP].clone(), batch[TOP].clone()
+    old[TOP][:, 0], new[TOP][:, 1] = 0, 0
+    tokens, estimates = policy.observe(batch, None)
+    assert estimates[ENVIRONMENT_STATE].shape == (2, 1, 4)
+    assert torch.equal(tokens, policy.observe(old, None)[0])
+    assert not torch.equal(tokens, policy.observe(new, None)[0])
+    loss, _ = policy.loss(batch, torch.Generator().manual_seed(0))
+    assert loss.isfinite()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_image_steps": 3}, r"n_image_steps: expected 1 to n_obs_steps = 2, found 3"),
+        ({"n_image_steps": 0}, r"n_image_steps: expected 1 to n_obs_steps = 2, found 0"),
+        ({"transformer": TransformerConfig(patch=5)}, r"transformer\.patch: expected a divisor of horizon 16, found 5"),
+        ({"transformer": TransformerConfig(patch=0)}, r"transformer\.patch: expected a divisor of horizon 16, found 0"),
+    ],
+)
+def test_impossible_shapes_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        PolicyConfig(**change)
 
 
 def test_relative_actions_need_a_state_of_the_same_channels() -> None:

@@ -1,5 +1,7 @@
 """adaLN-zero and the observation prefix."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from helpers.small_diffusion import batch_of, small_policy
@@ -37,6 +39,23 @@ def test_draws_that_share_a_prefix_equal_draws_with_a_prefix_each() -> None:
     together = model(noisy, model.modulations(time), model.prefix(tokens))
     alone = [model(noisy[:, [s]], model.modulations(time[:, [s]]), model.prefix(tokens)) for s in range(noisy.shape[1])]
     torch.testing.assert_close(together, torch.cat(alone, dim=1))
+
+
+def test_a_patch_is_a_run_of_consecutive_actions() -> None:
+    torch.manual_seed(0)
+    model = ActionTransformer(2, 16, replace(CONFIG, patch=4))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        for layer in model.layers:  # without self-attention nothing crosses a patch's border
+            assert isinstance(layer, Layer)
+            layer.self_out.weight.zero_()
+    noisy = torch.randn(1, 1, 16, 2)
+    changed = noisy.clone()
+    changed[:, :, 5] += 1
+    prefix, modulations = model.prefix(torch.randn(1, 5, 32)), model.modulations(torch.rand(1, 1))
+    moved = (model(noisy, modulations, prefix) != model(changed, modulations, prefix)).any(-1).flatten()
+    assert moved.tolist() == [4 <= step < 8 for step in range(16)]
 
 
 def test_training_and_inference_attention_agree() -> None:

@@ -31,6 +31,7 @@ class TransformerConfig:
     depth: int = 4
     heads: int = 6
     mlp_ratio: float = 4.0
+    patch: int = 1  # consecutive actions a token; more are faster, and smoother than some tasks allow
     time_width: int = 64  # width of the diffusion-time embedding that adaLN-zero is made from
     dropout: float = 0.0
 
@@ -57,6 +58,8 @@ class PolicyConfig:
     auxiliary_keys: list[str] = field(default_factory=list)
     auxiliary_weight: float = 1.0
     n_obs_steps: int = 2
+    # The newest observation steps whose pictures are encoded, default all: vectors tell of motion for less.
+    n_image_steps: int | None = None
     horizon: int = 16
     n_action_steps: int = 8
     action_relative: bool = False  # actions relative to the newest observation.state
@@ -84,8 +87,17 @@ class PolicyConfig:
                 f"policy.n_action_steps: expected 1 to horizon - n_obs_steps + 1 = "
                 f"{self.horizon - self.n_obs_steps + 1}, found {self.n_action_steps}"
             )
+        if self.n_image_steps is not None and not 1 <= self.n_image_steps <= self.n_obs_steps:
+            raise InputError(
+                f"policy.n_image_steps: expected 1 to n_obs_steps = {self.n_obs_steps}, found {self.n_image_steps}"
+            )
         if self.auxiliary_keys and not any(key.startswith(IMAGES) for key in self.observation_keys):
             raise InputError("policy.auxiliary_keys: expected a camera among observation_keys, found none")
+        if self.transformer.patch < 1 or self.horizon % self.transformer.patch:
+            raise InputError(
+                f"policy.transformer.patch: expected a divisor of horizon {self.horizon}, "
+                f"found {self.transformer.patch}"
+            )
         if self.transformer.width % self.transformer.heads:
             raise InputError(
                 f"policy.transformer.width: expected a multiple of heads {self.transformer.heads}, "
@@ -96,6 +108,11 @@ class PolicyConfig:
     def chunk_steps(self) -> int:
         """Rows of a predicted chunk: the horizon without the actions of past observation steps."""
         return self.horizon - self.n_obs_steps + 1
+
+    @property
+    def image_steps(self) -> int:
+        """How many of the newest observation steps have pictures."""
+        return self.n_image_steps or self.n_obs_steps
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -124,9 +124,9 @@ class ObservationEncoder(nn.Module):
         self.summary_width = sum(module.summary_width for module in self.camera_tokens.values())  # type: ignore[misc]
 
     def forward(self, values: Mapping[str, Tensor], top_left: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
-        """Normalised vectors (B, n, D), cropped frames (B, n, h, w, 3) and the crops' corners (B, 2) by key.
+        """Normalised vectors (B, n, D), cropped newest frames (B, m <= n, h, w, 3) and crops' corners (B, 2) by key.
 
-        Returns tokens (B, N, W) and, if there are cameras, their summary (B, n, summary_width).
+        Returns tokens (B, N, W) and, if there are cameras, their summary (B, m, summary_width).
         """
         tokens, summaries = [], []
         for key in self.vectors:
@@ -135,7 +135,8 @@ class ObservationEncoder(nn.Module):
             frames = values[key]
             corners = top_left[key].repeat_interleave(frames.shape[1], dim=0)
             seen, summary = self.camera_tokens[module_name(key)](frames.flatten(0, 1), corners)
-            tokens.append((seen.unflatten(0, frames.shape[:2]) + self.steps[:, None]).flatten(1, 2))
+            steps = self.steps[-frames.shape[1] :, None]
+            tokens.append((seen.unflatten(0, frames.shape[:2]) + steps).flatten(1, 2))
             summaries.append(summary.unflatten(0, frames.shape[:2]))
         return torch.cat(tokens, dim=1), torch.cat(summaries, dim=-1) if summaries else None
 

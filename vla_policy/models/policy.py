@@ -67,17 +67,20 @@ class DiffusionPolicy(nn.Module):
 
     def observe(self, batch: Mapping[str, Any], generator: torch.Generator | None) -> tuple[Tensor, dict[str, Tensor]]:
         """Tokens (B, N, W) of a batch of raw observations (B, n_obs_steps, ...) by key, and what the cameras say of
-        each auxiliary key: normalised estimates (B, n_obs_steps, D), which are tokens as well.
+        each auxiliary key: normalised estimates (B, image_steps, D), which are tokens as well.
 
         With a generator, images are cropped at random and change colour, each sample its own way; without, the crop is
         in the middle.
         """
         values, corners = {}, {}
+        newest = self.config.image_steps
         for key, feature in self.interface.observations.items():
             value = batch[key].to(self.device, non_blocking=True)
             if feature.dtype != "image":
                 values[key] = self.normalizer.normalize(key, value)
-            elif generator is None:
+                continue
+            value = value[:, -newest:]
+            if generator is None:
                 values[key], corners[key] = centre_crop(value, self.config.encoder.crop)
             else:
                 values[key], corners[key] = random_crop(value, self.config.encoder.crop, generator)
@@ -86,7 +89,8 @@ class DiffusionPolicy(nn.Module):
         tokens, summary = self.encoder(values, corners)
         estimates = {key: self._estimate(key, summary) for key in self.config.auxiliary_keys}
         # Detached, so that an estimate stays one: only its own error trains it.
-        more = [self.estimate_tokens[module_name(k)](e.detach()) + self.encoder.steps for k, e in estimates.items()]
+        steps = self.encoder.steps[-newest:]
+        more = [self.estimate_tokens[module_name(k)](e.detach()) + steps for k, e in estimates.items()]
         return torch.cat([tokens, *more], dim=1), estimates
 
     def _estimate(self, key: str, summary: Tensor | None) -> Tensor:
@@ -114,7 +118,8 @@ class DiffusionPolicy(nn.Module):
         loss = F.mse_loss(prediction, pair.target)
         parts = {"denoising": loss.detach()}
         for key, estimate in estimates.items():
-            error = F.mse_loss(estimate, self.normalizer.normalize(key, batch[key].to(self.device)))
+            truth = batch[key][:, -self.config.image_steps :].to(self.device)
+            error = F.mse_loss(estimate, self.normalizer.normalize(key, truth))
             parts[f"auxiliary/{key}"] = error.detach()
             loss = loss + self.config.auxiliary_weight * error
         return loss, parts

@@ -87,15 +87,16 @@ class Layer(nn.Module):
 class ActionTransformer(nn.Module):
     """Predicts a denoising target for a chunk of noisy actions.
 
-    `prefix` is computed once an observation and reused by every denoising step and every draw of noise.
+    `config.patch` consecutive actions are one token, as pixels are in DiT. `prefix` is computed once an observation and
+    reused by every denoising step and every draw of noise.
     """
 
     def __init__(self, action_dim: int, horizon: int, config: TransformerConfig) -> None:
         super().__init__()
-        width = config.width
+        width, self.patch = config.width, config.patch
         self.time_width = config.time_width
-        self.action_in = nn.Linear(action_dim, width)
-        self.position = nn.Parameter(torch.randn(horizon, width) * 0.02)
+        self.action_in = nn.Linear(self.patch * action_dim, width)
+        self.position = nn.Parameter(torch.randn(horizon // self.patch, width) * 0.02)
         self.time_mlp = nn.Sequential(
             nn.Linear(config.time_width, config.time_width * 4),
             nn.SiLU(),
@@ -104,7 +105,7 @@ class ActionTransformer(nn.Module):
         self.prefix_norm = nn.LayerNorm(width)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.depth))
         self.final_modulation = nn.Linear(config.time_width, 2 * width)
-        self.action_out = nn.Linear(width, action_dim)
+        self.action_out = nn.Linear(width, self.patch * action_dim)
         for module in (self.final_modulation, self.action_out):
             nn.init.zeros_(module.weight)
             nn.init.zeros_(module.bias)
@@ -125,8 +126,10 @@ class ActionTransformer(nn.Module):
     def forward(self, noisy: Tensor, modulations: list[Tensor], prefix: Prefix) -> Tensor:
         """Noisy actions (B, S, T, D), `modulations` of their times and a prefix give the prediction in float32."""
         *layered, final = modulations
-        x = self.action_in(noisy) + self.position
+        patches = noisy.unflatten(2, (-1, self.patch)).flatten(3)  # (B, S, T / patch, patch * D)
+        x = self.action_in(patches) + self.position
         for layer, modulation, layer_prefix in zip(self.layers, layered, prefix, strict=True):
             x = layer(x, modulation, layer_prefix)
         shift, scale = final.chunk(2, dim=-1)
-        return self.action_out(modulate(x, shift, scale)).float()
+        out = self.action_out(modulate(x, shift, scale)).float()
+        return out.unflatten(3, (self.patch, -1)).flatten(2, 3)
