@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sim.config import PushTConfig
-from sim.env import PushTEnv
+from sim.gym_pusht import make_env
 
 EPISODE = 50  # steps until the next start
 
@@ -22,7 +22,7 @@ def steps_per_second(
     `steps_per_s` is by the clock on the wall, `steps_per_cpu_s` by the processor's, which other processes do not slow;
     `contact` is the part of the steps that end in contact, `pusher_speed` the mean one in metres a second.
     """
-    env = PushTEnv(config, cameras)
+    env = make_env("pybullet", cameras, config)
     wall = cpu = 0.0
     contacts, speeds = [], []
     for step in range(steps):

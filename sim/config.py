@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from sim.geometry import GOAL_POSE
+from sim.overrides import Vector, replace
 from vla_policy.interfaces import InputError
 
 TASK = "Push the T-shaped block onto the T-shaped target."
 FPS = 10  # actions and frames a second
 TABLE_HALF = (0.45, 0.45, 0.02)  # metres, half of the table top's sides
-
-Vector = tuple[float, float, float]
+PARAPHRASES = ("training", "held_out")
 
 
 @dataclass(frozen=True)
@@ -105,8 +101,21 @@ def _cameras() -> dict[str, CameraConfig]:
 
 
 @dataclass(frozen=True)
+class GoalConfig:
+    """One of several goals on the table; instructions call it by its name, which is the word for its colour."""
+
+    pose: Vector
+    """x, y in metres, angle in radians"""
+    colour: Vector
+    """RGB, 0 to 1"""
+
+
+@dataclass(frozen=True)
 class PushTConfig:
-    """The PushT scene; `video` is the camera that `PushTEnv.render` looks through."""
+    """The PushT scene; `video` is the camera that `PushTEnv.render` looks through.
+
+    With `goals` it is the language-conditioned task, and `goal_pose` and `colours.goal` and `.block` are not used.
+    """
 
     physics: PhysicsConfig = field(default_factory=PhysicsConfig)
     arm: ArmConfig = field(default_factory=ArmConfig)
@@ -115,65 +124,33 @@ class PushTConfig:
     goal_pose: Vector = tuple(GOAL_POSE.tolist())
     """x, y in metres, angle in radians"""
     max_episode_steps: int = 300
+    goals: dict[str, GoalConfig] = field(default_factory=dict)
+    """By name; an instruction says which one. None: the single goal at `goal_pose`."""
+    block_colours: dict[str, Vector] = field(default_factory=dict)
+    """With goals the block has one of these, drawn anew for every episode; none: `colours.block`."""
+    paraphrases: str = "training"
+    """The templates that instructions are made from: training | held_out."""
+    instruction: str | None = None
+    """Given in every episode in place of a drawn one."""
+
+    def __post_init__(self) -> None:
+        if self.paraphrases not in PARAPHRASES:
+            raise InputError(f"task.paraphrases: expected one of {list(PARAPHRASES)}, found {self.paraphrases!r}")
+        if self.instruction is not None and not self.instruction.strip():
+            raise InputError(f"task.instruction: expected some words or null, found {self.instruction!r}")
+        asked = {
+            "block_colours": self.block_colours,
+            "paraphrases": self.paraphrases != "training",
+            "instruction": self.instruction,
+        }
+        for key in (key for key, value in asked.items() if value and not self.goals):
+            raise InputError(f"task.{key}: expected goals beside it, as task=pusht_language has, found no task.goals")
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> PushTConfig:
         """The configuration with these values in place of the defaults; `InputError` names a key or type that is wrong.
 
-        A camera that exists by default may be given in part; a new one needs position, target and field_of_view.
+        A camera that exists by default may be given in part; a new one needs position, target and field_of_view, a goal
+        pose and colour.
         """
-        return _replace(cls(), values, "task")
-
-
-def _replace(default: Any, values: Mapping[str, Any], where: str) -> Any:
-    """The dataclass `default` with `values` in place of its fields."""
-    types = typing.get_type_hints(type(default))
-    if not isinstance(values, Mapping):
-        raise InputError(f"{where}: expected keys out of {sorted(types)}, found {values!r}")
-    unknown = sorted(set(values) - set(types))
-    if unknown:
-        raise InputError(f"{where}: expected keys out of {sorted(types)}, found {unknown}")
-    changes = {}
-    for key, value in values.items():
-        current = getattr(default, key)
-        if key == "cameras":
-            if not isinstance(value, Mapping):
-                raise InputError(f"{where}.cameras: expected cameras by name, found {value!r}")
-            changes[key] = current | {name: _camera(current.get(name), v, name) for name, v in value.items()}
-        elif dataclasses.is_dataclass(current):
-            changes[key] = _replace(current, value, f"{where}.{key}")
-        else:
-            changes[key] = _convert(current, value, f"{where}.{key}")
-    return dataclasses.replace(default, **changes)
-
-
-def _camera(default: CameraConfig | None, values: Mapping[str, Any], name: str) -> CameraConfig:
-    where = f"task.cameras.{name}"
-    if default is None and isinstance(values, Mapping):
-        missing = sorted({"position", "target", "field_of_view"} - set(values))
-        if missing:
-            raise InputError(f"{where}: a new camera needs {missing}, found {sorted(values)}")
-    return _replace(default or CameraConfig((0.0, 0.0, 1.0), (0.0, 0.0, 0.0), 1.0), values, where)
-
-
-def _convert(default: Any, value: Any, where: str) -> Any:
-    """`value` as the type of `default`: a number that is not negative, or as many numbers of any sign."""
-    try:
-        if isinstance(default, tuple):
-            numbers = tuple(float(v) for v in value)
-            if len(numbers) == len(default) and np.isfinite(numbers).all():
-                return numbers
-        elif isinstance(default, int) and int(value) == value and value > 0:
-            return int(value)
-        elif isinstance(default, float) and np.isfinite(float(value)) and float(value) >= 0:
-            return float(value)
-    except (TypeError, ValueError):
-        pass
-    expected = (
-        f"{len(default)} numbers"
-        if isinstance(default, tuple)
-        else "a number that is not negative"
-        if isinstance(default, float)
-        else "a whole number above 0"
-    )
-    raise InputError(f"{where}: expected {expected}, found {value!r}")
+        return replace(cls(), values, "task")

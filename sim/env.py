@@ -22,8 +22,19 @@ from sim.interface import (
     separate,
     vectors,
 )
+from sim.overrides import Vector
 from sim.scene import Scene, SceneState
 from vla_policy.interfaces import IMAGES, InputError
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What an episode is about: the instruction, the goal by name and pose, and the colour of its block."""
+
+    instruction: str
+    goal: str
+    goal_pose: Vector
+    block_colour: Vector
 
 
 @dataclass(frozen=True)
@@ -34,6 +45,7 @@ class PushTState:
     setpoint: np.ndarray
     setpoint_velocity: np.ndarray
     step: int
+    assignment: Assignment
 
 
 class PushTEnv(gymnasium.Env):
@@ -46,7 +58,7 @@ class PushTEnv(gymnasium.Env):
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": FPS}  # noqa: RUF012 - Gymnasium's declaration
-    task = TASK
+    start_options: tuple[str, ...] = ("pusher", "block_pose")
 
     def __init__(
         self, config: PushTConfig | None = None, cameras: Sequence[str] = ("top",), render_mode: str | None = None
@@ -62,8 +74,13 @@ class PushTEnv(gymnasium.Env):
         self.action_space = action_space()
         self._video: Camera | None = None
         self.scene = Scene(self.config)
-        self._goal = np.array(self.config.goal_pose)
+        self._assignment = Assignment(TASK, "", self.config.goal_pose, self.config.colours.block)
         self._step: int | None = None
+
+    @property
+    def task(self) -> str:
+        """The instruction."""
+        return self._assignment.instruction
 
     def reset(
         self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
@@ -76,15 +93,16 @@ class PushTEnv(gymnasium.Env):
         super().reset(seed=seed)
         pusher, block_pose = draw_start(self.np_random)
         options = options or {}
-        unknown = sorted(set(options) - {"pusher", "block_pose"})
+        unknown = sorted(set(options) - set(self.start_options))
         if unknown:
-            raise InputError(f"reset options: expected 'pusher' and 'block_pose', found {unknown}")
+            raise InputError(f"reset options: expected some of {list(self.start_options)}, found {unknown}")
         if "pusher" in options:
             pusher = np.clip(check_vector(options["pusher"], 2, "pusher"), WORKSPACE_LOW, WORKSPACE_HIGH)
         if "block_pose" in options:
             block_pose = check_vector(options["block_pose"], 3, "block_pose")
         pusher, block_pose = separate(pusher, block_pose)
-        self.scene.rebuild(pusher, block_pose)
+        self._assignment = self._assign(block_pose, options)
+        self.scene.rebuild(pusher, block_pose, self._assignment.block_colour)
         self._setpoint, self._velocity, self._step = pusher, np.zeros(2), 0
         return self._observe()
 
@@ -103,11 +121,12 @@ class PushTEnv(gymnasium.Env):
         """The present moment; any environment of the same configuration can `restore_state` it."""
         if self._step is None:
             raise InputError("save_state: expected a reset before, found none")
-        return PushTState(self.scene.save(), self._setpoint, self._velocity, self._step)
+        return PushTState(self.scene.save(), self._setpoint, self._velocity, self._step, self._assignment)
 
     def restore_state(self, state: PushTState) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Go back to a saved moment in a world built anew; restores of one state agree bit for bit."""
-        self.scene.restore(state.scene)
+        self._assignment = state.assignment
+        self.scene.restore(state.scene, self._assignment.block_colour)
         self._setpoint, self._velocity, self._step = state.setpoint, state.setpoint_velocity, state.step
         return self._observe()
 
@@ -119,6 +138,10 @@ class PushTEnv(gymnasium.Env):
 
     def close(self) -> None:
         self.scene.close()
+
+    def _assign(self, block_pose: np.ndarray, options: Mapping[str, Any]) -> Assignment:
+        """What the episode that starts with the block there (3,) is about: always the same here."""
+        return self._assignment
 
     def _camera(self, name: str) -> Camera:
         return Camera(self.config.cameras[name], self.config.colours)
@@ -147,7 +170,8 @@ class PushTEnv(gymnasium.Env):
     def _observe(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         position, velocity = self.scene.pusher_state()
         block_pose = self.scene.block_pose()
-        covered = coverage(block_pose, self._goal)
+        goal_pose = np.array(self._assignment.goal_pose)
+        covered = coverage(block_pose, goal_pose)
         observation = vectors(position[:2], block_pose)
         for name, camera in self.cameras.items():
             observation[IMAGES + name] = camera.render(self.scene.client)
@@ -155,7 +179,7 @@ class PushTEnv(gymnasium.Env):
             "is_success": covered > SUCCESS_COVERAGE,
             "coverage": covered,
             "block_pose": block_pose,
-            "goal_pose": self._goal.copy(),
+            "goal_pose": goal_pose,
             "pos_agent": position[:2],
             "vel_agent": velocity[:2],
             "n_contacts": self.scene.n_contacts(),

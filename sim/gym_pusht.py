@@ -20,6 +20,7 @@ from sim.geometry import (
     position_to_pixels,
 )
 from sim.interface import action_space, check_vector, observation_space, pusht_interface, vectors
+from sim.language_env import LanguagePushTEnv
 from vla_policy.interfaces import InputError
 
 IMAGE_SIZE = 96
@@ -115,9 +116,16 @@ class GymPushTEnv(gymnasium.Env):
 def make_env(
     name: str, cameras: Sequence[str] = ("top",), config: PushTConfig | None = None, render_mode: str | None = None
 ) -> PushTEnv | GymPushTEnv:
-    """The environment "pybullet" or "gym_pusht", which takes no scene from `config`; `InputError` for another name."""
+    """The environment "pybullet" or "gym_pusht", which takes no scene from `config`; `InputError` for another name.
+
+    With `config.goals` it is the language-conditioned one, which only PyBullet has.
+    """
+    if name == "pybullet" and config is not None and config.goals:
+        return LanguagePushTEnv(config, cameras, render_mode)
     if name == "pybullet":
         return PushTEnv(config, cameras, render_mode)
     if name == "gym_pusht":
+        if config is not None and config.goals:
+            raise InputError(f"env: expected 'pybullet' for a task with goals {list(config.goals)}, found 'gym_pusht'")
         return GymPushTEnv(cameras, (config or PushTConfig()).max_episode_steps, render_mode)
     raise InputError(f"env: expected 'pybullet' or 'gym_pusht', found {name!r}")

@@ -10,8 +10,9 @@ import numpy as np
 
 from sim.arm import JOINT_FORCES, JOINTS, inverse_kinematics, write_urdf
 from sim.bullet import pb
-from sim.config import FPS, TABLE_HALF, PushTConfig
+from sim.config import FPS, TABLE_HALF, GoalConfig, PushTConfig
 from sim.geometry import BAR, STEM, WORKSPACE_CENTRE, WORKSPACE_HALF, transform
+from sim.overrides import Vector
 
 RIM_INSET = 7 * 0.75e-3  # gym-pusht's walls, 5 px from the edge with a radius of 2 px
 RIM_WIDTH = 0.012
@@ -47,8 +48,8 @@ class Scene:
             self._folder.cleanup()
             self.client = -1
 
-    def rebuild(self, pusher: np.ndarray, block_pose: np.ndarray) -> None:
-        """Empty the world and build it with the pusher (2,) and the block (3,) at rest.
+    def rebuild(self, pusher: np.ndarray, block_pose: np.ndarray, block_colour: Vector | None = None) -> None:
+        """Empty the world and build it with the pusher (2,) and the block (3,) at rest, in another colour if given.
 
         Whatever a solver remembers is gone with the old world: equal starts have equal futures, bit for bit.
         """
@@ -69,7 +70,7 @@ class Scene:
             if pb.getJointInfo(self.arm, index, physicsClientId=cid)[2] == pb.JOINT_REVOLUTE
         ]
         self.tip = pb.getNumJoints(self.arm, physicsClientId=cid) - 1
-        self.block = self._add_block(block_pose)
+        self.block = self._add_block(block_pose, block_colour or self.config.colours.block)
         pb.changeDynamics(self.arm, self.tip, lateralFriction=physics.pusher_friction, physicsClientId=cid)
         pb.setCollisionFilterPair(self.arm, self.rim, self.tip, -1, 0, physicsClientId=cid)
         for joint, angle in zip(self.joints, self.joint_targets(np.asarray(pusher)), strict=True):
@@ -129,9 +130,9 @@ class Scene:
             np.concatenate(velocities),
         )
 
-    def restore(self, state: SceneState) -> None:
+    def restore(self, state: SceneState, block_colour: Vector) -> None:
         """Rebuild the world with everything where `state` says, so that all restores of a state agree bit for bit."""
-        self.rebuild(WORKSPACE_CENTRE, np.zeros(3))
+        self.rebuild(WORKSPACE_CENTRE, np.zeros(3), block_colour)
         for joint, angle, velocity in zip(self.joints, state.joints, state.joint_velocities, strict=True):
             pb.resetJointState(self.arm, joint, angle, velocity, physicsClientId=self.client)
         pb.resetBasePositionAndOrientation(self.block, state.block[:3], state.block[3:], physicsClientId=self.client)
@@ -140,7 +141,7 @@ class Scene:
         )
 
     def _add_table(self) -> None:
-        cid, colours, goal = self.client, self.config.colours, self.config.goal_pose
+        cid, colours = self.client, self.config.colours
         x, y = WORKSPACE_CENTRE
         self.table = self._add_boxes([(TABLE_HALF, (0, 0, 0))], None, (x, y, -TABLE_HALF[2]))
         pb.changeDynamics(self.table, -1, lateralFriction=1.0, physicsClientId=cid)
@@ -150,16 +151,19 @@ class Scene:
         rim = [(long, (s * inner, 0, 0)) for s in (-1, 1)] + [(across, (0, s * inner, 0)) for s in (-1, 1)]
         self.rim = self._add_boxes(rim, colours.rim, (x, y, RIM_HEIGHT / 2))
         pb.changeDynamics(self.rim, -1, lateralFriction=0.0, physicsClientId=cid)
-        self.goal = self._add_boxes(
-            _t_boxes(GOAL_THICKNESS, 0.0), colours.goal, (goal[0], goal[1], GOAL_THICKNESS / 2), goal[2], solid=False
-        )
+        goals = self.config.goals or {"": GoalConfig(self.config.goal_pose, colours.goal)}
+        self.goals = {name: self._add_goal(goal) for name, goal in goals.items()}
 
-    def _add_block(self, pose: np.ndarray) -> int:
+    def _add_goal(self, goal: GoalConfig) -> int:
+        (x, y, angle), boxes = goal.pose, _t_boxes(GOAL_THICKNESS, 0.0)
+        return self._add_boxes(boxes, goal.colour, (x, y, GOAL_THICKNESS / 2), angle, solid=False)
+
+    def _add_block(self, pose: np.ndarray, colour: Vector) -> int:
         cid, physics = self.client, self.config.physics
         centre = transform(np.array([[-physics.centre_of_mass, 0.0]]), pose)[0]
         boxes = _t_boxes(physics.block_height, physics.centre_of_mass)
         base = (*centre.tolist(), physics.block_height / 2)
-        block = self._add_boxes(boxes, self.config.colours.block, base, float(pose[2]), mass=physics.block_mass)
+        block = self._add_boxes(boxes, colour, base, float(pose[2]), mass=physics.block_mass)
         about_z = physics.block_mass * physics.gyration_radius**2
         pb.changeDynamics(
             block,

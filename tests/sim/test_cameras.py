@@ -49,7 +49,7 @@ def test_block_and_goal_are_where_they_project(env: PushTEnv, name: str) -> None
     camera = env.cameras[name]
     bodies = camera.segment(env.scene.client) & ((1 << 24) - 1)
     height = env.config.physics.block_height
-    for body, pose, top in ((env.scene.block, BLOCK, height), (env.scene.goal, GOAL_POSE, 0.0)):
+    for body, pose, top in ((env.scene.block, BLOCK, height), (env.scene.goals[""], GOAL_POSE, 0.0)):
         seen = bodies == body
         outline = prisms(camera, pose, top)
         expected = mask_of(outline, camera.config.size)

@@ -61,12 +61,14 @@ class CollectConfig:
 
 @dataclass(frozen=True)
 class Attempt:
-    """What became of one start; `episode` is its index in the dataset, None if it failed."""
+    """What became of one start; `episode` is its index in the dataset, None if it failed; instruction and goal."""
 
     seed: int
     steps: int
     max_coverage: float
     episode: int | None
+    task: str = TASK
+    goal: str = ""
 
 
 def collect(
@@ -108,6 +110,8 @@ def _earlier_attempts(root: Path, config: CollectConfig) -> list[Attempt]:
         return []
     found = read_json(path)
     for key, value in config.identity().items():
+        if key == "task" and PushTConfig.from_mapping(found["config"].get(key, {})) == PushTConfig.from_mapping(value):
+            continue  # the same scene, however much of it was spelled out
         if found["config"].get(key) != value:
             raise InputError(f"{path}: expected {key} {found['config'].get(key)!r} to go on with, found {value!r}")
     return [Attempt(**attempt) for attempt in found["attempts"]]
@@ -125,10 +129,11 @@ def _whole(attempts: list[Attempt], num_episodes: int, root: Path) -> int:
 
 
 def _store(writer: LeRobotWriter, new: Demonstration, attempts: list[Attempt], config: CollectConfig) -> Attempt:
-    attempt = Attempt(new.seed, new.steps, new.max_coverage, writer.num_episodes if new.success else None)
+    episode = writer.num_episodes if new.success else None
+    attempt = Attempt(new.seed, new.steps, new.max_coverage, episode, new.task, new.goal)
     write_json(writer.root / COLLECTION, _summary([*attempts, attempt], config))
     if new.success:
-        writer.add_episode(new.columns, new.images, TASK)
+        writer.add_episode(new.columns, new.images, new.task)
     return attempt
 
 

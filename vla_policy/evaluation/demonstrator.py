@@ -14,6 +14,7 @@ from multiprocessing import get_context, parent_process
 import gymnasium
 import numpy as np
 
+from sim import TASK
 from sim.expert import Expert
 from sim.geometry import pose_from_features
 from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, STATE
@@ -23,7 +24,10 @@ EnvFactory = Callable[[], gymnasium.Env]
 
 @dataclass(frozen=True)
 class Demonstration:
-    """What became of one start: T steps, vectors (T, D) and images (T, H, W, 3) a key; none of a failed episode."""
+    """What became of one start: T steps, vectors (T, D) and images (T, H, W, 3) a key; none of a failed episode.
+
+    `task` is the instruction, `goal` the name of the goal that it means, "" if there is but one.
+    """
 
     seed: int
     success: bool
@@ -31,6 +35,8 @@ class Demonstration:
     max_coverage: float
     columns: dict[str, np.ndarray]
     images: dict[str, np.ndarray]
+    task: str = TASK
+    goal: str = ""
 
 
 def demonstrate(env: gymnasium.Env, seed: int, noise: float) -> Demonstration:
@@ -56,7 +62,8 @@ def demonstrate(env: gymnasium.Env, seed: int, noise: float) -> Demonstration:
     arrays = {key: np.stack(values) for key, values in frames.items()} if success else {}
     images = {key: array for key, array in arrays.items() if array.dtype == np.uint8}
     columns = {key: array for key, array in arrays.items() if key not in images}
-    return Demonstration(seed, success, steps, covered, columns, images)
+    task, goal = env.get_wrapper_attr("task"), info.get("goal", "")
+    return Demonstration(seed, success, steps, covered, columns, images, task, goal)
 
 
 @contextmanager

@@ -1,0 +1,86 @@
+"""Sentences that say which goal the block is to be pushed onto, by the goal's colour or by its place.
+
+Places are as seen by the arm, whose base is the frame: far is +x and left is +y, whatever a camera makes of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from sim.config import PushTConfig
+from sim.geometry import T_SHAPE, WORKSPACE_CENTRE, transform
+
+LANGUAGE_TASK = "Push the T-shaped block onto the goal that the instruction names."  # what all of them have in common
+
+TEMPLATES = {
+    "training": (
+        "push the T to {goal}",
+        "push the T onto {goal}",
+        "please push the block to {goal}",
+        "move the T onto {goal}",
+        "move the block over to {goal}",
+        "bring the T to {goal}",
+        "slide the T onto {goal}",
+        "put the T on {goal}",
+        "place the block exactly on {goal}",
+        "cover {goal} with the T",
+        "align the block with {goal}",
+        "line the T up with {goal}",
+        "the T belongs on {goal}",
+        "{goal} is where the block should go",
+        "I want the T to lie on {goal}",
+        "make the block match {goal}",
+    ),
+    "held_out": (
+        "please bring the block to {goal}",
+        "slide the block over to {goal} and line it up",
+        "{goal} is where the T belongs",
+        "the block should lie exactly on {goal}",
+        "I want {goal} to be covered with the block",
+        "align the T with {goal}, please",
+        "shove the T onto {goal}",
+        "get the block to {goal}",
+    ),
+}
+_BY_COLOUR = ("the {name} goal", "the {name} target")
+_BY_PLACE = ("the goal at the arm's {place}", "the target at the arm's {place}")
+
+
+def centre(pose: np.ndarray) -> np.ndarray:
+    """The middle (2,) of the area of a T at a pose (3,), metres."""
+    return transform(np.array([[T_SHAPE.centroid.x, T_SHAPE.centroid.y]]), np.asarray(pose, float))[0]
+
+
+def place(pose: np.ndarray) -> str:
+    """The quarter of the workspace that a T at a pose (3,) lies in: "far left", "near right" and so on."""
+    x, y = centre(pose) - WORKSPACE_CENTRE
+    return f"{'far' if x > 0 else 'near'} {'left' if y > 0 else 'right'}"
+
+
+def places(config: PushTConfig) -> dict[str, str]:
+    """The goals' places by name, those left out that several goals share."""
+    found = {name: place(np.array(goal.pose)) for name, goal in config.goals.items()}
+    counts = Counter(found.values())
+    return {name: words for name, words in found.items() if counts[words] == 1}
+
+
+def sentences(config: PushTConfig, goal: str, paraphrases: str | None = None) -> list[str]:
+    """All instructions for a goal, by its colour and, where no other goal lies in the same quarter, by its place.
+
+    They are made from the training or held-out templates, by default those that `config` says.
+    """
+    words = [form.format(name=goal) for form in _BY_COLOUR]
+    if goal in (known := places(config)):
+        words += [form.format(place=known[goal]) for form in _BY_PLACE]
+    templates = TEMPLATES[paraphrases or config.paraphrases]
+    return [template.format(goal=phrase) for template in templates for phrase in words]
+
+
+def named_goal(instruction: str, config: PushTConfig) -> str | None:
+    """The goal that an instruction made from any of the templates names; None for any other text."""
+    meanings = {
+        sentence: goal for goal in config.goals for split in TEMPLATES for sentence in sentences(config, goal, split)
+    }
+    return meanings.get(instruction)
