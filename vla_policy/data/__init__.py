@@ -2,6 +2,7 @@
 
 from vla_policy.data.augmentation import ColorJitter, centre_crop, crop_size, random_crop
 from vla_policy.data.dataset import Episode, LeRobotDataset
+from vla_policy.data.mix import MixedWindows, Windows, common_interface
 from vla_policy.data.normalizer import Normalizer
 from vla_policy.data.windows import WindowDataset
 from vla_policy.data.writer import LeRobotWriter
@@ -11,9 +12,12 @@ __all__ = [
     "Episode",
     "LeRobotDataset",
     "LeRobotWriter",
+    "MixedWindows",
     "Normalizer",
     "WindowDataset",
+    "Windows",
     "centre_crop",
+    "common_interface",
     "crop_size",
     "random_crop",
 ]

@@ -112,11 +112,17 @@ def remux(path: Path, sources: Sequence[Path], fps: float) -> list[int]:
 @contextmanager
 def _open(path: Path) -> Iterator[InputContainer]:
     """A video for reading; `InputError` naming the file if it is none."""
+    with naming(path), av.open(str(path)) as container:
+        if not container.streams.video:
+            raise InputError(f"{path}: expected a video stream, found none")
+        yield container
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of reading the video as `InputError` naming the file."""
     try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise InputError(f"{path}: expected a video stream, found none")
-            yield container
+        yield
     except FileNotFoundError:
         raise InputError(f"{path}: expected a video, found none") from None
     except av.FFmpegError as error:

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from vla_policy.data.dataset import LeRobotDataset
 from vla_policy.data.frame_cache import open_cache
 from vla_policy.data.quality import ColumnCheck, Finding
+from vla_policy.data.video_frames import VideoFrames
 from vla_policy.interfaces import ACTION, InputError
 
 log = logging.getLogger(__name__)
@@ -25,13 +26,16 @@ class WindowDataset(Dataset):
 
     A window reaches at most n_obs_steps - 1 frames before its episode and n_action_steps - 1 behind it; there the
     first or last frame repeats. `keys` names the observations; `episodes` chooses some of `dataset` (default: all).
-    Frames are decoded once into `cache_dir` (default `<root>/.cache`). What looks odd about the data is logged as
-    warnings and kept in `findings`. `columns` has all values of each vector (N, D) float32, to fit a normaliser on.
+    Frames are decoded once into `cache_dir` (default `<root>/.cache`), or without `cache` from the videos whenever a
+    window is asked for. What looks odd about the data is logged as warnings and kept in `findings`; without `cache`
+    nothing is known of the pictures. `columns` has all values of each vector (N, D) float32, to fit a normaliser on.
 
     A batch (`__getitems__`) is a dictionary: vectors float32 (B, n_obs_steps, D), images uint8
     (B, n_obs_steps, H, W, 3), `action` float32 (B, horizon, D) whose row 0 belongs to the first observation,
     `action_is_pad` bool (B, horizon), true beyond either end of the episode, and `task`, a list of B sentences.
     """
+
+    probabilities: np.ndarray | None = None  # (len,) of each window in a sample; None: every window once an epoch
 
     def __init__(
         self,
@@ -42,6 +46,7 @@ class WindowDataset(Dataset):
         n_action_steps: int,
         episodes: Iterable[int] | None = None,
         cache_dir: str | Path | None = None,
+        cache: bool = True,
     ) -> None:
         if not (n_obs_steps >= 1 and n_action_steps >= 1 and horizon >= n_obs_steps - 1 + n_action_steps):
             raise InputError(
@@ -54,7 +59,7 @@ class WindowDataset(Dataset):
         self.n_obs_steps, self.horizon, self.n_action_steps = n_obs_steps, horizon, n_action_steps
         self.findings: list[Finding] = []
         self._read_columns()
-        self._open_frames(cache_dir)
+        self._open_frames(cache_dir, cache)
         self._index_windows()
         for finding in self.findings[:LOGGED]:
             log.warning("%s: %s", dataset.root, finding)
@@ -69,28 +74,38 @@ class WindowDataset(Dataset):
         return {key: value[0] for key, value in self.__getitems__([index]).items()}
 
     def __getitems__(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> dict[str, Any]:
-        chosen = np.asarray(indices, np.int64)
-        moments = self._moments[chosen, None]
-        first, last = self._first[moments], self._last[moments]
-        rows = moments + np.arange(self.horizon) - (self.n_obs_steps - 1)
-        inside = np.clip(rows, first, last)
-        seen = inside[:, : self.n_obs_steps]
-        batch: dict[str, Any] = {}
-        for key, feature in self.interface.observations.items():
-            if feature.dtype == "image":
-                batch[key] = torch.from_numpy(self._frames[key][self._frame_rows[seen]])
-            else:
-                batch[key] = torch.from_numpy(self.columns[key][seen])
-        batch[ACTION] = torch.from_numpy(self.columns[ACTION][inside])
-        batch["action_is_pad"] = torch.from_numpy(rows != inside)
-        batch["task"] = [self.dataset.tasks[task] for task in self._tasks[moments[:, 0]]]
+        seen = self._frame_rows[self._rows(indices)[0][:, : self.n_obs_steps]]
+        pictures = {key: torch.from_numpy(frames[seen]) for key, frames in self._frames.items()}
+        return pictures | self.vectors(indices)
+
+    def vectors(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> dict[str, Any]:
+        """The batch without its pictures."""
+        inside, is_pad = self._rows(indices)
+        batch: dict[str, Any] = {
+            key: torch.from_numpy(values[inside if key == ACTION else inside[:, : self.n_obs_steps]])
+            for key, values in self.columns.items()
+        }
+        batch["action_is_pad"] = torch.from_numpy(is_pad)
+        batch["task"] = [self.dataset.tasks[task] for task in self._tasks[self._moments[np.asarray(indices)]]]
         return batch
+
+    @property
+    def tasks(self) -> list[str]:
+        """The sentences in the dataset's table of tasks."""
+        return [task for task in self.dataset.tasks if task]
 
     def window(self, index: int) -> tuple[int, int]:
         """Episode and frame t of a window."""
         moment = self._moments[index]
         episode = int(np.searchsorted(self._starts, moment, side="right")) - 1
         return self.episodes[episode], int(moment - self._first[moment])
+
+    def _rows(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Rows (B, horizon) of the columns, and which of them repeat an episode's first or last one."""
+        moments = self._moments[np.asarray(indices, np.int64), None]
+        rows = moments + np.arange(self.horizon) - (self.n_obs_steps - 1)
+        inside = np.clip(rows, self._first[moments], self._last[moments])
+        return inside, rows != inside
 
     def _read_columns(self) -> None:
         keys = [key for key, feature in self.interface.observations.items() if feature.dtype != "image"] + [ACTION]
@@ -106,9 +121,12 @@ class WindowDataset(Dataset):
         self.columns = {key: np.ascontiguousarray(joined[key], np.float32) for key in keys if joined}
         self._tasks = joined.get("task_index", np.zeros(0, np.int64))
 
-    def _open_frames(self, cache_dir: str | Path | None) -> None:
-        self._frames: dict[str, np.ndarray] = {}
+    def _open_frames(self, cache_dir: str | Path | None, cached: bool) -> None:
+        self._frames: dict[str, np.ndarray | VideoFrames] = {}
         for key in self.interface.cameras:
+            if not cached:
+                self._frames[key] = VideoFrames(self.dataset, key)
+                continue
             cache = open_cache(self.dataset, key, self.episodes, cache_dir)
             self._frames[key] = cache.frames
             self.findings += [finding for finding in cache.findings if finding.episode in self.episodes]

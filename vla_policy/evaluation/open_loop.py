@@ -112,6 +112,8 @@ def held_out_episodes(chosen: Sequence[int] | None, card: Mapping[str, Any], dat
     """The chosen episodes, or those that the checkpoint's card states were held out; `InputError` if it names none."""
     if chosen is None:
         chosen = (card.get("data") or {}).get("held_out_episodes")
+        if isinstance(chosen, Mapping):  # of a mix: those of each dataset
+            chosen = chosen.get(dataset.root.name, chosen.get(str(dataset.root)))
     if not chosen:
         raise InputError(
             f"episodes: the checkpoint states no held-out episodes, expected episodes=[...] out of 0 to "

@@ -2,6 +2,17 @@
 
 from vla_policy.training.batches import fit_normalizer, make_windows, split_episodes
 from vla_policy.training.config import DataConfig, TrainerConfig
-from vla_policy.training.loop import Rollouts, Trainer
+from vla_policy.training.datasets import open_data
+from vla_policy.training.loop import Annotate, Rollouts, Trainer
 
-__all__ = ["DataConfig", "Rollouts", "Trainer", "TrainerConfig", "fit_normalizer", "make_windows", "split_episodes"]
+__all__ = [
+    "Annotate",
+    "DataConfig",
+    "Rollouts",
+    "Trainer",
+    "TrainerConfig",
+    "fit_normalizer",
+    "make_windows",
+    "open_data",
+    "split_episodes",
+]

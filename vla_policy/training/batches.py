@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from vla_policy.data import LeRobotDataset, Normalizer, WindowDataset
+from vla_policy.data import LeRobotDataset, Normalizer, WindowDataset, Windows
 from vla_policy.interfaces import ACTION, STATE, InputError
 from vla_policy.models import PolicyConfig
 from vla_policy.training.config import DataConfig
@@ -37,21 +37,24 @@ def split_episodes(count: int, config: DataConfig) -> tuple[list[int], list[int]
 
 
 def make_windows(
-    dataset: LeRobotDataset, policy: PolicyConfig, episodes: list[int], cache_dir: str | None = None
+    dataset: LeRobotDataset,
+    policy: PolicyConfig,
+    episodes: list[int],
+    cache_dir: str | None = None,
+    cache: bool = True,
+    without: Collection[str] = (),
 ) -> WindowDataset:
-    """Windows of some episodes with everything that `policy` sees or is trained to predict."""
-    keys = [*policy.observation_keys, *policy.auxiliary_keys]
-    return WindowDataset(dataset, keys, policy.n_obs_steps, policy.horizon, policy.n_action_steps, episodes, cache_dir)
+    """Windows of some episodes with all keys that `policy` sees or is trained to predict, but those in `without`."""
+    keys = [key for key in [*policy.observation_keys, *policy.auxiliary_keys] if key not in without]
+    steps = policy.n_obs_steps, policy.horizon, policy.n_action_steps
+    return WindowDataset(dataset, keys, *steps, episodes, cache_dir, cache)
 
 
-def fit_normalizer(windows: WindowDataset, policy: PolicyConfig) -> Normalizer:
+def fit_normalizer(windows: Windows, policy: PolicyConfig) -> Normalizer:
     """Statistics of the training episodes; of action chunks relative to the newest state if the policy is relative."""
     columns = dict(windows.columns)
     if policy.action_relative and STATE in columns:
-        vectors = WindowDataset(
-            windows.dataset, [STATE], windows.n_obs_steps, windows.horizon, windows.n_action_steps, windows.episodes
-        )
-        batch = vectors.__getitems__(np.arange(len(vectors)))
+        batch = windows.vectors(np.arange(len(windows)))
         if batch[STATE].shape[-1] == batch[ACTION].shape[-1]:  # else the policy itself says what is wrong
             columns[ACTION] = (batch[ACTION] - batch[STATE][:, -1:]).flatten(0, 1).numpy()
     modes = {key: policy.action_normalization if key == ACTION else policy.vector_normalization for key in columns}
@@ -61,18 +64,33 @@ def fit_normalizer(windows: WindowDataset, policy: PolicyConfig) -> Normalizer:
 class StepSampler(Sampler[list[int]]):
     """The window indices of each training step's batch: seeded permutations, one epoch after the other.
 
-    The batch of a step depends on the seed and the step alone, so a resumed run needs no sampler state. With several
-    processes each takes its own part of a step's batch.
+    With the `probabilities` (windows,) of each window every sample is drawn anew. The batch of a step depends on the
+    seed and the step alone, so a resumed run needs no sampler state. With several processes each takes its own part of
+    a step's batch.
     """
 
-    def __init__(self, windows: int, batch_size: int, seed: int, start: int, stop: int, rank: int = 0, world: int = 1):
+    def __init__(
+        self,
+        windows: int,
+        batch_size: int,
+        seed: int,
+        start: int,
+        stop: int,
+        rank: int = 0,
+        world: int = 1,
+        probabilities: np.ndarray | None = None,
+    ) -> None:
         self.windows, self.batch_size, self.seed = windows, batch_size, seed
         self.start, self.stop, self.rank, self.world = start, stop, rank, world
+        self.probabilities = probabilities
 
     def __len__(self) -> int:
         return self.stop - self.start
 
     def __iter__(self) -> Iterator[list[int]]:
+        return self._permuted() if self.probabilities is None else self._drawn(np.cumsum(self.probabilities))
+
+    def _permuted(self) -> Iterator[list[int]]:
         epoch, order = -1, np.empty(0, np.int64)
         for step in range(self.start, self.stop):
             first = (step * self.world + self.rank) * self.batch_size
@@ -84,8 +102,14 @@ class StepSampler(Sampler[list[int]]):
                 batch += order[offset : offset + self.batch_size - len(batch)].tolist()
             yield batch
 
+    def _drawn(self, cumulative: np.ndarray) -> Iterator[list[int]]:
+        mine = slice(self.rank * self.batch_size, (self.rank + 1) * self.batch_size)
+        for step in range(self.start, self.stop):
+            draws = np.random.default_rng([self.seed, step]).random(self.world * self.batch_size)
+            yield np.searchsorted(cumulative, draws[mine] * cumulative[-1], side="right").tolist()
 
-def loader(windows: WindowDataset, sampler: StepSampler, num_workers: int) -> DataLoader[dict[str, Any]]:
+
+def loader(windows: Windows, sampler: StepSampler, num_workers: int) -> DataLoader[dict[str, Any]]:
     """Batches as `WindowDataset` makes them."""
     return DataLoader(
         windows,

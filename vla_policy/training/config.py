@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -11,14 +13,34 @@ from vla_policy.interfaces import InputError
 
 @dataclass
 class DataConfig:
-    """Which episodes of which dataset."""
+    """Which episodes of which dataset, or datasets."""
 
-    root: str = MISSING
+    root: Any = MISSING  # a folder or a list of folders
+    weights: list[float] | None = None
+    missing_cameras: str = "refuse"
     n_episodes: int | None = None
     val_episodes: float = 0.05
     split_seed: int = 0
+    cache: bool = True
     cache_dir: str | None = None
     num_workers: int = 0
+
+    def __post_init__(self) -> None:
+        roots = self.roots
+        if not roots or not all(isinstance(root, str) and root for root in roots):
+            raise InputError(f"data.root: expected a dataset's folder or a list of them, found {self.root!r}")
+        if len(set(roots)) < len(roots):
+            raise InputError(f"data.root: expected every dataset once, found {roots}")
+        weights = self.weights
+        if weights is not None and not (len(weights) == len(roots) and all(0 < w < math.inf for w in weights)):
+            raise InputError(f"data.weights: expected {len(roots)} positive numbers, one a dataset, found {weights}")
+        if self.missing_cameras not in ("refuse", "pad"):
+            raise InputError(f"data.missing_cameras: expected 'refuse' or 'pad', found {self.missing_cameras!r}")
+
+    @property
+    def roots(self) -> list[str]:
+        """The folders, also of a single dataset."""
+        return list(self.root) if isinstance(self.root, (list, tuple)) else [self.root]
 
 
 @dataclass

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from vla_policy.data import WindowDataset
+from vla_policy.data import Windows
 from vla_policy.interfaces import InputError
 from vla_policy.models import DiffusionPolicy
 from vla_policy.training.batches import StepSampler, loader
@@ -27,6 +27,7 @@ from vla_policy.training.validation import validate
 log = logging.getLogger(__name__)
 
 Rollouts = Callable[[DiffusionPolicy], Mapping[str, float]]  # has at least success_rate and mean_max_reward
+Annotate = Callable[[Mapping[str, Any], np.random.Generator], Mapping[str, Any]]  # more entries for a batch
 
 STATE_FILE = "state.safetensors"
 SELECTION = "highest success rate in rollouts during training, then highest mean max reward; the last one if none ran"
@@ -37,21 +38,23 @@ class Trainer:
 
     Everything random in a step follows from `seed` and the step, so that a run resumed from its last saved state takes
     the same steps as one that was never interrupted. `rollouts` plays the averaged policy every
-    `config.rollout_every` steps.
+    `config.rollout_every` steps. `annotate` adds to every batch what the dataset does not hold.
     """
 
     def __init__(
         self,
         policy: DiffusionPolicy,
-        windows: WindowDataset,
+        windows: Windows,
         run_dir: Path,
         config: TrainerConfig,
         seed: int = 0,
-        val_windows: WindowDataset | None = None,
+        val_windows: Windows | None = None,
         rollouts: Rollouts | None = None,
         num_workers: int = 0,
         settings: Mapping[str, Any] | None = None,
+        annotate: Annotate | None = None,
     ) -> None:
+        self.annotate = annotate
         self.windows, self.val_windows, self.rollouts = windows, val_windows, rollouts
         self.run_dir, self.config, self.seed, self.num_workers = run_dir, config, seed, num_workers
         self.settings = dict(settings or {})
@@ -80,7 +83,9 @@ class Trainer:
             self.progress = load_state(state, self.policy, self.average, self.optimizer)
         start, steps = self.progress["step"], self.config.steps
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        sampler = StepSampler(len(self.windows), self.config.batch_size, self.seed, start, steps, rank, world)
+        sampler = StepSampler(
+            len(self.windows), self.config.batch_size, self.seed, start, steps, rank, world, self.windows.probabilities
+        )
         main = self.accelerator.is_main_process
         self.metrics = MetricsLog(self.run_dir, start, self.config.wandb, self.settings) if main else None
         display = Display(start, steps, self.config.batch_size * world, self.config.print_every_s) if main else None
@@ -111,6 +116,8 @@ class Trainer:
         generator = torch.Generator(self.accelerator.device).manual_seed(seed)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
+        if self.annotate is not None:
+            batch = {**batch, **self.annotate(batch, np.random.default_rng(seed))}
         loss, parts = self.model(batch, generator)
         self.accelerator.backward(loss)
         norm = self.accelerator.clip_grad_norm_(self.policy.parameters(), self.config.grad_clip)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from vla_policy.data import WindowDataset
+from vla_policy.data import Windows
 from vla_policy.interfaces import ACTION
 from vla_policy.models import DiffusionPolicy
 
@@ -13,7 +13,7 @@ BATCH = 128
 
 
 @torch.no_grad()
-def validate(policy: DiffusionPolicy, windows: WindowDataset, count: int, seed: int = 0) -> dict[str, float]:
+def validate(policy: DiffusionPolicy, windows: Windows, count: int, seed: int = 0) -> dict[str, float]:
     """Loss, and the mean absolute error of sampled actions (in their own units) against holding the last one.
 
     Always the same `count` windows and the same noise. The error counts the actions that would be executed; holding
