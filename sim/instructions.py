@@ -11,6 +11,7 @@ import numpy as np
 
 from sim.config import PushTConfig
 from sim.geometry import T_SHAPE, WORKSPACE_CENTRE, transform
+from vla_policy.interfaces import InputError
 
 LANGUAGE_TASK = "Push the T-shaped block onto the goal that the instruction names."  # what all of them have in common
 
@@ -35,7 +36,7 @@ TEMPLATES = {
     ),
     "held_out": (
         "please bring the block to {goal}",
-        "slide the block over to {goal} and line it up",
+        "slide the block exactly over {goal}",
         "{goal} is where the T belongs",
         "the block should lie exactly on {goal}",
         "I want {goal} to be covered with the block",
@@ -84,3 +85,13 @@ def named_goal(instruction: str, config: PushTConfig) -> str | None:
         sentence: goal for goal in config.goals for split in TEMPLATES for sentence in sentences(config, goal, split)
     }
     return meanings.get(instruction)
+
+
+def commanded_pose(instruction: str, config: PushTConfig) -> np.ndarray:
+    """Pose (3,) of the goal that an instruction names, or of the only one; `InputError` if it names none of several."""
+    if not config.goals:
+        return np.array(config.goal_pose)
+    name = named_goal(instruction, config)
+    if name is None:
+        raise InputError(f"instruction: expected one that names a goal of {list(config.goals)}, found {instruction!r}")
+    return np.array(config.goals[name].pose)

@@ -1,4 +1,4 @@
-"""vla-eval: measure a policy by rollouts, compare two measurements, or look at the error on recorded episodes."""
+"""vla-eval: measure a policy by rollouts, compare measurements, swap instructions, look at recorded episodes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from vla_policy.cli.common import user_errors
 from vla_policy.cli.help import config_parser
 from vla_policy.cli.load import load_policy, machine, typed_config
+from vla_policy.cli.rollout_progress import bar, rollout_bar
+from vla_policy.cli.swap import swap
 from vla_policy.interfaces import IMAGES, InputError, Policy
 
 # torch and the simulation are imported where they are used: every worker process reads this module anew.
@@ -26,15 +27,16 @@ console = Console()
 
 OTHERS = """other commands, each with a --help of its own:
   vla-eval compare A B                        the difference between two results, paired start by start
+  vla-eval swap CHECKPOINT ...                the same starts under different instructions
   vla-eval open_loop CHECKPOINT DATASET ...   the error on recorded episodes, for robots without a simulator
 """
 
 
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run `compare`, `open_loop` or, without such a word, rollouts."""
+    """Run `compare`, `swap`, `open_loop` or, without such a word, rollouts."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {"compare": _compare, "open_loop": _open_loop}
+    commands = {"compare": _compare, "swap": swap, "open_loop": _open_loop}
     if arguments and arguments[0] in commands:
         commands[arguments[0]](arguments[1:])
     else:
@@ -74,7 +76,7 @@ def _summaries(checkpoint: str | None, config: EvalConfig, out: Path) -> dict[st
     """One summary a table column; the checkpoint's files lie in `out`, a baseline's below it when both are run."""
     from vla_policy.evaluation.baselines import baseline_factory
 
-    baseline = None if config.baseline is None else baseline_factory(config.baseline)
+    baseline = None if config.baseline is None else baseline_factory(config.baseline, config.scene)
     summaries = {}
     if checkpoint is not None:
         policy = load_policy(checkpoint, config.device, config.threads)
@@ -99,46 +101,30 @@ def _evaluate(
     **more: Any,
 ) -> dict[str, Any]:
     from sim import TASK
-    from vla_policy.evaluation.episode import EpisodeResult
+    from sim.instructions import LANGUAGE_TASK
     from vla_policy.evaluation.evaluate import evaluate
 
-    with _progress() as progress:
-        bar = progress.add_task(Path(checkpoint).name, total=config.n_episodes, state="")
-        count = {"episodes": 0, "successes": 0, "steps": 0}
-
-        def show() -> None:
-            state = f"success {count['successes']} / {count['episodes']}, {count['steps']} steps"
-            over = count["episodes"] == config.n_episodes
-            progress.update(bar, completed=count["episodes"], state=state + ", timing and filming" * over)
-
-        def on_episode(result: EpisodeResult) -> None:
-            count["episodes"] += 1
-            count["successes"] += result.success
-
-        def on_steps(steps: int) -> None:
-            count["steps"] += steps
-            show()
-
+    with rollout_bar(console, Path(checkpoint).name, config.n_episodes, then=", timing and filming") as hear:
         return evaluate(
             policy,
             env_factory(config, policy),
             config,
             out,
             checkpoint=checkpoint,
-            task=TASK,
+            task=LANGUAGE_TASK if config.scene.goals else TASK,
             policy_factory=policy_factory,
-            on_episode=on_episode,
-            on_steps=on_steps,
+            on_episode=hear[0],
+            on_steps=hear[1],
             **more,
         )
 
 
 def env_factory(config: EvalConfig, policy: Policy) -> EnvFactory:
     """Makes the environment with the cameras that the policy looks through; picklable."""
-    from sim import PushTConfig, make_env
+    from sim import make_env
 
     cameras = [key.removeprefix(IMAGES) for key in policy.interface.cameras]
-    factory = functools.partial(make_env, config.env, cameras, PushTConfig.from_mapping(config.task))
+    factory = functools.partial(make_env, config.env, cameras, config.scene)
     env = factory()  # a mistake of the user's is better met here than in several workers
     try:
         policy.interface.require(env.interface, "the policy", f"env {config.env}")
@@ -192,27 +178,15 @@ def _open_loop(arguments: Sequence[str]) -> None:
     policy = load_policy(options.CHECKPOINT, config.device)
     dataset = LeRobotDataset(options.DATASET)
     episodes = held_out_episodes(config.episodes, policy.card, dataset)
-    with _progress() as progress:
-        bar = progress.add_task("episodes", total=len(episodes), state="")
+    with bar(console) as progress:
+        task = progress.add_task("episodes", total=len(episodes), state="")
         errors = open_loop(
-            policy, dataset, episodes, config.policy_seed, config.batch_size, lambda _: progress.advance(bar)
+            policy, dataset, episodes, config.policy_seed, config.batch_size, lambda _: progress.advance(task)
         )
     summary = summarize_open_loop(errors, policy, checkpoint=options.CHECKPOINT, dataset=str(options.DATASET))
     write_open_loop(Path(config.out), errors, summary)
     console.print(open_loop_table(summary))
     console.print(f"summary.json and episodes.csv are in {config.out}", markup=False, highlight=False)
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[state]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    )
 
 
 if __name__ == "__main__":

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from sim import PushTConfig
 from sim.expert import Expert
 from sim.geometry import pose_from_features
+from sim.instructions import commanded_pose
 from sim.interface import pusht_interface
 from vla_policy.interfaces import ENVIRONMENT_STATE, STATE, ActionChunk, InputError, Interface, Observation, Policy
 
@@ -18,7 +21,7 @@ class HoldPolicy:
     n_obs_steps = 1
     n_action_steps = 8
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, scene: PushTConfig | None = None) -> None:
         self.interface: Interface = pusht_interface({}).select([STATE])
 
     def predict(self, histories: Sequence[Sequence[Observation]], generator: np.random.Generator) -> list[ActionChunk]:
@@ -30,28 +33,33 @@ class HoldPolicy:
 
 
 class ExpertPolicy:
-    """The scripted expert, which sees the block's pose. It remembers, so that every episode needs one of its own."""
+    """The scripted expert, which sees the block's pose and reads the instruction as its templates have it.
+
+    It remembers, so that every episode needs one of its own.
+    """
 
     n_obs_steps = 1
     n_action_steps = 1
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, scene: PushTConfig | None = None) -> None:
         self.interface: Interface = pusht_interface({})
-        self._expert = Expert()
+        self._scene = scene or PushTConfig()
+        self._expert: Expert | None = None
 
     def predict(self, histories: Sequence[Sequence[Observation]], generator: np.random.Generator) -> list[ActionChunk]:
         return [self._act(history[-1]) for history in histories]
 
     def _act(self, seen: Observation) -> ActionChunk:
+        self._expert = self._expert or Expert(commanded_pose(seen.task, self._scene))
         target = self._expert.act(seen.values[STATE], pose_from_features(seen.values[ENVIRONMENT_STATE]))
         return ActionChunk(target[None], seen.t, 1.0 / self.interface.fps)
 
 
-BASELINES: dict[str, Callable[[int], Policy]] = {"hold": HoldPolicy, "expert": ExpertPolicy}
+BASELINES: dict[str, Callable[..., Policy]] = {"hold": HoldPolicy, "expert": ExpertPolicy}
 
 
-def baseline_factory(name: str) -> Callable[[int], Policy]:
-    """Makes the baseline for one episode, given its seed; `InputError` for an unknown name."""
+def baseline_factory(name: str, scene: PushTConfig | None = None) -> Callable[[int], Policy]:
+    """Makes the baseline for one episode in `scene`, given its seed; `InputError` for an unknown name."""
     if name not in BASELINES:
         raise InputError(f"baseline: expected one of {sorted(BASELINES)}, found {name!r}")
-    return BASELINES[name]
+    return functools.partial(BASELINES[name], scene=scene)

@@ -37,6 +37,9 @@ def compare(a: Path, b: Path) -> dict[str, Any]:
     for seed in seeds:
         if any(rows_a[seed][key] != rows_b[seed][key] for key in _START):
             raise InputError(f"compare: expected the same start for seed {seed}, found different ones in {a} and {b}")
+        goal_a, goal_b = rows_a[seed]["goal"], rows_b[seed]["goal"]
+        if goal_a and goal_b and goal_a != goal_b:
+            raise InputError(f"compare: expected one goal for seed {seed}, found {goal_a!r} in {a}, {goal_b!r} in {b}")
     pairs = compare_paired([rows_a[s]["success"] > 0 for s in seeds], [rows_b[s]["success"] > 0 for s in seeds])
     gains = np.array([rows_b[s]["max_reward"] - rows_a[s]["max_reward"] for s in seeds])
     return {
@@ -74,7 +77,7 @@ def comparison_table(found: dict[str, Any]) -> Table:
     return table
 
 
-def _by_seed(folder: Path) -> dict[int, dict[str, float]]:
+def _by_seed(folder: Path) -> dict[int, dict[str, Any]]:
     rows = read_episodes(folder)
     by_seed = {int(row["seed"]): row for row in rows}
     if not rows or len(by_seed) != len(rows):

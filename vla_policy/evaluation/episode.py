@@ -26,8 +26,28 @@ class PolicySpec:
 
 
 @dataclass(frozen=True)
+class Start:
+    """An episode to play: the environment's seed, and the name of the goal to command where there are several.
+
+    Without a goal the environment draws one from the seed.
+    """
+
+    seed: int
+    goal: str = ""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The environment's `reset` options."""
+        return {"goal": self.goal} if self.goal else {}
+
+
+@dataclass(frozen=True)
 class EpisodeResult:
-    """What one episode came to. Metres and radians in the base frame; coverage and reward are in [0, 1]."""
+    """What one episode came to. Metres and radians in the base frame; coverage and reward are in [0, 1].
+
+    `task` is the instruction, `goal` the name of the goal that it commands; `reached` is the goal that an environment
+    says the block was brought to, whatever was commanded. Names are "" where there is but one goal, and for none.
+    """
 
     seed: int
     success: bool
@@ -41,13 +61,16 @@ class EpisodeResult:
     pusher: tuple[float, float]  # initial conditions
     block_pose: tuple[float, float, float]
     actions: np.ndarray = field(repr=False, compare=False)  # (steps, D) commands sent: with the seed they replay it
+    task: str = ""
+    goal: str = ""
+    reached: str = ""
 
 
 class Player:
     """Plays one episode after the other in one environment; time is the step count divided by fps.
 
     Of the environment it wants Gymnasium's API, `interface`, `task`, a Box of actions, and `is_success`, `coverage`,
-    `pos_agent` and `block_pose` in `info`.
+    `pos_agent` and `block_pose` in `info`; `goal` and `reached` there are names of goals where there are several.
     """
 
     def __init__(self, env: gymnasium.Env, spec: PolicySpec) -> None:
@@ -60,11 +83,12 @@ class Player:
         self._dt = 1.0 / spec.interface.fps
         self.steps = 0  # of the current episode
 
-    def start(self, seed: int) -> None:
-        """Begin the episode of this seed."""
-        observation, info = self._env.reset(seed=seed)
+    def start(self, start: Start) -> None:
+        """Begin this episode."""
+        observation, info = self._env.reset(seed=start.seed, options=start.options)
         self._executor.reset()
-        self._seed, self.steps, self._info = seed, 0, info
+        self._seed, self.steps, self._info = start.seed, 0, info
+        self._task: str = self._env.get_wrapper_attr("task")
         self._pusher = tuple(np.asarray(info["pos_agent"], float).tolist())
         self._block_pose = tuple(np.asarray(info["block_pose"], float).tolist())
         self._rewards: list[float] = []
@@ -94,7 +118,7 @@ class Player:
     def _see(self, observation: dict[str, np.ndarray]) -> None:
         # Only what the policy needs: a policy for cameras must not carry the privileged state around.
         values = {key: observation[key] for key in self._keys}
-        self._executor.observe(Observation(values, self._env.task, self._now))
+        self._executor.observe(Observation(values, self._task, self._now))
 
     def _step(self) -> bool:
         """One control period; whether the episode is over."""
@@ -123,4 +147,7 @@ class Player:
             pusher=self._pusher,
             block_pose=self._block_pose,
             actions=np.array(self._actions),
+            task=self._task,
+            goal=self._info.get("goal", ""),
+            reached=self._info.get("reached", ""),
         )

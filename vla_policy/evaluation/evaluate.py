@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sim import PushTConfig
 from vla_policy.evaluation.episode import EpisodeResult
 from vla_policy.evaluation.latency import KeepHistories, chunk_latency
 from vla_policy.evaluation.report import summarize, write_episodes, write_json
@@ -43,6 +44,10 @@ class EvalConfig:
         for key, least in {"n_episodes": 1, "seed": 0, "videos": 0, "latency_repeats": 1}.items():
             if getattr(self, key) < least:
                 raise InputError(f"{key}: expected at least {least}, found {getattr(self, key)}")
+
+    @property
+    def scene(self) -> PushTConfig:
+        return PushTConfig.from_mapping(self.task)
 
     @property
     def seeds(self) -> list[int]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import math
 import subprocess
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 
 from vla_policy.data import files
@@ -19,7 +21,9 @@ from vla_policy.evaluation.episode import EpisodeResult
 from vla_policy.evaluation.statistics import mean_interval, success_interval
 from vla_policy.interfaces import InputError
 
-COLUMNS = [f.name for f in fields(EpisodeResult) if f.name not in ("pusher", "block_pose", "actions")] + [
+_ELSEWHERE = ("pusher", "block_pose", "actions", "reached")  # fields that are no columns
+_TEXT = ("task", "goal")  # missing in files from before there were several goals
+COLUMNS = [f.name for f in fields(EpisodeResult) if f.name not in _ELSEWHERE] + [
     "pusher_x",
     "pusher_y",
     "block_x",
@@ -38,7 +42,10 @@ def summarize(
     chunk_ms: Mapping[str, Any] | None,
     **more: Any,
 ) -> dict[str, Any]:
-    """The content of summary.json; `more` is added as it is, `chunk_ms` is None for what was not timed."""
+    """The content of summary.json; `more` is added as it is, `chunk_ms` is None for what was not timed.
+
+    `instructions` counts the episodes with each; `by_goal` has the success of each commanded goal if there are several.
+    """
     n, n_success = len(results), sum(r.success for r in results)
     if n == 0:
         raise InputError("evaluation: expected at least one episode, found none")
@@ -66,12 +73,26 @@ def summarize(
         "chunk_ms": dict(chunk_ms) if chunk_ms is not None else {"p50": None, "p95": None},
         "env": env,
         "task": task,
+        "instructions": dict(Counter(r.task for r in results if r.task)),
+        "by_goal": _by_goal(results),
         "seed": seed,
         "seeds": [r.seed for r in results],
         "checkpoint": checkpoint,
         "git_commit": git_commit(),
         **more,
     }
+
+
+def _by_goal(results: Sequence[EpisodeResult]) -> dict[str, dict[str, Any]]:
+    goals = sorted({r.goal for r in results} - {""})
+    return {goal: success_rate([r.success for r in results if r.goal == goal]) for goal in goals}
+
+
+def success_rate(successes: Sequence[bool]) -> dict[str, Any]:
+    """Number, rate and exact interval of the successes."""
+    n, n_success = len(successes), sum(successes)
+    ci95 = success_interval(n_success, n)
+    return {"n": n, "n_success": n_success, "success_rate": n_success / n, "success_ci95": ci95}
 
 
 def git_commit() -> str | None:
@@ -116,11 +137,12 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, An
 
 def write_episodes(path: Path, results: Sequence[EpisodeResult]) -> None:
     """One row an episode, initial conditions included; floats are written so that they read back equal."""
-    write_csv(path, COLUMNS, [_row(result) for result in results])
+    write_csv(path, COLUMNS, [episode_row(result) for result in results])
 
 
-def _row(result: EpisodeResult) -> dict[str, Any]:
-    row = {key: value for key, value in asdict(result).items() if key not in ("pusher", "block_pose", "actions")}
+def episode_row(result: EpisodeResult) -> dict[str, Any]:
+    """An episode's values by column."""
+    row = {key: value for key, value in asdict(result).items() if key not in _ELSEWHERE}
     row["success"] = int(result.success)
     row["pusher_x"], row["pusher_y"] = result.pusher
     row["block_x"], row["block_y"], row["block_angle"] = result.block_pose
@@ -132,20 +154,26 @@ def read_summary(folder: Path) -> dict[str, Any]:
     return read_json(folder / "summary.json")
 
 
-def read_episodes(folder: Path) -> list[dict[str, float]]:
-    """The rows of an evaluation's episodes.csv, numbers as floats (`seed` and `steps` as ints)."""
+def read_episodes(folder: Path) -> list[dict[str, Any]]:
+    """The rows of an evaluation's episodes.csv: `seed` an int, `task` and `goal` text, all others floats."""
     path = folder / "episodes.csv"
     if not path.exists():
         raise InputError(f"{folder}: expected an evaluation's folder with episodes.csv, found none")
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
-        missing = sorted(set(COLUMNS) - set(reader.fieldnames or ()))
+        missing = sorted(set(COLUMNS) - set(_TEXT) - set(reader.fieldnames or ()))
         if missing:
             raise InputError(f"{path}: expected the columns {COLUMNS}, found {missing} missing")
         try:
-            return [{key: int(row[key]) if key == "seed" else float(row[key]) for key in COLUMNS} for row in reader]
+            return [{key: _value(key, row) for key in COLUMNS} for row in reader]
         except (TypeError, ValueError) as error:
             raise InputError(f"{path}: expected numbers, found {error}") from None
+
+
+def _value(key: str, row: Mapping[str, str]) -> Any:
+    if key in _TEXT:
+        return row.get(key) or ""
+    return int(row[key]) if key == "seed" else float(row[key])
 
 
 def summary_table(summaries: Mapping[str, Mapping[str, Any]], title: str) -> Table:
@@ -156,6 +184,10 @@ def summary_table(summaries: Mapping[str, Mapping[str, Any]], title: str) -> Tab
         table.add_column(name, justify="right")
     for label, show in _ROWS.items():
         table.add_row(label, *(show(summary) for summary in summaries.values()))
+    goals = {goal: None for summary in summaries.values() for goal in summary["by_goal"]}
+    for goal in goals if len(goals) > 1 else ():
+        table.add_row(f"success, {goal}  [95 %]", *(_goal(s["by_goal"].get(goal)) for s in summaries.values()))
+    table.add_row("instruction", *(_instructions(summary["instructions"]) for summary in summaries.values()))
     return table
 
 
@@ -172,6 +204,20 @@ def interval(low_high: Sequence[float | None], scale: float = 1.0, digits: int =
 
 def _mean(summary: Mapping[str, Any], key: str, digits: int) -> str:
     return f"{summary[key]:.{digits}f}  {interval(summary[key + '_ci95'], digits=digits)}"
+
+
+def _goal(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return "-"
+    return f"{found['n_success']} / {found['n']}  {interval(found['success_ci95'], 100, 1)} %"
+
+
+def _instructions(counts: Mapping[str, int]) -> str:
+    """The first and how many others there were."""
+    if not counts:
+        return "-"
+    others = f"\nand {len(counts) - 1} others" if len(counts) > 1 else ""
+    return escape(f'"{next(iter(counts))}"{others}')
 
 
 def _milliseconds(summary: Mapping[str, Any]) -> str:

@@ -10,15 +10,23 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from vla_policy.evaluation.episode import EpisodeResult, PolicySpec
-from vla_policy.evaluation.workers import EnvFactory, Group, LocalGroup, PolicyFactory, RemoteGroup, RolloutError
+from vla_policy.evaluation.episode import EpisodeResult, PolicySpec, Start
+from vla_policy.evaluation.workers import (
+    EnvFactory,
+    Group,
+    LocalGroup,
+    OnResult,
+    PolicyFactory,
+    RemoteGroup,
+    RolloutError,
+)
 from vla_policy.interfaces import InputError, Policy
 
 
 def rollout(
     policy: Policy,
     env_factory: EnvFactory,
-    seeds: Sequence[int],
+    seeds: Sequence[int | Start],
     num_envs: int = 16,
     num_workers: int = 2,
     seed: int = 0,
@@ -26,7 +34,7 @@ def rollout(
     on_episode: Callable[[EpisodeResult], None] | None = None,
     on_steps: Callable[[int], None] | None = None,
 ) -> list[EpisodeResult]:
-    """Play one episode for each of `seeds`, results in that order.
+    """Play one episode for each of `seeds` (a `Start` says more than a seed), results in that order.
 
     `num_envs` environments are spread over `num_workers` spawned processes (0: all in this one, one after the other);
     `env_factory` must be picklable. The workers take strict turns: while the policy answers one of them, in one batch,
@@ -39,26 +47,27 @@ def rollout(
     """
     if num_envs < 1 or num_workers < 0:
         raise InputError(f"rollout: expected num_envs >= 1 and num_workers >= 0, found {num_envs} and {num_workers}")
-    if len(set(seeds)) != len(seeds):
-        raise InputError("rollout: expected distinct seeds, found repeated ones")
-    results: dict[int, EpisodeResult] = {}
+    starts = [start if isinstance(start, Start) else Start(start) for start in seeds]
+    if len(set(starts)) != len(starts):
+        raise InputError("rollout: expected distinct seeds or goals, found repeated ones")
+    results: dict[Start, EpisodeResult] = {}
 
-    def finish(result: EpisodeResult) -> None:
-        results[result.seed] = result
+    def finish(start: Start, result: EpisodeResult) -> None:
+        results[start] = result
         if on_episode is not None:
             on_episode(result)
 
-    groups = _groups(PolicySpec.of(policy), env_factory, seeds, num_envs, num_workers, policy_factory, finish)
+    groups = _groups(PolicySpec.of(policy), env_factory, starts, num_envs, num_workers, policy_factory, finish)
     try:
         with _torch_threads(_free_cores(num_workers)):
             _take_turns(groups, policy, np.random.default_rng(seed), on_steps)
     except RolloutError as error:
-        finished = [results[s] for s in seeds if s in results]
-        raise RolloutError(f"{error} ({len(finished)} of {len(seeds)} episodes were finished)", finished) from None
+        finished = [results[start] for start in starts if start in results]
+        raise RolloutError(f"{error} ({len(finished)} of {len(starts)} episodes were finished)", finished) from None
     finally:
         for group in groups:
             group.close()
-    return [results[s] for s in seeds]
+    return [results[start] for start in starts]
 
 
 def _take_turns(
@@ -86,25 +95,25 @@ def _take_turns(
 def _groups(
     spec: PolicySpec,
     env_factory: EnvFactory,
-    seeds: Sequence[int],
+    starts: Sequence[Start],
     num_envs: int,
     num_workers: int,
     policy_factory: PolicyFactory | None,
-    on_result: Callable[[EpisodeResult], None],
+    on_result: OnResult,
 ) -> list[Group]:
-    """Seeds and environments dealt out evenly, never a worker without either."""
-    if not seeds:
+    """Starts and environments dealt out evenly, never a worker without either."""
+    if not starts:
         return []
     if num_workers == 0:
-        return [LocalGroup(on_result, env_factory, spec, seeds, num_envs, policy_factory)]
-    count = min(num_workers, num_envs, len(seeds))
+        return [LocalGroup(on_result, env_factory, spec, starts, num_envs, policy_factory)]
+    count = min(num_workers, num_envs, len(starts))
     return [
         RemoteGroup(
             f"simulation worker {i}",
             on_result,
             env_factory,
             spec,
-            list(seeds[i::count]),
+            list(starts[i::count]),
             len(range(i, num_envs, count)),
             policy_factory,
         )

@@ -1,4 +1,4 @@
-"""Pictures of episodes: mp4 with step and coverage drawn in, and a contact sheet.
+"""Pictures of episodes: mp4 with instruction, step and coverage drawn in, and a contact sheet.
 
 An episode is filmed after the run by sending its recorded commands again from the same seed, so that only the chosen
 ones cost anything; in a deterministic simulation that is the episode itself.
@@ -6,6 +6,7 @@ ones cost anything; in a deterministic simulation that is the episode itself.
 
 from __future__ import annotations
 
+import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -19,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vla_policy.data.files import write_whole
 from vla_policy.data.video import encode
-from vla_policy.evaluation.episode import EpisodeResult
+from vla_policy.evaluation.episode import EpisodeResult, Start
 from vla_policy.evaluation.workers import EnvFactory
 
 SHEET_COLUMNS = 6
@@ -76,7 +77,8 @@ def film(
 
 def describe(name: str, episode: EpisodeResult) -> str:
     end = f"success after {episode.steps} steps" if episode.success else f"no success in {episode.steps} steps"
-    return f"{name.replace('_', ' ')}: seed {episode.seed}, {end}, max coverage {episode.max_coverage:.3f}"
+    told = f', "{episode.task}"' if episode.task else ""
+    return f"{name.replace('_', ' ')}: seed {episode.seed}, {end}, max coverage {episode.max_coverage:.3f}{told}"
 
 
 def _film_one(env_factory: EnvFactory, episode: EpisodeResult, path: Path, name: str, fps: float) -> list[np.ndarray]:
@@ -88,7 +90,7 @@ def _film_one(env_factory: EnvFactory, episode: EpisodeResult, path: Path, name:
         most = 0.0
         for frame in replay(env_factory, episode):
             most = max(most, frame.coverage)
-            picture = annotate(frame, f"{name.replace('_', ' ')}, seed {episode.seed}", most)
+            picture = annotate(frame, f"{name.replace('_', ' ')}, seed {episode.seed}", most, episode.task)
             if frame.step in wanted:
                 kept.append(picture)
             yield picture
@@ -103,7 +105,7 @@ def replay(env_factory: EnvFactory, episode: EpisodeResult) -> Iterator[Frame]:
     """The episode's frames: the start and one after each of its steps."""
     env = env_factory()
     try:
-        _, info = env.reset(seed=episode.seed)
+        _, info = env.reset(seed=episode.seed, options=Start(episode.seed, episode.goal).options)
         yield _frame(env, 0, info)
         for step, action in enumerate(episode.actions, start=1):
             _, _, _, _, info = env.step(action)
@@ -123,25 +125,40 @@ def _frame(env: object, step: int, info: dict) -> Frame:
     return Frame(picture, step, float(info["coverage"]), bool(info["is_success"]))
 
 
-def annotate(frame: Frame, title: str, most: float) -> np.ndarray:
-    """The picture with a strip above it: title, step, coverage and the most so far, and a bar of the coverage."""
+def annotate(frame: Frame, title: str, most: float, instruction: str = "") -> np.ndarray:
+    """The picture with a strip above it: instruction, title, step, coverage and the most so far, a bar of the coverage.
+
+    A long instruction takes several lines.
+    """
     height, width = frame.picture.shape[:2]
     size = max(8, width // 20)
-    strip = 3 * size + size // 2
+    font = ImageFont.load_default(size)
+    lines = _wrap(instruction, font, width - size)
+    head = int(1.25 * size) * len(lines)
+    strip = head + 3 * size + size // 2
     canvas = Image.new("RGB", (_even(width), _even(height + strip)), _PAPER)
     canvas.paste(Image.fromarray(frame.picture), (0, strip))
     draw = ImageDraw.Draw(canvas)
-    font = ImageFont.load_default(size)
-    draw.text((size // 2, size // 4), f"{title}, step {frame.step}", _INK, font)
     colour = _GOOD if frame.success else _NEUTRAL
-    draw.text(
-        (size // 2, size // 4 + int(1.25 * size)), f"coverage {frame.coverage:.3f} (max {most:.3f})", colour, font
-    )
-    top = int(2.75 * size)
+    coverage = f"coverage {frame.coverage:.3f} (max {most:.3f})"
+    texts = [*((line, _INK) for line in lines), (f"{title}, step {frame.step}", _INK), (coverage, colour)]
+    for i, (text, ink) in enumerate(texts):
+        draw.text((size // 2, size // 4 + i * int(1.25 * size)), text, ink, font)
+    top = head + int(2.75 * size)
     draw.rectangle((size // 2, top, width - size // 2, top + size // 2), (225, 225, 225))
     filled = int((width - size) * min(max(frame.coverage, 0.0), 1.0))
     draw.rectangle((size // 2, top, size // 2 + filled, top + size // 2), colour)
     return np.asarray(canvas)
+
+
+def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+    """Lines of at most so many pixels, but for words that are longer."""
+    columns = len(text)
+    lines = textwrap.wrap(text, max(columns, 1), break_long_words=False)
+    while columns > 1 and max(font.getlength(line) for line in lines) > width:
+        columns -= 1
+        lines = textwrap.wrap(text, columns, break_long_words=False)
+    return lines
 
 
 def contact_sheet(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str]) -> Image.Image:

@@ -14,11 +14,12 @@ from typing import Any, NoReturn, Protocol
 import gymnasium
 import numpy as np
 
-from vla_policy.evaluation.episode import EpisodeResult, Player, PolicySpec
+from vla_policy.evaluation.episode import EpisodeResult, Player, PolicySpec, Start
 from vla_policy.interfaces import ActionChunk, InputError, Observation, Policy
 
 EnvFactory = Callable[[], gymnasium.Env]
 PolicyFactory = Callable[[int], Policy]  # episode seed -> a policy for that episode
+OnResult = Callable[[Start, EpisodeResult], None]
 
 
 class RolloutError(RuntimeError):
@@ -49,7 +50,7 @@ class Group(Protocol):
 
 
 class LocalGroup:
-    """Environments of this process, each a slot that takes the next seed when its episode is over.
+    """Environments of this process, each a slot that takes the next start when its episode is over.
 
     `on_result` hears of every episode that ends, before the next one begins. With `policy_factory` every episode has a
     policy of its own, asked right here, instead of windows for a shared one.
@@ -57,20 +58,20 @@ class LocalGroup:
 
     def __init__(
         self,
-        on_result: Callable[[EpisodeResult], None],
+        on_result: OnResult,
         env_factory: EnvFactory,
         spec: PolicySpec,
-        seeds: Sequence[int],
+        starts: Sequence[Start],
         num_envs: int,
         policy_factory: PolicyFactory | None,
     ) -> None:
         self._on_result = on_result
-        self._seeds = deque(seeds)
-        self._envs = [env_factory() for _ in range(min(num_envs, len(seeds)))]
+        self._starts = deque(starts)
+        self._envs = [env_factory() for _ in range(min(num_envs, len(starts)))]
         for env in self._envs:
             spec.interface.require(env.get_wrapper_attr("interface"), "the policy", "the environment")
         self._players = [Player(env, spec) for env in self._envs]
-        self._playing: dict[int, int] = {}  # slot -> seed
+        self._playing: dict[int, Start] = {}  # slot -> episode
         self._policy_factory = policy_factory
         self._policies: dict[int, tuple[Policy, np.random.Generator]] = {}
         self._chunks: Mapping[int, ActionChunk] = {}
@@ -88,11 +89,11 @@ class LocalGroup:
             result = self._players[slot].play(chunk)
             steps += self._players[slot].steps - before
             if result is not None:
-                self._on_result(result)
+                self._on_result(self._playing[slot], result)
                 self._begin(slot)
         shared = self._playing if self._policy_factory is None else {}
         windows = {slot: self._players[slot].window() for slot in shared}
-        return Round(windows, list(self._playing.values()), steps)
+        return Round(windows, [start.seed for start in self._playing.values()], steps)
 
     def close(self) -> None:
         for env in self._envs:
@@ -100,13 +101,13 @@ class LocalGroup:
 
     def _begin(self, slot: int) -> None:
         self._playing.pop(slot, None)
-        if not self._seeds:
+        if not self._starts:
             return
-        seed = self._seeds.popleft()
-        self._playing[slot] = seed
-        self._players[slot].start(seed)
+        start = self._starts.popleft()
+        self._playing[slot] = start
+        self._players[slot].start(start)
         if self._policy_factory is not None:
-            self._policies[slot] = (self._policy_factory(seed), np.random.default_rng(seed))
+            self._policies[slot] = (self._policy_factory(start.seed), np.random.default_rng(start.seed))
 
     def _ask_own_policies(self) -> dict[int, ActionChunk]:
         chunks = {}
@@ -119,7 +120,7 @@ class LocalGroup:
 class RemoteGroup:
     """A `LocalGroup` in a spawned process. Only chunks go there, only windows and results come back."""
 
-    def __init__(self, name: str, on_result: Callable[[EpisodeResult], None], *arguments: Any) -> None:
+    def __init__(self, name: str, on_result: OnResult, *arguments: Any) -> None:
         """`arguments` are those of `LocalGroup`, without its first one."""
         context = multiprocessing.get_context("spawn")
         self._name, self._on_result = name, on_result
@@ -137,8 +138,8 @@ class RemoteGroup:
 
     def receive(self) -> Round:
         answer = self._next()
-        while isinstance(answer, EpisodeResult):
-            self._on_result(answer)
+        while isinstance(answer, tuple):
+            self._on_result(*answer)
             answer = self._next()
         if isinstance(answer, InputError):
             raise answer
@@ -173,7 +174,7 @@ def _serve(connection: Connection, *arguments: Any) -> None:
     try:
         while True:
             chunks = connection.recv()
-            group = group or LocalGroup(connection.send, *arguments)
+            group = group or LocalGroup(lambda *ended: connection.send(ended), *arguments)
             group.send(chunks)
             connection.send(group.receive())
     except (EOFError, OSError):

@@ -1,0 +1,51 @@
+"""vla-eval swap: the same starts under different instructions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from vla_policy.cli.help import config_parser
+from vla_policy.cli.load import load_policy, typed_config
+from vla_policy.cli.rollout_progress import rollout_bar
+from vla_policy.interfaces import InputError, Policy
+
+console = Console()
+
+
+def swap(arguments: Sequence[str]) -> None:
+    """Play the test and print what was reached."""
+    description = "Play the same starts under different instructions and report which goals are reached."
+    parser = config_parser("vla-eval swap", description, "swap")
+    parser.add_argument("CHECKPOINT", nargs="?", help="folder or hub name; missing where baseline= is given")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    options = parser.parse_args(arguments)
+    checkpoint, overrides = options.CHECKPOINT, options.overrides
+    if checkpoint is not None and "=" in checkpoint:
+        checkpoint, overrides = None, [checkpoint, *overrides]
+
+    from vla_policy.evaluation.baselines import baseline_factory
+    from vla_policy.evaluation.swap import SwapConfig, swap_tables, swap_test
+    from vla_policy.evaluation.workers import RolloutError
+
+    config = typed_config(SwapConfig, "swap", overrides)
+    if (checkpoint is None) == (config.baseline is None):
+        raise InputError("vla-eval swap: expected either a CHECKPOINT or baseline=hold|expert (see --help)")
+    baseline = None if config.baseline is None else baseline_factory(config.baseline, config.scene)
+    policy: Policy = load_policy(checkpoint, config.device, config.threads) if baseline is None else baseline(0)
+    name = checkpoint or f"baseline {config.baseline}"
+    episodes = config.n_starts * config.instructions
+    out = Path(config.out)
+    try:
+        with rollout_bar(console, Path(name).name, episodes, "commanded") as (on_episode, on_steps):
+            summary = swap_test(policy, config, out, name, baseline, on_episode, on_steps)
+    except RolloutError as error:
+        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False)
+        raise SystemExit(1) from None
+    OmegaConf.save(OmegaConf.structured(config), out / "config.yaml")
+    for table in swap_tables(summary):
+        console.print(table)
+    console.print(f"summary.json and episodes.csv are in {out}", markup=False, highlight=False)
