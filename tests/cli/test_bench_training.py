@@ -1,0 +1,77 @@
+"""vla-bench training as a user calls it."""
+
+from pathlib import Path
+
+import pytest
+from helpers.small_dataset import TOP, make_small_dataset
+
+from vla_policy.cli import bench
+from vla_policy.data.files import read_json
+
+SMALL = [
+    "policy.encoder={channels:[8,16],keypoints:4,grid:2,blocks:1}",
+    "policy.transformer={width:32,depth:1,heads:2,time_width:16}",
+    "policy.noise_samples=1",
+    "trainer.batch_size=8",
+    "trainer.threads=1",
+    "trainer.precision=fp32",
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("bench") / "small"
+    make_small_dataset(root, episodes=3)
+    return root
+
+
+def test_both_sources_of_pictures_are_timed(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "training.json"
+    bench.main(["training", str(data), *SMALL, "--steps", "6", "--warmup=2", "--out", str(out), "seed=3"])
+    found = read_json(out)
+    assert found["cameras"] == [TOP]
+    assert (found["batch_size"], found["threads"], found["precision"]) == (8, 1, "no")
+    assert [speed["cache"] for speed in found["speed"]] == [False, True]
+    for speed in found["speed"]:
+        assert (speed["steps"], speed["warmup"]) == (6, 2)
+        assert 0 < speed["wait_share"] < 1
+        assert speed["wait_ms"]["p50"] < speed["step_ms"]["p50"] <= speed["step_ms"]["p95"]
+        mean_ms = 1e3 * found["batch_size"] / speed["samples_per_s"]
+        assert 0.3 * speed["step_ms"]["p50"] < mean_ms < 6 * speed["step_ms"]["p95"]
+    decoded, cached = found["speed"]
+    assert decoded["wait_ms"]["p50"] > cached["wait_ms"]["p50"]
+    shown = capsys.readouterr().out
+    assert "samples a second" in shown
+    assert "frame cache" in shown
+    assert [path.name for path in tmp_path.iterdir()] == ["training.json"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["{data}", "--steps=0"], "steps: expected at least 0 and 1, found 5 and 0"),
+        (["{data}", "trainer.stepz=3"], "stepz"),
+        (["{data}", "policy.observation_keys=[observation.images.nose]"], "expected 'observation.images.nose', found"),
+        (["nowhere"], "nowhere: expected a LeRobotDataset"),
+        (["{data}", "fast"], "expected key=value, found 'fast'"),
+    ],
+)
+def test_mistakes_are_one_line(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str
+) -> None:
+    out = tmp_path / "training.json"
+    with pytest.raises(SystemExit) as status:
+        bench.main(["training", *[word.format(data=data) for word in words], *SMALL, f"--out={out}"])
+    assert status.value.code == 2
+    assert says in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_help_says_what_to_give(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as status:
+        bench.main(["training", "--help"])
+    assert status.value.code == 0
+    shown = capsys.readouterr().out
+    assert "DATASET" in shown
+    assert "vla-train" in shown
+    assert "--steps" in shown
