@@ -7,7 +7,15 @@ import torch
 
 from vla_policy.data import Normalizer
 from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, IMAGES, STATE, Feature, Interface, Observation
-from vla_policy.models import DiffusionPolicy, EncoderConfig, PolicyConfig, TransformerConfig
+from vla_policy.models import (
+    Backbone,
+    BackboneConfig,
+    DiffusionPolicy,
+    EncoderConfig,
+    ObjectiveConfig,
+    PolicyConfig,
+    TransformerConfig,
+)
 
 TOP = IMAGES + "top"
 SMALL = {
@@ -22,8 +30,22 @@ def pusht_interface() -> Interface:
     return Interface({STATE: xy, ENVIRONMENT_STATE: pose, TOP: Feature("image", (96, 96, 3))}, xy, 10, "base")
 
 
-def small_policy(image: bool = False, seed: int = 0, trained: bool = True, **config: Any) -> DiffusionPolicy:
-    """With `trained`, every weight is random, so that no adaLN-zero gate hides what a test is about."""
+def objective(name: str) -> dict[str, Any]:
+    """The configuration of an objective that goes by this name."""
+    sampler = {"flow": "euler", "ddpm": "ddim"}.get(name, "greedy")
+    tokens = {"action_normalization": "quantile"} if sampler == "greedy" else {}
+    return {"objective": ObjectiveConfig(name=name, sampler=sampler), **tokens}
+
+
+def small_policy(
+    image: bool = False,
+    seed: int = 0,
+    trained: bool = True,
+    backbone: Backbone | None = None,
+    backbone_config: BackboneConfig | None = None,
+    **config: Any,
+) -> DiffusionPolicy:
+    """With `trained`, all weights but a backbone's are random, so that no adaLN-zero gate hides anything."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     keys = [STATE, TOP] if image else [STATE, ENVIRONMENT_STATE]
@@ -35,12 +57,17 @@ def small_policy(image: bool = False, seed: int = 0, trained: bool = True, **con
         }
     )
     policy = DiffusionPolicy(
-        PolicyConfig(**{"observation_keys": keys, **SMALL, **config}), pusht_interface(), normalizer
+        PolicyConfig(**{"observation_keys": keys, "backbone": backbone_config, **SMALL, **config}),
+        pusht_interface(),
+        normalizer,
+        None,
+        backbone,
     )
     if trained:
         with torch.no_grad():
-            for parameter in policy.parameters():
-                parameter.add_(0.05 * torch.randn_like(parameter))
+            for name, parameter in policy.named_parameters():
+                if not name.startswith("backbone."):
+                    parameter.add_(0.05 * torch.randn_like(parameter))
     return policy
 
 
@@ -49,6 +76,7 @@ def batch_of(count: int, seed: int = 0) -> dict[str, Any]:
     return {
         STATE: 0.2 + 0.4 * torch.rand(count, 2, 2, generator=generator),
         ENVIRONMENT_STATE: torch.rand(count, 2, 4, generator=generator),
+        "task": ["push the T onto the red goal", "move it to blue"] * (count // 2) + ["red"] * (count % 2),
         TOP: torch.randint(0, 256, (count, 2, 96, 96, 3), dtype=torch.uint8, generator=generator),
         ACTION: 0.2 + 0.4 * torch.rand(count, 16, 2, generator=generator),
     }

@@ -51,8 +51,8 @@ def test_random_crops_reach_every_edge() -> None:
 
 def test_training_augments_and_evaluation_does_not() -> None:
     policy, batch = small_policy(image=True), batch_of(3)
-    first, _ = policy.observe(batch, torch.Generator().manual_seed(0))
-    other, _ = policy.observe(batch, torch.Generator().manual_seed(1))
+    first = policy.observe(batch, torch.Generator().manual_seed(0)).tokens
+    other = policy.observe(batch, torch.Generator().manual_seed(1)).tokens
     assert not torch.allclose(first, other)
     assert torch.equal(policy.eval().observe(batch, None)[0], policy.observe(batch, None)[0])
     black = {**batch, TOP: torch.zeros_like(batch[TOP])}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.small_diffusion import TOP, batch_of, histories_of, small_policy
+from helpers.small_diffusion import TOP, batch_of, histories_of, objective, small_policy
 from safetensors.torch import load_file
 
 from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, STATE, InputError, Observation
@@ -53,7 +53,7 @@ def test_only_the_newest_pictures_are_encoded() -> None:
     old, new = dict(batch), dict(batch)
     old[TOP], new[TOP] = batch[TOP].clone(), batch[TOP].clone()
     old[TOP][:, 0], new[TOP][:, 1] = 0, 0
-    tokens, estimates = policy.observe(batch, None)
+    tokens, _, estimates, _ = policy.observe(batch, None)
     assert estimates[ENVIRONMENT_STATE].shape == (2, 1, 4)
     assert torch.equal(tokens, policy.observe(old, None)[0])
     assert not torch.equal(tokens, policy.observe(new, None)[0])
@@ -103,7 +103,7 @@ def test_observations_that_do_not_fit_are_refused_by_name(change: dict, message:
 def test_auxiliary_keys_train_the_encoder_and_are_not_needed_to_act() -> None:
     policy = small_policy(image=True, auxiliary_keys=[ENVIRONMENT_STATE])
     loss, parts = policy.loss(batch_of(4), torch.Generator().manual_seed(0))
-    assert set(parts) == {"denoising", f"auxiliary/{ENVIRONMENT_STATE}"}
+    assert set(parts) == {"action", f"auxiliary/{ENVIRONMENT_STATE}"}
     assert float(loss.detach()) == pytest.approx(sum(float(part) for part in parts.values()))
     assert list(policy.interface.observations) == [STATE, TOP]
     policy.predict(histories_of(policy, 1), np.random.default_rng(0))
@@ -122,11 +122,9 @@ def test_estimates_reach_the_transformer_and_only_their_own_error_trains_them() 
     assert any(p.grad is not None and p.grad.any() for p in policy.estimate_tokens.parameters())
 
 
-@pytest.mark.parametrize("name", ["flow", "ddpm"])
+@pytest.mark.parametrize("name", ["flow", "ddpm", "autoregressive", "masked"])
 def test_a_checkpoint_gives_back_the_same_policy(tmp_path: Path, name: str) -> None:
-    policy = small_policy(image=True, auxiliary_keys=[ENVIRONMENT_STATE])
-    policy.config.objective.name = name
-    policy.config.objective.sampler = {"flow": "euler", "ddpm": "ddim"}[name]
+    policy = small_policy(image=True, auxiliary_keys=[ENVIRONMENT_STATE], **objective(name))
     policy = DiffusionPolicy(policy.config, policy.full_interface, policy.normalizer, {"data": {"dataset": "pusht"}})
     policy.save_pretrained(tmp_path / "last")
     policy.save_pretrained(tmp_path / "last")

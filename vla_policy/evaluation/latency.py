@@ -88,18 +88,19 @@ class KeepHistories:
 def split_latency(policy: Any, histories: Sequence[Sequence[Observation]], repeats: int = 100, warmup: int = 5) -> dict:
     """Milliseconds of what happens once a chunk, p50 and p95: observations to the transformer's keys and values.
 
-    For policies that show it (`observe`, `transformer.prefix`); what `chunk_latency` measures beyond this is denoising.
+    For policies that show it (`prefix`); what `chunk_latency` measures beyond this is denoising.
     """
     import torch
 
     def once(history: Sequence[Observation]) -> float:
         begin = time.perf_counter()
-        batch = {
+        batch: dict[str, Any] = {
             key: torch.from_numpy(np.stack([observation.values[key] for observation in history])[None])
             for key in policy.interface.observations
         }
+        batch["task"] = [history[-1].task]
         with torch.inference_mode():
-            policy.transformer.prefix(policy.observe(batch, None)[0])
+            policy.prefix(batch)
         if policy.device.type == "cuda":
             torch.cuda.synchronize()
         return (time.perf_counter() - begin) * 1e3

@@ -1,14 +1,25 @@
-"""Torch modules: observation encoder, action diffusion transformer, its objectives and samplers, checkpoints."""
+"""Torch modules: encoder, vision-language backbone, action transformer, its objectives and samplers, checkpoints."""
 
+from vla_policy.models.backbone import Backbone
 from vla_policy.models.checkpoint import update_card
-from vla_policy.models.config import EncoderConfig, ObjectiveConfig, PolicyConfig, TransformerConfig
+from vla_policy.models.config import (
+    BackboneConfig,
+    EncoderConfig,
+    ObjectiveConfig,
+    PolicyConfig,
+    TinyVLMConfig,
+    TransformerConfig,
+)
 from vla_policy.models.policy import DiffusionPolicy
 
 __all__ = [
+    "Backbone",
+    "BackboneConfig",
     "DiffusionPolicy",
     "EncoderConfig",
     "ObjectiveConfig",
     "PolicyConfig",
+    "TinyVLMConfig",
     "TransformerConfig",
     "update_card",
 ]

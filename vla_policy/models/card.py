@@ -23,7 +23,7 @@ def model_card(
         "tags: [robotics, diffusion-policy, vla_policy]",
         "---",
         "",
-        "# Action diffusion transformer",
+        f"# {'Vision-language-action' if config.backbone else 'Action diffusion'} transformer",
         "",
         f"{_objective(config)}, {count / 1e6:.2f} M parameters. It sees {config.n_obs_steps} observations, predicts "
         f"{config.horizon} actions at {interface.fps:g} Hz and is meant to execute {config.n_action_steps} of them"
@@ -61,7 +61,13 @@ def model_card(
 
 def _objective(config: PolicyConfig) -> str:
     objective = config.objective
-    kind = "Flow matching" if objective.name == "flow" else f"DDPM ({objective.prediction})"
+    if objective.name == "autoregressive":
+        return f"Autoregressive over action tokens ({objective.bins} bins)"
+    kind = {
+        "flow": "Flow matching",
+        "ddpm": f"DDPM ({objective.prediction})",
+        "masked": f"Masked diffusion over action tokens ({objective.bins} bins)",
+    }[objective.name]
     return f"{kind}, {objective.inference_steps} {objective.sampler} steps"
 
 

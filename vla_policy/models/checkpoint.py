@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -32,13 +33,15 @@ CONFIG, WEIGHTS, NORMALIZER, INTERFACE, CARD = (
     "README.md",
 )
 
-
+BACKBONE = "backbone"  # folder with a backbone's config.json and tokenizer
 FORMAT = 1  # last in config.yaml, so that a truncated one is told from a short one
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """The parts of a checkpoint folder, read and checked one by one."""
+
+    folder: Path
 
     config: PolicyConfig
     interface: Interface
@@ -54,6 +57,7 @@ def write_checkpoint(
     normalizer: Normalizer,
     weights: Mapping[str, Tensor],
     card: Mapping[str, Any],
+    save_backbone: Callable[[Path], Any] | None = None,
 ) -> None:
     """Write beside `folder`, then move into its place: it appears whole or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -64,6 +68,8 @@ def write_checkpoint(
         _write(made / NORMALIZER, json.dumps(normalizer.to_dict(), indent=1))
         _write(made / INTERFACE, json.dumps(interface.to_dict(), indent=1))
         _write(made / CARD, model_card(config, interface, weights, card))
+        if save_backbone is not None:
+            save_backbone(made / BACKBONE)
         save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, made / WEIGHTS)
         made.chmod(0o755)
         (made / WEIGHTS).chmod(0o644)
@@ -90,7 +96,7 @@ def read_checkpoint(name: str | Path) -> Checkpoint:
         raise InputError(f"{folder / CONFIG}: {str(error).splitlines()[0]}") from None
     interface = Interface.from_dict(_parse(folder / INTERFACE, json.loads))
     normalizer = Normalizer.from_dict(_parse(folder / NORMALIZER, json.loads))
-    return Checkpoint(config, interface, normalizer, _weights(folder / WEIGHTS), dict(stored.get("card") or {}))
+    return Checkpoint(folder, config, interface, normalizer, _weights(folder / WEIGHTS), dict(stored.get("card") or {}))
 
 
 def update_card(folder: str | Path, evaluation: Mapping[str, Any]) -> None:
@@ -103,7 +109,9 @@ def update_card(folder: str | Path, evaluation: Mapping[str, Any]) -> None:
     kept = [e for e in parts.card.get("evaluations", []) if _what(e) != _what(evaluation)]
     plain = json.loads(json.dumps(dict(evaluation), default=str))
     card = {**parts.card, "evaluations": [*kept, plain]}
-    write_checkpoint(folder, parts.config, parts.interface, parts.normalizer, parts.weights, card)
+    backbone = folder / BACKBONE
+    copy = functools.partial(shutil.copytree, backbone) if backbone.is_dir() else None
+    write_checkpoint(folder, parts.config, parts.interface, parts.normalizer, parts.weights, card, copy)
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
@@ -122,7 +130,7 @@ def _what(evaluation: Mapping[str, Any]) -> tuple[Any, Any]:
 def _folder(name: str | Path) -> Path:
     if Path(name).is_dir():
         return Path(name)
-    files = [CONFIG, WEIGHTS, NORMALIZER, INTERFACE, CARD]
+    files = [CONFIG, WEIGHTS, NORMALIZER, INTERFACE, CARD, f"{BACKBONE}/*"]
     try:
         return Path(snapshot_download(str(name), allow_patterns=files))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:

@@ -40,13 +40,54 @@ class TransformerConfig:
 class ObjectiveConfig:
     """What the network predicts and how actions are sampled from it."""
 
-    name: str = "flow"  # flow | ddpm
+    name: str = "flow"  # flow | ddpm | autoregressive | masked
     prediction: str = "epsilon"  # ddpm: epsilon | sample | v_prediction
-    sampler: str = "euler"  # flow: euler; ddpm: ddpm | ddim | dpm_solver
+    sampler: str = "euler"  # flow: euler; ddpm: ddpm | ddim | dpm_solver; autoregressive, masked: greedy
     train_steps: int = 100  # ddpm: length of the squaredcos_cap_v2 schedule
-    inference_steps: int = 10
+    inference_steps: int = 10  # passes of the transformer; autoregressive takes one a token
+    bins: int = 256  # autoregressive, masked: equal parts of an action dimension's range
     time_sampling: str = "uniform"  # flow: uniform | logit_normal | beta
     clip_sample: bool = True  # keep sampled actions inside [-1, 1], where all training actions lie
+
+
+@dataclass
+class TinyVLMConfig:
+    """A vision-language model built from nothing, of SmolVLM's architecture."""
+
+    width: int = 128
+    heads: int = 4
+    vision_depth: int = 4
+    text_depth: int = 4
+    image_size: int = 96  # pixels
+    patch_size: int = 16  # pixels
+    scale_factor: int = 2  # pixel shuffle: scale_factor x scale_factor patches become one token
+    vocab_size: int = 1024  # at most; the tokenizer is trained on the task's text
+
+
+@dataclass
+class BackboneConfig:
+    """The vision-language model that reads the instruction and looks through the cameras."""
+
+    path: str | None = None  # hub name or folder of a pretrained model; null: a tiny one from nothing
+    layer: int | None = None  # whose hidden states the action transformer sees, from 1; null: the last
+    tuning: str = "full"  # full | lora | frozen
+    lora_rank: int = 16
+    use_instruction: bool = True  # false: it never sees the words, for ablations
+    max_text_tokens: int = 64  # of an instruction or a question
+    tiny: TinyVLMConfig = field(default_factory=TinyVLMConfig)
+
+    def __post_init__(self) -> None:
+        if self.tuning not in ("full", "lora", "frozen"):
+            raise InputError(f"policy.backbone.tuning: expected full, lora or frozen, found {self.tuning!r}")
+        if self.path is None and self.tuning != "full":
+            raise InputError(
+                f"policy.backbone.tuning: expected full for a model built from nothing, found {self.tuning!r}"
+            )
+        if self.tiny.image_size % (self.tiny.patch_size * self.tiny.scale_factor):
+            raise InputError(
+                f"policy.backbone.tiny.image_size: expected a multiple of patch_size * scale_factor = "
+                f"{self.tiny.patch_size * self.tiny.scale_factor}, found {self.tiny.image_size}"
+            )
 
 
 @dataclass
@@ -68,20 +109,33 @@ class PolicyConfig:
     noise_samples: int = 1
     vector_normalization: str = "min_max"  # min_max | mean_std | quantile
     action_normalization: str = "min_max"
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    language_weight: float = 1.0  # of the backbone's own loss on questions and answers, if the training has any
+    encoder: EncoderConfig | None = field(default_factory=EncoderConfig)  # null: pictures go to the backbone alone
+    backbone: BackboneConfig | None = None  # null: no instruction
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
 
     def __post_init__(self) -> None:
-        if not 0 < self.encoder.crop <= 1:
+        if self.encoder is not None and not 0 < self.encoder.crop <= 1:
             raise InputError(f"policy.encoder.crop: expected a fraction in (0, 1], found {self.encoder.crop}")
-        if self.objective.clip_sample and self.action_normalization != "min_max":
+        tokens = self.objective.name in ("autoregressive", "masked")
+        if tokens and self.action_normalization == "mean_std":
+            raise InputError(
+                f"policy.action_normalization: expected quantile or min_max, whose range {self.objective.name} divides "
+                "into bins, found 'mean_std'"
+            )
+        if not tokens and self.objective.clip_sample and self.action_normalization != "min_max":
             raise InputError(
                 "policy.objective.clip_sample: expected policy.action_normalization 'min_max', which keeps actions "
                 f"inside [-1, 1], found {self.action_normalization!r}; set clip_sample=false"
             )
         if not self.observation_keys:
             raise InputError("policy.observation_keys: expected at least one key, found none")
+        camera = any(key.startswith(IMAGES) for key in self.observation_keys)
+        if self.backbone is not None and not camera:
+            raise InputError("policy.backbone: expected a camera among observation_keys, found none")
+        if camera and self.encoder is None and self.backbone is None:
+            raise InputError("policy.encoder: expected an encoder or a backbone for the cameras, found neither")
         if not 1 <= self.n_action_steps <= self.horizon - self.n_obs_steps + 1:
             raise InputError(
                 f"policy.n_action_steps: expected 1 to horizon - n_obs_steps + 1 = "
@@ -91,7 +145,7 @@ class PolicyConfig:
             raise InputError(
                 f"policy.n_image_steps: expected 1 to n_obs_steps = {self.n_obs_steps}, found {self.n_image_steps}"
             )
-        if self.auxiliary_keys and not any(key.startswith(IMAGES) for key in self.observation_keys):
+        if self.auxiliary_keys and not camera:
             raise InputError("policy.auxiliary_keys: expected a camera among observation_keys, found none")
         if self.transformer.patch < 1 or self.horizon % self.transformer.patch:
             raise InputError(

@@ -108,17 +108,21 @@ def spatial_softmax(heatmaps: Tensor, places: Tensor) -> Tensor:
 
 
 class ObservationEncoder(nn.Module):
-    """All features of an interface, over `n_obs_steps`, to tokens."""
+    """All features of an interface, over `n_obs_steps`, to tokens; without a configuration, vectors only."""
 
-    def __init__(self, interface: Interface, n_obs_steps: int, width: int, config: EncoderConfig) -> None:
+    def __init__(self, interface: Interface, n_obs_steps: int, width: int, config: EncoderConfig | None) -> None:
         super().__init__()
-        self.cameras = interface.cameras
-        self.vectors = [key for key in interface.observations if key not in self.cameras]
+        self.cameras = [] if config is None else interface.cameras
+        self.vectors = [key for key in interface.observations if key not in interface.cameras]
         self.vector_tokens = nn.ModuleDict(
             {module_name(key): vector_token(interface.observations[key].shape[0], width) for key in self.vectors}
         )
         self.camera_tokens = nn.ModuleDict(
-            {module_name(key): CameraEncoder(interface.observations[key].shape, width, config) for key in self.cameras}
+            {
+                module_name(key): CameraEncoder(interface.observations[key].shape, width, config)
+                for key in self.cameras
+                if config is not None
+            }
         )
         self.steps = nn.Parameter(torch.randn(n_obs_steps, width) * 0.02)
         self.summary_width = sum(module.summary_width for module in self.camera_tokens.values())  # type: ignore[misc]

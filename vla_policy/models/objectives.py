@@ -51,8 +51,8 @@ class FlowMatching:
     """x_t = (1 - t) noise + t data; the target is the velocity data - noise (Lipman et al. 2022, arXiv 2210.02747)."""
 
     def __init__(self, config: ObjectiveConfig) -> None:
-        _choose("policy.objective.sampler", config.sampler, ["euler"])
-        _choose("policy.objective.time_sampling", config.time_sampling, ["uniform", "logit_normal", "beta"])
+        choose("policy.objective.sampler", config.sampler, ["euler"])
+        choose("policy.objective.time_sampling", config.time_sampling, ["uniform", "logit_normal", "beta"])
         self.config = config
         self.scheduler: Any = FlowMatchEulerDiscreteScheduler()
 
@@ -91,8 +91,8 @@ class Ddpm:
     """
 
     def __init__(self, config: ObjectiveConfig) -> None:
-        _choose("policy.objective.prediction", config.prediction, ["epsilon", "sample", "v_prediction"])
-        _choose("policy.objective.sampler", config.sampler, ["ddpm", "ddim", "dpm_solver"])
+        choose("policy.objective.prediction", config.prediction, ["epsilon", "sample", "v_prediction"])
+        choose("policy.objective.sampler", config.sampler, ["ddpm", "ddim", "dpm_solver"])
         self.config = config
         common: dict[str, Any] = {
             "num_train_timesteps": config.train_steps,
@@ -139,12 +139,13 @@ class Ddpm:
 
 def make_objective(config: ObjectiveConfig) -> Objective:
     """The objective that `config.name` names, "flow" or "ddpm"."""
-    _choose("policy.objective.name", config.name, ["flow", "ddpm"])
+    choose("policy.objective.name", config.name, ["flow", "ddpm"])
     if not config.inference_steps >= 1:
         raise InputError(f"policy.objective.inference_steps: expected at least 1, found {config.inference_steps}")
     return FlowMatching(config) if config.name == "flow" else Ddpm(config)
 
 
-def _choose(name: str, value: str, options: list[str]) -> None:
+def choose(name: str, value: str, options: list[str]) -> None:
+    """`InputError` if a setting is none of its options."""
     if value not in options:
         raise InputError(f"{name}: expected one of {options}, found {value!r}")

@@ -1,10 +1,10 @@
-"""The action diffusion policy: observations in, action chunks out; trained by `loss`, stored as a folder."""
+"""The policy: observations and an instruction in, action chunks out; trained by `loss`, stored as a folder."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,18 +13,29 @@ from torch import Tensor, nn
 
 from vla_policy.data import ColorJitter, Normalizer, centre_crop, random_crop
 from vla_policy.interfaces import ACTION, STATE, ActionChunk, InputError, Interface, Observation
-from vla_policy.models.checkpoint import load_weights, read_checkpoint, write_checkpoint
+from vla_policy.models.backbone import Backbone
+from vla_policy.models.checkpoint import BACKBONE, load_weights, read_checkpoint, write_checkpoint
 from vla_policy.models.config import PolicyConfig
 from vla_policy.models.encoder import ObservationEncoder, module_name, vector_token
-from vla_policy.models.objectives import make_objective
-from vla_policy.models.transformer import ActionTransformer
+from vla_policy.models.heads import make_head
+from vla_policy.models.transformer import ActionTransformer, Prefix
+
+
+class Observed(NamedTuple):
+    """What a policy made of a batch of observations."""
+
+    tokens: Tensor  # (B, N, W)
+    real: Tensor | None  # (B, N) bool, false where a token is padding; None: all are real
+    estimates: dict[str, Tensor]  # normalised (B, image_steps, D) of each auxiliary key
+    seen: Any  # what the backbone's vision tower saw, None without a backbone
 
 
 class DiffusionPolicy(nn.Module):
-    """An `interfaces.Policy`: observation encoder, action diffusion transformer, objective and preprocessing.
+    """An `interfaces.Policy`: encoder and backbone for observations, action transformer, head and preprocessing.
 
     `interface` has exactly the observations of `config.observation_keys`; `auxiliary` the features of
-    `config.auxiliary_keys`, which exist in training data only. `card` holds what the model card says.
+    `config.auxiliary_keys`, which exist in training data only. `card` holds what the model card says. A `backbone` is
+    given if and only if `config.backbone` is.
     """
 
     def __init__(
@@ -33,8 +44,10 @@ class DiffusionPolicy(nn.Module):
         interface: Interface,
         normalizer: Normalizer,
         card: Mapping[str, Any] | None = None,
+        backbone: Backbone | None = None,
     ) -> None:
         super().__init__()
+        assert (backbone is None) == (config.backbone is None)
         auxiliary = interface.select(config.auxiliary_keys).observations
         self.config, self.normalizer = config, normalizer
         self.interface = interface.select(config.observation_keys)
@@ -45,11 +58,15 @@ class DiffusionPolicy(nn.Module):
             _check_relative(self.interface)
         width = config.transformer.width
         self.encoder = ObservationEncoder(self.interface, config.n_obs_steps, width, config.encoder)
-        self.transformer = ActionTransformer(interface.action.shape[0], config.horizon, config.transformer)
+        self.backbone = backbone
+        summary_width = self.encoder.summary_width
+        if backbone is not None:
+            self.backbone_token = nn.Sequential(nn.LayerNorm(backbone.width), nn.Linear(backbone.width, width))
+            summary_width += 0 if config.encoder else backbone.width
         self.auxiliary = nn.ModuleDict(
             {
                 module_name(key): nn.Sequential(
-                    nn.Linear(self.encoder.summary_width, 128), nn.GELU(), nn.Linear(128, feature.shape[0])
+                    nn.Linear(summary_width, 128), nn.GELU(), nn.Linear(128, feature.shape[0])
                 )
                 for key, feature in auxiliary.items()
             }
@@ -57,41 +74,65 @@ class DiffusionPolicy(nn.Module):
         self.estimate_tokens = nn.ModuleDict(
             {module_name(key): vector_token(feature.shape[0], width) for key, feature in auxiliary.items()}
         )
-        self.objective = make_objective(config.objective)
-        strength = config.encoder.color_jitter
+        self._left_alone = {  # a deep copy for averaging has no gradients at all, so it is decided here
+            name
+            for name, value in self.named_parameters(remove_duplicate=False)
+            if name.startswith("backbone.") and not value.requires_grad
+        }
+        self.head = make_head(config, interface.action.shape[0])
+        self.transformer = ActionTransformer(self.head.length, config.transformer)
+        strength = config.encoder.color_jitter if config.encoder else 0.0
         self.color_jitter = ColorJitter(strength, strength, strength) if strength else None
 
     @property
     def device(self) -> torch.device:
         return self.transformer.position.device
 
-    def observe(self, batch: Mapping[str, Any], generator: torch.Generator | None) -> tuple[Tensor, dict[str, Tensor]]:
-        """Tokens (B, N, W) of a batch of raw observations (B, n_obs_steps, ...) by key, and what the cameras say of
-        each auxiliary key: normalised estimates (B, image_steps, D), which are tokens as well.
+    def observe(self, batch: Mapping[str, Any], generator: torch.Generator | None) -> Observed:
+        """Tokens of a batch of raw observations (B, n_obs_steps, ...) by key and, for a backbone, `task`: B sentences.
 
-        With a generator, images are cropped at random and change colour, each sample its own way; without, the crop is
-        in the middle.
+        What the cameras say of each auxiliary key is a token as well. With a generator, the encoder's images are
+        cropped at random and change colour, each sample its own way; without, the crop is in the middle.
         """
+        values, corners = self._preprocess(batch, generator)
+        encoded, summary = self.encoder(values, corners)
+        tokens, real, seen = [encoded], None, None
+        if self.backbone is not None:
+            cameras = self.interface.cameras
+            seen = self.backbone.look([batch[key][:, -1].to(self.device) for key in cameras])
+            hidden, mask = self.backbone(seen, batch["task"], len(cameras))
+            tokens.append(self.backbone_token(hidden))
+            if summary is None:
+                weights = (mask / mask.sum(1, keepdim=True))[:, None].to(hidden.dtype)
+                summary = weights @ hidden  # (B, 1, V)
+        steps = self.encoder.steps[-self.config.image_steps :]
+        estimates = {key: self._estimate(key, summary) for key in self.config.auxiliary_keys}
+        for key, estimate in estimates.items():  # detached, so that it stays an estimate: only its own error trains it
+            tokens.append(self.estimate_tokens[module_name(key)](estimate.detach()) + steps)
+        joined = torch.cat(tokens, dim=1)
+        if self.backbone is not None:
+            real = torch.ones(joined.shape[:2], dtype=torch.bool, device=joined.device)
+            real[:, encoded.shape[1] : encoded.shape[1] + mask.shape[1]] = mask
+        return Observed(joined, real, estimates, seen)
+
+    def _preprocess(
+        self, batch: Mapping[str, Any], generator: torch.Generator | None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Normalised vectors, the newest frames of the encoder's cameras, cropped, and the crops' corners."""
         values, corners = {}, {}
-        newest = self.config.image_steps
         for key, feature in self.interface.observations.items():
             value = batch[key].to(self.device, non_blocking=True)
             if feature.dtype != "image":
                 values[key] = self.normalizer.normalize(key, value)
-                continue
-            value = value[:, -newest:]
-            if generator is None:
-                values[key], corners[key] = centre_crop(value, self.config.encoder.crop)
-            else:
-                values[key], corners[key] = random_crop(value, self.config.encoder.crop, generator)
-                if self.color_jitter is not None:
-                    values[key] = self.color_jitter(values[key] / 255.0, generator) * 255.0
-        tokens, summary = self.encoder(values, corners)
-        estimates = {key: self._estimate(key, summary) for key in self.config.auxiliary_keys}
-        # Detached, so that an estimate stays one: only its own error trains it.
-        steps = self.encoder.steps[-newest:]
-        more = [self.estimate_tokens[module_name(k)](e.detach()) + steps for k, e in estimates.items()]
-        return torch.cat([tokens, *more], dim=1), estimates
+            elif self.config.encoder is not None:
+                value = value[:, -self.config.image_steps :]
+                if generator is None:
+                    values[key], corners[key] = centre_crop(value, self.config.encoder.crop)
+                else:
+                    values[key], corners[key] = random_crop(value, self.config.encoder.crop, generator)
+                    if self.color_jitter is not None:
+                        values[key] = self.color_jitter(values[key] / 255.0, generator) * 255.0
+        return values, corners
 
     def _estimate(self, key: str, summary: Tensor | None) -> Tensor:
         assert summary is not None  # PolicyConfig asks for a camera
@@ -104,24 +145,27 @@ class DiffusionPolicy(nn.Module):
         return self.loss(batch, generator)
 
     def loss(self, batch: Mapping[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean squared error of the objective, plus the weighted auxiliary errors; a scalar, and its parts by name.
+        """The head's objective plus the weighted auxiliary errors; a scalar, and its parts by name.
 
-        Actions beyond an episode's end repeat its last one and count like any other, as in Diffusion Policy.
+        Actions beyond an episode's end repeat its last one and count like any other, as in Diffusion Policy. If the
+        batch has `question` and `answer` (sentences for its first observations), the backbone learns to answer.
         """
-        tokens, estimates = self.observe(batch, generator if self.training else None)
-        prefix = self.transformer.prefix(tokens)
+        observed = self.observe(batch, generator if self.training else None)
+        prefix = self.transformer.prefix(observed.tokens, observed.real)
         actions = self.normalizer.normalize(ACTION, self.relative_actions(batch))
         actions = actions[:, None].expand(-1, self.config.noise_samples, -1, -1)
-        noise = torch.randn(actions.shape, generator=generator, device=generator.device).to(self.device)
-        pair = self.objective.corrupt(actions, noise, generator)
-        prediction = self.transformer(pair.noisy, self.transformer.modulations(pair.time), prefix)
-        loss = F.mse_loss(prediction, pair.target)
-        parts = {"denoising": loss.detach()}
-        for key, estimate in estimates.items():
-            truth = batch[key][:, -self.config.image_steps :].to(self.device)
+        loss = self.head.loss(self.transformer, prefix, actions, generator)
+        parts = {"action": loss.detach()}
+        for key, estimate in observed.estimates.items():
+            truth = batch[key][:, -estimate.shape[1] :].to(self.device)
             error = F.mse_loss(estimate, self.normalizer.normalize(key, truth))
             parts[f"auxiliary/{key}"] = error.detach()
             loss = loss + self.config.auxiliary_weight * error
+        if self.backbone is not None and "question" in batch:
+            cameras = len(self.interface.cameras)
+            said = self.backbone.language_loss(observed.seen, batch["question"], batch["answer"], cameras)
+            parts["language"] = said.detach()
+            loss = loss + self.config.language_weight * said
         return loss, parts
 
     def relative_actions(self, batch: Mapping[str, Any]) -> Tensor:
@@ -129,21 +173,17 @@ class DiffusionPolicy(nn.Module):
         actions: Tensor = batch[ACTION].to(self.device, non_blocking=True)
         return actions - batch[STATE][:, -1:].to(self.device) if self.config.action_relative else actions
 
+    def prefix(self, batch: Mapping[str, Any]) -> Prefix:
+        """What is computed once a chunk: keys and values of raw observations (B, n_obs_steps, ...) by key."""
+        observed = self.observe(batch, None)
+        return self.transformer.prefix(observed.tokens, observed.real)
+
     @torch.inference_mode()
     def sample(self, batch: Mapping[str, Any], generator: torch.Generator) -> Tensor:
         """Chunks (B, horizon, D) in the robot's units for raw observations (B, n_obs_steps, ...) by key."""
-        tokens, _ = self.observe(batch, None)
-        prefix = self.transformer.prefix(tokens)
-        shape = (len(tokens), 1, self.config.horizon, self.interface.action.shape[0])
-        noise = torch.randn(shape, generator=generator, device=generator.device).to(self.device)
-        times = torch.tensor([self.objective.times()], device=self.device)
-        steps = [parts.split(1, dim=1) for parts in self.transformer.modulations(times)]
-
-        def predict(x: Tensor, k: int) -> Tensor:
-            return self.transformer(x, [parts[k] for parts in steps], prefix)
-
-        actions = self.objective.sample(predict, noise, generator)
-        actions = self.normalizer.unnormalize(ACTION, actions[:, 0])
+        count = len(batch[self.config.observation_keys[0]])
+        actions = self.head.sample(self.transformer, self.prefix(batch), count, generator)
+        actions = self.normalizer.unnormalize(ACTION, actions)
         return actions + batch[STATE][:, -1:].to(self.device) if self.config.action_relative else actions
 
     def predict(self, histories: Sequence[Sequence[Observation]], generator: np.random.Generator) -> list[ActionChunk]:
@@ -158,7 +198,10 @@ class DiffusionPolicy(nn.Module):
                 raise InputError(f"history: expected {self.n_obs_steps} observations, found {len(history)}")
             for observation in history:
                 observation.check(self.interface)
-        batch = {key: self._stack(key, histories) for key in self.interface.observations}
+            if self.backbone is not None:
+                self.backbone.check_text(history[-1].task, "instruction")
+        batch: dict[str, Any] = {key: self._stack(key, histories) for key in self.interface.observations}
+        batch["task"] = [history[-1].task for history in histories]
         self.eval()
         noise = torch.Generator().manual_seed(int(generator.integers(2**63 - 1)))
         actions = self.sample(batch, noise)[:, self.n_obs_steps - 1 :].double().cpu().numpy()
@@ -170,19 +213,41 @@ class DiffusionPolicy(nn.Module):
         values = [[observation.values[key] for observation in history] for history in histories]
         return torch.from_numpy(np.asarray(values, np.uint8 if image else np.float32))
 
+    def stored_state(self) -> dict[str, Tensor]:
+        """The weights that a checkpoint needs: not those of a pretrained backbone that training leaves alone, and those
+        which modules share only once.
+        """
+        shared: set[int] = set()
+        stored = {}
+        for name, value in self.state_dict().items():
+            if name not in self._left_alone and value.data_ptr() not in shared:
+                stored[name] = value
+                shared.add(value.data_ptr())
+        return stored
+
+    def load_stored(self, weights: Mapping[str, Tensor], source: str) -> None:
+        """Put back what `stored_state` gave; `InputError` tells where `source` differs first."""
+        stored = self.stored_state()
+        rest = {name: value for name, value in self.state_dict().items() if name not in stored}
+        load_weights(self, {**rest, **weights}, source)
+
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.yaml, model.safetensors, normalizer.json, interface.json and the model card README.md.
+        """Write config.yaml, model.safetensors, normalizer.json, interface.json, the model card README.md and, if there
+        is a backbone, its architecture and tokenizer in backbone/.
 
         The folder appears whole or not at all; one that exists is replaced.
         """
-        write_checkpoint(Path(folder), self.config, self.full_interface, self.normalizer, self.state_dict(), self.card)
+        weights, save_more = self.stored_state(), None if self.backbone is None else self.backbone.save
+        write_checkpoint(Path(folder), self.config, self.full_interface, self.normalizer, weights, self.card, save_more)
 
     @classmethod
     def from_pretrained(cls, name: str | Path) -> DiffusionPolicy:
         """Read a folder, or a repository of the Hugging Face hub if no such folder exists; ready to predict."""
         parts = read_checkpoint(name)
-        policy = cls(parts.config, parts.interface, parts.normalizer, parts.card)
-        load_weights(policy, parts.weights, f"{name}: model.safetensors")
+        wanted = parts.config.backbone
+        backbone = None if wanted is None else Backbone.from_folder(wanted, parts.folder / BACKBONE)
+        policy = cls(parts.config, parts.interface, parts.normalizer, parts.card, backbone)
+        policy.load_stored(parts.weights, f"{name}: model.safetensors")
         return policy.eval()
 
 

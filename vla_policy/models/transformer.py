@@ -1,12 +1,13 @@
-"""The action diffusion transformer: action tokens, conditioned on time by adaLN-zero (DiT, Peebles & Xie 2023,
-arXiv 2212.09748) and on the observation by cross-attention.
+"""The action transformer: action tokens, conditioned on time by adaLN-zero (DiT, Peebles & Xie 2023,
+arXiv 2212.09748) and on the observation by cross-attention. What its tokens stand for is the business of a head.
 
-Shapes: B observations, S draws of noise an observation, T action steps, N observation tokens, W width.
+Shapes: B observations, S draws of noise an observation, n action tokens, N observation tokens, W width.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
@@ -15,7 +16,37 @@ from torch import Tensor, nn
 
 from vla_policy.models.config import TransformerConfig
 
-Prefix = list[tuple[Tensor, Tensor]]  # keys and values (B, heads, N, W / heads) of every layer
+
+@dataclass(frozen=True)
+class Prefix:
+    """What the layers know of an observation: keys and values (B, heads, N, W / heads) of each, and a bias (B, 1, 1, N)
+    that is -inf for tokens which are mere padding.
+    """
+
+    layers: list[tuple[Tensor, Tensor]]
+    bias: Tensor | None = None
+
+
+@dataclass
+class LayerCache:
+    """Keys and values (B * S, heads, n, W / heads) of a layer's self-attention for the tokens seen so far."""
+
+    key: Tensor | None = None
+    value: Tensor | None = None
+
+    def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        if self.key is not None and self.value is not None:
+            key, value = torch.cat([self.key, key], dim=2), torch.cat([self.value, value], dim=2)
+        self.key, self.value = key, value
+        return key, value
+
+
+@dataclass
+class Cache:
+    """What a causal pass over the first tokens leaves for the next ones."""
+
+    layers: list[LayerCache] = field(default_factory=list)
+    length: int = 0
 
 
 def time_embedding(time: Tensor, width: int) -> Tensor:
@@ -32,7 +63,7 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 class Layer(nn.Module):
-    """Self-attention over the action steps, cross-attention to the observation, MLP; each behind an adaLN-zero gate."""
+    """Self-attention over action tokens, cross-attention to the observation, MLP; each behind an adaLN-zero gate."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -58,26 +89,42 @@ class Layer(nn.Module):
         key, value = self.key_value(tokens).chunk(2, dim=-1)
         return self.split_heads(key), self.split_heads(value)
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Multi-head attention, heads joined again: (batch, tokens, W)."""
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+        """Multi-head attention with a bias on its scores, heads joined again: (batch, tokens, W)."""
+        bias = None if bias is None else bias.to(query.dtype)
         if query.is_cuda or not query.requires_grad:
-            mixed = F.scaled_dot_product_attention(query, key, value)
+            mixed = F.scaled_dot_product_attention(query, key, value, bias)
         else:  # written out: a CPU's fused bfloat16 backward pass is up to ten times slower on so few tokens
-            mixed = (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(-1) @ value
+            scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+            mixed = (scores if bias is None else scores + bias).softmax(-1) @ value
         return mixed.transpose(1, 2).flatten(2)
 
-    def forward(self, x: Tensor, modulation: Tensor, prefix: tuple[Tensor, Tensor]) -> Tensor:
-        """Action tokens (B, S, T, W), what time makes of this layer (B or 1, S, 1, 9 W) and `prefix` give tokens."""
-        batch, draws, steps, _ = x.shape
+    def forward(
+        self,
+        x: Tensor,
+        modulation: Tensor,
+        prefix: tuple[Tensor, Tensor],
+        prefix_bias: Tensor | None = None,
+        bias: Tensor | None = None,
+        cache: LayerCache | None = None,
+    ) -> Tensor:
+        """Action tokens (B, S, n, W), what time makes of this layer (B or 1, S, 1, 9 W) and `prefix` give tokens.
+
+        `bias` (n, n) is added to the scores of self-attention; with a cache, tokens attend to its tokens as well.
+        """
+        batch, draws, count, _ = x.shape
         shift1, scale1, gate1, shift2, scale2, gate2, shift3, scale3, gate3 = modulation.chunk(9, dim=-1)
 
         qkv = self.qkv(modulate(x, shift1, scale1)).flatten(0, 1).chunk(3, dim=-1)
-        mixed = self.attend(*(self.split_heads(part) for part in qkv)).unflatten(0, (batch, draws))
+        query, key, value = (self.split_heads(part) for part in qkv)
+        if cache is not None:
+            key, value = cache.extend(key, value)
+        mixed = self.attend(query, key, value, bias).unflatten(0, (batch, draws))
         x = torch.addcmul(x, gate1, F.dropout(self.self_out(mixed), self.dropout, self.training))
 
         # The draws of one observation are so many more queries to the same keys and values.
         query = self.split_heads(self.query(modulate(x, shift2, scale2)).flatten(1, 2))
-        mixed = self.attend(query, *prefix).unflatten(1, (draws, steps))
+        mixed = self.attend(query, *prefix, prefix_bias).unflatten(1, (draws, count))
         x = torch.addcmul(x, gate2, F.dropout(self.cross_out(mixed), self.dropout, self.training))
 
         hidden = F.gelu(self.mlp_in(modulate(x, shift3, scale3)))
@@ -85,18 +132,16 @@ class Layer(nn.Module):
 
 
 class ActionTransformer(nn.Module):
-    """Predicts a denoising target for a chunk of noisy actions.
+    """`length` action tokens in, as many features out.
 
-    `config.patch` consecutive actions are one token, as pixels are in DiT. `prefix` is computed once an observation and
-    reused by every denoising step and every draw of noise.
+    `prefix` is computed once an observation and reused by every denoising step and every draw of noise.
     """
 
-    def __init__(self, action_dim: int, horizon: int, config: TransformerConfig) -> None:
+    def __init__(self, length: int, config: TransformerConfig) -> None:
         super().__init__()
-        width, self.patch = config.width, config.patch
+        width = config.width
         self.time_width = config.time_width
-        self.action_in = nn.Linear(self.patch * action_dim, width)
-        self.position = nn.Parameter(torch.randn(horizon // self.patch, width) * 0.02)
+        self.position = nn.Parameter(torch.randn(length, width) * 0.02)
         self.time_mlp = nn.Sequential(
             nn.Linear(config.time_width, config.time_width * 4),
             nn.SiLU(),
@@ -105,15 +150,16 @@ class ActionTransformer(nn.Module):
         self.prefix_norm = nn.LayerNorm(width)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.depth))
         self.final_modulation = nn.Linear(config.time_width, 2 * width)
-        self.action_out = nn.Linear(width, self.patch * action_dim)
-        for module in (self.final_modulation, self.action_out):
-            nn.init.zeros_(module.weight)
-            nn.init.zeros_(module.bias)
+        nn.init.zeros_(self.final_modulation.weight)
+        nn.init.zeros_(self.final_modulation.bias)
 
-    def prefix(self, tokens: Tensor) -> Prefix:
-        """Keys and values of observation tokens (B, N, W) for every layer."""
+    def prefix(self, tokens: Tensor, real: Tensor | None = None) -> Prefix:
+        """Keys and values of observation tokens (B, N, W) for every layer; `real` (B, N) bool is false for padding."""
         tokens = self.prefix_norm(tokens)
-        return [cast(Layer, layer).prefix(tokens) for layer in self.layers]
+        bias = None
+        if real is not None:
+            bias = torch.zeros(real.shape, device=real.device).masked_fill(~real, -torch.inf)[:, None, None]
+        return Prefix([cast(Layer, layer).prefix(tokens) for layer in self.layers], bias)
 
     def modulations(self, time: Tensor) -> list[Tensor]:
         """What depends on times (B, S) in [0, 1] alone: shifts, scales and gates (B, S, 1, 9 W or 2 W) of the layers.
@@ -123,13 +169,27 @@ class ActionTransformer(nn.Module):
         embedded = F.silu(self.time_mlp(time_embedding(time, self.time_width)))[:, :, None]
         return [*(cast(Layer, layer).modulation(embedded) for layer in self.layers), self.final_modulation(embedded)]
 
-    def forward(self, noisy: Tensor, modulations: list[Tensor], prefix: Prefix) -> Tensor:
-        """Noisy actions (B, S, T, D), `modulations` of their times and a prefix give the prediction in float32."""
+    def new_cache(self) -> Cache:
+        return Cache([LayerCache() for _ in self.layers])
+
+    def forward(
+        self, x: Tensor, modulations: list[Tensor], prefix: Prefix, causal: bool = False, cache: Cache | None = None
+    ) -> Tensor:
+        """Embedded action tokens (B, S, n, W), `modulations` of their times and a prefix give features (B, S, n, W).
+
+        `causal`: a token attends to itself and those before it. With a cache, `x` is the one token that follows those
+        the cache has seen.
+        """
         *layered, final = modulations
-        patches = noisy.unflatten(2, (-1, self.patch)).flatten(3)  # (B, S, T / patch, patch * D)
-        x = self.action_in(patches) + self.position
-        for layer, modulation, layer_prefix in zip(self.layers, layered, prefix, strict=True):
-            x = layer(x, modulation, layer_prefix)
+        count, start = x.shape[2], 0 if cache is None else cache.length
+        assert cache is None or count == 1
+        bias = None
+        if causal and count > 1:
+            bias = torch.full((count, count), -torch.inf, device=x.device).triu(1)
+        x = x + self.position[start : start + count]
+        for k, (layer, modulation) in enumerate(zip(self.layers, layered, strict=True)):
+            x = layer(x, modulation, prefix.layers[k], prefix.bias, bias, cache.layers[k] if cache else None)
+        if cache is not None:
+            cache.length += count
         shift, scale = final.chunk(2, dim=-1)
-        out = self.action_out(modulate(x, shift, scale)).float()
-        return out.unflatten(3, (self.patch, -1)).flatten(2, 3)
+        return modulate(x, shift, scale)

@@ -65,7 +65,8 @@ class Trainer:
         self.policy = policy.to(self.accelerator.device).train()
         self.average = averaged_copy(self.policy)
         if config.compile:
-            for layer in self.policy.transformer.layers:
+            backbone = self.policy.backbone
+            for layer in [*self.policy.transformer.layers, *(backbone.layers() if backbone is not None else [])]:
                 layer.compile(dynamic=False)
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.policy, config.weight_decay),

@@ -9,19 +9,23 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from vla_policy.data.files import write_whole
 from vla_policy.interfaces import InputError
-from vla_policy.models.checkpoint import load_weights
+from vla_policy.models import DiffusionPolicy
 
 
 def save_state(
-    path: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, Any]
+    path: Path,
+    model: DiffusionPolicy,
+    average: DiffusionPolicy,
+    optimizer: torch.optim.Optimizer,
+    progress: dict[str, Any],
 ) -> None:
     """Weights, averaged weights, optimiser moments, and `progress` as JSON."""
-    tensors: dict[str, Tensor] = {f"model/{name}": value for name, value in model.state_dict().items()}
-    tensors |= {f"average/{name}": value for name, value in average.state_dict().items()}
+    tensors: dict[str, Tensor] = {f"model/{name}": value for name, value in model.stored_state().items()}
+    tensors |= {f"average/{name}": value for name, value in average.stored_state().items()}
     for index, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{name}": torch.as_tensor(value) for name, value in moments.items()}
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
@@ -29,7 +33,9 @@ def save_state(
     write_whole(path, lambda temporary: save_file(plain, temporary, metadata))
 
 
-def load_state(path: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def load_state(
+    path: Path, model: DiffusionPolicy, average: DiffusionPolicy, optimizer: torch.optim.Optimizer
+) -> dict[str, Any]:
     """Put everything back in its place; returns `progress`."""
     try:
         with safe_open(path, framework="pt") as file:
@@ -45,6 +51,6 @@ def load_state(path: Path, model: nn.Module, average: nn.Module, optimizer: torc
             moments.setdefault(int(index), {})[moment] = value
     for kind, module in (("model", model), ("average", average)):
         own = {n.partition("/")[2]: v for n, v in tensors.items() if n.startswith(kind + "/")}
-        load_weights(module, own, str(path))
+        module.load_stored(own, str(path))
     optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
     return progress

@@ -1,0 +1,289 @@
+"""The vision-language backbone: pictures and an instruction to hidden states, pictures and a question to an answer.
+
+One class over the image-text-to-text models of transformers. Shapes: B observations, C cameras, L tokens, V width.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from vla_policy.interfaces import InputError
+from vla_policy.models.config import BackboneConfig
+from vla_policy.models.tiny_vlm import tiny_config, train_tokenizer
+from vla_policy.models.vlm_families import FAMILIES
+
+IGNORED = -100  # label of a token that is not trained on, cross_entropy's default
+LONGEST_ANSWER = 48  # tokens
+PADDED_TO = 16  # tokens, in training
+
+
+class Backbone(nn.Module):
+    """A vision-language model, its tokenizer and the prompts of its family.
+
+    `forward` gives hidden states for the action transformer, `language_loss` and `answer` use its own language head.
+    """
+
+    def __init__(self, config: BackboneConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        super().__init__()
+        self.config, self.tokenizer = config, tokenizer
+        kind = model.config.model_type
+        if kind not in FAMILIES:
+            raise InputError(f"backbone: expected a model of {sorted(FAMILIES)}, found {kind!r}")
+        self.family = FAMILIES[kind]
+        _check_tokenizer(model.config, tokenizer, self.family.image_token)
+        depth = model.config.text_config.num_hidden_layers
+        if config.layer is not None and not 1 <= config.layer <= depth:
+            raise InputError(f"policy.backbone.layer: expected 1 to {depth}, found {config.layer}")
+        self.image_size = self.family.image_size(model.config)
+        self.per_image = self.family.tokens_per_image(model.config)
+        self.width: int = model.config.text_config.hidden_size
+        self.model: Any = _tuned(model, config)
+        self._ids = functools.lru_cache(4096)(self._encode)
+
+    @classmethod
+    def create(cls, config: BackboneConfig, corpus: Iterable[str]) -> Backbone:
+        """The pretrained model of `config.path`, or a tiny one whose tokenizer learns from `corpus`."""
+        if config.path is None:
+            tokenizer: PreTrainedTokenizerBase = train_tokenizer(corpus, config.tiny.vocab_size)
+            return cls(config, _build(tiny_config(config.tiny, cast(Any, tokenizer))), tokenizer)
+        return cls(config, load_model(config.path), load_tokenizer(config.path))
+
+    @classmethod
+    def from_folder(cls, config: BackboneConfig, folder: Path) -> Backbone:
+        """The backbone of a policy's checkpoint: its architecture and tokenizer are in `folder`.
+
+        Weights that training left alone are not in a checkpoint and come from `config.path`.
+        """
+        tokenizer = load_tokenizer(str(folder))
+        if config.path is not None and config.tuning != "full":
+            return cls(config, load_model(config.path), tokenizer)
+        return cls(config, _build(_quietly(AutoConfig.from_pretrained, str(folder))), tokenizer)
+
+    def save(self, folder: Path) -> None:
+        """Architecture and tokenizer; weights are the checkpoint's."""
+        self.base.config.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    @property
+    def base(self) -> Any:
+        """transformers' model, without what LoRA wraps around it."""
+        return self.model.get_base_model() if self.config.tuning == "lora" else self.model
+
+    def images(self, frames: Sequence[Tensor]) -> Tensor:
+        """One frame (B, H, W, 3) uint8 of each camera, resized and normalised: (B, C, 3, size, size)."""
+        resized = []
+        for frame in frames:
+            pixels = frame.movedim(-1, 1).float() / 255.0
+            if pixels.shape[-2:] != (self.image_size, self.image_size):
+                size = (self.image_size, self.image_size)
+                pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True, align_corners=False)
+            resized.append((pixels - self.family.mean) / self.family.std)
+        return torch.stack(resized, dim=1)
+
+    def look(self, frames: Sequence[Tensor]) -> Any:
+        """What the vision tower sees, for `forward` and `language_loss` to share."""
+        return self.family.features(self.base, self.images(frames))
+
+    def forward(self, seen: Any, instructions: Sequence[str], cameras: int) -> tuple[Tensor, Tensor]:
+        """Hidden states (B, L, V) of layer `config.layer` and which of them are tokens rather than padding (B, L)."""
+        texts = list(instructions) if self.config.use_instruction else [""] * len(instructions)
+        ids, real = self._batch([self._ids(text, cameras) for text in texts])
+        with self._layers(self.config.layer):
+            hidden = self._run(ids, real, seen, None)
+        return hidden, real
+
+    def language_loss(self, seen: Any, questions: Sequence[str], answers: Sequence[str], cameras: int) -> Tensor:
+        """Cross-entropy of the answers' tokens, for as many first rows of `seen` as there are questions."""
+        rows, labels = [], []
+        for question, answer in zip(questions, answers, strict=True):
+            prompt, said = self._ids(question, cameras), self._tokens(self.family.answer(answer))
+            rows.append([*prompt, *said])
+            labels.append([IGNORED] * len(prompt) + said)
+        ids, real = self._batch(rows)
+        target = torch.full_like(ids, IGNORED)
+        for row, label in zip(target, labels, strict=True):
+            row[: len(label)] = torch.tensor(label)
+        hidden = self._run(ids, real, _first(seen, len(rows), cameras), target != IGNORED)
+        wanted = target[:, 1:] != IGNORED  # a token is predicted from the one before it
+        logits = self.base.lm_head(hidden[:, :-1][wanted])
+        return F.cross_entropy(logits.float(), target[:, 1:][wanted])
+
+    @torch.inference_mode()
+    def answer(self, frames: Sequence[Tensor], question: str) -> str:
+        """What the model says to a question about one observation (1, H, W, 3) a camera; greedy."""
+        self.check_text(question, "question")
+        ids, real = self._batch([self._ids(question, len(frames))])
+        said = self.model.generate(
+            input_ids=ids,
+            attention_mask=real.long(),
+            pixel_values=self.family.pixels(self.images(frames)),
+            max_new_tokens=LONGEST_ANSWER,
+            do_sample=False,
+            pad_token_id=self.tokenizer.pad_token_id,
+            eos_token_id=self.tokenizer.eos_token_id,
+            **self.family.more_inputs(real.long(), None),
+        )
+        return cast(str, self.tokenizer.decode(said[0, ids.shape[1] :], skip_special_tokens=True)).strip()
+
+    def layers(self) -> list[nn.Module]:
+        """What repeats in the vision tower and the language model, for a compiler."""
+        language = getattr(self.base.model, self.family.language_model)
+        towers = [module for name, module in self.base.model.named_modules() if name.endswith("encoder.layers")]
+        return [*language.layers, *(layer for tower in towers for layer in cast(nn.ModuleList, tower))]
+
+    def check_text(self, text: str, name: str) -> None:
+        """`InputError` for a text that says nothing or is longer than `config.max_text_tokens`."""
+        if not text.strip():
+            raise InputError(f"{name}: expected a sentence, found {text!r}")
+        count = len(self._tokens(text))
+        if count > self.config.max_text_tokens:
+            raise InputError(
+                f"{name}: expected at most {self.config.max_text_tokens} tokens (policy.backbone.max_text_tokens), "
+                f"found {count} in {text[:60]!r}..."
+            )
+
+    def _run(self, ids: Tensor, real: Tensor, seen: Any, answered: Tensor | None) -> Tensor:
+        mask = real.long()
+        more = self.family.more_inputs(mask, answered)
+        output = self.base.model(
+            input_ids=ids, attention_mask=mask, mm_encoder_outputs={"image": seen}, use_cache=False, **more
+        )
+        return cast(Tensor, output.last_hidden_state)
+
+    @contextmanager
+    def _layers(self, count: int | None) -> Iterator[None]:
+        """Only the language model's first layers, as in SmolVLA (Shukor et al. 2025, arXiv 2506.01844)."""
+        if count is None:
+            yield
+            return
+        language = getattr(self.base.model, self.family.language_model)
+        every = language.layers
+        language.layers = every[:count]
+        try:
+            yield
+        finally:
+            language.layers = every
+
+    def _tokens(self, text: str) -> list[int]:
+        return cast(list[int], self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _encode(self, text: str, cameras: int) -> list[int]:
+        return self._tokens(self.family.prompt(text, cameras, self.per_image))
+
+    def _batch(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Token ids and which of them are real, padded at the end; in training to few lengths, each compiled once."""
+        device = next(self.model.parameters()).device
+        lengths = torch.tensor([len(row) for row in rows], device=device)
+        multiple = PADDED_TO if self.training else 1
+        length = math.ceil(int(lengths.max()) / multiple) * multiple
+        padded = [[*row, *[self.tokenizer.pad_token_id] * (length - len(row))] for row in rows]
+        return torch.tensor(padded, device=device), torch.arange(length, device=device) < lengths[:, None]
+
+
+def load_model(path: str) -> PreTrainedModel:
+    """Weights and architecture of a folder or a hub repository; `InputError` for one that lacks something."""
+    folder = Path(path)
+    if folder.is_dir():
+        _require(folder, ["config.json"])
+        if not any((folder / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json")):
+            raise InputError(f"backbone {folder}: expected model.safetensors, found none")
+        model_type = _model_type(folder)
+        if model_type not in FAMILIES:
+            raise InputError(f"backbone {folder}: expected a model of {sorted(FAMILIES)}, found {model_type!r}")
+    model = _from_hub(AutoModelForImageTextToText.from_pretrained, path, attn_implementation=_attention())
+    return cast(PreTrainedModel, model)
+
+
+def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or a hub repository."""
+    if Path(path).is_dir():
+        _require(Path(path), ["tokenizer.json", "tokenizer_config.json"])
+    return cast(PreTrainedTokenizerBase, _from_hub(AutoTokenizer.from_pretrained, path))
+
+
+def _build(config: PreTrainedConfig) -> PreTrainedModel:
+    """The architecture with random weights."""
+    return cast(PreTrainedModel, AutoModelForImageTextToText.from_config(config, attn_implementation=_attention()))
+
+
+def _attention() -> str:
+    """A CPU's fused attention is several times slower to train in bfloat16 than the plain one."""
+    return "sdpa" if torch.cuda.is_available() else "eager"
+
+
+def _tuned(model: PreTrainedModel, config: BackboneConfig) -> nn.Module:
+    """The model with those weights trainable that `config.tuning` says."""
+    if config.tuning == "full":
+        return model
+    model.requires_grad_(False)
+    if config.tuning == "frozen":
+        return model
+    from peft import LoraConfig, get_peft_model
+
+    adapters = LoraConfig(r=config.lora_rank, lora_alpha=2 * config.lora_rank, target_modules="all-linear")
+    return cast(nn.Module, get_peft_model(model, adapters))
+
+
+def _check_tokenizer(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, image_token: str) -> None:
+    expected, found = config.image_token_id, tokenizer.convert_tokens_to_ids(image_token)
+    rows = config.text_config.vocab_size
+    if found != expected or len(tokenizer) > rows:
+        raise InputError(
+            f"tokenizer: expected the model's own, with {image_token} as token {expected} and at most {rows} tokens, "
+            f"found it as {found} and {len(tokenizer)} tokens"
+        )
+
+
+def _first(seen: Any, rows: int, cameras: int) -> Any:
+    """What was seen of the first observations: entries of a list an observation, rows of a tensor a picture."""
+    pooled = seen.pooler_output
+    return type(seen)(pooler_output=pooled[: rows if isinstance(pooled, list | tuple) else rows * cameras])
+
+
+def _require(folder: Path, names: Sequence[str]) -> None:
+    for name in names:
+        if not (folder / name).is_file():
+            raise InputError(f"backbone {folder}: expected {name}, found none")
+
+
+def _model_type(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / "config.json").read_text())["model_type"])
+    except (ValueError, KeyError):
+        raise InputError(f"backbone {folder}: expected a config.json with a model_type, found another file") from None
+
+
+def _from_hub(load: Any, path: str, **options: Any) -> Any:
+    try:
+        return _quietly(load, path, **options)
+    except (OSError, ValueError, HFValidationError, OfflineModeIsEnabled) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"backbone {path!r}: neither a folder with a model nor readable from the hub: {reason}"
+        ) from None
+
+
+def _quietly(load: Any, path: str, **options: Any) -> Any:
+    """Without transformers' bars and advice."""
+    transformers_logging.disable_progress_bar()
+    return load(path, **options)

@@ -1,0 +1,215 @@
+"""What an action chunk is to the transformer: continuous tokens to be denoised, or discrete ones to be predicted one
+after the other or unmasked a few at a time. All heads share the transformer, the training loop and these two calls.
+
+Shapes: B observations, S draws an observation, T action steps, D action dimensions, W width. Actions are normalised.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vla_policy.interfaces import InputError
+from vla_policy.models.config import PolicyConfig
+from vla_policy.models.objectives import choose, make_objective
+from vla_policy.models.transformer import ActionTransformer, Prefix
+
+
+class Head(Protocol):
+    """`length` tokens stand for a chunk, `calls` passes of the transformer sample one."""
+
+    length: int
+    calls: int
+
+    def loss(
+        self, transformer: ActionTransformer, prefix: Prefix, actions: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """The objective for actions (B, S, T, D), S draws an observation; a scalar."""
+        ...
+
+    def sample(self, transformer: ActionTransformer, prefix: Prefix, batch: int, generator: torch.Generator) -> Tensor:
+        """A chunk (B, T, D) for each observation of the prefix."""
+        ...
+
+
+class DenoisingHead(nn.Module):
+    """Flow matching or DDPM; `patch` consecutive actions are one token, as pixels are in DiT."""
+
+    def __init__(self, config: PolicyConfig, action_dim: int) -> None:
+        super().__init__()
+        self.patch, self.shape = config.transformer.patch, (config.horizon, action_dim)
+        self.length = config.horizon // self.patch
+        self.calls = config.objective.inference_steps
+        self.objective = make_objective(config.objective)
+        self.action_in = nn.Linear(self.patch * action_dim, config.transformer.width)
+        self.action_out = nn.Linear(config.transformer.width, self.patch * action_dim)
+        nn.init.zeros_(self.action_out.weight)
+        nn.init.zeros_(self.action_out.bias)
+
+    def denoise(
+        self, transformer: ActionTransformer, noisy: Tensor, modulations: list[Tensor], prefix: Prefix
+    ) -> Tensor:
+        """The prediction (B, S, T, D) for noisy actions, in float32."""
+        patches = noisy.unflatten(2, (-1, self.patch)).flatten(3)  # (B, S, T / patch, patch * D)
+        out = self.action_out(transformer(self.action_in(patches), modulations, prefix)).float()
+        return out.unflatten(3, (self.patch, -1)).flatten(2, 3)
+
+    def loss(
+        self, transformer: ActionTransformer, prefix: Prefix, actions: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Mean squared error of what the network predicts."""
+        noise = torch.randn(actions.shape, generator=generator, device=generator.device).to(actions.device)
+        pair = self.objective.corrupt(actions, noise, generator)
+        return F.mse_loss(
+            self.denoise(transformer, pair.noisy, transformer.modulations(pair.time), prefix), pair.target
+        )
+
+    def sample(self, transformer: ActionTransformer, prefix: Prefix, batch: int, generator: torch.Generator) -> Tensor:
+        device = transformer.position.device
+        noise = torch.randn((batch, 1, *self.shape), generator=generator, device=generator.device).to(device)
+        times = torch.tensor([self.objective.times()], device=device)
+        steps = [parts.split(1, dim=1) for parts in transformer.modulations(times)]
+
+        def predict(x: Tensor, k: int) -> Tensor:
+            return self.denoise(transformer, x, [parts[k] for parts in steps], prefix)
+
+        return self.objective.sample(predict, noise, generator)[:, 0]
+
+
+def encode_bins(actions: Tensor, bins: int) -> Tensor:
+    """Actions (..., T, D) as tokens (..., T * D): which of `bins` equal parts of [-1, 1] they fall in, clipped to it
+    (RT-2, Brohan et al. 2023, arXiv 2307.15818).
+    """
+    return ((actions.flatten(-2) + 1) * (bins / 2)).long().clamp(0, bins - 1)
+
+
+def decode_bins(tokens: Tensor, bins: int, action_dim: int) -> Tensor:
+    """The middles (..., T, D) of the bins of tokens (..., T * D)."""
+    return ((tokens + 0.5) * (2 / bins) - 1).unflatten(-1, (-1, action_dim))
+
+
+class TokenHead(nn.Module):
+    """Discrete action tokens, a step's dimensions one after the other; one more token than bins stands for nothing."""
+
+    def __init__(self, config: PolicyConfig, action_dim: int) -> None:
+        super().__init__()
+        objective = config.objective
+        choose("policy.objective.sampler", objective.sampler, ["greedy"])
+        if objective.bins < 2:
+            raise InputError(f"policy.objective.bins: expected at least 2, found {objective.bins}")
+        if objective.inference_steps < 1:
+            raise InputError(
+                f"policy.objective.inference_steps: expected at least 1, found {objective.inference_steps}"
+            )
+        self.bins, self.action_dim, self.length = config.objective.bins, action_dim, config.horizon * action_dim
+        self.embedding = nn.Embedding(self.bins + 1, config.transformer.width)
+        self.logits = nn.Linear(config.transformer.width, self.bins)
+        nn.init.normal_(self.embedding.weight, std=0.5)
+        nn.init.zeros_(self.logits.weight)
+        nn.init.zeros_(self.logits.bias)
+
+    @property
+    def nothing(self) -> int:
+        """The token that begins a chunk, or masks one."""
+        return self.bins
+
+
+class AutoregressiveHead(TokenHead):
+    """Each token from those before it; sampled greedily, with a cache of keys and values."""
+
+    def __init__(self, config: PolicyConfig, action_dim: int) -> None:
+        super().__init__(config, action_dim)
+        self.calls = self.length
+
+    def predict(self, transformer: ActionTransformer, prefix: Prefix, tokens: Tensor) -> Tensor:
+        """Logits (B, S, n, bins) of each of tokens (B, S, n), given those before it."""
+        before = F.pad(tokens, (1, 0), value=self.nothing)[..., :-1]
+        still = transformer.modulations(torch.zeros(1, 1, device=tokens.device))
+        return self.logits(transformer(self.embedding(before), still, prefix, causal=True)).float()
+
+    def loss(
+        self, transformer: ActionTransformer, prefix: Prefix, actions: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Cross-entropy. Nothing in it is drawn, so that one draw an observation says it all."""
+        tokens = encode_bins(actions[:, :1], self.bins)
+        return F.cross_entropy(self.predict(transformer, prefix, tokens).flatten(0, 2), tokens.flatten())
+
+    def sample(self, transformer: ActionTransformer, prefix: Prefix, batch: int, generator: torch.Generator) -> Tensor:
+        device = transformer.position.device
+        still = transformer.modulations(torch.zeros(1, 1, device=device))
+        cache = transformer.new_cache()
+        token = torch.full((batch, 1, 1), self.nothing, device=device)
+        tokens = []
+        for _ in range(self.length):
+            features = transformer(self.embedding(token), still, prefix, cache=cache)
+            token = self.logits(features).argmax(-1)
+            tokens.append(token)
+        return decode_bins(torch.cat(tokens, dim=2)[:, 0], self.bins, self.action_dim)
+
+
+class MaskedHead(TokenHead):
+    """Masked diffusion over the tokens (MDLM, Sahoo et al. 2024, arXiv 2406.07524; LLaDA, Nie et al. 2025,
+    arXiv 2502.09992): at time t each token is masked with probability t.
+    """
+
+    def __init__(self, config: PolicyConfig, action_dim: int) -> None:
+        super().__init__(config, action_dim)
+        self.calls = min(config.objective.inference_steps, self.length)
+
+    def predict(self, transformer: ActionTransformer, prefix: Prefix, tokens: Tensor, time: Tensor) -> Tensor:
+        """Logits (B, S, n, bins) for tokens (B, S, n) of which a share `time` (B, S) is masked."""
+        return self.logits(transformer(self.embedding(tokens), transformer.modulations(time), prefix)).float()
+
+    def loss(
+        self, transformer: ActionTransformer, prefix: Prefix, actions: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """The bound on the negative log-likelihood a token, `masked_diffusion_loss`."""
+        tokens = encode_bins(actions, self.bins)
+        draw = torch.rand((*tokens.shape[:2], self.length + 1), generator=generator, device=generator.device)
+        draw = draw.to(tokens.device)
+        time = 1 - draw[..., -1] * (1 - 1e-3)  # in (0, 1]
+        masked = draw[..., :-1] < time[..., None]
+        seen = torch.where(masked, self.nothing, tokens)
+        return masked_diffusion_loss(self.predict(transformer, prefix, seen, time), tokens, masked, time)
+
+    def sample(self, transformer: ActionTransformer, prefix: Prefix, batch: int, generator: torch.Generator) -> Tensor:
+        """Each call fixes the tokens it is surest of, as many a call (MaskGIT, Chang et al. 2022, arXiv 2202.04200)."""
+        device = transformer.position.device
+        tokens = torch.full((batch, 1, self.length), self.nothing, device=device)
+        for k in range(self.calls):
+            masked = tokens == self.nothing
+            time = torch.full((1, 1), 1 - k / self.calls, device=device)
+            confidence, guess = self.predict(transformer, prefix, tokens, time).softmax(-1).max(-1)
+            fixed = round(self.length * (k + 1) / self.calls)
+            # Those that are fixed already come first and stay.
+            surest = confidence.masked_fill(~masked, 2.0).topk(fixed, dim=-1).indices
+            now = torch.zeros_like(masked).scatter_(-1, surest, True) & masked
+            tokens = torch.where(now, guess, tokens)
+        return decode_bins(tokens[:, 0], self.bins, self.action_dim)
+
+
+def masked_diffusion_loss(logits: Tensor, tokens: Tensor, masked: Tensor, time: Tensor) -> Tensor:
+    """Mean over draws of (1 / t) * sum over masked tokens of -log p(token) / n (LLaDA's equation 3).
+
+    Logits (B, S, n, bins), tokens and `masked` (B, S, n), times (B, S) in (0, 1].
+    """
+    surprise = F.cross_entropy(logits.movedim(-1, 1), tokens, reduction="none")
+    return (surprise * masked / time[..., None]).mean()
+
+
+AnyHead = DenoisingHead | AutoregressiveHead | MaskedHead
+HEADS: dict[str, type[AnyHead]] = {
+    "flow": DenoisingHead,
+    "ddpm": DenoisingHead,
+    "autoregressive": AutoregressiveHead,
+    "masked": MaskedHead,
+}
+
+
+def make_head(config: PolicyConfig, action_dim: int) -> AnyHead:
+    """The head of `config.objective.name`; `InputError` for a name or a setting that it does not know."""
+    choose("policy.objective.name", config.objective.name, list(HEADS))
+    return HEADS[config.objective.name](config, action_dim)
