@@ -10,7 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.language import four_goals
 
+from sim.geometry import coverage
+from sim.instructions import named_goal
 from vla_policy.cli.collect import main
 from vla_policy.data import LeRobotDataset
 from vla_policy.evaluation.collect import COLLECTION, CollectConfig, collect
@@ -121,6 +124,21 @@ def _alive(pid: int) -> bool:
         return "Z" not in Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0]
     except (ProcessLookupError, FileNotFoundError):
         return False
+
+
+def test_every_episode_has_its_own_instruction(tmp_path: Path) -> None:
+    root = tmp_path / "language"
+    main([str(root), "task=pusht_language", "n_episodes=3", "seed=50010", "num_workers=0", "cameras=[]"])
+    dataset, found = LeRobotDataset(root), [a for a in attempts(root) if a["episode"] is not None]
+    told = [dataset.episode(i).task for i in range(3)]
+    assert told == [a["task"] for a in found]
+    assert len(set(told)) == 3
+    scene = four_goals()
+    assert [named_goal(text, scene) for text in told] == [a["goal"] for a in found]
+    for i, attempt in enumerate(found):  # and went where it says
+        x, y, cos, sin = dataset.episode(i).columns[ENVIRONMENT_STATE][-1]
+        goal = np.array(scene.goals[str(attempt["goal"])].pose)
+        assert coverage(np.array([x, y, np.arctan2(sin, cos)]), goal) > 0.8
 
 
 def test_failures_are_skipped_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,6 +80,30 @@ def test_an_evaluation_leaves_numbers_and_pictures(
     assert "exact McNemar test" in capsys.readouterr().out
 
 
+def test_the_expert_follows_the_instruction(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = ["baseline=expert", "seed=50000", "n_episodes=3", "num_workers=0", "num_envs=1"]
+    main([*run, "task=pusht_language", "videos=1", f"out={tmp_path / 'language'}"])
+    shown = capsys.readouterr().out
+    assert "success, " in shown
+    assert "instruction" in shown
+    summary = read_json(tmp_path / "language" / "summary.json")
+    assert summary["n_success"] == 3
+    found = rows(tmp_path / "language")
+    assert {row["task"] for row in found} == set(summary["instructions"])
+    assert {row["goal"] for row in found} == set(summary["by_goal"])
+    assert len(summary["by_goal"]) > 1
+    assert (tmp_path / "language" / "best.mp4").exists()
+
+    short = ["baseline=hold", "videos=0", "task.max_episode_steps=2", *run[1:]]
+    main([*short, f"out={tmp_path / 'single'}"])
+    main(["compare", str(tmp_path / "single"), str(tmp_path / "language")])  # the starts are the same
+    assert read_json(tmp_path / "language" / "comparison.json")["only_b"] == 3
+    main([*short, "task=pusht_language", "task.instruction='Schieb das T!'", f"out={tmp_path / 'other'}"])
+    assert read_json(tmp_path / "other" / "summary.json")["instructions"] == {"Schieb das T!": 3}
+    message = error_of([*run, "task=pusht_language", "task.instruction='Schieb das T!'", f"out={tmp_path}"], capsys)
+    assert "expected one that names a goal of ['red', 'green', 'blue', 'yellow'], found 'Schieb das T!'" in message
+
+
 def test_gym_pusht_has_the_same_starts_and_its_own_numbers(tmp_path: Path) -> None:
     common = ["baseline=hold", "n_episodes=2", "seed=50000", "num_workers=0", "videos=0", "task.max_episode_steps=10"]
     for env in ("pybullet", "gym_pusht"):
@@ -99,6 +123,8 @@ def test_mistakes_are_one_clear_line(checkpoint: str, tmp_path: Path, capsys: py
     assert "expected one of ['expert', 'hold']" in error_of(["baseline=magic"], capsys)
     assert "expected key=value" in error_of([checkpoint, "fast"], capsys)
     assert "table_grip" in error_of([checkpoint, "task.physics.table_grip=1"], capsys)
+    assert "task.instruction: expected some words" in error_of([checkpoint, "task.instruction=''"], capsys)
+    assert "expected 'pybullet'" in error_of([checkpoint, "task=pusht_language", "env=gym_pusht"], capsys)
     assert "summary.json" in error_of(["compare", str(tmp_path), str(tmp_path)], capsys)
     assert list(tmp_path.iterdir()) == []
 

@@ -107,6 +107,38 @@ def test_table_shows_numbers_with_their_intervals(tmp_path: Path) -> None:
         assert words in text
 
 
+def test_success_by_goal_and_what_was_said() -> None:
+    told = {"red": "push the T to the red goal", "blue": "put the T on the [blue] goal"}
+    results = [replace(episode(s, s % 4 > 0), goal=g, task=told[g]) for s in range(1, 21) for g in [list(told)[s % 2]]]
+    summary = summarize(results, env="pybullet", task="", seed=1, checkpoint="c", chunk_ms=None)
+    assert summary["instructions"] == {told["blue"]: 10, told["red"]: 10}
+    assert (summary["by_goal"]["red"]["n"], summary["by_goal"]["red"]["n_success"]) == (10, 5)
+    assert summary["by_goal"]["blue"]["success_ci95"] == pytest.approx([0.6915, 1.0], abs=1e-4)
+    console = Console(width=150, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(summary_table({"policy": summary}, "by goal"))
+    text = console.export_text()
+    for words in ("success, red", "5 / 10  [18.7, 81.3] %", '"put the T on the [blue] goal"', "and 1 others"):
+        assert words in text
+
+
+def test_files_from_before_there_were_goals_are_read(tmp_path: Path) -> None:
+    write_episodes(tmp_path / "episodes.csv", [replace(episode(1, True), goal="red", task="push, then stop")])
+    (row,) = read_episodes(tmp_path)
+    assert (row["goal"], row["task"]) == ("red", "push, then stop")
+    lines = (tmp_path / "episodes.csv").read_text().replace('"push, then stop",red,', "").replace("task,goal,", "")
+    (tmp_path / "episodes.csv").write_text(lines)
+    (row,) = read_episodes(tmp_path)
+    assert (row["goal"], row["task"], row["success"]) == ("", "", 1.0)
+
+
+def test_a_seed_is_paired_with_its_own_goal(tmp_path: Path) -> None:
+    red, single = replace(episode(1, True), goal="red"), episode(1, False)
+    a = write_run(tmp_path / "a", [red])
+    assert compare(a, write_run(tmp_path / "single", [single]))["n"] == 1
+    with pytest.raises(InputError, match=r"one goal for seed 1, found 'red' in .*, 'blue' in"):
+        compare(a, write_run(tmp_path / "b", [replace(red, goal="blue")]))
+
+
 def test_comparison_pairs_the_seeds(tmp_path: Path) -> None:
     a = [episode(s, s < 12, 0.5) for s in range(1, 26)]
     b = [episode(s, s < 10 or 13 <= s < 21, 0.6) for s in range(1, 26)]

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import functools
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from helpers.language import four_goals
 from helpers.point_env import PointEnv, Scripted
 from PIL import Image
 
-from vla_policy.evaluation.episode import EpisodeResult
+from sim import make_env
+from vla_policy.evaluation.baselines import HoldPolicy
+from vla_policy.evaluation.episode import EpisodeResult, Start
 from vla_policy.evaluation.rollout import rollout
-from vla_policy.evaluation.video import Frame, annotate, choose, film, rank, replay
+from vla_policy.evaluation.video import Frame, annotate, choose, describe, film, rank, replay
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +67,40 @@ def test_films_have_a_frame_a_step(tmp_path: Path, results: list[EpisodeResult],
     with Image.open(paths[-1]) as sheet:
         assert sheet.width > 6 * 256
         assert np.asarray(sheet).std() > 10
+
+
+def test_the_strip_has_the_instruction_wrapped() -> None:
+    frame = Frame(np.zeros((200, 300, 3), np.uint8), 3, 0.2, False)
+    plain, short, long = (
+        annotate(frame, "best", 0.2, text)
+        for text in ("", "push it", "push the T-shaped block onto the goal that lies at the arm's far left")
+    )
+    assert plain.shape[0] < short.shape[0] < long.shape[0]
+    assert (short[:20] < 100).any()  # ink where the instruction begins
+    np.testing.assert_array_equal(short[-plain.shape[0] + 10 :], plain[10:])  # the rest is only moved down
+    margin = long[:-200, 295:]
+    assert (margin > 200).all()  # nothing runs out of the picture
+
+
+def test_titles_have_the_instruction(results: list[EpisodeResult]) -> None:
+    assert f'"{PointEnv.task}"' in describe("best", results[0])
+
+
+def test_replays_have_the_goal_and_the_instruction() -> None:
+    """A goal that the seed would not have drawn is commanded again, with the same words."""
+    factory = functools.partial(make_env, "pybullet", (), replace(four_goals(), max_episode_steps=3))
+    env = factory()
+    other = next(goal for goal in env.config.goals if goal != env.reset(seed=50000)[1]["goal"])
+    told = env.reset(seed=50000, options={"goal": other})[1]["instruction"]
+    env.close()
+    drawn, commanded = rollout(HoldPolicy(), factory, [Start(50000), Start(50000, other)], num_envs=1, num_workers=0)
+    assert (commanded.goal, commanded.task) == (other, told)
+    assert drawn.task != commanded.task
+    assert drawn.block_pose == commanded.block_pose
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a film of another episode warns
+        for episode in (drawn, commanded):
+            assert list(replay(factory, episode))[-1].coverage == episode.final_coverage
 
 
 def test_annotation_draws_the_coverage() -> None:

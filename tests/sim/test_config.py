@@ -1,6 +1,6 @@
 """The scene's configuration: YAML and dataclass agree, mistakes are named, choices reach the simulation."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import resources
 
 import pytest
@@ -20,6 +20,17 @@ def test_yaml_holds_every_default() -> None:
     values = OmegaConf.to_container(OmegaConf.create(YAML))
     assert PushTConfig.from_mapping(values) == PushTConfig()
     assert values == OmegaConf.to_container(OmegaConf.create(asdict(PushTConfig())))
+
+
+def test_the_language_task_changes_the_goals_and_little_else() -> None:
+    words = ["task=pusht_language", "task.paraphrases=held_out", "task.goals.red.pose=[0.55,0.1,0]"]
+    env = env_factory(typed_config(EvalConfig, "eval", words), HoldPolicy())()
+    assert list(env.config.goals) == ["red", "green", "blue", "yellow"]
+    assert env.config.goals["red"].pose == (0.55, 0.1, 0.0)
+    assert env.config.paraphrases == "held_out"
+    language = {key: getattr(PushTConfig(), key) for key in ("goals", "block_colours", "paraphrases", "colours")}
+    assert replace(env.config, **language) == PushTConfig()
+    env.close()
 
 
 def test_overrides_reach_the_environment() -> None:
@@ -53,6 +64,17 @@ def test_a_new_camera() -> None:
         ({"goal_pose": [0.4, 0.0, float("nan")]}, r"task\.goal_pose: expected 3 numbers"),
         ({"cameras": 3}, r"task\.cameras: expected cameras by name, found 3"),
         ({"cameras": {"top": {"zoom": 2}}}, r"task\.cameras\.top: expected keys out of .* found \['zoom'\]"),
+        ({"goals": ["red"]}, r"task\.goals: expected goals by name, found \['red'\]"),
+        ({"goals": {"red": {"pose": [0.5, 0, 0]}}}, r"task\.goals\.red: a new goal needs \['colour'\]"),
+        ({"goals": {"red": {"pose": [0.5, 0], "colour": [1, 0, 0]}}}, r"goals\.red\.pose: expected 3 numbers"),
+        ({"goals": {"red": 3}}, r"task\.goals\.red: expected keys out of \['colour', 'pose'\], found 3"),
+        ({"paraphrases": "seen"}, r"paraphrases: expected one of \['training', 'held_out'\], found 'seen'"),
+        ({"paraphrases": None}, r"task\.paraphrases: expected text, found None"),
+        ({"instruction": " "}, r"task\.instruction: expected some words or null, found ' '"),
+        ({"instruction": 3}, r"task\.instruction: expected text, found 3"),
+        ({"instruction": "push it"}, r"task\.instruction: expected goals beside it"),
+        ({"paraphrases": "held_out"}, r"task\.paraphrases: expected goals beside it"),
+        ({"block_colours": {"teal": [0, 0.4, 0.4]}}, r"task\.block_colours: expected goals beside it"),
         ({"cameras": {"side": {"size": 96}}}, r"side: a new camera needs \['field_of_view', 'position', 'target'\]"),
     ],
 )
