@@ -1,0 +1,170 @@
+"""From `data.*` to samples: mixes, their proportions, splits and normalisation, and runs that are repeated."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers.small_dataset import TOP, WRIST, make_small_dataset
+from helpers.small_diffusion import SMALL
+from safetensors.torch import load_file
+
+from vla_policy.data import LeRobotDataset, MixedWindows, WindowDataset
+from vla_policy.evaluation.open_loop import held_out_episodes
+from vla_policy.interfaces import ACTION, STATE, InputError
+from vla_policy.models import DiffusionPolicy, PolicyConfig
+from vla_policy.training import DataConfig, Trainer, TrainerConfig, fit_normalizer, open_data
+from vla_policy.training.batches import StepSampler
+
+VECTORS = PolicyConfig(observation_keys=[STATE], horizon=4, n_action_steps=2, **SMALL)
+
+
+@pytest.fixture(scope="module")
+def roots(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Two datasets: 9 episodes in [0, 1] with two cameras, 3 in [10, 11] with one."""
+    folder = tmp_path_factory.mktemp("mix")
+    make_small_dataset(folder / "kitchen", (TOP, WRIST), ("wash", "push"), episodes=9)
+    make_small_dataset(folder / "lab", (TOP,), ("push", "open"), offset=10.0, episodes=3)
+    return [str(folder / "kitchen"), str(folder / "lab")]
+
+
+def sampler(windows: Any, start: int = 0, stop: int = 200, rank: int = 0, world: int = 1) -> StepSampler:
+    return StepSampler(len(windows), 16 // world, 5, start, stop, rank, world, windows.probabilities)
+
+
+@pytest.mark.parametrize(("weights", "share"), [([1.0, 3.0], 0.75), ([0.9, 0.1], 0.1), (None, 0.25)])
+def test_samples_come_from_each_dataset_as_often_as_its_weight_says(
+    roots: list[str], weights: list[float] | None, share: float
+) -> None:
+    windows, _, about = open_data(DataConfig(roots, weights=weights, val_episodes=0), VECTORS)
+    drawn = [windows.vectors(batch)[STATE][:, 0, 0] >= 10 for batch in sampler(windows)]
+    from_lab = torch.cat(drawn).float().mean().item()
+    assert from_lab == pytest.approx(share, abs=4 * (share * (1 - share) / 3200) ** 0.5)
+    assert f"{100 * share:.1f} % from lab" in about["samples"]
+
+
+def test_within_a_dataset_every_window_is_as_likely(roots: list[str]) -> None:
+    windows, _, _ = open_data(DataConfig(roots, weights=[1.0, 1.0], val_episodes=0), VECTORS)
+    assert isinstance(windows, MixedWindows)
+    counts = Counter(index for batch in sampler(windows) for index in batch)
+    first = len(windows.parts[0])
+    for part in (range(first), range(first, len(windows))):
+        expected = 1600 / len(part)
+        found = np.array([counts[index] for index in part])
+        assert abs(((found - expected) ** 2 / expected).mean() - 1) < 0.5  # chi squared a degree of freedom
+
+
+def test_a_step_of_a_mix_depends_on_seed_and_step_alone(roots: list[str]) -> None:
+    windows, _, _ = open_data(DataConfig(roots, weights=[1.0, 2.0], val_episodes=0), VECTORS)
+    whole = list(sampler(windows, stop=10))
+    assert list(sampler(windows, start=6, stop=10)) == whole[6:]
+    two = [list(sampler(windows, stop=10, rank=rank, world=2)) for rank in (0, 1)]
+    assert [one + other for one, other in zip(*two, strict=True)] == whole
+    assert len({tuple(batch) for batch in whole}) == 10
+
+
+def test_a_list_of_one_dataset_is_that_dataset(roots: list[str]) -> None:
+    alone, held_out, about = open_data(DataConfig(roots[0], n_episodes=4, val_episodes=2), VECTORS)
+    listed, _, same = open_data(DataConfig([roots[0]], weights=[0.3], n_episodes=4, val_episodes=2), VECTORS)
+    assert isinstance(alone, WindowDataset)
+    assert isinstance(listed, WindowDataset)
+    assert about == same
+    assert list(sampler(alone)) == list(sampler(listed))
+    assert held_out is not None
+    assert about["held_out_episodes"] == sorted(held_out.episodes)
+    assert (about["dataset"], about["tasks"], about["demonstrations"]) == ("kitchen", "wash / push", 4)
+    assert about["split"] == "4 of 9 episodes, split seed 0"
+
+
+def test_each_dataset_is_split_by_episode(roots: list[str]) -> None:
+    windows, held_out, about = open_data(DataConfig(roots, val_episodes=1), VECTORS)
+    assert isinstance(windows, MixedWindows)
+    assert isinstance(held_out, MixedWindows)
+    for part, other, count in zip(windows.parts, held_out.parts, (9, 3), strict=True):
+        assert sorted(part.episodes + other.episodes) == list(range(count))
+        assert len(other.episodes) == 1
+    assert about["held_out_episodes"] == {"kitchen": held_out.parts[0].episodes, "lab": held_out.parts[1].episodes}
+    assert about["split"] == "8 of 9 and 2 of 3 episodes, split seed 0"
+    assert about["tasks"] == "wash / push / open"
+    lab = LeRobotDataset(roots[1])
+    assert held_out_episodes(None, {"data": about}, lab) == held_out.parts[1].episodes
+    with pytest.raises(InputError, match="states no held-out episodes"):
+        held_out_episodes(None, {"data": about | {"held_out_episodes": {"kitchen": [0]}}}, lab)
+    with pytest.raises(InputError, match="at most the dataset's 3 together, found 5 and 1"):
+        open_data(DataConfig(roots, n_episodes=5, val_episodes=1), VECTORS)
+
+
+def test_one_normaliser_covers_the_mix(roots: list[str]) -> None:
+    windows, _, _ = open_data(DataConfig(roots, val_episodes=0), VECTORS)
+    stats = fit_normalizer(windows, VECTORS).stats
+    assert (stats[STATE]["min"] < 0.1).all()
+    assert (stats[STATE]["max"] > 10.9).all()
+    relative = PolicyConfig(observation_keys=[STATE], horizon=4, n_action_steps=2, action_relative=True)
+    batch = windows.__getitems__(range(len(windows)))
+    chunks = (batch[ACTION] - batch[STATE][:, -1:]).flatten(0, 1).numpy()
+    found = fit_normalizer(windows, relative).stats[ACTION]
+    np.testing.assert_allclose(found["max"], chunks.max(0), rtol=1e-6)
+    np.testing.assert_allclose(found["mean"], chunks.mean(0), atol=1e-5)
+
+
+def test_missing_cameras_are_refused_or_black(roots: list[str]) -> None:
+    policy = PolicyConfig(observation_keys=[STATE, TOP, WRIST], horizon=4, n_action_steps=2)
+    with pytest.raises(InputError, match=rf"{roots[1]}: expected '{WRIST}', found .*data\.missing_cameras=pad"):
+        open_data(DataConfig(roots, val_episodes=0), policy)
+    for cache in (True, False):
+        config = DataConfig(roots, val_episodes=0, missing_cameras="pad", cache=cache)
+        windows, _, _ = open_data(config, policy)
+        assert windows.interface.cameras == [TOP, WRIST]
+        batch = windows.__getitems__([0, len(windows) - 1])
+        assert batch[WRIST][0].any()
+        assert not batch[WRIST][1].any()
+        assert batch[TOP][1].any()
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"root": []}, r"data\.root: expected a dataset's folder or a list of them, found \[\]"),
+        ({"root": 3}, r"data\.root: .*found 3"),
+        ({"root": ["a", "a"]}, r"data\.root: expected every dataset once"),
+        ({"root": ["a", "b"], "weights": [1.0]}, r"data\.weights: expected 2 positive numbers.*found \[1\.0\]"),
+        ({"root": ["a", "b"], "weights": [1.0, 0.0]}, r"data\.weights: expected 2 positive numbers"),
+        ({"root": ["a", "b"], "weights": [1.0, float("nan")]}, r"data\.weights"),
+        ({"root": "a", "weights": [1.0, 2.0]}, r"data\.weights: expected 1 positive numbers"),
+        ({"root": "a", "missing_cameras": "zero"}, r"data\.missing_cameras: expected 'refuse' or 'pad', found 'zero'"),
+    ],
+)
+def test_mistakes_are_named(values: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        DataConfig(**values)
+
+
+def test_a_run_on_a_mix_resumes_to_the_same_weights(roots: list[str], tmp_path: Path) -> None:
+    windows, held_out, _ = open_data(DataConfig(roots, weights=[1.0, 1.0], val_episodes=1), VECTORS)
+    settings = TrainerConfig(
+        steps=8, batch_size=8, warmup_steps=2, save_every=3, log_every=2, precision="fp32", wandb=None, val_windows=8
+    )
+
+    def trainer(name: str) -> Trainer:
+        torch.manual_seed(0)
+        policy = DiffusionPolicy(VECTORS, windows.interface, fit_normalizer(windows, VECTORS))
+        return Trainer(policy, windows, tmp_path / name, settings, seed=3, val_windows=held_out)
+
+    trainer("whole").fit()
+    interrupted = trainer("parts")
+    original = interrupted.after_step
+
+    def killed_after_five(step: int) -> None:
+        original(step)
+        if step == 5:
+            raise KeyboardInterrupt
+
+    interrupted.after_step = killed_after_five  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.fit()
+    trainer("parts").fit(resume=True)
+    whole, parts = (load_file(tmp_path / name / "state.safetensors") for name in ("whole", "parts"))
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
