@@ -23,7 +23,7 @@ EXAMPLES = """key=value are those of vla-train, whose --help explains them:
   vla-bench training DATASET task=pusht trainer.batch_size=64
   vla-bench training DATASET policy=masked data.num_workers=4 --steps 200
 """
-PATHS = {"frames decoded for every sample": False, "frame cache": True}  # by the value of data.cache
+SOURCES = {"videos": False, "frame cache": True}  # of pictures, and their data.cache
 
 
 def training(arguments: Sequence[str]) -> None:
@@ -46,7 +46,7 @@ def training(arguments: Sequence[str]) -> None:
     config.data.root = options.DATASET
     found: dict[str, Any] = {"dataset": options.DATASET, "overrides": options.overrides, "git_commit": git_commit()}
     speeds = {}
-    for name, cache in PATHS.items():
+    for name, cache in SOURCES.items():
         config.data.cache = cache
         trainer = _trainer(config, options.out.parent)
         found |= _about(trainer)
