@@ -1,0 +1,59 @@
+"""vla-describe as a person uses it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.small_diffusion import small_policy
+from helpers.small_vlm import TINY, small_backbone
+from PIL import Image
+
+from vla_policy.models import BackboneConfig
+
+
+def describe(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "vla_policy.cli.describe", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("describe")
+    policy = small_policy(image=True, backbone=small_backbone(), backbone_config=BackboneConfig(tiny=TINY))
+    policy.save_pretrained(folder / "vla")
+    small_policy(image=True).save_pretrained(folder / "blind")
+    generator = np.random.default_rng(0)
+    for name, size in (("top", 96), ("large", 128)):
+        Image.fromarray(generator.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(folder / f"{name}.png")
+    (folder / "text.png").write_text("no picture")
+    return folder
+
+
+def test_it_says_what_it_was_asked_and_what_it_answers(folder: Path) -> None:
+    done = describe(folder / "vla", folder / "top.png", "wo ist das T?")
+    assert done.returncode == 0, done.stderr
+    question, answer = done.stdout.splitlines()[:2]
+    assert question == "question: wo ist das T?"
+    assert answer.startswith("answer:")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["vla", "large.png", "where?"], "expected 96 x 96 pixels as the policy's camera has, found 128 x 128"),
+        (["vla", "top.png", "top.png", "where?"], "expected 1 pictures, of ['observation.images.top'], found 2"),
+        (["vla", "top.png", " "], "question: expected a sentence, found ' '"),
+        (["vla", "top.png", "where? " * 99], "question: expected at most 64 tokens"),
+        (["vla", "text.png", "where?"], "text.png: expected a picture"),
+        (["vla", "none.png", "where?"], "none.png: expected a picture, found no such file"),
+        (["blind", "top.png", "where?"], "expected a policy with a vision-language backbone, found none to ask"),
+    ],
+)
+def test_mistakes_get_one_line(folder: Path, arguments: list[str], message: str) -> None:
+    paths = [folder / argument if k < len(arguments) - 1 else argument for k, argument in enumerate(arguments)]
+    done = describe(*paths)
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
