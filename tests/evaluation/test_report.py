@@ -117,7 +117,7 @@ def test_success_by_goal_and_what_was_said() -> None:
     console = Console(width=150, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(summary_table({"policy": summary}, "by goal"))
     text = console.export_text()
-    for words in ("success, red", "5 / 10  [18.7, 81.3] %", '"put the T on the [blue] goal"', "and 1 others"):
+    for words in ("success, red", "5 / 10  [18.7, 81.3] %", '"put the T on the [blue] goal"', "and 1 more"):
         assert words in text
 
 

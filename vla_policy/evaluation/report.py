@@ -6,7 +6,7 @@ import csv
 import math
 import subprocess
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -177,8 +177,8 @@ def _value(key: str, row: Mapping[str, str]) -> Any:
 
 
 def summary_table(summaries: Mapping[str, Mapping[str, Any]], title: str) -> Table:
-    """One column a summary, named by its key."""
-    table = Table(title=title, title_justify="left")
+    """One column a summary, named by its key; the instructions that were given are below."""
+    table = Table(title=title, title_justify="left", caption_justify="left")
     table.add_column("")
     for name in summaries:
         table.add_column(name, justify="right")
@@ -187,7 +187,7 @@ def summary_table(summaries: Mapping[str, Mapping[str, Any]], title: str) -> Tab
     goals = {goal: None for summary in summaries.values() for goal in summary["by_goal"]}
     for goal in goals if len(goals) > 1 else ():
         table.add_row(f"success, {goal}  [95 %]", *(_goal(s["by_goal"].get(goal)) for s in summaries.values()))
-    table.add_row("instruction", *(_instructions(summary["instructions"]) for summary in summaries.values()))
+    table.caption = _instructions({text: None for summary in summaries.values() for text in summary["instructions"]})
     return table
 
 
@@ -212,12 +212,12 @@ def _goal(found: Mapping[str, Any] | None) -> str:
     return f"{found['n_success']} / {found['n']}  {interval(found['success_ci95'], 100, 1)} %"
 
 
-def _instructions(counts: Mapping[str, int]) -> str:
+def _instructions(given: Collection[str]) -> str | None:
     """The first and how many others there were."""
-    if not counts:
-        return "-"
-    others = f"\nand {len(counts) - 1} others" if len(counts) > 1 else ""
-    return escape(f'"{next(iter(counts))}"{others}')
+    if not given:
+        return None
+    others = f" and {len(given) - 1} more" if len(given) > 1 else ""
+    return escape(f'instruction: "{next(iter(given))}"{others}')
 
 
 def _milliseconds(summary: Mapping[str, Any]) -> str:
