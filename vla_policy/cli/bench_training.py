@@ -13,8 +13,6 @@ from vla_policy.cli.common import load_config
 from vla_policy.cli.help import config_parser
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
     from vla_policy.training import Trainer
 
 console = Console()
@@ -39,6 +37,7 @@ def training(arguments: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path, default=Path("outputs/bench/training.json"), help="file of the numbers")
     options = parser.parse_intermixed_args(arguments)
 
+    from vla_policy.cli.train_setup import make_trainer
     from vla_policy.evaluation.report import git_commit, write_json
     from vla_policy.evaluation.training_speed import training_speed
 
@@ -48,30 +47,13 @@ def training(arguments: Sequence[str]) -> None:
     speeds = {}
     for name, cache in SOURCES.items():
         config.data.cache = cache
-        trainer = _trainer(config, options.out.parent)
+        trainer = make_trainer(config, options.out.parent)
         found |= _about(trainer)
         with console.status(name):
             speeds[name] = training_speed(trainer, options.warmup, options.steps) | {"cache": cache}
     write_json(options.out, found | {"speed": list(speeds.values())})
     console.print(_table(found, speeds))
     console.print(f"written to {options.out}", markup=False, highlight=False)
-
-
-def _trainer(config: DictConfig, run_dir: Path) -> Trainer:
-    """What vla-train would run, without rollouts and validation."""
-    import torch
-
-    from vla_policy.cli.train_setup import _policy, _questions, _typed
-    from vla_policy.models import PolicyConfig
-    from vla_policy.training import DataConfig, Trainer, TrainerConfig, open_data
-
-    policy_config = PolicyConfig.from_dict(config.policy)
-    data = _typed(DataConfig, config.data)
-    windows, _, _ = open_data(data, policy_config)
-    torch.manual_seed(config.seed)
-    policy, annotate = _policy(policy_config, windows, config), _questions(config, policy_config)
-    trainer = _typed(TrainerConfig, config.trainer)
-    return Trainer(policy, windows, run_dir, trainer, config.seed, num_workers=data.num_workers, annotate=annotate)
 
 
 def _about(trainer: Trainer) -> dict[str, Any]:

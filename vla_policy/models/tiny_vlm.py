@@ -41,7 +41,13 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 def tiny_config(config: TinyVLMConfig, tokenizer: PreTrainedTokenizerFast) -> SmolVLMConfig:
     """The architecture for this tokenizer."""
     width = config.width
-    layers = {"hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": config.heads}
+    layers = {
+        "hidden_size": width,
+        "intermediate_size": 4 * width,
+        "num_attention_heads": config.heads,
+        # transformers' 0.02 is meant for wide models; so narrow a one would not get off the ground with it.
+        "initializer_range": width**-0.5,
+    }
     text = {
         **layers,
         "model_type": "llama",

@@ -1,0 +1,89 @@
+"""vla-train task=pusht_language, from demonstrations to a policy that reads and can be asked."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vla_policy.models import Backbone, DiffusionPolicy
+
+pytestmark = pytest.mark.slow
+
+SMALL = [
+    "task=pusht_language",
+    "policy.transformer={width:32,depth:2,heads:2,time_width:16}",
+    "policy.encoder={channels:[8,16],keypoints:4,grid:2}",
+    "policy.backbone.tiny={width:32,heads:2,vision_depth:1,text_depth:2,image_size:64}",
+    "trainer.batch_size=8",
+    "trainer.threads=1",
+    "trainer.log_every=1",
+    "data.val_episodes=1",
+]
+
+
+@pytest.fixture(scope="module")
+def demonstrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("language") / "demonstrations"
+    command = [sys.executable, "-m", "vla_policy.cli.collect", str(root), "task=pusht_language", "n_episodes=3"]
+    subprocess.run([*command, "num_workers=0"], check=True, capture_output=True, timeout=200)
+    return root
+
+
+def train(root: Path, run: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "vla_policy.cli.train", f"data.root={root}", f"run_dir={run}", *SMALL, *overrides]
+    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+
+
+def test_the_backbone_learns_with_the_actions_and_resumes(demonstrations: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = train(demonstrations, run, "trainer.steps=4", "trainer.save_every=2")
+    assert done.returncode == 0, done.stderr
+    header, *rows = (run / "metrics.csv").read_text().splitlines()
+    assert {"train/action", "train/language", "train/auxiliary/observation.environment_state"} <= set(header.split(","))
+    assert len(rows) >= 4
+    policy = DiffusionPolicy.from_pretrained(run / "checkpoints" / "last")
+    assert isinstance(policy.backbone, Backbone)
+    words = policy.backbone.tokenizer.tokenize("push the T onto the red goal")
+    assert len(words) == 7  # the task's own words are tokens
+    stored = yaml.safe_load((run / "config.yaml").read_text())
+    assert set(stored["task"]["goals"]) == {"red", "green", "blue", "yellow"}
+
+    tuned = train(demonstrations, tmp_path / "tuned", "trainer.steps=1", f"init_from={run}/checkpoints/last")
+    assert tuned.returncode == 0, tuned.stderr
+
+
+@pytest.mark.parametrize("name", ["ddpm", "autoregressive", "masked"])
+def test_the_objective_is_all_that_changes(demonstrations: Path, tmp_path: Path, name: str) -> None:
+    done = train(demonstrations, tmp_path / "run", "trainer.steps=2", f"policy={name}")
+    assert done.returncode == 0, done.stderr
+    policy = DiffusionPolicy.from_pretrained(tmp_path / "run/checkpoints/last")
+    assert policy.config.objective.name == name
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["policy.auxiliary_keys=[]"], "expected observation.environment_state among policy.auxiliary_keys"),
+        (["policy.backbone.path=no/such/model"], "neither a folder with a model nor readable from the hub"),
+        (["policy.backbone.max_text_tokens=2"], "expected at most 2 tokens"),
+        (["policy=autoregressive", "policy.action_normalization=mean_std"], "expected quantile or min_max"),
+        (["init_from=RUN", "backbone=none"], "expected no backbone, as backbone= says, found a backbone"),
+    ],
+)
+def test_mistakes_are_one_error(demonstrations: Path, tmp_path: Path, overrides: list[str], message: str) -> None:
+    if "init_from=RUN" in overrides:
+        assert train(demonstrations, tmp_path / "first", "trainer.steps=1").returncode == 0
+        overrides = [f"init_from={tmp_path}/first/checkpoints/last", *overrides[1:]]
+        small = [option for option in SMALL if "backbone" not in option]
+        command = [sys.executable, "-m", "vla_policy.cli.train", f"data.root={demonstrations}", *small, *overrides]
+        done = subprocess.run(
+            [*command, f"run_dir={tmp_path}/run"], capture_output=True, text=True, timeout=200, check=False
+        )
+    else:
+        done = train(demonstrations, tmp_path / "run", *overrides)
+    assert done.returncode == 2, done.stderr
+    assert message in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()

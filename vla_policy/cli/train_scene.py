@@ -1,0 +1,90 @@
+"""What a training run has of the simulation: rollouts to choose a checkpoint by, sentences for a tokenizer, questions
+about what is seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+
+from sim import PushTConfig, make_env
+from sim.geometry import pose_from_features
+from sim.language import corpus, question_answer
+from vla_policy.data import Windows
+from vla_policy.evaluation.rollout import rollout
+from vla_policy.interfaces import ENVIRONMENT_STATE, STATE, InputError
+from vla_policy.models import DiffusionPolicy, PolicyConfig
+from vla_policy.training import Annotate, Rollouts
+
+TUNING_SEEDS = range(50_000, 100_000)
+CORPUS = 6000  # sentences of the task that a new tokenizer is trained on
+QUESTION_SHARE = 4  # one observation in so many is asked about
+
+
+def task_scene(config: DictConfig) -> PushTConfig | None:
+    """The scene that `task` describes; None for one's own robot."""
+    if not config.get("task"):
+        return None
+    return PushTConfig.from_mapping(plain(config.task))
+
+
+def tokenizer_corpus(config: DictConfig, windows: Windows) -> list[str]:
+    """What a new tokenizer learns from: the dataset's sentences and, if the task has any, questions and answers."""
+    scene = task_scene(config)
+    more = corpus(scene, CORPUS, np.random.default_rng(config.seed)) if scene is not None and scene.goals else []
+    return [*windows.tasks, *more]
+
+
+def questions(config: DictConfig, policy: PolicyConfig) -> Annotate | None:
+    """Questions and answers about a batch's first scenes, from the state that the simulator tells; None without a task
+    that has any.
+    """
+    scene = task_scene(config)
+    if policy.backbone is None or policy.language_weight == 0 or scene is None or not scene.goals:
+        return None
+    if ENVIRONMENT_STATE not in [*policy.observation_keys, *policy.auxiliary_keys]:
+        raise InputError(
+            f"policy.language_weight: expected {ENVIRONMENT_STATE} among policy.auxiliary_keys, which the answers are "
+            "told from, found none; 0 trains without questions"
+        )
+
+    def annotate(batch: Mapping[str, Any], generator: np.random.Generator) -> dict[str, list[str]]:
+        count = max(1, len(batch["task"]) // QUESTION_SHARE)
+        states, blocks = batch[STATE][:count, -1].numpy(), batch[ENVIRONMENT_STATE][:count, -1].numpy()
+        pairs = [
+            question_answer(state, pose_from_features(block), scene, generator)
+            for state, block in zip(states, blocks, strict=True)
+        ]
+        return {"question": [question for question, _ in pairs], "answer": [answer for _, answer in pairs]}
+
+    return annotate
+
+
+def rollouts(run: DictConfig) -> Rollouts:
+    """A callback that plays the policy in simulation and returns its success rate and mean max reward."""
+    config, scene = run.rollout, task_scene(run)
+    seeds = range(config["seed"], config["seed"] + config["n_episodes"])
+    if not len(seeds) or seeds[0] not in TUNING_SEEDS or seeds[-1] not in TUNING_SEEDS:
+        raise InputError(f"rollout.seed, rollout.n_episodes: expected seeds in 50000 to 99999, found {seeds}")
+
+    def play(policy: DiffusionPolicy) -> dict[str, float]:
+        cameras = [key.rpartition(".")[2] for key in policy.interface.cameras]
+        factory = partial(make_env, config["env"], cameras, scene)
+        results = rollout(policy, factory, list(seeds), config["num_envs"], config["num_workers"], run.seed)
+        return {
+            "success_rate": sum(result.success for result in results) / len(results),
+            "mean_max_reward": sum(result.max_reward for result in results) / len(results),
+        }
+
+    return play
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """A section as a dictionary of plain values."""
+    found = OmegaConf.to_container(config)
+    assert isinstance(found, dict)
+    return {str(key): value for key, value in found.items()}
