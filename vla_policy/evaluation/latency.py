@@ -50,7 +50,9 @@ def chunk_latency(
     }
 
 
-def random_histories(policy: Policy, count: int = 8, seed: int = 0, task: str = "") -> list[list[Observation]]:
+def random_histories(
+    policy: Policy, count: int = 8, seed: int = 0, task: str = "push the block onto the goal"
+) -> list[list[Observation]]:
     """Made-up observations of the policy's shapes, for timing where there is no environment."""
     generator = np.random.default_rng(seed)
     interface, dt = policy.interface, 1.0 / policy.interface.fps

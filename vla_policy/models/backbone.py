@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -241,7 +242,9 @@ def _tuned(model: PreTrainedModel, config: BackboneConfig) -> nn.Module:
     from peft import LoraConfig, get_peft_model
 
     adapters = LoraConfig(r=config.lora_rank, lora_alpha=2 * config.lora_rank, target_modules="all-linear")
-    return cast(nn.Module, get_peft_model(model, adapters))
+    with warnings.catch_warnings():  # peft asks transformers by a name that is going to change
+        warnings.simplefilter("ignore", FutureWarning)
+        return cast(nn.Module, get_peft_model(model, adapters))
 
 
 def _check_tokenizer(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, image_token: str) -> None:
