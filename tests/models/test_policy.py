@@ -53,7 +53,7 @@ def test_only_the_newest_pictures_are_encoded() -> None:
     old, new = dict(batch), dict(batch)
     old[TOP], new[TOP] = batch[TOP].clone(), batch[TOP].clone()
     old[TOP][:, 0], new[TOP][:, 1] = 0, 0
-    tokens, _, estimates, _ = policy.observe(batch, None)
+    tokens, _, estimates, *_ = policy.observe(batch, None)
     assert estimates[ENVIRONMENT_STATE].shape == (2, 1, 4)
     assert torch.equal(tokens, policy.observe(old, None)[0])
     assert not torch.equal(tokens, policy.observe(new, None)[0])

@@ -60,6 +60,19 @@ def test_the_observation_and_time_matter() -> None:
     assert not torch.allclose(by_time[0], by_time[1])
 
 
+def test_a_context_goes_the_way_of_time() -> None:
+    model = random_transformer()
+    noisy, tokens = torch.randn(2, *NOISY), torch.randn(2, 5, 32)
+    time, context = torch.rand(2, 4), torch.randn(2, 16)
+    prefix = model.prefix(tokens, context=context)
+    together = model(noisy, model.modulations(time, prefix.context), prefix)
+    for row in range(2):  # each observation has its own
+        alone = model.prefix(tokens[[row]], context=context[[row]])
+        expected = model(noisy[[row]], model.modulations(time[[row]], alone.context), alone)
+        torch.testing.assert_close(together[[row]], expected)
+    assert not torch.allclose(together, model(noisy, model.modulations(time), prefix))
+
+
 def test_padding_of_the_prefix_is_as_if_it_were_not_there() -> None:
     model = random_transformer()
     tokens, noisy, modulations = torch.randn(1, 5, 32), torch.randn(1, *NOISY), model.modulations(torch.rand(1, 4))

@@ -1,12 +1,13 @@
 """What an action chunk is to the transformer: continuous tokens to be denoised, or discrete ones to be predicted one
-after the other or unmasked a few at a time. All heads share the transformer, the training loop and these two calls.
+after the other or unmasked a few at a time.
+
+All share the transformer, the training loop and two calls: `loss` of actions (B, S, T, D), a scalar, and `sample`,
+a chunk (B, T, D) for each observation of a prefix. `length` tokens stand for a chunk, `calls` passes sample one.
 
 Shapes: B observations, S draws an observation, T action steps, D action dimensions, W width. Actions are normalised.
 """
 
 from __future__ import annotations
-
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -16,23 +17,6 @@ from vla_policy.interfaces import InputError
 from vla_policy.models.config import PolicyConfig
 from vla_policy.models.objectives import choose, make_objective
 from vla_policy.models.transformer import ActionTransformer, Prefix
-
-
-class Head(Protocol):
-    """`length` tokens stand for a chunk, `calls` passes of the transformer sample one."""
-
-    length: int
-    calls: int
-
-    def loss(
-        self, transformer: ActionTransformer, prefix: Prefix, actions: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        """The objective for actions (B, S, T, D), S draws an observation; a scalar."""
-        ...
-
-    def sample(self, transformer: ActionTransformer, prefix: Prefix, batch: int, generator: torch.Generator) -> Tensor:
-        """A chunk (B, T, D) for each observation of the prefix."""
-        ...
 
 
 class DenoisingHead(nn.Module):
@@ -64,14 +48,15 @@ class DenoisingHead(nn.Module):
         noise = torch.randn(actions.shape, generator=generator, device=generator.device).to(actions.device)
         pair = self.objective.corrupt(actions, noise, generator)
         return F.mse_loss(
-            self.denoise(transformer, pair.noisy, transformer.modulations(pair.time), prefix), pair.target
+            self.denoise(transformer, pair.noisy, transformer.modulations(pair.time, prefix.context), prefix),
+            pair.target,
         )
 
     def sample(self, transformer: ActionTransformer, prefix: Prefix, batch: int, generator: torch.Generator) -> Tensor:
         device = transformer.position.device
         noise = torch.randn((batch, 1, *self.shape), generator=generator, device=generator.device).to(device)
         times = torch.tensor([self.objective.times()], device=device)
-        steps = [parts.split(1, dim=1) for parts in transformer.modulations(times)]
+        steps = [parts.split(1, dim=1) for parts in transformer.modulations(times, prefix.context)]
 
         def predict(x: Tensor, k: int) -> Tensor:
             return self.denoise(transformer, x, [parts[k] for parts in steps], prefix)
@@ -127,7 +112,7 @@ class AutoregressiveHead(TokenHead):
     def predict(self, transformer: ActionTransformer, prefix: Prefix, tokens: Tensor) -> Tensor:
         """Logits (B, S, n, bins) of each of tokens (B, S, n), given those before it."""
         before = F.pad(tokens, (1, 0), value=self.nothing)[..., :-1]
-        still = transformer.modulations(torch.zeros(1, 1, device=tokens.device))
+        still = transformer.modulations(torch.zeros(1, 1, device=tokens.device), prefix.context)
         return self.logits(transformer(self.embedding(before), still, prefix, causal=True)).float()
 
     def loss(
@@ -139,7 +124,7 @@ class AutoregressiveHead(TokenHead):
 
     def sample(self, transformer: ActionTransformer, prefix: Prefix, batch: int, generator: torch.Generator) -> Tensor:
         device = transformer.position.device
-        still = transformer.modulations(torch.zeros(1, 1, device=device))
+        still = transformer.modulations(torch.zeros(1, 1, device=device), prefix.context)
         cache = transformer.new_cache()
         token = torch.full((batch, 1, 1), self.nothing, device=device)
         tokens = []
@@ -161,7 +146,9 @@ class MaskedHead(TokenHead):
 
     def predict(self, transformer: ActionTransformer, prefix: Prefix, tokens: Tensor, time: Tensor) -> Tensor:
         """Logits (B, S, n, bins) for tokens (B, S, n) of which a share `time` (B, S) is masked."""
-        return self.logits(transformer(self.embedding(tokens), transformer.modulations(time), prefix)).float()
+        return self.logits(
+            transformer(self.embedding(tokens), transformer.modulations(time, prefix.context), prefix)
+        ).float()
 
     def loss(
         self, transformer: ActionTransformer, prefix: Prefix, actions: Tensor, generator: torch.Generator

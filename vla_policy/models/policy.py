@@ -27,7 +27,8 @@ class Observed(NamedTuple):
     tokens: Tensor  # (B, N, W)
     real: Tensor | None  # (B, N) bool, false where a token is padding; None: all are real
     estimates: dict[str, Tensor]  # normalised (B, image_steps, D) of each auxiliary key
-    seen: Any  # what the backbone's vision tower saw, None without a backbone
+    context: Tensor | None  # (B, time_width), what the backbone makes of it all; None without one
+    seen: Any  # what its vision tower saw
 
 
 class DiffusionPolicy(nn.Module):
@@ -61,7 +62,9 @@ class DiffusionPolicy(nn.Module):
         self.backbone = backbone
         summary_width = self.encoder.summary_width
         if backbone is not None:
-            self.backbone_token = nn.Sequential(nn.LayerNorm(backbone.width), nn.Linear(backbone.width, width))
+            self.backbone_norm = nn.LayerNorm(backbone.width)
+            self.backbone_token = nn.Linear(backbone.width, width)
+            self.backbone_context = nn.Linear(backbone.width, config.transformer.time_width)
             summary_width += 0 if config.encoder else backbone.width
         self.auxiliary = nn.ModuleDict(
             {
@@ -96,15 +99,16 @@ class DiffusionPolicy(nn.Module):
         """
         values, corners = self._preprocess(batch, generator)
         encoded, summary = self.encoder(values, corners)
-        tokens, real, seen = [encoded], None, None
+        tokens, real, context, seen = [encoded], None, None, None
         if self.backbone is not None:
             cameras = self.interface.cameras
             seen = self.backbone.look([batch[key][:, -1].to(self.device) for key in cameras])
             hidden, mask = self.backbone(seen, batch["task"], len(cameras))
+            hidden = self.backbone_norm(hidden)
+            mean = (mask / mask.sum(1, keepdim=True))[:, None].to(hidden.dtype) @ hidden  # (B, 1, V)
             tokens.append(self.backbone_token(hidden))
-            if summary is None:
-                weights = (mask / mask.sum(1, keepdim=True))[:, None].to(hidden.dtype)
-                summary = weights @ hidden  # (B, 1, V)
+            context = self.backbone_context(mean[:, 0])
+            summary = mean if summary is None else summary
         steps = self.encoder.steps[-self.config.image_steps :]
         estimates = {key: self._estimate(key, summary) for key in self.config.auxiliary_keys}
         for key, estimate in estimates.items():  # detached, so that it stays an estimate: only its own error trains it
@@ -113,7 +117,7 @@ class DiffusionPolicy(nn.Module):
         if self.backbone is not None:
             real = torch.ones(joined.shape[:2], dtype=torch.bool, device=joined.device)
             real[:, encoded.shape[1] : encoded.shape[1] + mask.shape[1]] = mask
-        return Observed(joined, real, estimates, seen)
+        return Observed(joined, real, estimates, context, seen)
 
     def _preprocess(
         self, batch: Mapping[str, Any], generator: torch.Generator | None
@@ -151,7 +155,7 @@ class DiffusionPolicy(nn.Module):
         batch has `question` and `answer` (sentences for its first observations), the backbone learns to answer.
         """
         observed = self.observe(batch, generator if self.training else None)
-        prefix = self.transformer.prefix(observed.tokens, observed.real)
+        prefix = self.transformer.prefix(observed.tokens, observed.real, observed.context)
         actions = self.normalizer.normalize(ACTION, self.relative_actions(batch))
         actions = actions[:, None].expand(-1, self.config.noise_samples, -1, -1)
         loss = self.head.loss(self.transformer, prefix, actions, generator)
@@ -176,7 +180,7 @@ class DiffusionPolicy(nn.Module):
     def prefix(self, batch: Mapping[str, Any]) -> Prefix:
         """What is computed once a chunk: keys and values of raw observations (B, n_obs_steps, ...) by key."""
         observed = self.observe(batch, None)
-        return self.transformer.prefix(observed.tokens, observed.real)
+        return self.transformer.prefix(observed.tokens, observed.real, observed.context)
 
     @torch.inference_mode()
     def sample(self, batch: Mapping[str, Any], generator: torch.Generator) -> Tensor:

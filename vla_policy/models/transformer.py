@@ -19,12 +19,13 @@ from vla_policy.models.config import TransformerConfig
 
 @dataclass(frozen=True)
 class Prefix:
-    """What the layers know of an observation: keys and values (B, heads, N, W / heads) of each, and a bias (B, 1, 1, N)
-    that is -inf for tokens which are mere padding.
+    """What the layers know of an observation: keys and values (B, heads, N, W / heads) of each, a bias (B, 1, 1, N)
+    that is -inf for tokens which are mere padding, and what is added to the embedding of time (B, 1, time_width).
     """
 
     layers: list[tuple[Tensor, Tensor]]
     bias: Tensor | None = None
+    context: Tensor | None = None
 
 
 @dataclass
@@ -153,20 +154,28 @@ class ActionTransformer(nn.Module):
         nn.init.zeros_(self.final_modulation.weight)
         nn.init.zeros_(self.final_modulation.bias)
 
-    def prefix(self, tokens: Tensor, real: Tensor | None = None) -> Prefix:
-        """Keys and values of observation tokens (B, N, W) for every layer; `real` (B, N) bool is false for padding."""
+    def prefix(self, tokens: Tensor, real: Tensor | None = None, context: Tensor | None = None) -> Prefix:
+        """Keys and values of observation tokens (B, N, W) for every layer; `real` (B, N) bool is false for padding.
+
+        `context` (B, time_width) goes the way of time, as the label of a class does in DiT.
+        """
         tokens = self.prefix_norm(tokens)
         bias = None
         if real is not None:
             bias = torch.zeros(real.shape, device=real.device).masked_fill(~real, -torch.inf)[:, None, None]
-        return Prefix([cast(Layer, layer).prefix(tokens) for layer in self.layers], bias)
+        layers = [cast(Layer, layer).prefix(tokens) for layer in self.layers]
+        return Prefix(layers, bias, None if context is None else context[:, None])
 
-    def modulations(self, time: Tensor) -> list[Tensor]:
-        """What depends on times (B, S) in [0, 1] alone: shifts, scales and gates (B, S, 1, 9 W or 2 W) of the layers.
+    def modulations(self, time: Tensor, context: Tensor | None = None) -> list[Tensor]:
+        """Shifts, scales and gates (B, S, 1, 9 W or 2 W) of the layers for times (B or 1, S) in [0, 1] and a prefix's
+        context.
 
         When sampling, the times of all denoising steps go through here at once.
         """
-        embedded = F.silu(self.time_mlp(time_embedding(time, self.time_width)))[:, :, None]
+        embedded = self.time_mlp(time_embedding(time, self.time_width))
+        if context is not None:
+            embedded = embedded + context
+        embedded = F.silu(embedded)[:, :, None]
         return [*(cast(Layer, layer).modulation(embedded) for layer in self.layers), self.final_modulation(embedded)]
 
     def new_cache(self) -> Cache:
