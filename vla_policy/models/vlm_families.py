@@ -7,6 +7,7 @@ torchvision and are not used.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from transformers import PretrainedConfig
 
 
 @dataclass(frozen=True)
-class Family:
+class Family(ABC):
     """`language_model` names the attribute with the decoder layers; pixels are (x - mean) / std of [0, 1]."""
 
     language_model: str
@@ -28,20 +29,21 @@ class Family:
         size: int = config.vision_config.image_size
         return size
 
+    @abstractmethod
     def tokens_per_image(self, config: PretrainedConfig) -> int:
-        raise NotImplementedError
+        """How many tokens of the language model a picture becomes."""
 
+    @abstractmethod
     def prompt(self, text: str, images: int, per_image: int) -> str:
         """A user's turn with so many pictures, up to where the model is to answer."""
-        raise NotImplementedError
 
+    @abstractmethod
     def answer(self, text: str) -> str:
         """What the model is to say, with the token that ends it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def pixels(self, images: Tensor) -> Tensor:
         """Normalised pictures (B, cameras, 3, H, W) as the model wants them."""
-        raise NotImplementedError
 
     def features(self, model: Any, images: Tensor) -> Any:
         """What the vision tower makes of normalised pictures, to be handed to `model`'s forward."""
