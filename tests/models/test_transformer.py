@@ -117,13 +117,20 @@ def test_the_time_embedding_tells_all_ddpm_steps_apart() -> None:
     assert float(distance.min()) > 0.1
 
 
-@pytest.mark.parametrize(("name", "calls"), [("flow", 10), ("ddpm", 10), ("autoregressive", 32), ("masked", 10)])
+@pytest.mark.parametrize(
+    ("name", "calls", "times"), [("flow", 10, 1), ("ddpm", 10, 1), ("autoregressive", 32, 1), ("masked", 10, 10)]
+)
 def test_a_chunk_encodes_its_observation_and_prefix_once(
-    monkeypatch: pytest.MonkeyPatch, name: str, calls: int
+    monkeypatch: pytest.MonkeyPatch, name: str, calls: int, times: int
 ) -> None:
     policy = small_policy(image=True, **objective(name))
-    counts = {"observe": 0, "prefix": 0, "forward": 0}
-    for owner, method in ((policy, "observe"), (policy.transformer, "prefix"), (policy.transformer, "forward")):
+    counts = {"observe": 0, "prefix": 0, "modulations": 0, "forward": 0}
+    for owner, method in (
+        (policy, "observe"),
+        (policy.transformer, "prefix"),
+        (policy.transformer, "modulations"),
+        (policy.transformer, "forward"),
+    ):
         original = getattr(owner, method)
 
         def counted(*args, original=original, method=method, **options):
@@ -132,7 +139,7 @@ def test_a_chunk_encodes_its_observation_and_prefix_once(
 
         monkeypatch.setattr(owner, method, counted)
     policy.sample(batch_of(2), torch.Generator().manual_seed(0))
-    assert counts == {"observe": 1, "prefix": 1, "forward": calls}
+    assert counts == {"observe": 1, "prefix": 1, "modulations": times, "forward": calls}
     assert policy.head.calls == calls
 
 
