@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from helpers.language import four_goals
 
+from sim import PushTConfig, PushTEnv
 from sim.geometry import coverage
 from sim.instructions import named_goal
 from vla_policy.cli.collect import main
@@ -142,7 +143,7 @@ def test_every_episode_has_its_own_instruction(tmp_path: Path) -> None:
 
 
 def test_failures_are_skipped_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def every_third_succeeds(env: object, seed: int, noise: float) -> Demonstration:
+    def every_third_succeeds(env: object, seed: int, noise: float, behaviour: str) -> Demonstration:
         good = seed % 3 == 2
         columns = {STATE: np.full((4, 2), seed), ENVIRONMENT_STATE: np.zeros((4, 4)), ACTION: np.zeros((4, 2))}
         return Demonstration(seed, good, 4 if good else 300, 0.5, columns if good else {}, {})
@@ -189,3 +190,28 @@ def test_foreign_dataset_is_refused(collected: Path, tmp_path: Path) -> None:
     (root / "meta" / "info.json").write_text((collected / "meta" / "info.json").read_text())
     with pytest.raises(InputError, match="found another dataset"):
         collect(root, CollectConfig(n_episodes=1, num_workers=0))
+
+
+@pytest.mark.parametrize("behaviour", ["noisy", "random"])
+def test_play_keeps_every_episode_and_what_was_executed(behaviour: str, tmp_path: Path) -> None:
+    root = tmp_path / behaviour
+    quick = ["n_episodes=2", "num_workers=0", "cameras=[]", "noise=0.01", "task.max_episode_steps=25"]
+    main([str(root), f"behaviour={behaviour}", *quick])
+    dataset, summary = LeRobotDataset(root), json.loads((root / COLLECTION).read_text())
+    assert dataset.lengths.tolist() == [25, 25]  # nobody is done by then
+    assert summary["episodes"] == 2
+    assert "success_rate" not in summary
+    scene = PushTEnv(PushTConfig(max_episode_steps=25), cameras=[])
+    observation, _ = scene.reset(seed=0)
+    for expected in zip(*(dataset.episode(0).columns[key] for key in (STATE, ACTION)), strict=True):
+        np.testing.assert_allclose(observation[STATE], expected[0], atol=1e-6)
+        observation, *_ = scene.step(expected[1])
+    scene.close()
+
+
+def test_play_pushes_the_block_about(tmp_path: Path) -> None:
+    main([str(tmp_path / "play"), "behaviour=random", "n_episodes=3", "num_workers=0", "cameras=[]"])
+    dataset = LeRobotDataset(tmp_path / "play")
+    blocks = [dataset.episode(i).columns[ENVIRONMENT_STATE] for i in range(3)]
+    assert min(np.ptp(block[:, :2], axis=0).max() for block in blocks) > 0.02
+    assert max(np.abs(np.diff(block[:, :2], axis=0)).max() for block in blocks) < 0.05

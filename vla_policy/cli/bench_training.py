@@ -60,7 +60,9 @@ def _about(trainer: Trainer) -> dict[str, Any]:
     """What the speed depends on."""
     import torch
 
-    device, policy = trainer.accelerator.device, trainer.policy
+    from vla_policy.models import DiffusionPolicy
+
+    device, model = trainer.accelerator.device, trainer.model
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
@@ -68,9 +70,9 @@ def _about(trainer: Trainer) -> dict[str, Any]:
         "batch_size": trainer.config.batch_size,
         "num_workers": trainer.num_workers,
         "windows": len(trainer.windows),
-        "cameras": policy.interface.cameras,
-        "objective": policy.config.objective.name,
-        "parameters": sum(value.numel() for value in policy.parameters()),
+        "cameras": model.interface.cameras,
+        "objective": model.config.objective.name if isinstance(model, DiffusionPolicy) else "world model",
+        "parameters": sum(value.numel() for value in model.parameters()),
     }
 
 

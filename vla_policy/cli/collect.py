@@ -26,7 +26,7 @@ console = Console()
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Collect the episodes and print what came of it."""
-    description = "Record successful episodes of the scripted expert; call it again to go on after an interruption."
+    description = "Record episodes of the scripted expert, or play; call it again to go on after an interruption."
     parser = config_parser("vla-collect", description, "collect")
     parser.add_argument("OUT", help="the dataset's folder")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
@@ -55,22 +55,27 @@ def _collect(root: Path, config: CollectConfig) -> dict[str, Any]:
             steps += attempt.steps
             good = sum(a.episode is not None for a in attempts)
             speed = steps / (time.perf_counter() - begin)
-            progress.update(bar, completed=good, rate=f"success {good} / {len(attempts)}, {speed:.0f} steps/s")
+            success = f"success {good} / {len(attempts)}, " if config.behaviour == "expert" else ""
+            progress.update(bar, completed=good, rate=f"{success}{speed:.0f} steps/s")
 
         return collect(root, config, on_attempt)
 
 
 def _table(summary: dict[str, Any]) -> Table:
-    low, high = summary["success_ci95"]
-    table = Table(title=f"demonstrations in {summary['config']['env']}", show_header=False)
-    table.add_row("starts tried", str(summary["attempted"]))
-    table.add_row(
-        "successful", f"{summary['successful']} ({summary['success_rate']:.1%}, 95 % {low:.1%} to {high:.1%})"
-    )
+    config = summary["config"]
+    table = Table(title=f"{config['behaviour']} episodes in {config['env']}", show_header=False)
+    if "success_rate" in summary:
+        low, high = summary["success_ci95"]
+        table.add_row("starts tried", str(summary["attempted"]))
+        table.add_row(
+            "successful", f"{summary['successful']} ({summary['success_rate']:.1%}, 95 % {low:.1%} to {high:.1%})"
+        )
+        table.add_row("failed seeds", ", ".join(map(str, summary["failed_seeds"])) or "none")
+    else:
+        table.add_row("episodes", str(summary["episodes"]))
     table.add_row("frames", str(summary["frames"]))
     table.add_row("median steps", f"{summary['median_steps']:g}")
     table.add_row("seeds", f"{summary['first_seed']} to {summary['last_seed']}")
-    table.add_row("failed seeds", ", ".join(map(str, summary["failed_seeds"])) or "none")
     return table
 
 

@@ -1,4 +1,4 @@
-"""vla-train: a Hydra program that trains a policy on a LeRobotDataset."""
+"""vla-train: a Hydra program that trains a policy or a world model on a LeRobotDataset."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from vla_policy.cli.common import user_errors
 from vla_policy.interfaces import InputError
 
+OF_POLICIES = {"policy", "rollout"}
 ALSO_WHEN_RESUMING = {"resume", "run_dir"}  # overrides that do not describe the run
 
 
@@ -35,6 +36,8 @@ def run(config: DictConfig) -> None:
 
 def _configuration(config: DictConfig, run_dir: Path, described: bool) -> DictConfig:
     """What to train: `config`, or what `run_dir` holds if it resumes; `described` if overrides describe the run."""
+    if config.get("world_model"):  # it has no use for what defines a policy
+        config = OmegaConf.masked_copy(config, [str(key) for key in config if key not in OF_POLICIES])
     stored = run_dir / "config.yaml"
     if not stored.is_file():
         if config.resume and OmegaConf.is_missing(config.data, "root"):

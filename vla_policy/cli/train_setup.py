@@ -16,7 +16,15 @@ from vla_policy.data.files import write_whole
 from vla_policy.evaluation.report import git_commit
 from vla_policy.interfaces import InputError
 from vla_policy.models import Backbone, DiffusionPolicy, PolicyConfig
-from vla_policy.training import DataConfig, Trainer, TrainerConfig, fit_normalizer, open_data
+from vla_policy.training import (
+    DataConfig,
+    Trainer,
+    TrainerConfig,
+    fit_normalizer,
+    open_data,
+    validate_world_model,
+)
+from vla_policy.world_model import WorldModel, WorldModelConfig, fit_actions
 
 log = logging.getLogger(__name__)
 
@@ -27,15 +35,17 @@ def train(config: DictConfig, run_dir: Path) -> None:
     """Train as `config` says, in `run_dir`, from its last saved state if it resumes."""
     job = make_trainer(config, run_dir)
     write_config(config, run_dir)
-    count = sum(value.numel() for value in job.policy.parameters()) / 1e6
-    episodes = job.policy.card["data"]["demonstrations"]
+    count = sum(value.numel() for value in job.model.parameters()) / 1e6
+    episodes = job.model.card["data"]["demonstrations"]
     log.info("%s: %d episodes, %d windows; %.2f M parameters", run_dir, episodes, len(job.windows), count)
     job.fit(config.resume)
     log.info("done: %s", run_dir / "checkpoints" / "last")
 
 
 def make_trainer(config: DictConfig, run_dir: Path) -> Trainer:
-    """The trainer that `config` describes; nothing has been written."""
+    """The trainer that `config` describes, of a world model or a policy; nothing has been written."""
+    if config.get("world_model"):
+        return _world_model_trainer(config, run_dir)
     policy_config = PolicyConfig.from_dict(config.policy)
     data, trainer = _typed(DataConfig, config.data), _typed(TrainerConfig, config.trainer)
     play = rollouts(config) if trainer.rollout_every else None
@@ -46,6 +56,35 @@ def make_trainer(config: DictConfig, run_dir: Path) -> Trainer:
     policy.card = {"data": described, "training": _training(config)}
     return Trainer(
         policy, windows, run_dir, trainer, config.seed, val_windows, play, data.num_workers, plain(config), annotate
+    )
+
+
+def _world_model_trainer(config: DictConfig, run_dir: Path) -> Trainer:
+    model_config = WorldModelConfig.from_dict(config.world_model)
+    data, trainer = _typed(DataConfig, config.data), _typed(TrainerConfig, config.trainer)
+    if trainer.rollout_every:
+        raise InputError(f"trainer.rollout_every: expected 0 for a world model, found {trainer.rollout_every}")
+    windows, val_windows, described = open_data(data, model_config)
+    torch.manual_seed(config.seed)
+    if config.init_from is None:
+        model = WorldModel(model_config, windows.interface, fit_actions(windows.columns))
+    else:
+        source = WorldModel.from_pretrained(config.init_from)
+        source.interface.require(windows.interface, f"init_from {config.init_from}", f"dataset {config.data.root}")
+        model = WorldModel(model_config, windows.interface, source.normalizer)
+        model.load_stored(source.stored_state(), f"init_from {config.init_from}")
+    model.card = {"data": described, "training": _training(config)}
+    return Trainer(
+        model,
+        windows,
+        run_dir,
+        trainer,
+        config.seed,
+        val_windows,
+        None,
+        data.num_workers,
+        plain(config),
+        validate=validate_world_model,
     )
 
 
@@ -88,7 +127,7 @@ def _training(config: DictConfig) -> dict[str, Any]:
     return {
         "steps": trainer.steps,
         "batch_size": trainer.batch_size,
-        "noise_samples": config.policy.noise_samples,
+        **({} if config.get("world_model") else {"noise_samples": config.policy.noise_samples}),
         "optimiser": f"AdamW, lr {trainer.lr:g}, weight decay {trainer.weight_decay:g}, warm-up and cosine",
         "weights": f"exponential moving average, power {trainer.ema_power:g}, at most {trainer.ema_max_decay:g}",
         "seed": config.seed,

@@ -25,10 +25,11 @@ class WindowDataset(Dataset):
     """Windows [t - (n_obs_steps - 1), t - (n_obs_steps - 1) + horizon) of the moments t of episodes.
 
     A window reaches at most n_obs_steps - 1 frames before its episode and n_action_steps - 1 behind it; there the
-    first or last frame repeats. `keys` names the observations; `episodes` chooses some of `dataset` (default: all).
-    Frames are decoded once into `cache_dir` (default `<root>/.cache`), or without `cache` from the videos whenever a
-    window is asked for. What looks odd about the data is logged as warnings and kept in `findings`; without `cache`
-    nothing is known of the pictures. `columns` has all values of each vector (N, D) float32, to fit a normaliser on.
+    first or last frame repeats. With `whole`, only windows that lie inside their episode are taken. `keys` names the
+    observations; `episodes` chooses some of `dataset` (default: all). Frames are decoded once into `cache_dir`
+    (default `<root>/.cache`), or without `cache` from the videos whenever a window is asked for. What looks odd about
+    the data is logged as warnings and kept in `findings`; without `cache` nothing is known of the pictures. `columns`
+    has all values of each vector (N, D) float32, to fit a normaliser on.
 
     A batch (`__getitems__`) is a dictionary: vectors float32 (B, n_obs_steps, D), images uint8
     (B, n_obs_steps, H, W, 3), `action` float32 (B, horizon, D) whose row 0 belongs to the first observation,
@@ -47,6 +48,7 @@ class WindowDataset(Dataset):
         episodes: Iterable[int] | None = None,
         cache_dir: str | Path | None = None,
         cache: bool = True,
+        whole: bool = False,
     ) -> None:
         if not (n_obs_steps >= 1 and n_action_steps >= 1 and horizon >= n_obs_steps - 1 + n_action_steps):
             raise InputError(
@@ -60,7 +62,7 @@ class WindowDataset(Dataset):
         self.findings: list[Finding] = []
         self._read_columns()
         self._open_frames(cache_dir, cache)
-        self._index_windows()
+        self._index_windows(whole)
         for finding in self.findings[:LOGGED]:
             log.warning("%s: %s", dataset.root, finding)
         if len(self.findings) > LOGGED:
@@ -131,7 +133,7 @@ class WindowDataset(Dataset):
             self._frames[key] = cache.frames
             self.findings += [finding for finding in cache.findings if finding.episode in self.episodes]
 
-    def _index_windows(self) -> None:
+    def _index_windows(self, whole: bool) -> None:
         lengths = self.dataset.lengths[self.episodes]
         self._starts = np.cumsum(lengths) - lengths
         self._first = np.repeat(self._starts, lengths)  # first and last row of the episode of each row
@@ -142,9 +144,12 @@ class WindowDataset(Dataset):
         # The window of the last moment ends n_action_steps - 1 frames behind the episode.
         behind = self.horizon - self.n_obs_steps - (self.n_action_steps - 1)
         moments = np.arange(len(self._first))
-        self._moments = moments[moments + behind <= self._last]
+        before = 0
+        if whole:
+            before, behind = self.n_obs_steps - 1, self.horizon - self.n_obs_steps
+        self._moments = moments[(moments - before >= self._first) & (moments + behind <= self._last)]
         if len(self._moments) == 0:
             raise InputError(
-                f"{self.dataset.root}: expected an episode of more than {behind} frames, "
+                f"{self.dataset.root}: expected an episode of more than {before + behind} frames, "
                 f"found {len(self.episodes)} episodes, the longest of {lengths.max(initial=0)}"
             )

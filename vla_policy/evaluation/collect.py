@@ -1,4 +1,4 @@
-"""Collect successful demonstrations of the scripted expert into a LeRobotDataset, resumable after a kill.
+"""Collect demonstrations of the scripted expert, or play, into a LeRobotDataset, resumable after a kill.
 
 Starts are tried in the order of their seeds. `meta/collection.json` records what became of each; it is written just
 before the episode itself, so that after a kill the entries beyond the last whole episode are dropped and tried again,
@@ -20,7 +20,7 @@ import numpy as np
 from sim import TASK, PushTConfig, make_env
 from vla_policy.data import LeRobotWriter
 from vla_policy.data.files import read_json, write_json
-from vla_policy.evaluation.demonstrator import Demonstration, demonstrations
+from vla_policy.evaluation.demonstrator import BEHAVIOURS, Demonstration, demonstrations
 from vla_policy.evaluation.report import git_commit
 from vla_policy.evaluation.statistics import success_interval
 from vla_policy.interfaces import InputError
@@ -38,6 +38,7 @@ class CollectConfig:
     seed: int = 0
     env: str = "pybullet"
     cameras: list[str] = field(default_factory=lambda: ["top"])
+    behaviour: str = "expert"
     noise: float = 0.003
     num_workers: int | None = None
     codec: str = "h264"
@@ -48,6 +49,8 @@ class CollectConfig:
             value = getattr(self, key)
             if value is not None and not value >= least:
                 raise InputError(f"{key}: expected at least {least}, found {value}")
+        if self.behaviour not in BEHAVIOURS:
+            raise InputError(f"behaviour: expected one of {list(BEHAVIOURS)}, found {self.behaviour!r}")
 
     @property
     def workers(self) -> int:
@@ -61,7 +64,7 @@ class CollectConfig:
 
 @dataclass(frozen=True)
 class Attempt:
-    """What became of one start; `episode` is its index in the dataset, None if it failed; instruction and goal."""
+    """What became of one start; `episode` is its index in the dataset, None if it was not kept; instruction, goal."""
 
     seed: int
     steps: int
@@ -89,7 +92,7 @@ def collect(
         attempts = attempts[: _whole(attempts, writer.num_episodes, root)]
         seeds = itertools.count(config.seed + len(attempts))
         if writer.num_episodes < config.n_episodes:
-            with demonstrations(env_factory, seeds, config.noise, config.workers) as played:
+            with demonstrations(env_factory, seeds, config.noise, config.workers, config.behaviour) as played:
                 for demonstration in played:
                     attempts.append(_store(writer, demonstration, attempts, config))
                     if on_attempt is not None:
@@ -110,6 +113,8 @@ def _earlier_attempts(root: Path, config: CollectConfig) -> list[Attempt]:
         return []
     found = read_json(path)
     for key, value in config.identity().items():
+        if key == "behaviour" and key not in found["config"] and value == "expert":
+            continue  # from before there were others
         if key == "task" and PushTConfig.from_mapping(found["config"].get(key, {})) == PushTConfig.from_mapping(value):
             continue  # the same scene, however much of it was spelled out
         if found["config"].get(key) != value:
@@ -129,10 +134,10 @@ def _whole(attempts: list[Attempt], num_episodes: int, root: Path) -> int:
 
 
 def _store(writer: LeRobotWriter, new: Demonstration, attempts: list[Attempt], config: CollectConfig) -> Attempt:
-    episode = writer.num_episodes if new.success else None
+    episode = writer.num_episodes if new.kept else None
     attempt = Attempt(new.seed, new.steps, new.max_coverage, episode, new.task, new.goal)
     write_json(writer.root / COLLECTION, _summary([*attempts, attempt], config))
-    if new.success:
+    if new.kept:
         writer.add_episode(new.columns, new.images, new.task)
     return attempt
 
@@ -144,11 +149,17 @@ def _give_up(attempts: list[Attempt]) -> None:
 
 def _summary(attempts: list[Attempt], config: CollectConfig) -> dict[str, Any]:
     good = [attempt for attempt in attempts if attempt.episode is not None]
+    succeeded = {}  # of play nobody knows, nor cares
+    if config.behaviour == "expert":
+        succeeded = {
+            "successful": len(good),
+            "success_rate": len(good) / len(attempts) if attempts else None,
+            "success_ci95": success_interval(len(good), len(attempts)) if attempts else None,
+        }
     return {
         "attempted": len(attempts),
-        "successful": len(good),
-        "success_rate": len(good) / len(attempts) if attempts else None,
-        "success_ci95": success_interval(len(good), len(attempts)) if attempts else None,
+        "episodes": len(good),
+        **succeeded,
         "median_steps": float(np.median([attempt.steps for attempt in good])) if good else None,
         "frames": sum(attempt.steps for attempt in good),
         "first_seed": config.seed,

@@ -1,4 +1,4 @@
-"""One demonstration: the scripted expert plays an episode while everything is recorded."""
+"""One recorded episode: the scripted expert plays, with or without noise, or pushes go anywhere."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ import numpy as np
 from sim import TASK
 from sim.expert import Expert
 from sim.geometry import pose_from_features
+from sim.play import RandomPushes
 from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, STATE
 
 EnvFactory = Callable[[], gymnasium.Env]
+BEHAVIOURS = ("expert", "noisy", "random")
 
 
 @dataclass(frozen=True)
 class Demonstration:
-    """What became of one start: T steps, vectors (T, D) and images (T, H, W, 3) a key; none of a failed episode.
+    """What became of one start: T steps, vectors (T, D) and images (T, H, W, 3) a key; none of an episode that is not
+    to be kept, an expert's failure.
 
     `task` is the instruction, `goal` the name of the goal that it means, "" if there is but one.
     """
@@ -38,28 +41,36 @@ class Demonstration:
     task: str = TASK
     goal: str = ""
 
+    @property
+    def kept(self) -> bool:
+        """Whether it belongs in the dataset."""
+        return bool(self.columns)
 
-def demonstrate(env: gymnasium.Env, seed: int, noise: float) -> Demonstration:
-    """Let the expert play the start of this seed.
 
-    Normal noise of `noise` metres is added to every target before it is executed; what is recorded is the target that
-    the expert wanted, so that the demonstrations show how to recover (DART, Laskey et al. 2017).
+def demonstrate(env: gymnasium.Env, seed: int, noise: float, behaviour: str = "expert") -> Demonstration:
+    """Play the start of this seed; normal noise of `noise` metres is added to every target before it is executed.
+
+    Of the "expert" the target that it wanted is recorded, so that the demonstrations show how to recover (DART, Laskey
+    et al. 2017), and only its successes are kept. Of "noisy" (the expert again) and "random" (pushes anywhere near the
+    block) the target that was executed is recorded, which is what a world model has to know, and every episode is kept.
     """
     generator = np.random.default_rng([seed, 1])
     observation, info = env.reset(seed=seed)
-    expert = Expert(info["goal_pose"])
+    player = RandomPushes(generator) if behaviour == "random" else Expert(info["goal_pose"])
     frames: dict[str, list[np.ndarray]] = {key: [] for key in (*observation, ACTION)}
     covered, done = 0.0, False
     while not done:
-        action = expert.act(observation[STATE], pose_from_features(observation[ENVIRONMENT_STATE])).astype(np.float32)
-        for key, value in {**observation, ACTION: action}.items():
-            frames[key].append(value)
+        action = player.act(observation[STATE], pose_from_features(observation[ENVIRONMENT_STATE])).astype(np.float32)
         executed = action + noise * generator.standard_normal(2)
         executed = np.clip(executed, env.action_space.low, env.action_space.high)  # type: ignore[attr-defined]
+        recorded = action if behaviour == "expert" else executed.astype(np.float32)
+        for key, value in {**observation, ACTION: recorded}.items():
+            frames[key].append(value)
         observation, _, terminated, truncated, info = env.step(executed)
         covered, done = max(covered, info["coverage"]), terminated or truncated
     success, steps = bool(info["is_success"]), len(frames[ACTION])
-    arrays = {key: np.stack(values) for key, values in frames.items()} if success else {}
+    keep = success or behaviour != "expert"
+    arrays = {key: np.stack(values) for key, values in frames.items()} if keep else {}
     images = {key: array for key, array in arrays.items() if array.dtype == np.uint8}
     columns = {key: array for key, array in arrays.items() if key not in images}
     task, goal = env.get_wrapper_attr("task"), info.get("goal", "")
@@ -68,17 +79,17 @@ def demonstrate(env: gymnasium.Env, seed: int, noise: float) -> Demonstration:
 
 @contextmanager
 def demonstrations(
-    env_factory: EnvFactory, seeds: Iterator[int], noise: float, num_workers: int
+    env_factory: EnvFactory, seeds: Iterator[int], noise: float, num_workers: int, behaviour: str = "expert"
 ) -> Iterator[Iterator[Demonstration]]:
     """Demonstrations in the order of `seeds`, without end, played ahead in spawned processes (0: in this one)."""
     if num_workers == 0:
         env = env_factory()
         try:
-            yield (demonstrate(env, seed, noise) for seed in seeds)
+            yield (demonstrate(env, seed, noise, behaviour) for seed in seeds)
         finally:
             env.close()
         return
-    pool = ProcessPoolExecutor(num_workers, get_context("spawn"), _start_worker, (env_factory, noise))
+    pool = ProcessPoolExecutor(num_workers, get_context("spawn"), _start_worker, (env_factory, noise, behaviour))
     try:
         yield _in_order(pool, seeds, 2 * num_workers)
     finally:
@@ -93,18 +104,18 @@ def _in_order(pool: ProcessPoolExecutor, seeds: Iterator[int], ahead: int) -> It
         yield running.pop(0).result()
 
 
-_worker: list[tuple[gymnasium.Env, float]] = []  # a worker process's environment, made once
+_worker: list[tuple[gymnasium.Env, float, str]] = []  # a worker process's environment, made once
 
 
-def _start_worker(env_factory: EnvFactory, noise: float) -> None:
+def _start_worker(env_factory: EnvFactory, noise: float, behaviour: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    _worker.append((env_factory(), noise))
+    _worker.append((env_factory(), noise, behaviour))
 
 
 def _demonstrate(seed: int) -> Demonstration:
-    env, noise = _worker[0]
-    return demonstrate(env, seed, noise)
+    env, noise, behaviour = _worker[0]
+    return demonstrate(env, seed, noise, behaviour)
 
 
 def _die_with_parent() -> None:

@@ -11,6 +11,7 @@ from vla_policy.models.config import (
     TransformerConfig,
 )
 from vla_policy.models.policy import DiffusionPolicy
+from vla_policy.models.trainable import TrainableModel
 
 __all__ = [
     "Backbone",
@@ -20,6 +21,7 @@ __all__ = [
     "ObjectiveConfig",
     "PolicyConfig",
     "TinyVLMConfig",
+    "TrainableModel",
     "TransformerConfig",
     "update_card",
 ]

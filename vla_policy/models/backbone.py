@@ -78,7 +78,7 @@ class Backbone(nn.Module):
         tokenizer = load_tokenizer(str(folder))
         if config.path is not None and config.tuning != "full":
             return cls(config, load_model(config.path), tokenizer)
-        return cls(config, _build(_quietly(AutoConfig.from_pretrained, str(folder))), tokenizer)
+        return cls(config, _build(quietly(AutoConfig.from_pretrained, str(folder))), tokenizer)
 
     def save(self, folder: Path) -> None:
         """Architecture and tokenizer; weights are the checkpoint's."""
@@ -278,7 +278,7 @@ def _model_type(folder: Path) -> str:
 
 def _from_hub(load: Any, path: str, **options: Any) -> Any:
     try:
-        return _quietly(load, path, **options)
+        return quietly(load, path, **options)
     except (OSError, ValueError, HFValidationError, OfflineModeIsEnabled) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
@@ -286,7 +286,7 @@ def _from_hub(load: Any, path: str, **options: Any) -> Any:
         ) from None
 
 
-def _quietly(load: Any, path: str, **options: Any) -> Any:
+def quietly(load: Any, path: str, **options: Any) -> Any:
     """Without transformers' bars and advice."""
     transformers_logging.disable_progress_bar()
     return load(path, **options)

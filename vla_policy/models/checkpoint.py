@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from huggingface_hub import snapshot_download
@@ -33,7 +33,9 @@ CONFIG, WEIGHTS, NORMALIZER, INTERFACE, CARD = (
     "README.md",
 )
 
+POLICY = "policy"  # the kind of model, a section of config.yaml
 BACKBONE = "backbone"  # folder with a backbone's config.json and tokenizer
+T = TypeVar("T")
 FORMAT = 1  # last in config.yaml, so that a truncated one is told from a short one
 
 
@@ -42,8 +44,7 @@ class Checkpoint:
     """The parts of a checkpoint folder, read and checked one by one."""
 
     folder: Path
-
-    config: PolicyConfig
+    config: Any  # the section of config.yaml that defines the model
     interface: Interface
     normalizer: Normalizer
     weights: dict[str, Tensor]
@@ -52,22 +53,24 @@ class Checkpoint:
 
 def write_checkpoint(
     folder: Path,
-    config: PolicyConfig,
+    config: Mapping[str, Any],
     interface: Interface,
     normalizer: Normalizer,
     weights: Mapping[str, Tensor],
-    card: Mapping[str, Any],
+    card: str,
     save_backbone: Callable[[Path], Any] | None = None,
 ) -> None:
-    """Write beside `folder`, then move into its place: it appears whole or not at all."""
+    """Write beside `folder`, then move into its place: it appears whole or not at all.
+
+    `config` has the kind of model with what defines it, and what its `card` was written from.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        stored = {"policy": config.to_dict(), "card": dict(card), "format": FORMAT}
-        _write(made / CONFIG, yaml.safe_dump(stored, sort_keys=False))
+        _write(made / CONFIG, yaml.safe_dump({**config, "format": FORMAT}, sort_keys=False))
         _write(made / NORMALIZER, json.dumps(normalizer.to_dict(), indent=1))
         _write(made / INTERFACE, json.dumps(interface.to_dict(), indent=1))
-        _write(made / CARD, model_card(config, interface, weights, card))
+        _write(made / CARD, card)
         if save_backbone is not None:
             save_backbone(made / BACKBONE)
         save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, made / WEIGHTS)
@@ -84,19 +87,44 @@ def write_checkpoint(
         shutil.rmtree(made, ignore_errors=True)
 
 
-def read_checkpoint(name: str | Path) -> Checkpoint:
-    """Read a folder, or download a hub repository; `InputError` names the file that is missing or broken."""
+def write_policy(
+    folder: Path,
+    config: PolicyConfig,
+    interface: Interface,
+    normalizer: Normalizer,
+    weights: Mapping[str, Tensor],
+    card: Mapping[str, Any],
+    save_backbone: Callable[[Path], Any] | None = None,
+) -> None:
+    """The checkpoint of a policy."""
+    stored = {POLICY: config.to_dict(), "card": dict(card)}
+    text = model_card(config, interface, weights, card)
+    write_checkpoint(folder, stored, interface, normalizer, weights, text, save_backbone)
+
+
+def read_checkpoint(name: str | Path, kind: str) -> Checkpoint:
+    """Read a folder, or download a hub repository; `InputError` names the file that is missing or broken, or says that
+    it holds another kind of model.
+    """
     folder = _folder(name)
     stored = _parse(folder / CONFIG, yaml.safe_load)
     if not isinstance(stored, dict) or stored.get("format") != FORMAT:
         raise InputError(f"{folder / CONFIG}: expected to end with 'format: {FORMAT}', found a truncated or other file")
-    try:
-        config = PolicyConfig.from_dict(stored["policy"])
-    except OmegaConfBaseException as error:
-        raise InputError(f"{folder / CONFIG}: {str(error).splitlines()[0]}") from None
+    if kind not in stored:
+        found = sorted(set(stored) - {"card", "format"})
+        raise InputError(f"{folder / CONFIG}: expected a {kind.replace('_', ' ')}, found {found}")
     interface = Interface.from_dict(_parse(folder / INTERFACE, json.loads))
     normalizer = Normalizer.from_dict(_parse(folder / NORMALIZER, json.loads))
-    return Checkpoint(folder, config, interface, normalizer, _weights(folder / WEIGHTS), dict(stored.get("card") or {}))
+    card = dict(stored.get("card") or {})
+    return Checkpoint(folder, stored[kind], interface, normalizer, _weights(folder / WEIGHTS), card)
+
+
+def parse_config(read: Callable[[Any], T], parts: Checkpoint) -> T:
+    """The configuration of a checkpoint, typed; `InputError` naming its file and the key that is wrong."""
+    try:
+        return read(parts.config)
+    except OmegaConfBaseException as error:
+        raise InputError(f"{parts.folder / CONFIG}: {str(error).splitlines()[0]}") from None
 
 
 def update_card(folder: str | Path, evaluation: Mapping[str, Any]) -> None:
@@ -105,13 +133,14 @@ def update_card(folder: str | Path, evaluation: Mapping[str, Any]) -> None:
     Evaluations are told apart by environment and task; a new one replaces the old one of the same.
     """
     folder = Path(folder)
-    parts = read_checkpoint(folder)
+    parts = read_checkpoint(folder, POLICY)
+    config = parse_config(PolicyConfig.from_dict, parts)
     kept = [e for e in parts.card.get("evaluations", []) if _what(e) != _what(evaluation)]
     plain = json.loads(json.dumps(dict(evaluation), default=str))
     card = {**parts.card, "evaluations": [*kept, plain]}
     backbone = folder / BACKBONE
     copy = functools.partial(shutil.copytree, backbone) if backbone.is_dir() else None
-    write_checkpoint(folder, parts.config, parts.interface, parts.normalizer, parts.weights, card, copy)
+    write_policy(folder, config, parts.interface, parts.normalizer, parts.weights, card, copy)
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
@@ -120,7 +149,7 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], source: str) 
         module.load_state_dict(weights)
     except RuntimeError as error:
         first = " ".join(str(error).split("\n")[1].split())
-        raise InputError(f"{source} does not fit the policy it is for: {first}") from None
+        raise InputError(f"{source} does not fit the model it is for: {first}") from None
 
 
 def _what(evaluation: Mapping[str, Any]) -> tuple[Any, Any]:

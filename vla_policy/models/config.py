@@ -158,6 +158,8 @@ class PolicyConfig:
                 f"found {self.transformer.width}"
             )
 
+    whole_windows = False  # a policy also acts at an episode's very start and end
+
     @property
     def chunk_steps(self) -> int:
         """Rows of a predicted chunk: the horizon without the actions of past observation steps."""

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from vla_policy.data import ColorJitter, Normalizer, centre_crop, random_crop
 from vla_policy.interfaces import ACTION, STATE, ActionChunk, InputError, Interface, Observation
 from vla_policy.models.backbone import Backbone
-from vla_policy.models.checkpoint import BACKBONE, load_weights, read_checkpoint, write_checkpoint
+from vla_policy.models.checkpoint import BACKBONE, POLICY, load_weights, parse_config, read_checkpoint, write_policy
 from vla_policy.models.config import PolicyConfig
 from vla_policy.models.encoder import ObservationEncoder, module_name, vector_token
 from vla_policy.models.heads import make_head
+from vla_policy.models.trainable import TrainableModel
 from vla_policy.models.transformer import ActionTransformer, Prefix
 
 
@@ -31,7 +32,7 @@ class Observed(NamedTuple):
     seen: Any  # what its vision tower saw
 
 
-class DiffusionPolicy(nn.Module):
+class DiffusionPolicy(TrainableModel):
     """An `interfaces.Policy`: encoder and backbone for observations, action transformer, head and preprocessing.
 
     `interface` has exactly the observations of `config.observation_keys`; `auxiliary` the features of
@@ -54,7 +55,7 @@ class DiffusionPolicy(nn.Module):
         self.interface = interface.select(config.observation_keys)
         self.full_interface = interface.select([*config.observation_keys, *config.auxiliary_keys])
         self.n_obs_steps, self.n_action_steps = config.n_obs_steps, config.n_action_steps
-        self.card: dict[str, Any] = dict(card or {})
+        self.card = dict(card or {})
         if config.action_relative:
             _check_relative(self.interface)
         width = config.transformer.width
@@ -144,10 +145,6 @@ class DiffusionPolicy(nn.Module):
             estimate: Tensor = self.auxiliary[module_name(key)](summary.float())
         return estimate
 
-    def forward(self, batch: Mapping[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """`loss`, under the name that lets Accelerate wrap it."""
-        return self.loss(batch, generator)
-
     def loss(self, batch: Mapping[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """The head's objective plus the weighted auxiliary errors; a scalar, and its parts by name.
 
@@ -217,6 +214,10 @@ class DiffusionPolicy(nn.Module):
         values = [[observation.values[key] for observation in history] for history in histories]
         return torch.from_numpy(np.asarray(values, np.uint8 if image else np.float32))
 
+    def compiled_parts(self) -> list[nn.Module]:
+        """The layers of the action transformer and of the backbone."""
+        return [*self.transformer.layers, *(self.backbone.layers() if self.backbone is not None else [])]
+
     def stored_state(self) -> dict[str, Tensor]:
         """The weights that a checkpoint needs: not those of a pretrained backbone that training leaves alone, and those
         which modules share only once.
@@ -242,15 +243,16 @@ class DiffusionPolicy(nn.Module):
         The folder appears whole or not at all; one that exists is replaced.
         """
         weights, save_more = self.stored_state(), None if self.backbone is None else self.backbone.save
-        write_checkpoint(Path(folder), self.config, self.full_interface, self.normalizer, weights, self.card, save_more)
+        write_policy(Path(folder), self.config, self.full_interface, self.normalizer, weights, self.card, save_more)
 
     @classmethod
     def from_pretrained(cls, name: str | Path) -> DiffusionPolicy:
         """Read a folder, or a repository of the Hugging Face hub if no such folder exists; ready to predict."""
-        parts = read_checkpoint(name)
-        wanted = parts.config.backbone
+        parts = read_checkpoint(name, POLICY)
+        config = parse_config(PolicyConfig.from_dict, parts)
+        wanted = config.backbone
         backbone = None if wanted is None else Backbone.from_folder(wanted, parts.folder / BACKBONE)
-        policy = cls(parts.config, parts.interface, parts.normalizer, parts.card, backbone)
+        policy = cls(config, parts.interface, parts.normalizer, parts.card, backbone)
         policy.load_stored(parts.weights, f"{name}: model.safetensors")
         return policy.eval()
 

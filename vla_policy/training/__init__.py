@@ -4,6 +4,7 @@ from vla_policy.training.batches import fit_normalizer, make_windows, split_epis
 from vla_policy.training.config import DataConfig, TrainerConfig
 from vla_policy.training.datasets import open_data
 from vla_policy.training.loop import Annotate, Rollouts, Trainer
+from vla_policy.training.validation import validate_policy, validate_world_model
 
 __all__ = [
     "Annotate",
@@ -15,4 +16,6 @@ __all__ = [
     "make_windows",
     "open_data",
     "split_episodes",
+    "validate_policy",
+    "validate_world_model",
 ]

@@ -13,6 +13,9 @@ from vla_policy.data import LeRobotDataset, Normalizer, WindowDataset, Windows
 from vla_policy.interfaces import ACTION, STATE, InputError
 from vla_policy.models import PolicyConfig
 from vla_policy.training.config import DataConfig
+from vla_policy.world_model import WorldModelConfig
+
+ModelConfig = PolicyConfig | WorldModelConfig  # both say what a window of the data has to hold
 
 
 def split_episodes(count: int, config: DataConfig) -> tuple[list[int], list[int]]:
@@ -38,16 +41,16 @@ def split_episodes(count: int, config: DataConfig) -> tuple[list[int], list[int]
 
 def make_windows(
     dataset: LeRobotDataset,
-    policy: PolicyConfig,
+    model: ModelConfig,
     episodes: list[int],
     cache_dir: str | None = None,
     cache: bool = True,
     without: Collection[str] = (),
 ) -> WindowDataset:
-    """Windows of some episodes with all keys that `policy` sees or is trained to predict, but those in `without`."""
-    keys = [key for key in [*policy.observation_keys, *policy.auxiliary_keys] if key not in without]
-    steps = policy.n_obs_steps, policy.horizon, policy.n_action_steps
-    return WindowDataset(dataset, keys, *steps, episodes, cache_dir, cache)
+    """Windows of some episodes with all keys that `model` sees or is trained to predict, but those in `without`."""
+    keys = [key for key in [*model.observation_keys, *model.auxiliary_keys] if key not in without]
+    steps = model.n_obs_steps, model.horizon, model.n_action_steps
+    return WindowDataset(dataset, keys, *steps, episodes, cache_dir, cache, model.whole_windows)
 
 
 def fit_normalizer(windows: Windows, policy: PolicyConfig) -> Normalizer:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vla_policy.data import LeRobotDataset, MixedWindows, Windows, common_interface
-from vla_policy.models import PolicyConfig
-from vla_policy.training.batches import make_windows, split_episodes
+from vla_policy.training.batches import ModelConfig, make_windows, split_episodes
 from vla_policy.training.config import DataConfig
 
 SHOWN_TASKS = 12  # sentences in a description
@@ -15,20 +14,20 @@ SHOWN_TASKS = 12  # sentences in a description
 Split = tuple[list[int], list[int]]  # episodes to train on, held-out ones
 
 
-def open_data(config: DataConfig, policy: PolicyConfig) -> tuple[Windows, Windows | None, dict[str, Any]]:
+def open_data(config: DataConfig, model: ModelConfig) -> tuple[Windows, Windows | None, dict[str, Any]]:
     """Training windows, held-out ones (None if no episodes are held out), and the model card's section on the data.
 
-    `InputError` naming dataset and difference if one lacks what `policy` sees, or if several do not fit together.
+    `InputError` naming dataset and difference if one lacks what `model` sees, or if several do not fit together.
     """
     datasets = [LeRobotDataset(root) for root in config.roots]
-    keys = [*policy.observation_keys, *policy.auxiliary_keys]
+    keys = [*model.observation_keys, *model.auxiliary_keys]
     interface = common_interface(datasets, keys, config.missing_cameras == "pad")
     missing = [set(keys) - dataset.interface.observations.keys() for dataset in datasets]
     splits = [split_episodes(dataset.num_episodes, config) for dataset in datasets]
 
     def windows(episodes: Sequence[list[int]]) -> Windows:
         parts = [
-            make_windows(dataset, policy, chosen, config.cache_dir, config.cache, padded)
+            make_windows(dataset, model, chosen, config.cache_dir, config.cache, padded)
             for dataset, chosen, padded in zip(datasets, episodes, missing, strict=True)
         ]
         return parts[0] if len(parts) == 1 else MixedWindows(parts, interface, config.weights)

@@ -26,5 +26,7 @@ def averaged_copy(module: Module) -> Module:
 
 @torch.no_grad()
 def update_average(average: nn.Module, module: nn.Module, decay: float) -> None:
-    """average <- decay * average + (1 - decay) * module, parameter by parameter."""
+    """average <- decay * average + (1 - decay) * module, parameter by parameter; buffers are copied as they are."""
     torch._foreach_lerp_(list(average.parameters()), list(module.parameters()), 1.0 - decay)
+    for mine, theirs in zip(average.buffers(), module.buffers(), strict=True):
+        mine.copy_(theirs)

@@ -16,17 +16,18 @@ from torch import Tensor, nn
 
 from vla_policy.data import Windows
 from vla_policy.interfaces import InputError
-from vla_policy.models import DiffusionPolicy
+from vla_policy.models import TrainableModel
 from vla_policy.training.batches import StepSampler, loader
 from vla_policy.training.config import TrainerConfig
 from vla_policy.training.ema import averaged_copy, ema_decay, update_average
 from vla_policy.training.logs import Display, MetricsLog
 from vla_policy.training.state import load_state, save_state
-from vla_policy.training.validation import validate
+from vla_policy.training.validation import validate_policy
 
 log = logging.getLogger(__name__)
 
-Rollouts = Callable[[DiffusionPolicy], Mapping[str, float]]  # has at least success_rate and mean_max_reward
+Rollouts = Callable[[Any], Mapping[str, float]]  # of a policy; has at least success_rate and mean_max_reward
+Validate = Callable[[Any, Windows, int], Mapping[str, float]]  # of a model, on so many of the held-out windows
 Annotate = Callable[[Mapping[str, Any], np.random.Generator], Mapping[str, Any]]  # more entries for a batch
 
 STATE_FILE = "state.safetensors"
@@ -34,16 +35,17 @@ SELECTION = "highest success rate in rollouts during training, then highest mean
 
 
 class Trainer:
-    """Trains `policy` on `windows` in `run_dir`, which gets checkpoints/last (and best), state.safetensors and metrics.
+    """Trains `model` on `windows` in `run_dir`, which gets checkpoints/last (and best), state.safetensors and metrics.
 
     Everything random in a step follows from `seed` and the step, so that a run resumed from its last saved state takes
-    the same steps as one that was never interrupted. `rollouts` plays the averaged policy every
-    `config.rollout_every` steps. `annotate` adds to every batch what the dataset does not hold.
+    the same steps as one that was never interrupted. `validate` measures the averaged model on `val_windows`,
+    `rollouts` plays it every `config.rollout_every` steps. `annotate` adds to every batch what the dataset does not
+    hold.
     """
 
     def __init__(
         self,
-        policy: DiffusionPolicy,
+        model: TrainableModel,
         windows: Windows,
         run_dir: Path,
         config: TrainerConfig,
@@ -53,8 +55,9 @@ class Trainer:
         num_workers: int = 0,
         settings: Mapping[str, Any] | None = None,
         annotate: Annotate | None = None,
+        validate: Validate = validate_policy,
     ) -> None:
-        self.annotate = annotate
+        self.annotate, self.validate = annotate, validate
         self.windows, self.val_windows, self.rollouts = windows, val_windows, rollouts
         self.run_dir, self.config, self.seed, self.num_workers = run_dir, config, seed, num_workers
         self.settings = dict(settings or {})
@@ -62,26 +65,25 @@ class Trainer:
             torch.set_num_threads(config.threads)
         AcceleratorState._reset_state()  # a second run in this process may choose another precision
         self.accelerator = Accelerator(mixed_precision=mixed_precision(config.precision))
-        self.policy = policy.to(self.accelerator.device).train()
-        self.average = averaged_copy(self.policy)
+        self.model = model.to(self.accelerator.device).train()
+        self.average = averaged_copy(self.model)
         if config.compile:
-            backbone = self.policy.backbone
-            for layer in [*self.policy.transformer.layers, *(backbone.layers() if backbone is not None else [])]:
-                layer.compile(dynamic=False)
+            for part in self.model.compiled_parts():
+                part.compile(dynamic=False)
         self.optimizer = torch.optim.AdamW(
-            parameter_groups(self.policy, config.weight_decay),
+            parameter_groups(self.model, config.weight_decay),
             lr=config.lr,
             betas=(config.betas[0], config.betas[1]),
             fused=True,
         )
-        self.model, self.prepared = self.accelerator.prepare(self.policy, self.optimizer)
+        self.wrapped, self.prepared = self.accelerator.prepare(self.model, self.optimizer)
         self.progress: dict[str, Any] = {"step": 0, "best": None}
 
     def fit(self, resume: bool = False) -> None:
         """Train until `config.steps`; with `resume` from the last saved state, if there is one."""
         state = self.run_dir / STATE_FILE
         if resume and state.is_file():
-            self.progress = load_state(state, self.policy, self.average, self.optimizer)
+            self.progress = load_state(state, self.model, self.average, self.optimizer)
         start, steps = self.progress["step"], self.config.steps
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         sampler = StepSampler(
@@ -119,14 +121,14 @@ class Trainer:
             group["lr"] = self.learning_rate(step)
         if self.annotate is not None:
             batch = {**batch, **self.annotate(batch, np.random.default_rng(seed))}
-        loss, parts = self.model(batch, generator)
+        loss, parts = self.wrapped(batch, generator)
         self.accelerator.backward(loss)
-        norm = self.accelerator.clip_grad_norm_(self.policy.parameters(), self.config.grad_clip)
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
         if not bool(torch.isfinite(norm)):
             raise InputError(self._not_finite(step, batch, float(loss.detach())))
         self.prepared.step()
         self.prepared.zero_grad()
-        update_average(self.average, self.policy, ema_decay(step, self.config.ema_power, self.config.ema_max_decay))
+        update_average(self.average, self.model, ema_decay(step, self.config.ema_power, self.config.ema_max_decay))
         return {"loss": loss.detach(), "grad_norm": norm, **parts}
 
     def after_step(self, step: int) -> None:
@@ -135,7 +137,7 @@ class Trainer:
         if not self.accelerator.is_main_process:
             return
         if self.val_windows is not None and (last or _due(step, self.config.validate_every)):
-            values = validate(self.average, self.val_windows, self.config.val_windows)
+            values = self.validate(self.average, self.val_windows, self.config.val_windows)
             self.write(step, values)
             log.info("step %d  %s", step, "  ".join(f"{name} {value:.5g}" for name, value in values.items()))
         if self.rollouts is not None and self.config.rollout_every and (last or _due(step, self.config.rollout_every)):
@@ -143,7 +145,7 @@ class Trainer:
         if last or _due(step, self.config.save_every):
             self._save("last", step)
             self.progress["step"] = step
-            save_state(self.run_dir / STATE_FILE, self.policy, self.average, self.optimizer, self.progress)
+            save_state(self.run_dir / STATE_FILE, self.model, self.average, self.optimizer, self.progress)
 
     def learning_rate(self, step: int) -> float:
         """Linear warm-up, then half a cosine to 0; steps count from 1."""

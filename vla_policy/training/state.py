@@ -13,13 +13,13 @@ from torch import Tensor
 
 from vla_policy.data.files import write_whole
 from vla_policy.interfaces import InputError
-from vla_policy.models import DiffusionPolicy
+from vla_policy.models import TrainableModel
 
 
 def save_state(
     path: Path,
-    model: DiffusionPolicy,
-    average: DiffusionPolicy,
+    model: TrainableModel,
+    average: TrainableModel,
     optimizer: torch.optim.Optimizer,
     progress: dict[str, Any],
 ) -> None:
@@ -34,7 +34,7 @@ def save_state(
 
 
 def load_state(
-    path: Path, model: DiffusionPolicy, average: DiffusionPolicy, optimizer: torch.optim.Optimizer
+    path: Path, model: TrainableModel, average: TrainableModel, optimizer: torch.optim.Optimizer
 ) -> dict[str, Any]:
     """Put everything back in its place; returns `progress`."""
     try:

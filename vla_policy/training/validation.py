@@ -1,6 +1,10 @@
-"""What a policy is worth on held-out episodes, without a simulator."""
+"""What a model is worth on held-out episodes, without a simulator."""
 
 from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,22 +12,23 @@ import torch
 from vla_policy.data import Windows
 from vla_policy.interfaces import ACTION
 from vla_policy.models import DiffusionPolicy
+from vla_policy.world_model import WorldModel, latent_health, sigreg
+
+log = logging.getLogger(__name__)
 
 BATCH = 128
 
 
 @torch.no_grad()
-def validate(policy: DiffusionPolicy, windows: Windows, count: int, seed: int = 0) -> dict[str, float]:
+def validate_policy(policy: DiffusionPolicy, windows: Windows, count: int, seed: int = 0) -> dict[str, float]:
     """Loss, and the mean absolute error of sampled actions (in their own units) against holding the last one.
 
     Always the same `count` windows and the same noise. The error counts the actions that would be executed; holding
     repeats the action before them, which windows of one observation step do not contain.
     """
-    chosen = np.random.default_rng(seed).permutation(len(windows))[:count]
     generator = torch.Generator().manual_seed(seed)
     sums: dict[str, float] = {}
-    for first in range(0, len(chosen), BATCH):
-        batch = windows.__getitems__(chosen[first : first + BATCH])
+    for batch in _batches(windows, count, seed):
         loss, _ = policy.loss(batch, generator)
         begin = policy.n_obs_steps - 1
         due = slice(begin, begin + policy.n_action_steps)
@@ -36,4 +41,33 @@ def validate(policy: DiffusionPolicy, windows: Windows, count: int, seed: int = 
             values["val/hold_error"] = float((batch[ACTION][:, begin - 1 : begin] - actions).abs().mean())
         for name, value in values.items():
             sums[name] = sums.get(name, 0.0) + value * len(actions)
-    return {name: value / len(chosen) for name, value in sums.items()}
+    return {name: value / min(count, len(windows)) for name, value in sums.items()}
+
+
+@torch.no_grad()
+def validate_world_model(model: WorldModel, windows: Windows, count: int, seed: int = 0) -> dict[str, float]:
+    """Error of the predictions one step ahead beside that of expecting no change, and how far the latents are from a
+    collapse; a warning is logged if they have collapsed.
+    """
+    latents, predicted = [], []
+    for batch in _batches(windows, count, seed):
+        seen, actions = model.encode_windows(batch)
+        latents.append(seen)
+        predicted.append(model.predict(seen[:, :-1], actions))
+    z, error = torch.cat(latents), (torch.cat(predicted) - torch.cat(latents)[:, 1:]).square()
+    health = latent_health(z.flatten(0, 1))
+    if health.collapsed:
+        log.warning("the latents have collapsed: %s; a larger world_model.sigreg_weight keeps them apart", health)
+    return {
+        "val/prediction": float(error.mean()),
+        "val/copy_last": float((z[:, :-1] - z[:, 1:]).square().mean()),
+        "val/sigreg": float(sigreg(z.transpose(0, 1), torch.Generator().manual_seed(seed))),
+        "val/rank": health.rank,
+    }
+
+
+def _batches(windows: Windows, count: int, seed: int) -> Iterator[dict[str, Any]]:
+    """Always the same windows."""
+    chosen = np.random.default_rng(seed).permutation(len(windows))[:count]
+    for first in range(0, len(chosen), BATCH):
+        yield windows.__getitems__(chosen[first : first + BATCH])

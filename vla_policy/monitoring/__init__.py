@@ -1,0 +1,34 @@
+"""Knowing when the world stops making sense: scores of surprise, their calibration, and the streaming `Monitor`.
+
+No torch here: a world model is handed in (`LatentModel`). One `update` a control period, constant memory.
+"""
+
+from vla_policy.monitoring.calibration import Calibration, calibrate
+from vla_policy.monitoring.conformal import conformal_threshold, false_alarm_counts, false_alarm_spread
+from vla_policy.monitoring.monitor import Monitor, Surprise
+from vla_policy.monitoring.scores import (
+    ChunkInconsistency,
+    LatentModel,
+    LatentNovelty,
+    LatentStep,
+    PixelDifference,
+    PredictionError,
+    Score,
+)
+
+__all__ = [
+    "Calibration",
+    "ChunkInconsistency",
+    "LatentModel",
+    "LatentNovelty",
+    "LatentStep",
+    "Monitor",
+    "PixelDifference",
+    "PredictionError",
+    "Score",
+    "Surprise",
+    "calibrate",
+    "conformal_threshold",
+    "false_alarm_counts",
+    "false_alarm_spread",
+]

@@ -1,0 +1,101 @@
+"""A calibrated threshold, and everything it was made for: with anything else it means nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vla_policy.interfaces import InputError
+from vla_policy.monitoring.conformal import conformal_threshold, false_alarm_spread, least_episodes
+
+FILE = "calibration.json"
+SMALLEST_SCALE = 1e-12
+SCALE_SHARE = 5  # one episode in so many is for mean and scale: every step of theirs counts
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The standardised score (score - mean) / scale of a nominal successful episode exceeds `threshold` at some time
+    with probability at most `alpha`.
+
+    `episodes` successful ones gave the threshold, `episodes_scale` others mean and scale. `bound_to` names what it was
+    made for (policy, world model, cameras and action space, control rate): digests and words by name.
+    """
+
+    detector: str
+    alpha: float
+    mean: float
+    scale: float
+    threshold: float
+    episodes: int
+    episodes_scale: int
+    bound_to: Mapping[str, str]
+
+    @property
+    def expected_rate(self) -> float:
+        return false_alarm_spread(self.episodes, self.alpha)[0]
+
+    def standardise(self, score: float) -> float:
+        return (score - self.mean) / self.scale
+
+    def require(self, present: Mapping[str, str]) -> None:
+        """`InputError` naming the first thing that differs from what the calibration was made for."""
+        for name, made_for in self.bound_to.items():
+            if present.get(name) != made_for:
+                raise InputError(
+                    f"calibration: made for the {name} {made_for}, found {present.get(name)}; calibrate anew "
+                    "(vla-calibrate)"
+                )
+
+    def save(self, folder: Path, **more: Any) -> None:
+        """Write calibration.json into `folder`; `more` is stored beside it for people."""
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f".{FILE}.tmp"
+        temporary.write_text(json.dumps({**asdict(self), "bound_to": dict(self.bound_to), **more}, indent=1) + "\n")
+        temporary.replace(folder / FILE)
+
+    @classmethod
+    def load(cls, folder: Path) -> tuple[Calibration, dict[str, Any]]:
+        """The calibration in `folder` and what was stored beside it; `InputError` names a file that is not one."""
+        path = folder / FILE
+        if not path.is_file():
+            raise InputError(f"{folder}: expected a folder with {FILE}, as vla-calibrate writes it, found none")
+        try:
+            stored = json.loads(path.read_text())
+            fields = {name: stored.pop(name) for name in cls.__dataclass_fields__}
+        except (ValueError, KeyError) as error:
+            raise InputError(f"{path}: expected a calibration, found a broken or another file ({error})") from None
+        return cls(**fields), stored
+
+
+def calibrate(
+    traces: Sequence[Sequence[float] | np.ndarray], alpha: float, detector: str, bound_to: Mapping[str, str]
+) -> Calibration:
+    """From the scores over time of successful nominal episodes, one sequence each.
+
+    One in five gives mean and scale of all its scores, the others the threshold of their highest standardised score:
+    thresholds of single steps would not control the alarms of whole episodes. `InputError` if there are too few
+    episodes, or one without a score.
+    """
+    least = math.ceil(least_episodes(alpha) * SCALE_SHARE / (SCALE_SHARE - 1))
+    if len(traces) < least:
+        raise InputError(
+            f"calibration: expected at least {least} successful episodes for alpha {alpha:g}, found {len(traces)}; "
+            f"{least - len(traces)} more are needed"
+        )
+    clean = [np.asarray(trace, float) for trace in traces]
+    for index, trace in enumerate(clean):
+        if not len(trace) or not np.isfinite(trace).all():
+            raise InputError(f"calibration: expected finite scores in every episode, found {trace} in episode {index}")
+    for_scale = clean[::SCALE_SHARE]
+    for_threshold = [trace for index, trace in enumerate(clean) if index % SCALE_SHARE]
+    pooled = np.concatenate(for_scale)
+    mean, scale = float(pooled.mean()), max(float(pooled.std()), SMALLEST_SCALE)
+    threshold = conformal_threshold([(trace.max() - mean) / scale for trace in for_threshold], alpha)
+    return Calibration(detector, alpha, mean, scale, threshold, len(for_threshold), len(for_scale), dict(bound_to))

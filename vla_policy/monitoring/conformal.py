@@ -1,0 +1,65 @@
+"""Conformal thresholds from few episodes, and what they promise.
+
+With n exchangeable calibration scores the ceil((n + 1)(1 - alpha))-th smallest is exceeded by a new one with
+probability at most alpha (Vovk et al. 2005). Given one calibration, the realised rate is Beta(l, n + 1 - l) distributed
+with l = floor((n + 1) alpha), so that false alarms among m new episodes are beta-binomial.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+from vla_policy.interfaces import InputError
+
+_ROUNDING = 1e-9  # (n + 1) * alpha is a whole number more often than floats say
+
+
+def least_episodes(alpha: float) -> int:
+    """How many calibration episodes a threshold at level `alpha` needs."""
+    check_alpha(alpha)
+    return math.ceil(1 / alpha - _ROUNDING) - 1
+
+
+def conformal_threshold(scores: Sequence[float] | np.ndarray, alpha: float) -> float:
+    """The threshold that a new episode's score exceeds with probability at most `alpha`.
+
+    `InputError` says how many more episodes are needed if there are too few, and which score is not a number.
+    """
+    scores = np.sort(np.asarray(scores, float))
+    if not np.isfinite(scores).all():
+        raise InputError(f"calibration: expected finite scores, found {scores[~np.isfinite(scores)].tolist()}")
+    n, least = len(scores), least_episodes(alpha)
+    if n < least:
+        raise InputError(
+            f"calibration: expected at least {least} successful episodes for alpha {alpha:g}, found {n}; "
+            f"{least - n} more are needed"
+        )
+    return float(scores[math.ceil((n + 1) * (1 - alpha) - _ROUNDING) - 1])
+
+
+def exceeding_rank(n: int, alpha: float) -> int:
+    """l = floor((n + 1) alpha): how many of n + 1 scores may lie above the threshold."""
+    return math.floor((n + 1) * alpha + _ROUNDING)
+
+
+def false_alarm_spread(n: int, alpha: float, probability: float = 0.9) -> tuple[float, float]:
+    """Expected false-alarm rate of a calibration with n episodes, and the rate `probability` of them stay below."""
+    rank = exceeding_rank(n, alpha)
+    return rank / (n + 1), float(stats.beta.ppf(probability, rank, n + 1 - rank))
+
+
+def false_alarm_counts(n: int, alpha: float, episodes: int, confidence: float = 0.95) -> tuple[int, int]:
+    """The central interval of the number of false alarms among `episodes` new ones, before the calibration is drawn."""
+    rank = exceeding_rank(n, alpha)
+    low, high = stats.betabinom.interval(confidence, episodes, rank, n + 1 - rank)
+    return int(low), int(high)
+
+
+def check_alpha(alpha: float) -> None:
+    """`InputError` unless it is a probability that a threshold can be found for."""
+    if not 0 < alpha < 1:
+        raise InputError(f"alpha: expected a probability between 0 and 1, found {alpha}")

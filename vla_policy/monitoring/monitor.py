@@ -1,0 +1,79 @@
+"""The streaming decision: is what the cameras show what the world model expected?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vla_policy.interfaces import ActionChunk, InputError, Observation
+from vla_policy.monitoring.calibration import Calibration
+from vla_policy.monitoring.scores import Score
+
+
+@dataclass(frozen=True)
+class Surprise:
+    """`score` is standardised by the calibration; `since` is the time stamp (seconds) at which the present surprise
+    began, None without one. `reason` says what else than a high score it is, if anything.
+    """
+
+    score: float
+    threshold: float
+    is_surprised: bool
+    since: float | None
+    reason: str = ""
+
+
+class Monitor:
+    """One arm's monitor. Call `update` once a control period, `reset` at the start of an episode.
+
+    Missing or malformed pictures, commands that are not finite and a score that is not a number are surprises
+    themselves. Memory is constant.
+    """
+
+    def __init__(self, score: Score, calibration: Calibration) -> None:
+        self.score, self.calibration = score, calibration
+        self.reset()
+
+    def reset(self) -> None:
+        self.score.reset()
+        self._since: float | None = None
+
+    def update(
+        self, observation: Observation, command: np.ndarray | None, chunk: ActionChunk | None = None
+    ) -> Surprise:
+        """What to make of the newest observation.
+
+        `command` (A,) left the limits during the control period that ended with it; None at the first one.
+        """
+        reason = self._fault(observation, command)
+        value: float | None = None
+        if not reason:
+            try:
+                value = self.score.update(observation, command, chunk)
+            except InputError as error:
+                reason = str(error)
+        if value is not None and not np.isfinite(value):
+            reason = f"the score is {value}"
+        if reason:
+            return self._decide(np.inf, observation.t, reason)
+        return self._decide(-np.inf if value is None else self.calibration.standardise(value), observation.t, "")
+
+    def _fault(self, observation: Observation, command: np.ndarray | None) -> str:
+        for key in self.score.cameras:
+            picture = observation.values.get(key)
+            if picture is None:
+                return f"no picture of {key}"
+            if np.asarray(picture).dtype != np.uint8:
+                return f"{key}: expected uint8 pixels, found {np.asarray(picture).dtype}"
+        if command is not None and not np.isfinite(command).all():
+            return f"the command is not finite: {np.asarray(command).tolist()}"
+        return ""
+
+    def _decide(self, score: float, t: float, reason: str) -> Surprise:
+        surprised = score > self.calibration.threshold
+        if not surprised:
+            self._since = None
+        elif self._since is None:
+            self._since = t
+        return Surprise(score, self.calibration.threshold, surprised, self._since, reason)

@@ -1,0 +1,23 @@
+"""A world model from pixels: what the cameras will show next, given the commands."""
+
+from vla_policy.world_model.config import PredictorConfig, VisionConfig, WorldModelConfig
+from vla_policy.world_model.health import LatentHealth, latent_health
+from vla_policy.world_model.latent_model import NumpyWorldModel
+from vla_policy.world_model.model import WorldModel, fit_actions
+from vla_policy.world_model.monitors import binding, load_monitor, save_calibration
+from vla_policy.world_model.sigreg import sigreg
+
+__all__ = [
+    "LatentHealth",
+    "NumpyWorldModel",
+    "PredictorConfig",
+    "VisionConfig",
+    "WorldModel",
+    "WorldModelConfig",
+    "binding",
+    "fit_actions",
+    "latent_health",
+    "load_monitor",
+    "save_calibration",
+    "sigreg",
+]

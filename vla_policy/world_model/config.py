@@ -1,0 +1,106 @@
+"""Everything that defines a world model; stored in its checkpoint as config.yaml."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from vla_policy.interfaces import IMAGES, InputError
+
+
+@dataclass
+class VisionConfig:
+    """What turns a picture into features: a small CNN, a ViT from nothing, or a frozen pretrained encoder."""
+
+    kind: str = "cnn"  # cnn | vit | frozen
+    image_size: int = 96  # pixels along each side of the picture the network sees
+    channels: list[int] = field(default_factory=lambda: [32, 64])  # cnn: of the stages at strides 4 and 8
+    keypoints: int = 32  # cnn: heatmaps of the spatial softmax
+    grid: int = 4  # cnn: grid x grid tokens of coarse features
+    patch_size: int = 14  # vit
+    width: int = 192  # vit: of the tokens; cnn: 64 is plenty
+    depth: int = 12  # vit
+    heads: int = 3  # vit
+    path: str | None = None  # frozen: hub name or folder of a transformers vision model, or of a policy with a backbone
+
+
+@dataclass
+class PredictorConfig:
+    """The causal transformer that predicts the next latent from a history of latents and actions."""
+
+    width: int = 192
+    depth: int = 4
+    heads: int = 6
+    mlp_ratio: float = 4.0
+    dropout: float = 0.1  # without any, planning with LeWM falls from 96 % to 78 %
+
+
+@dataclass
+class WorldModelConfig:
+    """LeWorldModel. One step of the model is `frame_skip` frames long."""
+
+    cameras: list[str] = field(default_factory=lambda: [IMAGES + "top"])
+    latent: int = 128
+    history: int = 3  # frames, frame_skip apart, that a prediction is made from
+    frame_skip: int = 5
+    sigreg_weight: float = 0.1
+    sigreg_directions: int = 1024
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    predictor: PredictorConfig = field(default_factory=PredictorConfig)
+
+    def __post_init__(self) -> None:
+        if not self.cameras or not all(key.startswith(IMAGES) for key in self.cameras):
+            raise InputError(f"world_model.cameras: expected keys that begin with {IMAGES!r}, found {self.cameras}")
+        for name in ("latent", "history", "frame_skip", "sigreg_directions"):
+            if getattr(self, name) < 1:
+                raise InputError(f"world_model.{name}: expected at least 1, found {getattr(self, name)}")
+        if self.vision.kind not in ("cnn", "vit", "frozen"):
+            raise InputError(f"world_model.vision.kind: expected cnn, vit or frozen, found {self.vision.kind!r}")
+        if (self.vision.path is None) == (self.vision.kind == "frozen"):
+            expected = "a hub name or a folder" if self.vision.kind == "frozen" else f"null for a {self.vision.kind}"
+            raise InputError(f"world_model.vision.path: expected {expected}, found {self.vision.path!r}")
+        if self.vision.kind == "vit" and self.vision.image_size % self.vision.patch_size:
+            raise InputError(
+                f"world_model.vision.image_size: expected a multiple of patch_size {self.vision.patch_size}, found "
+                f"{self.vision.image_size}"
+            )
+        for name, (width, heads) in {
+            "vision": (self.vision.width, self.vision.heads),
+            "predictor": (self.predictor.width, self.predictor.heads),
+        }.items():
+            if width % heads:
+                raise InputError(f"world_model.{name}.width: expected a multiple of heads {heads}, found {width}")
+
+    # What a window of the data has to hold, in the words of `PolicyConfig`: the history and the frame after it.
+    n_action_steps = 1
+    whole_windows = True  # frames repeated before an episode's start would say that actions do nothing
+
+    @property
+    def n_obs_steps(self) -> int:
+        return self.history * self.frame_skip + 1
+
+    @property
+    def horizon(self) -> int:
+        return self.n_obs_steps
+
+    @property
+    def observation_keys(self) -> list[str]:
+        return self.cameras
+
+    @property
+    def auxiliary_keys(self) -> list[str]:
+        return []
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any] | DictConfig) -> WorldModelConfig:
+        """Typed and checked; an unknown key or a value of another type raises OmegaConf's error naming it."""
+        config = data if isinstance(data, DictConfig) else OmegaConf.create(dict(data))
+        typed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), config))
+        assert isinstance(typed, cls)
+        return typed

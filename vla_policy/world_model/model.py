@@ -1,0 +1,148 @@
+"""LeWorldModel (arXiv 2603.19312): an encoder and a predictor trained end to end, from pixels, with one regulariser.
+
+Loss: mean squared error of predicted latents + lambda * SIGReg. No stop-gradient, no averaged target, no decoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vla_policy.data import Normalizer
+from vla_policy.interfaces import ACTION, Interface
+from vla_policy.models.checkpoint import load_weights, parse_config, read_checkpoint, write_checkpoint
+from vla_policy.models.trainable import TrainableModel
+from vla_policy.world_model.card import world_model_card
+from vla_policy.world_model.config import WorldModelConfig
+from vla_policy.world_model.predictor import Predictor, projector
+from vla_policy.world_model.sigreg import sigreg
+from vla_policy.world_model.vision import make_vision
+
+KIND = "world_model"
+
+
+class WorldModel(TrainableModel):
+    """Encodes what the cameras show, and predicts the latents that follow from actions.
+
+    `interface` has the cameras of `config.cameras`. A step of the model is `config.frame_skip` frames; the action of a
+    step is that many commands, one after the other. `card` holds what the model card says.
+    """
+
+    def __init__(
+        self,
+        config: WorldModelConfig,
+        interface: Interface,
+        normalizer: Normalizer,
+        card: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.config, self.normalizer = config, normalizer
+        self.interface = interface.select(config.cameras)
+        self.card = dict(card or {})
+        self.visions = nn.ModuleList(make_vision(config.vision) for _ in config.cameras)
+        features = sum(vision.features for vision in self.visions)  # type: ignore[misc]
+        self.projector = projector(features, config.latent)
+        action = config.frame_skip * self.interface.action.shape[0]
+        self.predictor = Predictor(config.latent, action, config.history, config.predictor)
+        self._left_alone = {name for name, value in self.named_parameters() if not value.requires_grad}
+
+    @property
+    def device(self) -> torch.device:
+        return self.predictor.position.device
+
+    def encode(self, pictures: Mapping[str, Tensor]) -> Tensor:
+        """Latents (..., D) of the cameras' pictures (..., H, W, 3) uint8 by key."""
+        features, shape = [], None
+        for key, vision in zip(self.config.cameras, self.visions, strict=True):
+            frames = pictures[key]
+            shape = frames.shape[:-3]
+            features.append(vision(self._resized(frames.flatten(0, -4))))
+        assert shape is not None
+        latents: Tensor = self.projector(torch.cat(features, dim=-1)).float()
+        return latents.unflatten(0, shape)
+
+    def predict(self, latents: Tensor, actions: Tensor) -> Tensor:
+        """What follows each of up to `history` latents (B, T, D) when the commands (B, T, frame_skip, A) are given."""
+        blocks = self.normalizer.normalize(ACTION, actions.to(self.device)).flatten(2)
+        predicted: Tensor = self.predictor(latents, blocks).float()
+        return predicted
+
+    def imagine(self, latents: Tensor, past: Tensor, actions: Tensor) -> Tensor:
+        """Latents (B, H, D) that follow from commands (B, H, frame_skip, A), without looking again.
+
+        `latents` (B, T, D) are the last ones seen, oldest first, and `past` (B, T - 1, frame_skip, A) the commands
+        between them. Each prediction becomes part of the history of the next.
+        """
+        seen, commands, imagined = latents, past, []
+        for step in range(actions.shape[1]):
+            commands = torch.cat([commands, actions[:, step : step + 1]], dim=1)[:, -self.config.history :]
+            seen = seen[:, -self.config.history :]
+            following = self.predict(seen, commands)[:, -1:]
+            imagined.append(following)
+            seen = torch.cat([seen, following], dim=1)
+        return torch.cat(imagined, dim=1)
+
+    def loss(self, batch: Mapping[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """The two terms of a batch of whole windows: a scalar, and its parts by name."""
+        latents, actions = self.encode_windows(batch)
+        error = F.mse_loss(self.predict(latents[:, :-1], actions), latents[:, 1:])
+        regulariser = sigreg(latents.transpose(0, 1), generator, self.config.sigreg_directions)
+        return error + self.config.sigreg_weight * regulariser, {
+            "prediction": error.detach(),
+            "sigreg": regulariser.detach(),
+            "copy_last": F.mse_loss(latents[:, :-1], latents[:, 1:]).detach(),
+        }
+
+    def encode_windows(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """Latents (B, n + 1, D) of every frame_skip-th frame of windows, and the commands between (B, n, skip, A)."""
+        skip = self.config.frame_skip
+        latents = self.encode({key: batch[key][:, ::skip].to(self.device) for key in self.config.cameras})
+        return latents, batch[ACTION][:, : (latents.shape[1] - 1) * skip].unflatten(1, (-1, skip))
+
+    def compiled_parts(self) -> list[nn.Module]:
+        """What repeats, for a compiler."""
+        return [*self.predictor.layers, *(vision for vision in self.visions if self.config.vision.kind == "cnn")]
+
+    def stored_state(self) -> dict[str, Tensor]:
+        """The weights that a checkpoint needs: not those of a frozen encoder, which its own path has."""
+        return {name: value for name, value in self.state_dict().items() if name not in self._left_alone}
+
+    def load_stored(self, weights: Mapping[str, Tensor], source: str) -> None:
+        """Put back what `stored_state` gave; `InputError` tells where `source` differs first."""
+        rest = {name: value for name, value in self.state_dict().items() if name in self._left_alone}
+        load_weights(self, {**rest, **weights}, source)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the checkpoint's folder, whole or not at all; one that exists is replaced."""
+        text = world_model_card(self.config, self.interface, self.stored_state(), self.card)
+        stored = {KIND: self.config.to_dict(), "card": self.card}
+        write_checkpoint(Path(folder), stored, self.interface, self.normalizer, self.stored_state(), text)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path) -> WorldModel:
+        """Read a folder, or a repository of the Hugging Face hub if no such folder exists; ready to predict."""
+        parts = read_checkpoint(name, KIND)
+        config = parse_config(WorldModelConfig.from_dict, parts)
+        model = cls(config, parts.interface, parts.normalizer, parts.card)
+        model.load_stored(parts.weights, f"{name}: model.safetensors")
+        return model.eval()
+
+    def _resized(self, frames: Tensor) -> Tensor:
+        """Pictures (M, H, W, 3) as the encoder wants them: (M, size, size, 3) float, 0 to 255."""
+        size = (self.config.vision.image_size,) * 2
+        pictures = frames.float()
+        if pictures.shape[1:3] == size:
+            return pictures
+        small = F.interpolate(pictures.movedim(-1, 1), size, mode="bilinear", antialias=True, align_corners=False)
+        return small.movedim(1, -1)
+
+
+def fit_actions(columns: Mapping[str, np.ndarray]) -> Normalizer:
+    """Actions to zero mean and unit variance, as LeWorldModel takes them."""
+    return Normalizer.fit({ACTION: columns[ACTION]}, "mean_std")
