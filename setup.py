@@ -59,6 +59,7 @@ setup(
             "vla-train = vla_policy.cli.train:main",
             "vla-eval = vla_policy.cli.eval:main",
             "vla-describe = vla_policy.cli.describe:main",
+            "vla-calibrate = vla_policy.cli.calibrate:main",
             "vla-bench = vla_policy.cli.bench:main",
         ],
     },

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium
 import numpy as np
 
+from vla_policy.evaluation.watching import Aftermath, EventLog, Watch
 from vla_policy.interfaces import ActionChunk, Interface, Observation, Policy
 from vla_policy.runtime import Executor, Limits
 
@@ -64,6 +66,8 @@ class EpisodeResult:
     task: str = ""
     goal: str = ""
     reached: str = ""
+    aftermath: Aftermath | None = None  # of an event that disturbed the episode
+    watched: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)  # what a watch recorded
 
 
 class Player:
@@ -71,10 +75,12 @@ class Player:
 
     Of the environment it wants Gymnasium's API, `interface`, `task`, a Box of actions, and `is_success`, `coverage`,
     `pos_agent` and `block_pose` in `info`; `goal` and `reached` there are names of goals where there are several.
+    A watch sees what its cameras show, and may halt the arm.
     """
 
-    def __init__(self, env: gymnasium.Env, spec: PolicySpec) -> None:
+    def __init__(self, env: gymnasium.Env, spec: PolicySpec, watch: Watch | None = None) -> None:
         self._env: Any = env
+        self._watch = watch
         self._keys = list(spec.interface.observations)
         box: Any = env.action_space
         self._executor = Executor(
@@ -95,7 +101,11 @@ class Player:
         self._coverages: list[float] = []
         self._actions: list[np.ndarray] = []
         self._statuses: list[str] = []
-        self._see(observation)
+        self._events, self._halted = EventLog(info), False
+        self._chunk: ActionChunk | None = None
+        if self._watch is not None:
+            self._watch.reset()
+        self._see(observation, None)
 
     def window(self) -> list[Observation]:
         """The policy's input now."""
@@ -103,7 +113,8 @@ class Player:
 
     def play(self, chunk: ActionChunk) -> EpisodeResult | None:
         """Execute the chunk until the next one is wanted (None) or the episode is over (its result)."""
-        self._executor.accept(chunk, self._now)
+        if self._executor.accept(chunk, self._now):
+            self._chunk = chunk
         over = False
         while not over:
             over = self._step()
@@ -115,10 +126,15 @@ class Player:
     def _now(self) -> float:
         return self.steps * self._dt
 
-    def _see(self, observation: dict[str, np.ndarray]) -> None:
+    def _see(self, observation: dict[str, np.ndarray], command: np.ndarray | None) -> None:
         # Only what the policy needs: a policy for cameras must not carry the privileged state around.
         values = {key: observation[key] for key in self._keys}
         self._executor.observe(Observation(values, self._task, self._now))
+        if self._watch is not None:
+            seen = {key: observation[key] for key in self._watch.cameras}
+            if self._watch.update(Observation(seen, self._task, self._now), command, self._chunk):
+                self._executor.halt()
+                self._halted = True
 
     def _step(self) -> bool:
         """One control period; whether the episode is over."""
@@ -130,7 +146,8 @@ class Player:
         self._coverages.append(float(self._info["coverage"]))
         self._actions.append(action)
         self._statuses.append(command.status)
-        self._see(observation)
+        self._events.step(self.steps - 1, self._info, command.status == "hold", self._halted)
+        self._see(observation, action)
         return bool(terminated or truncated)
 
     def _result(self) -> EpisodeResult:
@@ -150,4 +167,6 @@ class Player:
             task=self._task,
             goal=self._info.get("goal", ""),
             reached=self._info.get("reached", ""),
+            aftermath=self._events.aftermath(self.steps),
+            watched=self._watch.record() if self._watch is not None else {},
         )

@@ -21,7 +21,7 @@ from vla_policy.evaluation.episode import EpisodeResult
 from vla_policy.evaluation.statistics import mean_interval, success_interval
 from vla_policy.interfaces import InputError
 
-_ELSEWHERE = ("pusher", "block_pose", "actions", "reached")  # fields that are no columns
+_ELSEWHERE = ("pusher", "block_pose", "actions", "reached", "aftermath", "watched")  # no columns
 _TEXT = ("task", "goal")  # missing in files from before there were several goals
 COLUMNS = [f.name for f in fields(EpisodeResult) if f.name not in _ELSEWHERE] + [
     "pusher_x",

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from vla_policy.evaluation.episode import EpisodeResult, PolicySpec, Start
+from vla_policy.evaluation.watching import WatchFactory
 from vla_policy.evaluation.workers import (
     EnvFactory,
     Group,
@@ -33,6 +34,7 @@ def rollout(
     policy_factory: PolicyFactory | None = None,
     on_episode: Callable[[EpisodeResult], None] | None = None,
     on_steps: Callable[[int], None] | None = None,
+    watch_factory: WatchFactory | None = None,
 ) -> list[EpisodeResult]:
     """Play one episode for each of `seeds` (a `Start` says more than a seed), results in that order.
 
@@ -40,7 +42,8 @@ def rollout(
     `env_factory` must be picklable. The workers take strict turns: while the policy answers one of them, in one batch,
     the others simulate. So equal `seed` (the policy's noise), `num_envs` and `num_workers` repeat a run bit for bit on
     the same machine. With `policy_factory` each episode has a policy of its own, asked in the worker; `policy` then
-    only says what it needs. `on_episode` hears of every episode that ends, `on_steps` of simulated steps, in batches.
+    only says what it needs. `watch_factory` (picklable) makes what looks on, one an environment. `on_episode` hears of
+    every episode that ends, `on_steps` of simulated steps, in batches.
 
     Raises `InputError` if policy and environment do not fit, `RolloutError` with the finished episodes if a worker
     dies or an environment fails.
@@ -57,7 +60,8 @@ def rollout(
         if on_episode is not None:
             on_episode(result)
 
-    groups = _groups(PolicySpec.of(policy), env_factory, starts, num_envs, num_workers, policy_factory, finish)
+    factories = policy_factory, watch_factory
+    groups = _groups(PolicySpec.of(policy), env_factory, starts, num_envs, num_workers, factories, finish)
     try:
         with _torch_threads(_free_cores(num_workers)):
             _take_turns(groups, policy, np.random.default_rng(seed), on_steps)
@@ -98,14 +102,14 @@ def _groups(
     starts: Sequence[Start],
     num_envs: int,
     num_workers: int,
-    policy_factory: PolicyFactory | None,
+    factories: tuple[PolicyFactory | None, WatchFactory | None],
     on_result: OnResult,
 ) -> list[Group]:
     """Starts and environments dealt out evenly, never a worker without either."""
     if not starts:
         return []
     if num_workers == 0:
-        return [LocalGroup(on_result, env_factory, spec, starts, num_envs, policy_factory)]
+        return [LocalGroup(on_result, env_factory, spec, starts, num_envs, *factories)]
     count = min(num_workers, num_envs, len(starts))
     return [
         RemoteGroup(
@@ -115,7 +119,7 @@ def _groups(
             spec,
             list(starts[i::count]),
             len(range(i, num_envs, count)),
-            policy_factory,
+            *factories,
         )
         for i in range(count)
     ]

@@ -15,6 +15,7 @@ import gymnasium
 import numpy as np
 
 from vla_policy.evaluation.episode import EpisodeResult, Player, PolicySpec, Start
+from vla_policy.evaluation.watching import WatchFactory
 from vla_policy.interfaces import ActionChunk, InputError, Observation, Policy
 
 EnvFactory = Callable[[], gymnasium.Env]
@@ -64,13 +65,14 @@ class LocalGroup:
         starts: Sequence[Start],
         num_envs: int,
         policy_factory: PolicyFactory | None,
+        watch_factory: WatchFactory | None = None,
     ) -> None:
         self._on_result = on_result
         self._starts = deque(starts)
         self._envs = [env_factory() for _ in range(min(num_envs, len(starts)))]
         for env in self._envs:
             spec.interface.require(env.get_wrapper_attr("interface"), "the policy", "the environment")
-        self._players = [Player(env, spec) for env in self._envs]
+        self._players = [Player(env, spec, watch_factory() if watch_factory else None) for env in self._envs]
         self._playing: dict[int, Start] = {}  # slot -> episode
         self._policy_factory = policy_factory
         self._policies: dict[int, tuple[Policy, np.random.Generator]] = {}

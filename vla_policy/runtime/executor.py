@@ -47,12 +47,18 @@ class Executor:
         self._timeline = Timeline()
         self._previous: np.ndarray | None = None  # the last command
         self._held: np.ndarray | None = None  # the pose held; None while actions are played
+        self._halted = False
 
     def reset(self) -> None:
         """Forget everything, at the start of an episode."""
         self._history.clear()
         self._timeline.clear()
         self._previous = self._held = None
+        self._halted = False
+
+    def halt(self) -> None:
+        """Hold from now on, whatever the policy says, until `reset`."""
+        self._halted = True
 
     def observe(self, observation: Observation) -> None:
         """Take in a newer observation; `InputError` if it does not fit the interface."""
@@ -64,7 +70,9 @@ class Executor:
         return self._history.window()
 
     def needs_chunk(self, now: float) -> bool:
-        """Whether no chunk is being played, or `n_action_steps` of it are behind us."""
+        """Whether no chunk is being played, or `n_action_steps` of it are behind us; never once halted."""
+        if self._halted:
+            return False
         k = self._timeline.index(now)
         return k is None or k >= self.n_action_steps
 
@@ -77,7 +85,8 @@ class Executor:
         measured = self._pose(self._history.newest())
         previous = measured if self._previous is None else self._previous
         hold = measured if self._held is None else self._held
-        command = self.limits.gate(self._timeline.due(now), previous, hold)
+        due = None if self._halted else self._timeline.due(now)
+        command = self.limits.gate(due, previous, hold)
         self._held = hold if command.status == "hold" else None
         self._previous = command.action
         return command

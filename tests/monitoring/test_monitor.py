@@ -1,0 +1,223 @@
+"""Scores and the streaming monitor: what they compute, when they speak, and what is a surprise by itself."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.small_world_model import TOP, batch_of, picture, small_world_model, walk
+
+from vla_policy.interfaces import ActionChunk, InputError, Observation
+from vla_policy.monitoring import (
+    Calibration,
+    ChunkInconsistency,
+    LatentNovelty,
+    LatentStep,
+    Monitor,
+    PixelDifference,
+    PredictionError,
+)
+from vla_policy.world_model import (
+    NumpyWorldModel,
+    RandomDistillation,
+    binding,
+    latent_steps,
+    load_monitor,
+    prediction_errors,
+    save_calibration,
+)
+
+
+class Counting:
+    """A world in which a step's commands are added to the latent, which the picture's first pixel tells."""
+
+    cameras = (TOP,)
+    history, frame_skip = 3, 2
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []  # how many latents each prediction was made from
+
+    def encode(self, observation: Observation) -> np.ndarray:
+        return np.asarray(observation.values[TOP], float)[0, 0, :1]
+
+    def predict(self, latents: np.ndarray, commands: np.ndarray) -> np.ndarray:
+        self.asked.append(len(latents))
+        return latents[-1] + commands[-1].sum(axis=0)
+
+
+def seen(value: float, t: float = 0.0) -> Observation:
+    return Observation({TOP: np.full((4, 4, 3), value, np.uint8)}, "", t)
+
+
+def play(score: PredictionError, positions: list[int], commands: list[int]) -> list[float | None]:
+    given = [None, *[np.array([float(c)]) for c in commands]]
+    return [score.update(seen(x), c, None) for x, c in zip(positions, given, strict=True)]
+
+
+def test_prediction_error_is_zero_where_the_commands_explain_what_is_seen() -> None:
+    model = Counting()
+    found = play(PredictionError(model), [0, 1, 3, 6, 10, 15, 21, 28], [1, 2, 3, 4, 5, 6, 7])
+    assert found == [None, None, 0, 0, 0, 0, 0, 0]
+    assert model.asked == [1, 1, 2, 2, 3, 3]  # a shorter history early in an episode, never a longer one
+
+
+def test_an_event_is_seen_at_once_and_its_echo_is_over_after_the_history() -> None:
+    positions = np.concatenate([np.arange(12), np.arange(12, 30) + 40]).tolist()  # a jump at observation 12
+    found = play(PredictionError(Counting()), positions, [1] * (len(positions) - 1))
+    assert found[11] == 0
+    assert found[12] == 40**2
+    assert all(value == 0 for value in found[12 + 3 * 2 :])
+
+
+def test_a_dropped_command_is_a_surprise_although_nothing_moves() -> None:
+    assert play(PredictionError(Counting()), [5, 5, 5], [3, 3])[-1] == 6**2
+
+
+def test_memory_is_constant() -> None:
+    score = PredictionError(Counting())
+    play(score, list(range(200)), [1] * 199)
+    assert len(score._latents) == 3 * 2 + 1
+    assert len(score._commands) == 3 * 2
+
+
+def test_streaming_equals_batch() -> None:
+    model = small_world_model()
+    positions, commands = walk(np.random.default_rng(0), 25)
+    observations = [Observation({TOP: picture(p)}, "", 0.1 * k) for k, p in enumerate(positions)]
+    shared = NumpyWorldModel(model)
+    scores = [PredictionError(shared), LatentStep(shared)]
+    streamed, latents = [], []
+    for k, observation in enumerate(observations):
+        command = None if k == 0 else commands[k - 1]
+        streamed.append([score.update(observation, command, None) for score in scores])
+        latents.append(shared.encode(observation))
+    whole = [
+        prediction_errors(model, np.stack(latents), commands[:-1]),
+        latent_steps(model, np.stack(latents)),
+    ]
+    for column, batch in zip(np.array(streamed, float).T, whole, strict=True):
+        np.testing.assert_allclose(column, batch, rtol=1e-4, atol=1e-7)
+
+
+def test_each_observation_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared, calls = NumpyWorldModel(small_world_model()), []
+    encode = shared.model.encode
+    monkeypatch.setattr(shared.model, "encode", lambda pictures: calls.append(1) or encode(pictures))
+    scores = [PredictionError(shared), LatentStep(shared), LatentNovelty(shared, lambda z: 0.0)]
+    for k in range(3):
+        observation = Observation({TOP: picture(np.array([0.1 * k, 0.5]))}, "", 0.1 * k)
+        for score in scores:
+            score.update(observation, np.zeros(2), None)
+    assert len(calls) == 3
+
+
+def test_pixel_difference_and_chunk_inconsistency_against_arithmetic() -> None:
+    pixels = PixelDifference([TOP])
+    assert [pixels.update(seen(v), None, None) for v in (10, 13, 13)] == [None, 9.0, 0.0]
+    with pytest.raises(InputError, match="at least one camera"):
+        PixelDifference([])
+    chunks = ChunkInconsistency()
+    old = ActionChunk(np.arange(8.0)[:, None], 0.0, 0.1)
+    new = ActionChunk(np.arange(5.0, 13.0)[:, None], 0.4, 0.1)  # says 5 where the old one said 4, and so on
+    assert chunks.update(seen(0), None, old) is None
+    assert chunks.update(seen(0), None, new) == pytest.approx(1.0)
+    assert chunks.update(seen(0), None, new) == pytest.approx(1.0)  # until there is another chunk
+    chunks.reset()
+    assert chunks.update(seen(0), None, new) is None
+
+
+def test_random_distillation_knows_what_it_was_shown() -> None:
+    rng = np.random.default_rng(0)
+    shown = rng.normal(size=(2000, 8)) * np.r_[np.ones(4), 0.05 * np.ones(4)]
+    distilled = RandomDistillation(shown, steps=400)
+    elsewhere = rng.normal(size=(200, 8))
+    known, unknown = distilled.score(rng.normal(size=(200, 8)) * np.r_[np.ones(4), 0.05 * np.ones(4)]), None
+    unknown = distilled.score(elsewhere)
+    assert np.median(unknown) > 3 * np.median(known)
+
+
+def calibration(**changes: object) -> Calibration:
+    values: dict = {"detector": "d", "alpha": 0.05, "mean": 2.0, "scale": 2.0, "threshold": 3.0}
+    return Calibration(**{**values, "episodes": 40, "episodes_scale": 10, "bound_to": {"policy": "abc"}, **changes})
+
+
+class Scripted:
+    cameras = (TOP,)
+
+    def __init__(self, values: list[float | None]) -> None:
+        self.values = values
+        self.reset()
+
+    def reset(self) -> None:
+        self.left = list(self.values)
+
+    def update(self, observation: Observation, command: object, chunk: object) -> float | None:
+        return self.left.pop(0)
+
+
+def test_the_monitor_standardises_decides_and_says_since_when() -> None:
+    monitor = Monitor(Scripted([None, 2.0, 8.0, 8.1, 9.0, 3.0, 9.0]), calibration())
+    for _ in range(2):  # a reset begins anew
+        found = [monitor.update(seen(0, t), np.zeros(2)) for t in range(7)]
+        assert [s.is_surprised for s in found] == [False, False, False, True, True, False, True]
+        assert [s.since for s in found] == [None, None, None, 3, 3, None, 6]
+        assert found[1].score == 0.0
+        assert found[3].score == pytest.approx(3.05)
+        assert found[3].threshold == 3.0
+        monitor.reset()
+
+
+@pytest.mark.parametrize(
+    ("observation", "command", "reason"),
+    [
+        (Observation({}, "", 1.0), np.zeros(2), "no picture of observation.images.top"),
+        (Observation({TOP: np.full((4, 4, 3), np.nan)}, "", 1.0), np.zeros(2), "expected uint8 pixels, found float64"),
+        (seen(0, 1.0), np.array([0.1, np.nan]), "the command is not finite"),
+    ],
+)
+def test_what_is_missing_or_broken_is_a_surprise_and_said(
+    observation: Observation, command: np.ndarray, reason: str
+) -> None:
+    found = Monitor(Scripted([0.0]), calibration()).update(observation, command)
+    assert found.is_surprised
+    assert found.since == 1.0
+    assert reason in found.reason
+
+
+def test_a_picture_of_another_size_and_a_score_that_is_no_number_are_surprises() -> None:
+    shared = NumpyWorldModel(small_world_model())
+    found = Monitor(PredictionError(shared), calibration()).update(seen(0), None)
+    assert found.is_surprised
+    assert "expected shape (32, 32, 3), found (4, 4, 3)" in found.reason
+    assert Monitor(Scripted([np.nan]), calibration()).update(seen(0), None).reason == "the score is nan"
+
+
+def test_a_calibration_is_bound_to_what_it_was_made_for(tmp_path: Path) -> None:
+    model = small_world_model()
+    for name in ("model", "policy"):
+        model.save_pretrained(tmp_path / name)  # any checkpoint will do as a policy's weights
+    bound = binding(tmp_path / "policy", tmp_path / "model", model.interface)
+    save_calibration(calibration(bound_to=bound), tmp_path / "calibration", tmp_path / "model")
+    monitor = load_monitor(tmp_path / "calibration", tmp_path / "policy", model.interface)
+    batch = batch_of(model, 1)
+    found = [
+        monitor.update(Observation({TOP: f}, "", 0.1 * k), np.zeros(2)) for k, f in enumerate(batch[TOP][0].numpy())
+    ]
+    assert np.isfinite(found[-1].score)
+
+    small_world_model(seed=5).save_pretrained(tmp_path / "other")
+    with pytest.raises(InputError, match=r"made for the policy .*, found .*calibrate anew"):
+        load_monitor(tmp_path / "calibration", tmp_path / "other", model.interface)
+    small_world_model(seed=5).save_pretrained(tmp_path / "model")
+    with pytest.raises(InputError, match="made for the world model"):
+        load_monitor(tmp_path / "calibration", tmp_path / "policy", model.interface)
+
+
+def test_broken_calibration_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"expected a folder with calibration\.json"):
+        Calibration.load(tmp_path)
+    calibration().save(tmp_path)
+    assert Calibration.load(tmp_path)[0] == calibration()
+    text = (tmp_path / "calibration.json").read_text()
+    (tmp_path / "calibration.json").write_text(text[:40])
+    with pytest.raises(InputError, match=r"calibration\.json: expected a calibration, found a broken"):
+        Calibration.load(tmp_path)

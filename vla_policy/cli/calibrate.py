@@ -1,0 +1,64 @@
+"""vla-calibrate: the threshold of the surprise monitor, from nominal episodes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from vla_policy.cli.common import user_errors
+from vla_policy.cli.help import config_parser
+from vla_policy.cli.load import load_policy, typed_config
+from vla_policy.cli.rollout_progress import rollout_bar
+from vla_policy.evaluation.report import percent
+
+console = Console()
+
+
+@user_errors
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Play or read nominal episodes, calibrate, say what the threshold promises."""
+    description = "Find the surprise above which the arm is to hold, from episodes in which nothing was wrong."
+    parser = config_parser("vla-calibrate", description, "calibrate")
+    parser.add_argument("POLICY", help="folder of the policy that is to be watched")
+    parser.add_argument("WORLD_MODEL", help="folder of a world model")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    options = parser.parse_args(sys.argv[1:] if arguments is None else list(arguments))
+
+    from vla_policy.evaluation.calibration import (
+        CalibrateConfig,
+        calibrate_monitor,
+        nominal_traces,
+        recorded_traces,
+    )
+    from vla_policy.world_model import WorldModel
+
+    config = typed_config(CalibrateConfig, "calibrate", options.overrides)
+    if config.dataset is not None:
+        traces = recorded_traces(WorldModel.from_pretrained(options.WORLD_MODEL), config.dataset)
+    else:
+        policy = load_policy(options.POLICY, config.device, config.threads)
+        with rollout_bar(console, "nominal episodes", config.n_episodes) as hear:
+            traces = nominal_traces(policy, options.WORLD_MODEL, config, hear)
+    found = calibrate_monitor(traces, options.POLICY, options.WORLD_MODEL, config.alpha, Path(config.out))
+    console.print(_table(found))
+    console.print(f"calibration.json is in {config.out}", markup=False, highlight=False)
+
+
+def _table(found: Mapping[str, Any]) -> Table:
+    table = Table(title="false alarms of successful undisturbed episodes", title_justify="left", show_header=False)
+    table.add_row("episodes played, successful", f"{found['played']}, {found['successful']}")
+    table.add_row("episodes behind the threshold", str(found["threshold_episodes"]))
+    table.add_row("guaranteed on average, at most", percent(found["guaranteed_rate"]))
+    table.add_row("expected", percent(found["expected_rate"]))
+    table.add_row("of this calibration, with 90 %, below", percent(found["rate_below_with_90_percent"]))
+    table.add_row("threshold (standardised)", f"{found['threshold']:.2f}")
+    return table
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""vla-eval surprise: false alarms and detections of the surprise monitor and of what it has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from vla_policy.cli.help import config_parser
+from vla_policy.cli.load import load_policy, typed_config
+from vla_policy.cli.rollout_progress import rollout_bar
+
+console = Console()
+
+
+def surprise(arguments: Sequence[str]) -> None:
+    """Record what is missing, judge every detector, print tables and write surprise.json and a plot."""
+    description = "Calibrate surprise on nominal episodes, then count false alarms and detected events."
+    parser = config_parser("vla-eval surprise", description, "surprise")
+    parser.add_argument("POLICY", help="folder or hub name of a policy")
+    parser.add_argument("WORLD_MODEL", help="folder of a world model")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    options = parser.parse_args(arguments)
+
+    from vla_policy.evaluation.surprise import SurpriseConfig, surprise_study
+    from vla_policy.evaluation.surprise_report import plot_surprise, surprise_tables
+    from vla_policy.evaluation.workers import RolloutError
+
+    config = typed_config(SurpriseConfig, "surprise", options.overrides)
+    policy, out = load_policy(options.POLICY, config.device, config.threads), Path(config.out)
+    try:
+        found = surprise_study(
+            policy, options.WORLD_MODEL, config, out, lambda name, count: rollout_bar(console, name, count)
+        )
+    except RolloutError as error:
+        Console(stderr=True).print(f"error: {error}\nwhat was finished is in {out}", markup=False, highlight=False)
+        raise SystemExit(1) from None
+    plot_surprise(found, out / "surprise.png")
+    for table in surprise_tables(found.summary):
+        console.print(table)
+    ms = found.summary["monitor_ms"]
+    console.print(f"one monitored frame on one core: p50 {ms['p50']:.1f} ms, p95 {ms['p95']:.1f} ms (n = {ms['n']})")
+    console.print(f"surprise.json, surprise.png and traces are in {out}", markup=False, highlight=False)

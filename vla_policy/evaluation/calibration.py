@@ -1,0 +1,105 @@
+"""Calibrating the surprise monitor: nominal episodes played or recorded, and the threshold that they give."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sim import PushTConfig
+from vla_policy.data import LeRobotDataset
+from vla_policy.evaluation.detection import clean
+from vla_policy.evaluation.surprise import camera_names, check_latents, env_with
+from vla_policy.evaluation.traces import Hear, Trace, record
+from vla_policy.interfaces import ACTION, InputError
+from vla_policy.models import DiffusionPolicy
+from vla_policy.monitoring import Calibration, calibrate, false_alarm_spread
+from vla_policy.monitoring.conformal import check_alpha
+from vla_policy.world_model import WorldModel, binding, prediction_errors, save_calibration
+from vla_policy.world_model.monitors import DETECTOR
+
+BATCH = 256  # frames encoded at once
+
+
+@dataclass
+class CalibrateConfig:
+    """The keys of `conf/calibrate.yaml`, explained there."""
+
+    alpha: float = 0.05
+    dataset: str | None = None
+    n_episodes: int = 100
+    seed: int = 60000
+    num_envs: int = 8
+    num_workers: int = 2
+    policy_seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+    task: dict[str, Any] = field(default_factory=dict)
+    out: str = "outputs/calibrate"
+
+    def __post_init__(self) -> None:
+        check_alpha(self.alpha)
+        if self.n_episodes < 1:
+            raise InputError(f"n_episodes: expected at least 1, found {self.n_episodes}")
+
+
+def nominal_traces(policy: DiffusionPolicy, world_model: str, config: CalibrateConfig, hear: Hear) -> list[Trace]:
+    """Episodes of the policy in simulation, successful or not."""
+    cameras = camera_names(policy, WorldModel.from_pretrained(world_model))
+    env = functools.partial(env_with, cameras, PushTConfig.from_mapping(config.task))
+    seeds = range(config.seed, config.seed + config.n_episodes)
+    return record(policy, env, world_model, seeds, config.num_envs, config.num_workers, config.policy_seed, hear)
+
+
+def recorded_traces(model: WorldModel, root: str) -> list[Trace]:
+    """The episodes of a dataset, all of which count as successful; their actions are the commands that were given."""
+    dataset = LeRobotDataset(root)
+    model.interface.require(dataset.interface, "the world model", f"dataset {root}")
+    return [_recorded(model, dataset, index) for index in range(dataset.num_episodes)]
+
+
+def _recorded(model: WorldModel, dataset: LeRobotDataset, index: int) -> Trace:
+    frames = {key: dataset.frames(index, key) for key in model.config.cameras}
+    commands = np.asarray(dataset.episode(index).columns[ACTION], np.float32)[:-1]
+    latents = []
+    for first in range(0, len(commands) + 1, BATCH):
+        some = {key: torch.from_numpy(f[first : first + BATCH]).to(model.device) for key, f in frames.items()}
+        with torch.inference_mode():
+            latents.append(model.encode(some).cpu().numpy())
+    return Trace(index, True, np.concatenate(latents), commands, {})
+
+
+def calibrate_monitor(
+    traces: Sequence[Trace], policy_folder: str, world_model: str, alpha: float, out: Path
+) -> dict[str, Any]:
+    """Write the calibration of the successful episodes into `out`; what it promises.
+
+    `InputError` if the latents have collapsed, or if there are too few successful episodes: it says how many more.
+    """
+    model = WorldModel.from_pretrained(world_model)
+    successes = [trace for trace in traces if trace.success]
+    check_latents(successes)
+    interface = DiffusionPolicy.from_pretrained(policy_folder).interface
+    bound_to = binding(Path(policy_folder), Path(world_model), interface)
+    scores = [clean(prediction_errors(model, t.latents, t.commands)) for t in successes]
+    calibration = calibrate([s for s in scores if len(s)], alpha, DETECTOR, bound_to)
+    promises = {"played": len(traces), "successful": len(successes), **promised(calibration)}
+    save_calibration(calibration, out, Path(world_model), promises=promises)
+    return promises
+
+
+def promised(calibration: Calibration) -> dict[str, Any]:
+    """The rates of false alarms a successful episode, by name."""
+    expected, below = false_alarm_spread(calibration.episodes, calibration.alpha)
+    return {
+        "guaranteed_rate": calibration.alpha,
+        "expected_rate": expected,
+        "rate_below_with_90_percent": below,
+        "threshold": calibration.threshold,
+        "threshold_episodes": calibration.episodes,
+    }

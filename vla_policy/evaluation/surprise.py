@@ -1,0 +1,246 @@
+"""The whole study of surprise: calibrate every detector on nominal episodes, then count false alarms and detections."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from sim.disturbances import KINDS
+
+from sim import Disturbance, PushTConfig, make_env
+from vla_policy.data.files import read_json
+from vla_policy.evaluation.detection import (
+    Scored,
+    clean,
+    event_detection,
+    failure_prediction,
+    false_alarms,
+    standardised,
+)
+from vla_policy.evaluation.report import git_commit, write_json
+from vla_policy.evaluation.traces import Hear, StopAfterEvent, Trace, load_traces, record, save_traces
+from vla_policy.interfaces import IMAGES, InputError, Observation
+from vla_policy.models import DiffusionPolicy
+from vla_policy.monitoring import Calibration, PredictionError, calibrate, false_alarm_counts, false_alarm_spread
+from vla_policy.world_model import (
+    NumpyWorldModel,
+    RandomDistillation,
+    WorldModel,
+    latent_health,
+    latent_steps,
+    prediction_errors,
+)
+from vla_policy.world_model.monitors import weights_digest
+
+Progress = Callable[[str, int], AbstractContextManager[Hear]]
+
+
+@dataclass
+class SurpriseConfig:
+    """The keys of `conf/surprise.yaml`, explained there."""
+
+    alpha: float = 0.05
+    n_calibration: int = 400
+    calibration_seed: int = 60000
+    n_nominal: int = 200
+    n_events: int = 100
+    seed: int = 100000
+    events: list[str] | None = None
+    window: int = 30
+    num_envs: int = 8
+    num_workers: int = 2
+    policy_seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+    task: dict[str, Any] = field(default_factory=dict)
+    out: str = "outputs/surprise"
+
+    def __post_init__(self) -> None:
+        for key in ("n_calibration", "n_nominal", "n_events", "window"):
+            if getattr(self, key) < 1:
+                raise InputError(f"{key}: expected at least 1, found {getattr(self, key)}")
+        if set(self.calibration_seeds) & set(self.nominal_seeds):
+            raise InputError("calibration_seed: expected seeds other than the unseen ones, found some of them")
+        if self.n_events > self.n_nominal:
+            raise InputError(
+                f"n_events: expected at most n_nominal {self.n_nominal}, each is compared with the undisturbed episode "
+                f"of its seed, found {self.n_events}"
+            )
+        for kind in self.kinds:
+            Disturbance(kind)
+
+    @property
+    def kinds(self) -> list[str]:
+        return list(KINDS) if self.events is None else self.events
+
+    @property
+    def calibration_seeds(self) -> range:
+        return range(self.calibration_seed, self.calibration_seed + self.n_calibration)
+
+    @property
+    def nominal_seeds(self) -> range:
+        return range(self.seed, self.seed + self.n_nominal)
+
+
+def env_with(
+    cameras: Sequence[str], scene: PushTConfig, disturbance: Disturbance | None = None, after: int = 0
+) -> gymnasium.Env:
+    """PyBullet, looked at through `cameras`; after an event the episode goes on for `after` steps."""
+    env = make_env("pybullet", cameras, scene, disturbance=disturbance)
+    return env if disturbance is None else StopAfterEvent(env, after)
+
+
+def camera_names(policy: DiffusionPolicy, model: WorldModel) -> list[str]:
+    """What the environment must show to both."""
+    keys = dict.fromkeys([*policy.interface.cameras, *model.config.cameras])
+    return [key.removeprefix(IMAGES) for key in keys]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """`summary` is surprise.json; `nominal` has the scored episodes by detector, `disturbed` by event and detector."""
+
+    summary: dict[str, Any]
+    nominal: dict[str, list[Scored]]
+    disturbed: dict[str, dict[str, list[Scored]]]
+
+
+def surprise_study(
+    policy: DiffusionPolicy, world_model: str, config: SurpriseConfig, out: Path, progress: Progress
+) -> Findings:
+    """Everything that `vla-eval surprise` reports, also in out/surprise.json.
+
+    `InputError` if the world model's latents have collapsed, or if there are too few successes to calibrate on.
+    """
+    model = WorldModel.from_pretrained(world_model)
+    _claim(out, config, policy, world_model)
+    cameras, scene = camera_names(policy, model), PushTConfig.from_mapping(config.task)
+
+    def traces(name: str, seeds: Sequence[int], disturbance: Disturbance | None = None) -> list[Trace]:
+        path = out / "traces" / f"{name}.npz"
+        if not path.exists():
+            env = functools.partial(env_with, cameras, scene, disturbance, config.window)
+            setting = config.num_envs, config.num_workers, config.policy_seed
+            with progress(name, len(seeds)) as hear:
+                save_traces(path, record(policy, env, world_model, seeds, *setting, hear))
+        return load_traces(path)
+
+    calibration = [t for t in traces("calibration", config.calibration_seeds) if t.success]
+    check_latents(calibration)
+    nominal, some = traces("nominal", config.nominal_seeds), config.nominal_seeds[: config.n_events]
+    disturbed = {kind: traces(kind, some, Disturbance(kind)) for kind in config.kinds}
+    found = judge(make_detectors(model, calibration), calibration, nominal, disturbed, config)
+    found.summary["monitor_ms"] = monitor_ms(model)
+    write_json(out / "surprise.json", found.summary)
+    return found
+
+
+def judge(
+    detectors: Mapping[str, Callable[[Trace], np.ndarray]],
+    calibration: Sequence[Trace],
+    nominal: Sequence[Trace],
+    disturbed: Mapping[str, Sequence[Trace]],
+    config: SurpriseConfig,
+) -> Findings:
+    """Calibrate each detector on successful nominal traces, then judge it on the others."""
+    found = Findings(
+        {
+            "alpha": config.alpha,
+            "window": config.window,
+            "calibration": {"played": config.n_calibration, "successes": len(calibration)},
+            "nominal": {},
+            "failure_prediction": {},
+            "events": {kind: {} for kind in disturbed},
+            "magnitudes": {kind: Disturbance(kind).magnitude for kind in disturbed},
+            "git_commit": git_commit(),
+        },
+        {},
+        {kind: {} for kind in disturbed},
+    )
+    for name, detector in detectors.items():
+        made = calibrate([clean(detector(t)) for t in calibration], config.alpha, name, {})
+        quiet = found.nominal[name] = [standardised(t, detector(t), made) for t in nominal]
+        found.summary["nominal"][name] = false_alarms(quiet, made.threshold) | _promised(made, quiet)
+        found.summary["failure_prediction"][name] = failure_prediction(quiet, made.threshold)
+        for kind, played in disturbed.items():
+            scored = found.disturbed[kind][name] = [standardised(t, detector(t), made) for t in played]
+            found.summary["events"][kind][name] = event_detection(scored, quiet, made.threshold, config.window)
+    return found
+
+
+def make_detectors(model: WorldModel, nominal: Sequence[Trace]) -> dict[str, Callable[[Trace], np.ndarray]]:
+    """Every score by name, as a function of a trace; what has to learn learns from nominal episodes."""
+    distilled = RandomDistillation(np.concatenate([t.latents for t in nominal]))
+    return {
+        "prediction error": lambda trace: prediction_errors(model, trace.latents, trace.commands),
+        "latent step": lambda trace: latent_steps(model, trace.latents),
+        "random distillation": lambda trace: distilled.score(trace.latents),
+        "pixel difference": lambda trace: trace.scores["pixel"],
+        "chunk inconsistency": lambda trace: trace.scores["chunk"],
+    }
+
+
+def check_latents(traces: Sequence[Trace]) -> None:
+    """`InputError` if there is nothing to calibrate on, or latents that tell nothing."""
+    if not traces:
+        raise InputError("calibration: expected successful episodes, found none")
+    health = latent_health(torch.from_numpy(np.concatenate([t.latents for t in traces])))
+    if health.collapsed:
+        raise InputError(
+            f"world model: expected latents that tell pictures apart, found collapsed ones ({health}); train it anew, "
+            "with a larger world_model.sigreg_weight"
+        )
+
+
+def monitor_ms(model: WorldModel, repeats: int = 200) -> dict[str, float]:
+    """Milliseconds of one streaming update of the prediction error, on one thread."""
+    score = PredictionError(NumpyWorldModel(model))
+    rng, command, times = np.random.default_rng(0), np.zeros(model.interface.action.shape[0]), []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for step in range(repeats + 30):
+        pictures = {
+            key: rng.integers(0, 256, feature.shape, np.uint8) for key, feature in model.interface.observations.items()
+        }
+        begin = time.perf_counter()
+        score.update(Observation(pictures, "", float(step)), command, None)
+        times.append(1e3 * (time.perf_counter() - begin))
+    torch.set_num_threads(threads)
+    p50, p95 = np.percentile(times[30:], [50, 95])
+    return {"p50": float(p50), "p95": float(p95), "n": repeats, "threads": 1}
+
+
+def _promised(calibration: Calibration, quiet: Sequence[Scored]) -> dict[str, Any]:
+    """What the calibration itself says of the false alarms to come."""
+    expected, below = false_alarm_spread(calibration.episodes, calibration.alpha)
+    n = sum(s.trace.success for s in quiet)
+    return {
+        "threshold": calibration.threshold,
+        "expected_rate": expected,
+        "rate_below_with_90_percent": below,
+        "expected_count_ci95": false_alarm_counts(calibration.episodes, calibration.alpha, n),
+        "calibration_episodes": calibration.episodes,
+    }
+
+
+def _claim(out: Path, config: SurpriseConfig, policy: DiffusionPolicy, world_model: str) -> None:
+    """Say in `out` what is recorded there; `InputError` if it holds recordings of something else."""
+    settings: Mapping[str, Any] = {
+        **{k: v for k, v in asdict(config).items() if k not in ("out", "alpha", "device", "threads", "events")},
+        "interface": policy.interface.digest(),
+        "world_model": weights_digest(Path(world_model)),
+    }
+    path = out / "recorded.json"
+    if path.exists():
+        for key, value in read_json(path).items():
+            if settings.get(key) != value:
+                raise InputError(f"{path}: expected {key} {value!r} to go on with, found {settings.get(key)!r}")
+    write_json(path, settings)

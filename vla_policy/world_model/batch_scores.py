@@ -1,0 +1,74 @@
+"""Scores of whole recorded episodes at once: the same numbers as `monitoring`'s streaming scores, faster."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from vla_policy.world_model.model import WorldModel
+
+BATCH = 1024
+
+
+@torch.inference_mode()
+def prediction_errors(model: WorldModel, latents: np.ndarray, commands: np.ndarray) -> np.ndarray:
+    """`monitoring.PredictionError` at each of an episode's latents (T + 1, D), with the commands (T, A) in between;
+    NaN where it says None.
+    """
+    skip, history = model.config.frame_skip, model.config.history
+    scores = np.full(len(latents), np.nan)
+    for steps in range(1, history + 1):
+        first, last = steps * skip, (steps + 1) * skip if steps < history else len(latents)
+        moments = np.arange(first, min(last, len(latents)))
+        for some in np.array_split(moments, max(1, len(moments) // BATCH)):
+            if not len(some):
+                continue
+            past = latents[some[:, None] - skip * np.arange(steps, 0, -1)]
+            given = commands[some[:, None] - np.arange(steps * skip, 0, -1)].reshape(len(some), steps, skip, -1)
+            following = model.predict(_tensor(past, model), _tensor(given, model))[:, -1].cpu().numpy()
+            scores[some] = ((following - latents[some]) ** 2).mean(axis=1)
+    return scores
+
+
+def latent_steps(model: WorldModel, latents: np.ndarray) -> np.ndarray:
+    """`monitoring.LatentStep` at each latent (T + 1, D); NaN where it says None."""
+    skip = model.config.frame_skip
+    scores = np.full(len(latents), np.nan)
+    scores[skip:] = ((latents[skip:] - latents[:-skip]) ** 2).mean(axis=1)
+    return scores
+
+
+class RandomDistillation:
+    """Random network distillation (Burda et al. 2018, arXiv 1810.12894) on latents: a network learns to repeat another,
+    random one where it was shown latents, and errs elsewhere.
+    """
+
+    def __init__(self, latents: np.ndarray, seed: int = 0, width: int = 256, out: int = 64, steps: int = 1500) -> None:
+        """Train on nominal latents (N, D)."""
+        torch.manual_seed(seed)
+        size = latents.shape[1]
+        self._target = nn.Sequential(nn.Linear(size, width), nn.GELU(), nn.Linear(width, out)).requires_grad_(False)
+        self._learner = nn.Sequential(
+            nn.Linear(size, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, out)
+        )
+        optimizer = torch.optim.Adam(self._learner.parameters(), 1e-3)
+        shown, generator = torch.from_numpy(np.asarray(latents, np.float32)), torch.Generator().manual_seed(seed)
+        for _ in range(steps):
+            batch = shown[torch.randint(len(shown), (256,), generator=generator)]
+            optimizer.zero_grad()
+            self._error(batch).mean().backward()
+            optimizer.step()
+
+    @torch.inference_mode()
+    def score(self, latents: np.ndarray) -> np.ndarray:
+        """The learner's mean squared error at latents (N, D): (N,)."""
+        errors: np.ndarray = self._error(torch.from_numpy(np.asarray(latents, np.float32))).numpy()
+        return errors
+
+    def _error(self, latents: torch.Tensor) -> torch.Tensor:
+        return (self._learner(latents) - self._target(latents)).square().mean(-1)
+
+
+def _tensor(values: np.ndarray, model: WorldModel) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(values, np.float32)).to(model.device)
