@@ -1,8 +1,20 @@
 """PushT in simulation: an xArm6 on a table in PyBullet, and gym-pusht behind the same interface."""
 
 from sim.config import TASK, GoalConfig, PushTConfig
+from sim.disturbances import Disturbance, DisturbedEnv
 from sim.env import PushTEnv, PushTState
 from sim.gym_pusht import GymPushTEnv, make_env
 from sim.language_env import LanguagePushTEnv
 
-__all__ = ["TASK", "GoalConfig", "GymPushTEnv", "LanguagePushTEnv", "PushTConfig", "PushTEnv", "PushTState", "make_env"]
+__all__ = [
+    "TASK",
+    "Disturbance",
+    "DisturbedEnv",
+    "GoalConfig",
+    "GymPushTEnv",
+    "LanguagePushTEnv",
+    "PushTConfig",
+    "PushTEnv",
+    "PushTState",
+    "make_env",
+]

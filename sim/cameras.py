@@ -8,22 +8,40 @@ rays a pixel.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from PIL import Image
 
 from sim.bullet import pb
 from sim.config import TABLE_HALF, CameraConfig, ColourConfig
 from sim.geometry import WORKSPACE_CENTRE
+from sim.overrides import Vector
 
 NEAR, FAR = 0.2, 3.0  # metres
 EMPTY = 0.999999  # depth buffer where nothing was drawn, less rounding
 
 
+@dataclass(frozen=True)
+class Light:
+    """One lamp far away and light from everywhere; a surface has `ambient` + `diffuse` * cos(angle) of its colour."""
+
+    direction: Vector = (0.3, 0.2, 1.0)
+    """Towards the lamp, of any length."""
+    ambient: float = 0.65
+    diffuse: float = 0.4
+
+    @property
+    def on_table(self) -> float:
+        """Brightness of what faces upwards, 0 to 1."""
+        return min(1.0, self.ambient + self.diffuse * self.direction[2] / float(np.linalg.norm(self.direction)))
+
+
 class Camera:
     """`intrinsics` (3, 3) in pixels and `extrinsics` (4, 4), which takes world to camera coordinates."""
 
-    def __init__(self, config: CameraConfig, colours: ColourConfig | None = None) -> None:
-        self.config = config
+    def __init__(self, config: CameraConfig, colours: ColourConfig | None = None, light: Light | None = None) -> None:
+        self.config, self.light = config, light or Light()
         focal = config.size / 2 / np.tan(np.radians(config.field_of_view) / 2)
         self.intrinsics = np.array([[focal, 0, config.size / 2], [0, focal, config.size / 2], [0, 0, 1]])
         self.extrinsics = _look_at(np.array(config.position), np.array(config.target), np.array(config.up))
@@ -61,7 +79,7 @@ class Camera:
         points = self.locate(centres)
         ahead = (points - self.config.position) @ self.extrinsics[2, :3] > 0
         hit = ahead & (np.abs(points[..., :2] - WORKSPACE_CENTRE) <= TABLE_HALF[:2]).all(axis=-1)
-        picture = np.where(hit[..., None], colours.table, colours.backdrop)
+        picture = self.light.on_table * np.where(hit[..., None], colours.table, colours.backdrop)
         return Image.fromarray(np.round(255 * picture).astype(np.uint8)).convert("RGBX")
 
     def segment(self, client: int) -> np.ndarray:
@@ -74,10 +92,10 @@ class Camera:
             size,
             viewMatrix=self._view,
             projectionMatrix=self._projection,
-            lightDirection=(0.3, 0.2, 1.0),
+            lightDirection=self.light.direction,
             shadow=0,
-            lightAmbientCoeff=0.65,
-            lightDiffuseCoeff=0.4,
+            lightAmbientCoeff=self.light.ambient,
+            lightDiffuseCoeff=self.light.diffuse,
             lightSpecularCoeff=0.0,
             renderer=pb.ER_TINY_RENDERER,
             flags=flags,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -72,7 +73,6 @@ class PushTEnv(gymnasium.Env):
         self.interface = pusht_interface({name: camera.config.size for name, camera in self.cameras.items()})
         self.observation_space = observation_space(self.interface)
         self.action_space = action_space()
-        self._video: Camera | None = None
         self.scene = Scene(self.config)
         self._assignment = Assignment(TASK, "", self.config.goal_pose, self.config.colours.block)
         self._step: int | None = None
@@ -132,9 +132,17 @@ class PushTEnv(gymnasium.Env):
 
     def render(self) -> np.ndarray:
         """The scene through the `video` camera (H, W, 3) uint8."""
-        if self._video is None:
-            self._video = self._camera("video")
-        return self._video.render(self.scene.client)
+        return self.video.render(self.scene.client)
+
+    @functools.cached_property
+    def video(self) -> Camera:
+        """The camera that `render` looks through."""
+        return self._camera("video")
+
+    def place_pusher(self, pusher: np.ndarray) -> None:
+        """Put the arm at rest with the pusher (2,) there, and go on from there."""
+        self.scene.place_pusher(pusher)
+        self._setpoint, self._velocity = pusher, np.zeros(2)
 
     def close(self) -> None:
         self.scene.close()

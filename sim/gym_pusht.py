@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, overload
 
 import gymnasium
 import numpy as np
 
 from sim.config import FPS, TASK, PushTConfig
+from sim.disturbances import Disturbance, DisturbedEnv
 from sim.env import PushTEnv
 from sim.geometry import (
     PIXEL,
@@ -113,13 +114,40 @@ class GymPushTEnv(gymnasium.Env):
         return observation, info
 
 
+@overload
 def make_env(
-    name: str, cameras: Sequence[str] = ("top",), config: PushTConfig | None = None, render_mode: str | None = None
-) -> PushTEnv | GymPushTEnv:
+    name: str,
+    cameras: Sequence[str] = ...,
+    config: PushTConfig | None = ...,
+    render_mode: str | None = ...,
+    disturbance: None = ...,
+) -> PushTEnv | GymPushTEnv: ...
+
+
+@overload
+def make_env(
+    name: str,
+    cameras: Sequence[str] = ...,
+    config: PushTConfig | None = ...,
+    render_mode: str | None = ...,
+    disturbance: Disturbance | None = ...,
+) -> PushTEnv | GymPushTEnv | DisturbedEnv: ...
+
+
+def make_env(
+    name: str,
+    cameras: Sequence[str] = ("top",),
+    config: PushTConfig | None = None,
+    render_mode: str | None = None,
+    disturbance: Disturbance | None = None,
+) -> PushTEnv | GymPushTEnv | DisturbedEnv:
     """The environment "pybullet" or "gym_pusht", which takes no scene from `config`; `InputError` for another name.
 
-    With `config.goals` it is the language-conditioned one, which only PyBullet has.
+    With `config.goals` it is the language-conditioned one, which only PyBullet has. A disturbance wraps it in a
+    `DisturbedEnv`; in gym-pusht those of pictures and actions can be had, not those of the scene.
     """
+    if disturbance is not None:
+        return DisturbedEnv(make_env(name, cameras, config, render_mode), disturbance)
     if name == "pybullet" and config is not None and config.goals:
         return LanguagePushTEnv(config, cameras, render_mode)
     if name == "pybullet":

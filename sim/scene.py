@@ -73,8 +73,18 @@ class Scene:
         self.block = self._add_block(block_pose, block_colour or self.config.colours.block)
         pb.changeDynamics(self.arm, self.tip, lateralFriction=physics.pusher_friction, physicsClientId=cid)
         pb.setCollisionFilterPair(self.arm, self.rim, self.tip, -1, 0, physicsClientId=cid)
-        for joint, angle in zip(self.joints, self.joint_targets(np.asarray(pusher)), strict=True):
-            pb.resetJointState(self.arm, joint, angle, physicsClientId=cid)
+        self.place_pusher(np.asarray(pusher))
+
+    def place_pusher(self, pusher: np.ndarray) -> None:
+        """Put the arm at rest with the pusher (2,) there, whatever lies between."""
+        for joint, angle in zip(self.joints, self.joint_targets(pusher), strict=True):
+            pb.resetJointState(self.arm, joint, angle, physicsClientId=self.client)
+
+    def place_block(self, pose: np.ndarray) -> None:
+        """Put the block at rest at a pose (3,), whatever lies between."""
+        position, quaternion = self._block_base(pose)
+        pb.resetBasePositionAndOrientation(self.block, position, quaternion, physicsClientId=self.client)
+        pb.resetBaseVelocity(self.block, (0, 0, 0), (0, 0, 0), physicsClientId=self.client)
 
     def joint_targets(self, pusher: np.ndarray) -> np.ndarray:
         """Joint angles (..., 6) for pusher positions (..., 2)."""
@@ -160,10 +170,9 @@ class Scene:
 
     def _add_block(self, pose: np.ndarray, colour: Vector) -> int:
         cid, physics = self.client, self.config.physics
-        centre = transform(np.array([[-physics.centre_of_mass, 0.0]]), pose)[0]
         boxes = _t_boxes(physics.block_height, physics.centre_of_mass)
-        base = (*centre.tolist(), physics.block_height / 2)
-        block = self._add_boxes(boxes, colour, base, float(pose[2]), mass=physics.block_mass)
+        position, _ = self._block_base(pose)
+        block = self._add_boxes(boxes, colour, position, float(pose[2]), mass=physics.block_mass)
         about_z = physics.block_mass * physics.gyration_radius**2
         pb.changeDynamics(
             block,
@@ -177,6 +186,13 @@ class Scene:
             physicsClientId=cid,
         )
         return block
+
+    def _block_base(self, pose: np.ndarray) -> tuple[tuple, tuple]:
+        """Position (3,) and quaternion (4,) of the block's body, whose origin is its centre of mass."""
+        physics = self.config.physics
+        centre = transform(np.array([[-physics.centre_of_mass, 0.0]]), pose)[0]
+        position = (*centre.tolist(), physics.block_height / 2)
+        return position, pb.getQuaternionFromEuler((0.0, 0.0, float(pose[2])))
 
     def _add_boxes(
         self,

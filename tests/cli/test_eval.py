@@ -113,6 +113,29 @@ def test_gym_pusht_has_the_same_starts_and_its_own_numbers(tmp_path: Path) -> No
             assert float(ours[key]) == pytest.approx(float(theirs[key]), abs=2e-3)
 
 
+def test_an_evaluation_under_a_disturbance(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = ["baseline=hold", "n_episodes=2", "num_workers=0", "videos=1", "task.max_episode_steps=4"]
+    for name, chosen in {"without": [], "with": ["kind=block_teleport", "magnitude=0.05", "step=2"]}.items():
+        main([*run, *(f"disturbance.{word}" for word in chosen), f"out={tmp_path / name}"])
+    told = {name: read_json(tmp_path / name / "summary.json")["disturbance"] for name in ("without", "with")}
+    assert told == {"without": None, "with": {"kind": "block_teleport", "magnitude": 0.05, "step": 2}}
+    for before, after in zip(rows(tmp_path / "without"), rows(tmp_path / "with"), strict=True):
+        assert before["block_x"] == after["block_x"]
+        assert before["final_coverage"] != after["final_coverage"]
+    for words, says in {
+        ("kind=earthquake",): "disturbance.kind: expected one of ['block_teleport', ",
+        ("step=3",): "disturbance.kind: expected one beside magnitude or step",
+        ("kind=light", "magnitude=-1"): "expected a number above 0 and up to 1.0",
+        ("kind=light", "magnitude=nan"): "found nan",
+        ("kind=light", "when=3"): "when",
+    }.items():
+        message = error_of([*run, *(f"disturbance.{word}" for word in words), f"out={tmp_path / 'x'}"], capsys)
+        assert says in message, message
+    assert "where there is no PyBullet scene" in error_of(
+        [*run, "env=gym_pusht", "disturbance.kind=light", f"out={tmp_path / 'x'}"], capsys
+    )
+
+
 def test_mistakes_are_one_clear_line(checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "expected a CHECKPOINT or baseline=hold|expert" in error_of([], capsys)
     assert "nowhere" in error_of([str(tmp_path / "nowhere")], capsys)

@@ -15,6 +15,7 @@ from vla_policy.cli.common import user_errors
 from vla_policy.cli.help import config_parser
 from vla_policy.cli.load import load_policy, machine, typed_config
 from vla_policy.cli.rollout_progress import bar, rollout_bar
+from vla_policy.cli.surprise import surprise
 from vla_policy.cli.swap import swap
 from vla_policy.interfaces import IMAGES, InputError, Policy
 
@@ -28,15 +29,16 @@ console = Console()
 OTHERS = """other commands, each with a --help of its own:
   vla-eval compare A B                        the difference between two results, paired start by start
   vla-eval swap CHECKPOINT ...                the same starts under different instructions
+  vla-eval surprise POLICY WORLD_MODEL ...    false alarms of the surprise monitor, and what it detects
   vla-eval open_loop CHECKPOINT DATASET ...   the error on recorded episodes, for robots without a simulator
 """
 
 
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run `compare`, `swap`, `open_loop` or, without such a word, rollouts."""
+    """Run one of the commands or, without its word, rollouts."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {"compare": _compare, "swap": swap, "open_loop": _open_loop}
+    commands = {"compare": _compare, "swap": swap, "open_loop": _open_loop, "surprise": surprise}
     if arguments and arguments[0] in commands:
         commands[arguments[0]](arguments[1:])
     else:
@@ -75,14 +77,23 @@ def _rollouts(arguments: Sequence[str]) -> None:
 def _summaries(checkpoint: str | None, config: EvalConfig, out: Path) -> dict[str, dict[str, Any]]:
     """One summary a table column; the checkpoint's files lie in `out`, a baseline's below it when both are run."""
     from vla_policy.evaluation.baselines import baseline_factory
+    from vla_policy.evaluation.watching import guard
 
+    if config.monitor is not None and (checkpoint is None or config.baseline is not None):
+        raise InputError("monitor: expected a CHECKPOINT alone, which it was calibrated for, found a baseline")
     baseline = None if config.baseline is None else baseline_factory(config.baseline, config.scene)
     summaries = {}
     if checkpoint is not None:
         policy = load_policy(checkpoint, config.device, config.threads)
         more = {key: policy.card[key] for key in ("data", "training") if key in policy.card}
         name = Path(checkpoint).name
-        summaries[name] = _evaluate(policy, config, out, checkpoint, timing=machine(policy), **more)
+        watch = None
+        if config.monitor is not None:
+            watch = functools.partial(guard, config.monitor, checkpoint, policy.interface)
+            watch()  # a calibration for another policy is better met here than in several workers
+        summaries[name] = _evaluate(
+            policy, config, out, checkpoint, timing=machine(policy), watch_factory=watch, **more
+        )
         if config.update_card:
             _update_card(checkpoint, summaries[name])
     if baseline is not None and config.baseline is not None:
@@ -124,7 +135,7 @@ def env_factory(config: EvalConfig, policy: Policy) -> EnvFactory:
     from sim import make_env
 
     cameras = [key.removeprefix(IMAGES) for key in policy.interface.cameras]
-    factory = functools.partial(make_env, config.env, cameras, config.scene)
+    factory = functools.partial(make_env, config.env, cameras, config.scene, disturbance=config.event)
     env = factory()  # a mistake of the user's is better met here than in several workers
     try:
         policy.interface.require(env.interface, "the policy", f"env {config.env}")

@@ -24,19 +24,27 @@ def surprise(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
 
     from vla_policy.evaluation.surprise import SurpriseConfig, surprise_study
-    from vla_policy.evaluation.surprise_report import plot_surprise, surprise_tables
+    from vla_policy.evaluation.surprise_plot import plot_surprise
+    from vla_policy.evaluation.surprise_report import MAIN, surprise_tables
     from vla_policy.evaluation.workers import RolloutError
 
     config = typed_config(SurpriseConfig, "surprise", options.overrides)
     policy, out = load_policy(options.POLICY, config.device, config.threads), Path(config.out)
     try:
         found = surprise_study(
-            policy, options.WORLD_MODEL, config, out, lambda name, count: rollout_bar(console, name, count)
+            policy,
+            options.POLICY,
+            options.WORLD_MODEL,
+            config,
+            out,
+            lambda name, count: rollout_bar(console, name, count),
         )
     except RolloutError as error:
         Console(stderr=True).print(f"error: {error}\nwhat was finished is in {out}", markup=False, highlight=False)
         raise SystemExit(1) from None
-    plot_surprise(found, out / "surprise.png")
+    disturbed = {kind: scored[MAIN] for kind, scored in found.disturbed.items()}
+    threshold = found.summary["nominal"][MAIN]["threshold"]
+    plot_surprise(disturbed, found.nominal[MAIN], threshold, config.window, out / "surprise.png")
     for table in surprise_tables(found.summary):
         console.print(table)
     ms = found.summary["monitor_ms"]

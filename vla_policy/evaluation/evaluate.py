@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sim import PushTConfig
+from sim import Disturbance, PushTConfig
+from sim.disturbances import KINDS
 from vla_policy.evaluation.episode import EpisodeResult
 from vla_policy.evaluation.latency import KeepHistories, chunk_latency
 from vla_policy.evaluation.report import summarize, write_episodes, write_json
 from vla_policy.evaluation.rollout import rollout
+from vla_policy.evaluation.surprise_plot import plot_watched
 from vla_policy.evaluation.video import choose, film
+from vla_policy.evaluation.watching import WatchFactory, watched_summary
 from vla_policy.evaluation.workers import EnvFactory, PolicyFactory, RolloutError
 from vla_policy.interfaces import InputError, Policy
 
 # best.mp4, best_2.mp4, and .best.mp4.<process>.tmp where a film was interrupted
 _FILMS = [("", ".mp4"), ("", "_[0-9]*.mp4"), (".", ".mp4.*.tmp"), (".", "_[0-9]*.mp4.*.tmp")]
+
+
+@dataclass
+class DisturbanceConfig:
+    """A `sim.Disturbance`, or none without a kind."""
+
+    kind: str | None = None
+    magnitude: float | None = None
+    step: int | None = None
 
 
 @dataclass
@@ -37,6 +49,8 @@ class EvalConfig:
     videos: int = 2
     latency_repeats: int = 100
     update_card: bool = False
+    disturbance: DisturbanceConfig = field(default_factory=DisturbanceConfig)
+    monitor: str | None = None
     task: dict[str, Any] = field(default_factory=dict)
     out: str = "outputs/eval"
 
@@ -44,6 +58,19 @@ class EvalConfig:
         for key, least in {"n_episodes": 1, "seed": 0, "videos": 0, "latency_repeats": 1}.items():
             if getattr(self, key) < least:
                 raise InputError(f"{key}: expected at least {least}, found {getattr(self, key)}")
+        _ = self.event  # a mistake is better met here than after the policy was loaded
+
+    @property
+    def event(self) -> Disturbance | None:
+        """What is to happen in every episode."""
+        asked = self.disturbance
+        if asked.kind is not None:
+            return Disturbance(asked.kind, asked.magnitude, asked.step)
+        if asked != DisturbanceConfig():
+            raise InputError(
+                f"disturbance.kind: expected one beside magnitude or step, one of {list(KINDS)}, found none"
+            )
+        return None
 
     @property
     def scene(self) -> PushTConfig:
@@ -66,13 +93,14 @@ def evaluate(
     on_episode: Callable[[EpisodeResult], None] | None = None,
     on_steps: Callable[[int], None] | None = None,
     timing: dict[str, Any] | None = None,
+    watch_factory: WatchFactory | None = None,
     **more: Any,
 ) -> dict[str, Any]:
     """Play `config.seeds` and leave summary.json, episodes.csv, films and a contact sheet in `out`; the summary.
 
     With `policy_factory` (a policy an episode, see `rollout`) no chunk is timed. `timing` describes the machine beside
-    the measured latency, `more` goes into the summary as it is. If a worker is lost, episodes.csv has the finished
-    episodes, there is no summary, and `RolloutError` is raised.
+    the measured latency, `watch_factory` makes what may halt the arm, `more` goes into the summary as it is. If a
+    worker is lost, episodes.csv has the finished episodes, there is no summary, and `RolloutError` is raised.
     """
     out.mkdir(parents=True, exist_ok=True)
     _remove_old_results(out)
@@ -89,6 +117,7 @@ def evaluate(
             policy_factory,
             on_episode,
             on_steps,
+            watch_factory,
         )
     except RolloutError as error:
         write_episodes(out / "episodes.csv", error.finished)
@@ -109,16 +138,21 @@ def evaluate(
         num_envs=config.num_envs,
         num_workers=config.num_workers,
         rollout_seconds=seconds,
+        disturbance=None if config.event is None else asdict(config.event),
+        **watched_summary(results, config.monitor),
         **more,
     )
     write_json(out / "summary.json", summary)
-    film(env_factory, choose(results, config.videos), out, policy.interface.fps, config.num_workers)
+    filmed = choose(results, config.videos)
+    film(env_factory, filmed, out, policy.interface.fps, config.num_workers)
+    if watch_factory is not None and filmed:
+        plot_watched(filmed, policy.interface.fps, out / "surprise.png")
     return summary
 
 
 def _remove_old_results(out: Path) -> None:
     """Nothing of an earlier run, nor what a kill left of its films, may lie beside the new numbers."""
     films = [f"{hidden}{end}{kind}" for end in ("best", "worst") for hidden, kind in _FILMS]
-    for pattern in ("summary.json", "episodes.csv", "contact_sheet.png", *films):
+    for pattern in ("summary.json", "episodes.csv", "contact_sheet.png", "surprise.png", *films):
         for path in out.glob(pattern):
             path.unlink()

@@ -184,6 +184,9 @@ def summary_table(summaries: Mapping[str, Mapping[str, Any]], title: str) -> Tab
         table.add_column(name, justify="right")
     for label, show in _ROWS.items():
         table.add_row(label, *(show(summary) for summary in summaries.values()))
+    if any("monitor" in summary or "aftermath" in summary for summary in summaries.values()):
+        for label, show in _WATCHED_ROWS.items():
+            table.add_row(label, *(show(summary) for summary in summaries.values()))
     goals = {goal: None for summary in summaries.values() for goal in summary["by_goal"]}
     for goal in goals if len(goals) > 1 else ():
         table.add_row(f"success, {goal}  [95 %]", *(_goal(s["by_goal"].get(goal)) for s in summaries.values()))
@@ -232,4 +235,25 @@ _ROWS = {
     "mean max coverage  [95 %]": lambda s: _mean(s, "mean_max_coverage", 3),
     "mean steps  [95 %]": lambda s: _mean(s, "mean_steps", 1),
     "action chunk, p50 / p95 ms": _milliseconds,
+}
+
+
+def _halted(summary: Mapping[str, Any]) -> str:
+    return f"{summary['halted_episodes']} / {summary['n_episodes']}" if "monitor" in summary else "-"
+
+
+def _after(summary: Mapping[str, Any], *keys: str) -> str:
+    """Values of what came after an event, for those episodes that it happened in."""
+    if "aftermath" not in summary:
+        return "-"
+    values = [summary["aftermath"][key] for key in keys]
+    return " / ".join("-" if value is None else f"{value:g}" for value in values)
+
+
+_WATCHED_ROWS = {
+    "halted by the monitor": _halted,
+    "event happened in / halted after it": lambda s: _after(s, "n", "stopped_after_event"),
+    "  control steps to the halt, p50 / p95": lambda s: _after(s, "steps_to_stop_p50", "steps_to_stop_p95"),
+    "  mean steps acted after it": lambda s: _after(s, "mean_acted_steps"),
+    "  mean wrong pushes after it": lambda s: _after(s, "mean_wrong_pushes"),
 }

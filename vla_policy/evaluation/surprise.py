@@ -13,9 +13,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from sim.disturbances import KINDS
 
 from sim import Disturbance, PushTConfig, make_env
+from sim.disturbances import KINDS
 from vla_policy.data.files import read_json
 from vla_policy.evaluation.detection import (
     Scored,
@@ -34,12 +34,13 @@ from vla_policy.world_model import (
     NumpyWorldModel,
     RandomDistillation,
     WorldModel,
+    binding,
     latent_health,
     latent_steps,
     prediction_errors,
 )
-from vla_policy.world_model.monitors import weights_digest
 
+RECORDED = "recorded.json"  # in a study's folder: what its traces were recorded of
 Progress = Callable[[str, int], AbstractContextManager[Hear]]
 
 
@@ -114,14 +115,19 @@ class Findings:
 
 
 def surprise_study(
-    policy: DiffusionPolicy, world_model: str, config: SurpriseConfig, out: Path, progress: Progress
+    policy: DiffusionPolicy,
+    policy_folder: str,
+    world_model: str,
+    config: SurpriseConfig,
+    out: Path,
+    progress: Progress,
 ) -> Findings:
-    """Everything that `vla-eval surprise` reports, also in out/surprise.json.
+    """Everything that `vla-eval surprise` reports of the policy in `policy_folder`, also in out/surprise.json.
 
     `InputError` if the world model's latents have collapsed, or if there are too few successes to calibrate on.
     """
     model = WorldModel.from_pretrained(world_model)
-    _claim(out, config, policy, world_model)
+    _claim(out, config, binding(Path(policy_folder), Path(world_model), policy.interface))
     cameras, scene = camera_names(policy, model), PushTConfig.from_mapping(config.task)
 
     def traces(name: str, seeds: Sequence[int], disturbance: Disturbance | None = None) -> list[Trace]:
@@ -137,25 +143,32 @@ def surprise_study(
     check_latents(calibration)
     nominal, some = traces("nominal", config.nominal_seeds), config.nominal_seeds[: config.n_events]
     disturbed = {kind: traces(kind, some, Disturbance(kind)) for kind in config.kinds}
-    found = judge(make_detectors(model, calibration), calibration, nominal, disturbed, config)
+    found = judge(make_detectors(model, calibration), nominal, disturbed, config)
+    found.summary["calibration"] = {"played": config.n_calibration, "successes": len(calibration)}
     found.summary["monitor_ms"] = monitor_ms(model)
     write_json(out / "surprise.json", found.summary)
     return found
 
 
+@dataclass(frozen=True)
+class Detector:
+    """A score of a trace at each of its observations, and the nominal traces that it may be calibrated on."""
+
+    score: Callable[[Trace], np.ndarray]
+    calibration: Sequence[Trace]
+
+
 def judge(
-    detectors: Mapping[str, Callable[[Trace], np.ndarray]],
-    calibration: Sequence[Trace],
+    detectors: Mapping[str, Detector],
     nominal: Sequence[Trace],
     disturbed: Mapping[str, Sequence[Trace]],
     config: SurpriseConfig,
 ) -> Findings:
-    """Calibrate each detector on successful nominal traces, then judge it on the others."""
+    """Calibrate each detector, then judge it on traces that it has not seen."""
     found = Findings(
         {
             "alpha": config.alpha,
             "window": config.window,
-            "calibration": {"played": config.n_calibration, "successes": len(calibration)},
             "nominal": {},
             "failure_prediction": {},
             "events": {kind: {} for kind in disturbed},
@@ -166,25 +179,26 @@ def judge(
         {kind: {} for kind in disturbed},
     )
     for name, detector in detectors.items():
-        made = calibrate([clean(detector(t)) for t in calibration], config.alpha, name, {})
-        quiet = found.nominal[name] = [standardised(t, detector(t), made) for t in nominal]
+        made = calibrate([clean(detector.score(t)) for t in detector.calibration], config.alpha, name, {})
+        quiet = found.nominal[name] = [standardised(t, detector.score(t), made) for t in nominal]
         found.summary["nominal"][name] = false_alarms(quiet, made.threshold) | _promised(made, quiet)
         found.summary["failure_prediction"][name] = failure_prediction(quiet, made.threshold)
         for kind, played in disturbed.items():
-            scored = found.disturbed[kind][name] = [standardised(t, detector(t), made) for t in played]
+            scored = found.disturbed[kind][name] = [standardised(t, detector.score(t), made) for t in played]
             found.summary["events"][kind][name] = event_detection(scored, quiet, made.threshold, config.window)
     return found
 
 
-def make_detectors(model: WorldModel, nominal: Sequence[Trace]) -> dict[str, Callable[[Trace], np.ndarray]]:
-    """Every score by name, as a function of a trace; what has to learn learns from nominal episodes."""
-    distilled = RandomDistillation(np.concatenate([t.latents for t in nominal]))
+def make_detectors(model: WorldModel, successes: Sequence[Trace]) -> dict[str, Detector]:
+    """Every score by name; what has to learn does so from a quarter of the episodes and is calibrated on the others."""
+    distilled = RandomDistillation(np.concatenate([t.latents for t in successes[::4]]))
+    others = [trace for index, trace in enumerate(successes) if index % 4]
     return {
-        "prediction error": lambda trace: prediction_errors(model, trace.latents, trace.commands),
-        "latent step": lambda trace: latent_steps(model, trace.latents),
-        "random distillation": lambda trace: distilled.score(trace.latents),
-        "pixel difference": lambda trace: trace.scores["pixel"],
-        "chunk inconsistency": lambda trace: trace.scores["chunk"],
+        "prediction error": Detector(lambda t: prediction_errors(model, t.latents, t.commands), successes),
+        "latent step": Detector(lambda t: latent_steps(model, t.latents), successes),
+        "random distillation": Detector(lambda t: distilled.score(t.latents), others),
+        "pixel difference": Detector(lambda t: t.scores["pixel"], successes),
+        "chunk inconsistency": Detector(lambda t: t.scores["chunk"], successes),
     }
 
 
@@ -231,14 +245,11 @@ def _promised(calibration: Calibration, quiet: Sequence[Scored]) -> dict[str, An
     }
 
 
-def _claim(out: Path, config: SurpriseConfig, policy: DiffusionPolicy, world_model: str) -> None:
+def _claim(out: Path, config: SurpriseConfig, bound_to: Mapping[str, str]) -> None:
     """Say in `out` what is recorded there; `InputError` if it holds recordings of something else."""
-    settings: Mapping[str, Any] = {
-        **{k: v for k, v in asdict(config).items() if k not in ("out", "alpha", "device", "threads", "events")},
-        "interface": policy.interface.digest(),
-        "world_model": weights_digest(Path(world_model)),
-    }
-    path = out / "recorded.json"
+    analysis = {"out", "alpha", "device", "threads", "events"}  # these may change afterwards
+    settings = {key: value for key, value in asdict(config).items() if key not in analysis} | dict(bound_to)
+    path = out / RECORDED
     if path.exists():
         for key, value in read_json(path).items():
             if settings.get(key) != value:

@@ -10,7 +10,7 @@ import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
@@ -25,6 +25,7 @@ from vla_policy.evaluation.workers import EnvFactory
 
 SHEET_COLUMNS = 6
 _THUMBNAIL = 256  # pixels, width
+_ALARM = (200, 40, 40)
 _GOOD, _NEUTRAL, _INK, _PAPER = (46, 139, 87), (70, 110, 190), (20, 20, 20), (255, 255, 255)
 
 
@@ -34,6 +35,8 @@ class Frame:
     step: int
     coverage: float
     success: bool
+    surprise: str = ""  # what a monitor said, and whether it held the arm
+    halted: bool = False
 
 
 def rank(results: Sequence[EpisodeResult]) -> list[EpisodeResult]:
@@ -90,6 +93,7 @@ def _film_one(env_factory: EnvFactory, episode: EpisodeResult, path: Path, name:
         most = 0.0
         for frame in replay(env_factory, episode):
             most = max(most, frame.coverage)
+            frame = _watched(frame, episode)
             picture = annotate(frame, f"{name.replace('_', ' ')}, seed {episode.seed}", most, episode.task)
             if frame.step in wanted:
                 kept.append(picture)
@@ -120,13 +124,25 @@ def replay(env_factory: EnvFactory, episode: EpisodeResult) -> Iterator[Frame]:
         )
 
 
+def _watched(frame: Frame, episode: EpisodeResult) -> Frame:
+    """The frame with what the monitor said at its step, if there was one."""
+    if "surprise" not in episode.watched:
+        return frame
+    scores, threshold = episode.watched["surprise"][: frame.step + 1], float(episode.watched["threshold"])
+    halted = bool((scores > threshold).any())
+    said = "-" if np.isneginf(scores[-1]) else f"{scores[-1]:.1f}"
+    text = f"surprise {said} (threshold {threshold:.1f}){', holding' if halted else ''}"
+    return replace(frame, surprise=text, halted=halted)
+
+
 def _frame(env: object, step: int, info: dict) -> Frame:
     picture = np.asarray(env.render(), np.uint8)  # type: ignore[attr-defined]
     return Frame(picture, step, float(info["coverage"]), bool(info["is_success"]))
 
 
 def annotate(frame: Frame, title: str, most: float, instruction: str = "") -> np.ndarray:
-    """The picture with a strip above it: instruction, title, step, coverage and the most so far, a bar of the coverage.
+    """The picture with a strip above it: instruction, title, step, what a monitor says, coverage and the most so far, a
+    bar of the coverage.
 
     A long instruction takes several lines.
     """
@@ -134,7 +150,7 @@ def annotate(frame: Frame, title: str, most: float, instruction: str = "") -> np
     size = max(8, width // 20)
     font = ImageFont.load_default(size)
     lines = _wrap(instruction, font, width - size)
-    head = int(1.25 * size) * len(lines)
+    head = int(1.25 * size) * (len(lines) + bool(frame.surprise))
     strip = head + 3 * size + size // 2
     canvas = Image.new("RGB", (_even(width), _even(height + strip)), _PAPER)
     canvas.paste(Image.fromarray(frame.picture), (0, strip))
@@ -142,6 +158,8 @@ def annotate(frame: Frame, title: str, most: float, instruction: str = "") -> np
     colour = _GOOD if frame.success else _NEUTRAL
     coverage = f"coverage {frame.coverage:.3f} (max {most:.3f})"
     texts = [*((line, _INK) for line in lines), (f"{title}, step {frame.step}", _INK), (coverage, colour)]
+    if frame.surprise:
+        texts.insert(-1, (frame.surprise, _ALARM if frame.halted else _INK))
     for i, (text, ink) in enumerate(texts):
         draw.text((size // 2, size // 4 + i * int(1.25 * size)), text, ink, font)
     top = head + int(2.75 * size)

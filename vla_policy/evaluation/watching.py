@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from sim.geometry import T_CORNERS, transform
-from vla_policy.interfaces import ActionChunk, Observation
+from vla_policy.interfaces import ActionChunk, Interface, Observation
 from vla_policy.monitoring import ChunkInconsistency, LatentModel, Monitor, PixelDifference, Score
+from vla_policy.world_model import load_monitor
+
+if TYPE_CHECKING:
+    from vla_policy.evaluation.episode import EpisodeResult
 
 WRONG = 0.001  # metres that a push must bring the block's corners farther from the goal, on average, to be a wrong one
 
@@ -80,7 +84,12 @@ class Guard:
         return surprise.is_surprised
 
     def record(self) -> dict[str, np.ndarray]:
-        return {"surprise": np.array(self._scores)}
+        return {"surprise": np.array(self._scores), "threshold": np.array(self.monitor.calibration.threshold)}
+
+
+def guard(monitor: str, policy_folder: str, interface: Interface) -> Guard:
+    """The calibrated monitor in a folder, for a worker process."""
+    return Guard(load_monitor(monitor, policy_folder, interface))
 
 
 @dataclass(frozen=True)
@@ -126,6 +135,16 @@ def _distance(info: Mapping[str, Any]) -> float:
         return 0.0
     here, there = (transform(T_CORNERS, np.asarray(info[key], float)) for key in ("block_pose", "goal_pose"))
     return float(np.linalg.norm(here - there, axis=-1).mean())
+
+
+def watched_summary(results: Sequence[EpisodeResult], monitor: str | None) -> dict[str, Any]:
+    """What summary.json says of monitor and event; nothing if there was neither."""
+    found: dict[str, Any] = {}
+    if monitor is not None:
+        halted = sum(r.watched["surprise"].max() > r.watched["threshold"] for r in results)
+        found |= {"monitor": monitor, "halted_episodes": int(halted)}
+    aftermaths = [result.aftermath for result in results if result.aftermath is not None]
+    return found | ({"aftermath": aftermath_summary(aftermaths)} if aftermaths else {})
 
 
 def aftermath_summary(found: Sequence[Aftermath]) -> dict[str, Any]:
