@@ -34,17 +34,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         calibrate_monitor,
         nominal_traces,
         recorded_traces,
+        study_traces,
     )
-    from vla_policy.world_model import WorldModel
+    from vla_policy.world_model import WorldModel, binding
 
     config = typed_config(CalibrateConfig, "calibrate", options.overrides)
+    policy = load_policy(options.POLICY, config.device, config.threads)
+    bound_to = binding(Path(options.POLICY), Path(options.WORLD_MODEL), policy.interface)
     if config.dataset is not None:
         traces = recorded_traces(WorldModel.from_pretrained(options.WORLD_MODEL), config.dataset)
+    elif config.study is not None:
+        traces = study_traces(config.study, bound_to)
     else:
-        policy = load_policy(options.POLICY, config.device, config.threads)
         with rollout_bar(console, "nominal episodes", config.n_episodes) as hear:
             traces = nominal_traces(policy, options.WORLD_MODEL, config, hear)
-    found = calibrate_monitor(traces, options.POLICY, options.WORLD_MODEL, config.alpha, Path(config.out))
+    found = calibrate_monitor(traces, bound_to, options.WORLD_MODEL, config.alpha, Path(config.out))
     console.print(_table(found))
     console.print(f"calibration.json is in {config.out}", markup=False, highlight=False)
 

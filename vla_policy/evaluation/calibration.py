@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,15 @@ import torch
 
 from sim import PushTConfig
 from vla_policy.data import LeRobotDataset
+from vla_policy.data.files import read_json
 from vla_policy.evaluation.detection import clean
-from vla_policy.evaluation.surprise import camera_names, check_latents, env_with
-from vla_policy.evaluation.traces import Hear, Trace, record
+from vla_policy.evaluation.surprise import CALIBRATION_TRACES, RECORDED, camera_names, check_latents, env_with
+from vla_policy.evaluation.traces import Hear, Trace, load_traces, record
 from vla_policy.interfaces import ACTION, InputError
 from vla_policy.models import DiffusionPolicy
 from vla_policy.monitoring import Calibration, calibrate, false_alarm_spread
 from vla_policy.monitoring.conformal import check_alpha
-from vla_policy.world_model import WorldModel, binding, prediction_errors, save_calibration
+from vla_policy.world_model import WorldModel, prediction_errors, save_calibration
 from vla_policy.world_model.monitors import DETECTOR
 
 BATCH = 256  # frames encoded at once
@@ -32,6 +33,7 @@ class CalibrateConfig:
 
     alpha: float = 0.05
     dataset: str | None = None
+    study: str | None = None
     n_episodes: int = 100
     seed: int = 60000
     num_envs: int = 8
@@ -44,6 +46,8 @@ class CalibrateConfig:
 
     def __post_init__(self) -> None:
         check_alpha(self.alpha)
+        if self.dataset is not None and self.study is not None:
+            raise InputError("dataset, study: expected one of them at most, found both")
         if self.n_episodes < 1:
             raise InputError(f"n_episodes: expected at least 1, found {self.n_episodes}")
 
@@ -54,6 +58,15 @@ def nominal_traces(policy: DiffusionPolicy, world_model: str, config: CalibrateC
     env = functools.partial(env_with, cameras, PushTConfig.from_mapping(config.task))
     seeds = range(config.seed, config.seed + config.n_episodes)
     return record(policy, env, world_model, seeds, config.num_envs, config.num_workers, config.policy_seed, hear)
+
+
+def study_traces(study: str, bound_to: Mapping[str, str]) -> list[Trace]:
+    """The calibration episodes of a `vla-eval surprise`; `InputError` if they were recorded of something else."""
+    recorded = read_json(Path(study) / RECORDED)
+    for name, present in bound_to.items():
+        if recorded.get(name) != present:
+            raise InputError(f"study {study}: expected recordings of the {name} {present}, found {recorded.get(name)}")
+    return load_traces(Path(study) / CALIBRATION_TRACES)
 
 
 def recorded_traces(model: WorldModel, root: str) -> list[Trace]:
@@ -75,7 +88,7 @@ def _recorded(model: WorldModel, dataset: LeRobotDataset, index: int) -> Trace:
 
 
 def calibrate_monitor(
-    traces: Sequence[Trace], policy_folder: str, world_model: str, alpha: float, out: Path
+    traces: Sequence[Trace], bound_to: Mapping[str, str], world_model: str, alpha: float, out: Path
 ) -> dict[str, Any]:
     """Write the calibration of the successful episodes into `out`; what it promises.
 
@@ -84,8 +97,6 @@ def calibrate_monitor(
     model = WorldModel.from_pretrained(world_model)
     successes = [trace for trace in traces if trace.success]
     check_latents(successes)
-    interface = DiffusionPolicy.from_pretrained(policy_folder).interface
-    bound_to = binding(Path(policy_folder), Path(world_model), interface)
     scores = [clean(prediction_errors(model, t.latents, t.commands)) for t in successes]
     calibration = calibrate([s for s in scores if len(s)], alpha, DETECTOR, bound_to)
     promises = {"played": len(traces), "successful": len(successes), **promised(calibration)}

@@ -41,6 +41,7 @@ from vla_policy.world_model import (
 )
 
 RECORDED = "recorded.json"  # in a study's folder: what its traces were recorded of
+CALIBRATION_TRACES = "traces/calibration.npz"
 Progress = Callable[[str, int], AbstractContextManager[Hear]]
 
 
@@ -190,15 +191,17 @@ def judge(
 
 
 def make_detectors(model: WorldModel, successes: Sequence[Trace]) -> dict[str, Detector]:
-    """Every score by name; what has to learn does so from a quarter of the episodes and is calibrated on the others."""
+    """The world model's prediction error and its baselines: latent step, random network distillation, pixel difference,
+    chunk inconsistency. What has to learn does so from a quarter of the episodes and is calibrated on the others.
+    """
     distilled = RandomDistillation(np.concatenate([t.latents for t in successes[::4]]))
     others = [trace for index, trace in enumerate(successes) if index % 4]
     return {
-        "prediction error": Detector(lambda t: prediction_errors(model, t.latents, t.commands), successes),
-        "latent step": Detector(lambda t: latent_steps(model, t.latents), successes),
-        "random distillation": Detector(lambda t: distilled.score(t.latents), others),
-        "pixel difference": Detector(lambda t: t.scores["pixel"], successes),
-        "chunk inconsistency": Detector(lambda t: t.scores["chunk"], successes),
+        "prediction_error": Detector(lambda t: prediction_errors(model, t.latents, t.commands), successes),
+        "latent_step": Detector(lambda t: latent_steps(model, t.latents), successes),
+        "rnd": Detector(lambda t: distilled.score(t.latents), others),
+        "pixels": Detector(lambda t: t.scores["pixel"], successes),
+        "chunks": Detector(lambda t: t.scores["chunk"], successes),
     }
 
 

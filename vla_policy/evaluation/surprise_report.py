@@ -8,53 +8,59 @@ from typing import Any
 import matplotlib
 from rich.table import Table
 
-from vla_policy.evaluation.report import interval, percent
+from vla_policy.evaluation.report import interval
 
 matplotlib.use("Agg")
 
-MAIN = "prediction error"
+MAIN = "prediction_error"
 BEFORE = 15  # control steps shown before an event
 
 
 def surprise_tables(summary: Mapping[str, Any]) -> list[Table]:
     """Detections and AUROC; nominal alarms and failure prediction."""
+    return [_events(summary), _undisturbed(summary)]
+
+
+def _events(summary: Mapping[str, Any]) -> Table:
     detectors = list(summary["nominal"])
-    events = Table(
-        title=f"Events, detected within {summary['window']} steps (AUROC); n episodes each; prediction error's delay",
+    table = Table(
+        title=f"episodes detected within {summary['window']} control steps, and AUROC; of {MAIN}: delay in steps",
         title_justify="left",
     )
-    for column in ("event", "n", *detectors, "delay p50 / p95", "within 2"):
-        events.add_column(column, justify="left" if column == "event" else "right")
+    for column in ("event", "n", *detectors, "p50 / p95", "<= 2"):
+        table.add_column(column.replace("_", " "), justify="left" if column == "event" else "right")
     for kind, found in summary["events"].items():
-        main = found[MAIN]
-        size = summary["magnitudes"][kind]
-        events.add_row(
-            kind if size is None else f"{kind} {size:g}",
+        main, size = found[MAIN], summary["magnitudes"][kind]
+        delays = (main["delay_steps_p50"], main["delay_steps_p95"])
+        table.add_row(
+            kind.replace("_", " ") + ("" if size is None else f" {size:g}"),
             str(main["n"]),
             *(_detection(found[name]) for name in detectors),
-            "-" if main["delay_steps_p50"] is None else f"{main['delay_steps_p50']:g} / {main['delay_steps_p95']:g}",
+            "-" if None in delays else "{:g} / {:.0f}".format(*delays),
             str(main["within_2_steps"]),
         )
-    nominal = Table(title=f"Undisturbed episodes, alpha {summary['alpha']:g}", title_justify="left")
-    for column in ("detector", "false alarms of successes", "95 %", "expected, 95 %", "failures: balanced", "weighted"):
-        nominal.add_column(column, justify="left" if column == "detector" else "right")
-    for name in detectors:
-        quiet, failing = summary["nominal"][name], summary["failure_prediction"][name]
-        low, high = quiet["expected_count_ci95"]
-        nominal.add_row(
-            name,
-            f"{quiet['false_alarms']} / {quiet['n']} = {percent(quiet['false_alarms'] / quiet['n'])}",
-            interval(quiet["ci95"], 100, 1),
-            f"{low} to {high}",
-            *(
-                "-" if failing["balanced_accuracy"] is None else f"{failing[key]:.2f}"
-                for key in ("balanced_accuracy", "time_weighted_accuracy")
-            ),
-        )
-    return [events, nominal]
+    return table
+
+
+def _undisturbed(summary: Mapping[str, Any]) -> Table:
+    table = Table(title=f"undisturbed episodes, alpha {summary['alpha']:g}", title_justify="left")
+    table.add_column("")
+    for name in summary["nominal"]:
+        table.add_column(name.replace("_", " "), justify="right")
+    nominal, failing = summary["nominal"].values(), summary["failure_prediction"].values()
+    table.add_row("successes with an alarm", *(f"{q['false_alarms']} / {q['n']}" for q in nominal))
+    table.add_row("  exact 95 % interval, %", *(interval(q["ci95"], 100, 1) for q in nominal))
+    table.add_row("  promised, 95 %", *("{} to {}".format(*q["expected_count_ci95"]) for q in nominal))
+    for label, key in {
+        "failures: balanced accuracy": "balanced_accuracy",
+        "  time-weighted accuracy": "time_weighted_accuracy",
+        "  AUROC": "auroc",
+    }.items():
+        table.add_row(label, *("-" if f.get(key) is None else f"{f[key]:.2f}" for f in failing))
+    return table
 
 
 def _detection(found: Mapping[str, Any]) -> str:
     if found["auroc"] is None or found["tpr"] is None:
         return "-"
-    return f"{100 * found['tpr']:.0f} % ({found['auroc']:.2f})"
+    return f"{100 * found['tpr']:.0f} % {found['auroc']:.2f}"

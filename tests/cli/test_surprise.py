@@ -1,0 +1,127 @@
+"""vla-eval surprise, vla-calibrate and vla-eval monitor=..., with the shipped policy and world model."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vla_policy.cli import calibrate
+from vla_policy.cli import eval as evaluate
+from vla_policy.evaluation.calibration import CalibrateConfig, recorded_traces
+from vla_policy.evaluation.surprise import SurpriseConfig
+from vla_policy.interfaces import InputError
+from vla_policy.world_model import WorldModel
+
+ROOT = Path(__file__).parents[2]
+POLICY, WORLD_MODEL = str(ROOT / "checkpoints/pusht_image"), str(ROOT / "checkpoints/pusht_world_model")
+QUICK = ["num_workers=0", "num_envs=8", "threads=1", "alpha=0.5"]
+
+
+STUDY = [
+    "n_calibration=5",
+    "calibration_seed=70010",
+    "n_nominal=2",
+    "n_events=2",
+    "seed=70018",
+    "events=[block_teleport,dropped_actions]",
+]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("surprise") / "study"
+    evaluate.main(["surprise", POLICY, WORLD_MODEL, f"out={out}", *STUDY, *QUICK])
+    return out
+
+
+@pytest.mark.slow
+def test_a_study_says_what_is_detected(study: Path) -> None:
+    found = json.loads((study / "surprise.json").read_text())
+    assert set(found["nominal"]) == {"prediction_error", "latent_step", "rnd", "pixels", "chunks"}
+    for kind in ("block_teleport", "dropped_actions"):
+        main = found["events"][kind]["prediction_error"]
+        assert main["n"] == 2
+        assert main["auroc"] == 1.0
+    assert found["events"]["block_teleport"]["prediction_error"]["within_2_steps"] == 2
+    # a dropped action makes everything stand still: nothing that looks for change can see it
+    assert found["events"]["dropped_actions"]["pixels"]["detected"] == 0
+    assert found["monitor_ms"]["p50"] > 0
+    assert (study / "surprise.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_what_was_recorded_is_used_again_and_only_for_the_same(study: Path, capsys: pytest.CaptureFixture) -> None:
+    before = (study / "traces" / "nominal.npz").stat().st_mtime_ns
+    evaluate.main(["surprise", POLICY, WORLD_MODEL, f"out={study}", *STUDY, *QUICK, "events=[block_teleport]"])
+    assert (study / "traces" / "nominal.npz").stat().st_mtime_ns == before
+    with pytest.raises(SystemExit):
+        evaluate.main(["surprise", POLICY, WORLD_MODEL, f"out={study}", *STUDY, *QUICK, "window=10"])
+    assert "expected window 30 to go on with, found 10" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_calibrated_monitor_holds_the_arm_after_a_teleport(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    monitor = tmp_path / "monitor"
+    calibrate.main([POLICY, WORLD_MODEL, f"study={study}", "alpha=0.5", f"out={monitor}"])
+    said = capsys.readouterr().out
+    assert "guaranteed on average, at most" in said
+    assert "50.0 %" in said
+    one = ["n_episodes=1", "seed=70018", "num_workers=0", "latency_repeats=1", "threads=1"]
+    event = ["disturbance.kind=block_teleport", "disturbance.step=25", "task.max_episode_steps=40"]
+    evaluate.main([POLICY, *one, *event, f"monitor={monitor}", f"out={tmp_path / 'eval'}"])
+    summary = json.loads((tmp_path / "eval" / "summary.json").read_text())
+    assert summary["halted_episodes"] == 1
+    assert summary["aftermath"]["stopped_after_event"] == 1
+    assert summary["aftermath"]["steps_to_stop_p50"] <= 2
+    assert (tmp_path / "eval" / "surprise.png").exists()
+    assert (tmp_path / "eval" / "best.mp4").exists()
+
+    with pytest.raises(SystemExit):  # calibrated for another policy
+        evaluate.main([WORLD_MODEL, *one, f"monitor={monitor}", f"out={tmp_path / 'eval'}"])
+    assert "expected a policy" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_too_few_episodes_are_refused_before_anything_is_written(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit):
+        calibrate.main([POLICY, WORLD_MODEL, f"study={study}", "alpha=0.05", f"out={tmp_path / 'm'}"])
+    assert "at least 24 successful episodes for alpha 0.05" in capsys.readouterr().err
+    assert not (tmp_path / "m").exists()
+
+
+def test_recorded_episodes_are_read_as_they_were_commanded(tmp_path: Path) -> None:
+    from helpers.small_world_model import make_walks, small_world_model
+
+    dataset, model = make_walks(tmp_path / "walks", episodes=2, length=9), small_world_model()
+    model.save_pretrained(tmp_path / "model")
+    traces = recorded_traces(WorldModel.from_pretrained(tmp_path / "model"), str(tmp_path / "walks"))
+    assert [t.steps for t in traces] == [8, 8]
+    assert all(t.success for t in traces)
+    assert traces[0].latents.shape == (9, 16)
+    assert (traces[1].commands == dataset.episode(1).columns["action"][:-1]).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n_events": 300}, "n_events: expected at most n_nominal 200"),
+        ({"calibration_seed": 100100}, "calibration_seed: expected seeds other than the unseen ones"),
+        ({"events": ["earthquake"]}, "expected one of .*block_teleport.*found 'earthquake'"),
+        ({"window": 0}, "window: expected at least 1, found 0"),
+    ],
+)
+def test_impossible_studies_are_named(changes: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        SurpriseConfig(**changes)
+
+
+def test_impossible_calibrations_are_named(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(InputError, match="dataset, study: expected one of them at most"):
+        CalibrateConfig(dataset="a", study="b")
+    with pytest.raises(SystemExit):
+        calibrate.main([POLICY, POLICY])
+    assert "expected a world model, found ['policy']" in capsys.readouterr().err
