@@ -249,7 +249,7 @@ class HeavyBlock(SceneEffect):
 
     A block that has lost its speed at every physics step (damping 1) resists like a viscous one: to push it at v takes
     mass * v / time step: 120 N at 5 kg and 0.1 m/s, about what the arm's motors can give. Where the block goes for
-    a given way of the pusher does not depend on its mass, so that a few hundred grams more change nothing.
+    a given way of the pusher hardly depends on its mass, so that below 1 kg there is nothing to be seen.
     """
 
     unit, default, most = "kg", 5.0, 1000.0
