@@ -129,11 +129,17 @@ def _training(config: DictConfig) -> dict[str, Any]:
         "batch_size": trainer.batch_size,
         **({} if config.get("world_model") else {"noise_samples": config.policy.noise_samples}),
         "optimiser": f"AdamW, lr {trainer.lr:g}, weight decay {trainer.weight_decay:g}, warm-up and cosine",
-        "weights": f"exponential moving average, power {trainer.ema_power:g}, at most {trainer.ema_max_decay:g}",
+        "weights": _weights(trainer),
         "seed": config.seed,
         "initial_weights": config.init_from or "random",
         "git_commit": config.get("git_commit") or git_commit() or "unknown",
     }
+
+
+def _weights(trainer: DictConfig) -> str:
+    if trainer.ema_max_decay == 0:
+        return "as they are after the last step"
+    return f"exponential moving average, power {trainer.ema_power:g}, at most {trainer.ema_max_decay:g}"
 
 
 def _typed(kind: type[Section], config: DictConfig) -> Section:

@@ -31,7 +31,7 @@ Validate = Callable[[Any, Windows, int], Mapping[str, float]]  # of a model, on 
 Annotate = Callable[[Mapping[str, Any], np.random.Generator], Mapping[str, Any]]  # more entries for a batch
 
 STATE_FILE = "state.safetensors"
-SELECTION = "highest success rate in rollouts during training, then highest mean max reward; the last one if none ran"
+SELECTION = "highest success rate in rollouts during training, then highest mean max reward"
 
 
 class Trainer:
@@ -171,7 +171,8 @@ class Trainer:
 
     def _save(self, name: str, step: int, measured: Mapping[str, Any] | None = None) -> None:
         training = {**self.average.card.get("training", {}), "step": step, **(measured or {})}
-        training["checkpoint"] = f"{name}; best means: {SELECTION}"
+        if self.rollouts is not None:
+            training["checkpoint"] = f"{name}; best means: {SELECTION}"
         card = {**self.average.card, "training": training}
         kept, self.average.card = self.average.card, card
         self.average.save_pretrained(self.run_dir / "checkpoints" / name)
