@@ -1,12 +1,35 @@
 """Real-time execution without ROS: what was seen, which action is due now, and what may leave as a command.
 
 Nothing here reads a clock: the time is handed in as `now`, in seconds, so that a simulation, a test and a robot play
-a chunk alike.
+a chunk alike. `Executor` does it all in step with a simulation; on a robot `Pilot` asks the policy and `Gate` plays.
 """
 
+from vla_policy.runtime.buffer import ObservationBuffer
 from vla_policy.runtime.executor import Executor, measured_pose
+from vla_policy.runtime.gate import Gate, GateConfig
 from vla_policy.runtime.history import History
 from vla_policy.runtime.limits import Command, Limits
+from vla_policy.runtime.pilot import Pilot
+from vla_policy.runtime.supervisor import State, Supervisor
 from vla_policy.runtime.timeline import Timeline
+from vla_policy.runtime.timing import Timing
+from vla_policy.runtime.watchdog import Watchdog
+from vla_policy.runtime.worker import InferenceWorker
 
-__all__ = ["Command", "Executor", "History", "Limits", "Timeline", "measured_pose"]
+__all__ = [
+    "Command",
+    "Executor",
+    "Gate",
+    "GateConfig",
+    "History",
+    "InferenceWorker",
+    "Limits",
+    "ObservationBuffer",
+    "Pilot",
+    "State",
+    "Supervisor",
+    "Timeline",
+    "Timing",
+    "Watchdog",
+    "measured_pose",
+]

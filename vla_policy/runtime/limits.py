@@ -1,4 +1,4 @@
-"""The gate every command passes: a box, a largest step a control period, and nothing that is not a number."""
+"""The limits every command passes: a box, a speed, an acceleration, and nothing that is not a number."""
 
 from __future__ import annotations
 
@@ -29,12 +29,15 @@ class Limits:
     """Bounds of an absolute target, one entry a channel, in the action's units.
 
     `low`, `high` (D,): the box. `max_step` (D,): the largest change from one command to the next, that is the speed
-    limit divided by fps; None leaves the speed to the robot's own controller.
+    limit divided by the rate of commands. `max_change` (D,): the largest change from one step to the next, that is the
+    acceleration limit divided by the rate squared. None leaves it to the robot's own controller. Where they disagree,
+    the box goes before the speed and the speed before the acceleration.
     """
 
     low: np.ndarray
     high: np.ndarray
     max_step: np.ndarray | None = None
+    max_change: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         low, high = np.asarray(self.low, float), np.asarray(self.high, float)
@@ -42,34 +45,44 @@ class Limits:
             raise InputError(f"limits: expected low <= high of one length, found {low.tolist()} and {high.tolist()}")
         object.__setattr__(self, "low", low)
         object.__setattr__(self, "high", high)
-        if self.max_step is not None:
-            step = np.asarray(self.max_step, float)
-            if step.shape != low.shape or not (step > 0).all():
-                raise InputError(f"limits: expected {len(low)} steps > 0, found max_step {step.tolist()}")
-            object.__setattr__(self, "max_step", step)
+        for name in ("max_step", "max_change"):
+            if getattr(self, name) is not None:
+                step = np.asarray(getattr(self, name), float)
+                if step.shape != low.shape or not (step > 0).all():
+                    raise InputError(f"limits: expected {len(low)} steps > 0, found {name} {step.tolist()}")
+                object.__setattr__(self, name, step)
 
-    def gate(self, action: np.ndarray | None, previous: np.ndarray, hold: np.ndarray) -> Command:
+    def gate(
+        self, action: np.ndarray | None, previous: np.ndarray, hold: np.ndarray, step: np.ndarray | None = None
+    ) -> Command:
         """The command for a wanted `action` (D,).
 
-        `previous` (D,) is the last command, which steps are counted from; `hold` (D,) the pose to keep when no action
-        is due (None), or when it is not finite or has another length. Holding obeys the limits as well.
+        `previous` (D,) is the last command, which steps are counted from, `step` (D,) the one that led to it (None: it
+        was at rest); `hold` (D,) the pose to keep when no action is due (None), or when it is not finite or has another
+        length. Holding obeys the limits as well.
         """
+        step = np.zeros_like(self.low) if step is None else step
         if action is None:
-            return self._hold(previous, hold, "no action is due")
+            return self._hold(previous, hold, step, "no action is due")
         action = np.asarray(action, float)
         if action.shape != self.low.shape:
-            return self._hold(previous, hold, f"action shape: expected {self.low.shape}, found {action.shape}")
+            return self._hold(previous, hold, step, f"action shape: expected {self.low.shape}, found {action.shape}")
         if not np.isfinite(action).all():
-            return self._hold(previous, hold, f"action is not finite: {action.tolist()}")
-        allowed, reason = self._clip(action, previous)
+            return self._hold(previous, hold, step, f"action is not finite: {action.tolist()}")
+        allowed, reason = self._clip(action, previous, step)
         return Command(allowed, "clipped" if reason else "ok", reason)
 
-    def _hold(self, previous: np.ndarray, hold: np.ndarray, reason: str) -> Command:
-        return Command(self._clip(np.asarray(hold, float), previous)[0], "hold", reason)
+    def _hold(self, previous: np.ndarray, hold: np.ndarray, step: np.ndarray, reason: str) -> Command:
+        return Command(self._clip(np.asarray(hold, float), previous, step)[0], "hold", reason)
 
-    def _clip(self, action: np.ndarray, previous: np.ndarray) -> tuple[np.ndarray, str]:
+    def _clip(self, action: np.ndarray, previous: np.ndarray, step: np.ndarray) -> tuple[np.ndarray, str]:
         """The nearest allowed action, channel by channel, and what had to be changed ("" if nothing)."""
         reasons = []
+        if self.max_change is not None:
+            smoother = previous + _braked(action - previous, step, self.max_change)
+            if (np.abs(smoother - action) > 1e-12).any():
+                reasons.append("larger than max_change")
+                action = smoother
         if self.max_step is not None:
             slower = np.clip(action, previous - self.max_step, previous + self.max_step)
             if (slower != action).any():
@@ -79,3 +92,15 @@ class Limits:
         if (inside != action).any():
             reasons.append("outside the box")
         return inside, " and ".join(reasons)
+
+
+def _braked(wanted: np.ndarray, step: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """The step (D,) towards `wanted` (D,) that differs from the last one by no more than `change` (D,).
+
+    It is kept so small that the way that is left suffices to stop: a step of (k + f) times `change` is followed by
+    slower ones of k - 1 + f, ... and f times, (k + 1) (k / 2 + f) of them together.
+    """
+    way = np.abs(wanted) / change
+    k = np.floor((np.sqrt(1 + 8 * way) - 1) / 2)
+    f = (way - k * (k + 1) / 2) / (k + 1)
+    return np.clip(np.sign(wanted) * (k + f) * change, step - change, step + change)

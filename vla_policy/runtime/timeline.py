@@ -47,6 +47,11 @@ class Timeline:
         k = self.index(now)
         return None if k is None or self.chunk is None else self.chunk.actions[k]
 
+    def ends(self, now: float) -> float | None:
+        """When the row due now gives way to the next one; None when there is none to play."""
+        k = self.index(now)
+        return None if k is None or self.chunk is None else self.chunk.t_obs + (k + 1) * self.chunk.dt
+
 
 def _index(chunk: ActionChunk, now: float) -> int:
     return math.floor((now - chunk.t_obs) / chunk.dt + _ROUNDING)

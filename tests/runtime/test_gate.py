@@ -1,0 +1,220 @@
+"""The gate under two clocks that only the test moves: who stops the arm, how fast, and what starts it again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vla_policy.interfaces import ActionChunk, InputError
+from vla_policy.runtime import Command, Gate, GateConfig, Limits, State
+
+RATE, DT = 50.0, 0.1
+TICK = 1 / RATE
+EPOCH = 1000.0  # of the stamps' clock; the steady one counts from 0
+
+
+class Bench:
+    """A gate, a robot that is where it was told to be, a policy and a monitor that are well until told otherwise."""
+
+    def __init__(self, **limits: np.ndarray) -> None:
+        box = {"low": np.zeros(2), "high": np.ones(2), "max_step": np.full(2, 0.05)} | limits
+        config = GateConfig(RATE, Limits(**box), heartbeats={"policy": 0.12, "monitor": 0.12})
+        self.gate = Gate(config)
+        self.steady, self.jump = 0.0, 0.0
+        self.pose = np.array([0.5, 0.5])
+        self.alive = {"policy", "monitor", "robot"}
+        self.commands: list[Command | None] = []
+
+    @property
+    def now(self) -> float:
+        return EPOCH + self.jump + self.steady
+
+    def run(self, seconds: float) -> list[Command | None]:
+        """The commands of this time."""
+        for _ in range(round(seconds * RATE)):
+            self.steady += TICK
+            for name in self.alive & {"policy", "monitor"}:
+                self.gate.heartbeat(name, False, self.steady)
+            if "robot" in self.alive:
+                self.gate.measure(self.pose, self.steady)
+            command = self.gate.tick(self.now, self.steady)
+            if command is not None:
+                self.pose = command.action
+            self.commands.append(command)
+        return self.commands[-round(seconds * RATE) :]
+
+    def start(self) -> Bench:
+        """Armed and playing a chunk to the right."""
+        self.run(0.1)
+        self.gate.enable(self.now, self.steady)
+        assert self.offer(0.5 + 0.02 * np.arange(1, 16))
+        self.run(0.04)
+        assert self.gate.supervisor.state is State.RUNNING
+        return self
+
+    def offer(self, xs: np.ndarray, age: float = 0.0) -> bool:
+        rows = np.stack([xs, np.full(len(xs), 0.5)], axis=1)
+        return self.gate.offer(ActionChunk(rows, self.now - age, DT), self.now)
+
+    def seconds_to_hold(self) -> float:
+        """From now on until the first of the holding commands; they must not be followed by others."""
+        statuses = [command.status for command in self.run(1.0) if command is not None]
+        first = statuses.index("hold")
+        assert set(statuses[first:]) == {"hold"}
+        return first * TICK
+
+
+def test_nothing_is_sent_before_the_arm_is_enabled_and_after_it_is_disabled() -> None:
+    bench = Bench()
+    assert set(bench.run(0.5)) == {None}
+    bench.gate.enable(bench.now, bench.steady)
+    assert all(c is not None and c.status == "hold" for c in bench.run(0.1))
+    bench.gate.disable()
+    assert set(bench.run(0.1)) == {None}
+
+
+def test_rows_are_reached_at_the_end_of_their_periods_in_equal_steps() -> None:
+    bench = Bench()
+    bench.run(0.1)
+    bench.gate.enable(bench.now, bench.steady)
+    bench.offer(np.array([0.6, 0.6, 0.7]))
+    x = [c.action[0] for c in bench.run(0.3) if c is not None]
+    np.testing.assert_allclose(x[:5], [0.525, 0.55, 0.575, 0.6, 0.6], atol=1e-9)
+    np.testing.assert_allclose(x[9:14], np.linspace(0.62, 0.7, 5), atol=1e-9)
+
+
+def test_a_new_chunk_far_from_the_old_one_makes_no_jump() -> None:
+    bench = Bench().start()
+    bench.run(0.3)
+    bench.offer(np.full(15, 0.8), age=0.06)  # 0.2 m away
+    x = np.array([c.action[0] for c in bench.run(0.4) if c is not None])
+    assert np.abs(np.diff(x)).max() <= 0.05 + 1e-9
+    np.testing.assert_allclose(x[-1], 0.8, atol=1e-9)
+
+
+@pytest.mark.parametrize("quiet", ["policy", "monitor", "robot"])
+def test_silence_holds_in_time_and_nobody_resumes(quiet: str) -> None:
+    bench = Bench().start()
+    bench.alive.discard(quiet)
+    assert bench.seconds_to_hold() <= 0.18
+    assert quiet in bench.gate.supervisor.reason
+    bench.alive.add(quiet)
+    bench.run(0.2)
+    bench.offer(np.full(15, 0.9))
+    assert {c.status for c in bench.run(0.3) if c} == {"hold"}
+    bench.gate.enable(bench.now, bench.steady)
+    assert bench.offer(np.full(15, 0.6))
+    assert {c.status for c in bench.run(0.1) if c} == {"ok"}
+
+
+def test_a_stop_holds_at_the_next_command() -> None:
+    bench = Bench().start()
+    bench.alive.discard("monitor")
+    bench.gate.heartbeat("monitor", True, bench.steady)
+    assert bench.seconds_to_hold() == 0
+    assert bench.gate.supervisor.reason == "monitor says stop"
+    with pytest.raises(InputError, match="monitor"):
+        bench.gate.enable(bench.now, bench.steady)
+
+
+def test_a_chunk_with_nan_is_dropped_whole_and_holds() -> None:
+    bench = Bench().start()
+    xs = np.full(15, 0.9)
+    xs[7] = np.nan
+    assert not bench.offer(xs)
+    assert bench.seconds_to_hold() == 0
+    assert "not finite" in bench.gate.supervisor.reason
+
+
+@pytest.mark.parametrize("jump", [5.0, -5.0])
+def test_a_clock_that_jumps_holds(jump: float) -> None:
+    bench = Bench().start()
+    bench.jump = jump
+    assert bench.seconds_to_hold() == 0
+    assert "clock jumped" in bench.gate.supervisor.reason
+    bench.gate.enable(bench.now, bench.steady)  # the new time is as good as the old one
+    bench.offer(np.full(15, 0.6))
+    assert {c.status for c in bench.run(0.1) if c} == {"ok"}
+
+
+def test_holding_keeps_the_pose_measured_when_it_began() -> None:
+    bench = Bench().start()
+    bench.gate.supervisor.hold("test")
+    bench.alive.discard("robot")
+    bench.pose = np.array([0.52, 0.5])
+    bench.gate.measure(bench.pose, bench.steady)
+    bench.run(0.1)
+    bench.gate.measure(np.array([0.45, 0.5]), bench.steady)  # it sags
+    held = [c.action[0] for c in bench.run(0.1) if c]
+    np.testing.assert_allclose(held, 0.52)
+
+
+def test_stale_and_future_chunks_are_refused_while_the_old_one_goes_on() -> None:
+    bench = Bench().start()
+    assert not bench.offer(np.full(5, 0.9), age=0.6)  # over
+    assert not bench.offer(np.full(15, 0.9), age=0.3)  # made from an older observation
+    assert not bench.offer(np.full(15, 0.9), age=-0.5)
+    assert bench.gate.refused == {"stale chunk": 2, "chunk from the future": 1}
+    assert {c.status for c in bench.run(0.5) if c} == {"ok"}
+
+
+def test_what_is_over_is_waited_for_not_stopped() -> None:
+    bench = Bench().start()
+    bench.run(2.0)
+    assert bench.gate.supervisor.state is State.ARMED
+    assert bench.offer(np.full(15, 0.6))
+    bench.run(0.04)
+    assert bench.gate.supervisor.state is State.RUNNING
+
+
+def test_a_fault_has_to_be_acknowledged() -> None:
+    bench = Bench().start()
+    bench.gate.supervisor.fault("emergency stop")
+    assert bench.seconds_to_hold() == 0
+    with pytest.raises(InputError, match="disable first"):
+        bench.gate.enable(bench.now, bench.steady)
+    bench.gate.disable()
+    bench.run(0.1)
+    bench.gate.enable(bench.now, bench.steady)
+
+
+def test_a_person_goes_before_the_policy_which_does_not_come_back() -> None:
+    bench = Bench().start()
+    for _ in range(10):
+        bench.gate.teleoperate(np.array([0.5, 0.7]), bench.steady)
+        bench.offer(np.full(15, 0.9))
+        bench.run(TICK)
+    np.testing.assert_allclose(bench.pose, [0.5, 0.7], atol=0.05)
+    assert bench.gate.teleoperated
+    statuses = [c.status for c in bench.run(0.5) if c]
+    assert statuses[-1] == "hold"
+    assert bench.gate.supervisor.reason == "teleoperation ended"
+
+
+def test_enabling_says_who_is_missing() -> None:
+    bench = Bench()
+    bench.alive = {"policy"}
+    bench.run(0.1)
+    with pytest.raises(InputError, match="monitor, robot state"):
+        bench.gate.enable(bench.now, bench.steady)
+    with pytest.raises(InputError, match="no time yet"):
+        bench.gate.enable(0.0, bench.steady)
+
+
+def test_a_gate_that_slept_reads_its_messages_before_it_blames_anybody() -> None:
+    bench = Bench().start()
+    bench.steady += 0.5  # the process did not run; nobody could be heard
+    assert bench.gate.tick(bench.now, bench.steady).status == "ok"  # type: ignore[union-attr]
+    assert {c.status for c in bench.run(0.2) if c} == {"ok"}
+
+
+def test_acceleration_is_limited_on_the_way_there_and_before_the_end() -> None:
+    bench = Bench(max_change=np.full(2, 0.002))
+    bench.run(0.1)
+    bench.gate.enable(bench.now, bench.steady)
+    bench.offer(np.full(15, 0.9))
+    x = np.array([0.5] + [c.action[0] for c in bench.run(1.0) if c])
+    steps = np.diff(x)
+    assert np.abs(np.diff(steps, prepend=0.0)).max() <= 0.002 + 1e-9
+    assert x.max() <= 0.9 + 1e-9
+    np.testing.assert_allclose(x[-1], 0.9, atol=1e-6)

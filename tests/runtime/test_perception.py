@@ -1,0 +1,157 @@
+"""Streams become observations, observations become questions, questions are answered in the background."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from vla_policy.interfaces import IMAGES, STATE, ActionChunk, Feature, InputError, Interface, Observation
+from vla_policy.runtime import InferenceWorker, ObservationBuffer, Pilot, Supervisor, Timing, Watchdog
+
+CAMERA = IMAGES + "top"
+INTERFACE = Interface(
+    {STATE: Feature("float32", (1,)), CAMERA: Feature("image", (4, 4, 3))}, Feature("float32", (1,)), fps=10
+)
+
+
+def picture(value: int = 0) -> np.ndarray:
+    return np.full((4, 4, 3), value, np.uint8)
+
+
+def make_buffer() -> ObservationBuffer:
+    return ObservationBuffer([STATE, CAMERA], slop=0.02, max_age=0.5)
+
+
+def test_the_newest_moment_that_every_stream_saw() -> None:
+    buffer = make_buffer()
+    for k in range(20):  # a joint state at 100 Hz, up to 1.19
+        buffer.put(STATE, np.array([k], np.float32), 1.0 + k / 100, now=1.2)
+    assert buffer.newest("push") is None  # no picture yet
+    buffer.put(CAMERA, picture(7), 1.103, now=1.2)
+    seen = buffer.newest("push")
+    assert seen is not None
+    assert (seen.t, seen.values[STATE][0], seen.values[CAMERA][0, 0, 0]) == (1.103, 10, 7)
+    assert buffer.newest("push") is None  # it was given already
+
+
+def test_streams_that_are_not_in_time_make_no_observation() -> None:
+    buffer = make_buffer()
+    buffer.put(STATE, np.zeros(1), 1.00, now=1.0)
+    buffer.put(CAMERA, picture(), 1.05, now=1.05)
+    buffer.put(STATE, np.zeros(1), 1.10, now=1.1)
+    assert buffer.newest("push") is None
+    assert buffer.refused == {"not in time with the others": 1}
+
+
+def test_stamps_from_the_future_old_and_repeated_ones_are_refused() -> None:
+    buffer = make_buffer()
+    assert buffer.put(CAMERA, picture(), 10.0, now=10.01)
+    assert not buffer.put(CAMERA, picture(), 10.2, now=10.1)
+    assert not buffer.put(CAMERA, picture(), 10.0, now=10.1)
+    assert not buffer.put(CAMERA, picture(), 10.1, now=10.7)
+    assert buffer.refused == {"future": 1, "out of order": 1, "stale": 1}
+
+
+def test_after_a_reset_nothing_older_counts() -> None:
+    pilot = Pilot(INTERFACE, 2, 8, make_buffer())
+    for stamp in (1.0, 1.1):
+        for key, value in ((STATE, np.zeros(1, np.float32)), (CAMERA, picture())):
+            pilot.buffer.put(key, value, stamp, now=1.2)
+    pilot.reset(now=1.15)
+    pilot.buffer.put(STATE, np.zeros(1, np.float32), 1.12, now=1.2)
+    pilot.buffer.put(CAMERA, picture(), 1.12, now=1.2)
+    assert pilot.observe("push") is None
+    assert pilot.window() is None
+
+
+def test_pilot_asks_once_every_n_action_steps_and_again_for_what_was_refused() -> None:
+    pilot, asked = Pilot(INTERFACE, 2, 4, make_buffer()), []
+    for k in range(20):
+        stamp = 5 + k / 10
+        for key, value in ((STATE, np.zeros(1, np.float32)), (CAMERA, picture(k))):
+            pilot.buffer.put(key, value, stamp, now=stamp)
+        assert pilot.observe("push") is not None
+        window = pilot.window()
+        if window is not None and k != 8:  # at the 8th the worker was busy
+            pilot.asked(window)
+            asked.append([int(o.values[CAMERA][0, 0, 0]) for o in window])
+    assert asked == [[0, 0], [3, 4], [8, 9], [12, 13], [16, 17]]
+
+
+def test_pilot_refuses_another_size() -> None:
+    pilot = Pilot(INTERFACE, 2, 4, make_buffer())
+    pilot.buffer.put(STATE, np.zeros(1, np.float32), 1.0, now=1.0)
+    pilot.buffer.put(CAMERA, np.zeros((8, 8, 3), np.uint8), 1.0, now=1.0)
+    with pytest.raises(InputError, match=r"images\.top.*\(4, 4, 3\).*\(8, 8, 3\)"):
+        pilot.observe("push")
+
+
+class SlowPolicy:
+    interface, n_obs_steps, n_action_steps = INTERFACE, 1, 4
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+
+    def predict(self, histories: list, generator: np.random.Generator) -> list[ActionChunk]:
+        assert self.go.wait(10)
+        if histories[0][-1].t < 0:
+            raise RuntimeError("no such thing")
+        return [ActionChunk(np.zeros((4, 1)), histories[0][-1].t, 0.1)]
+
+
+def wait_for(condition, seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def test_worker_never_blocks_and_survives_a_policy_that_raises() -> None:
+    policy, chunks, errors = SlowPolicy(), [], []
+    worker = InferenceWorker(policy, np.random.default_rng(0), chunks.append, errors.append)
+    begin = time.monotonic()
+    assert worker.ask([Observation({}, "", 1.0)])
+    assert not worker.ask([Observation({}, "", 2.0)])
+    assert time.monotonic() - begin < 1.0
+    assert worker.busy
+    policy.go.set()
+    wait_for(lambda: not worker.busy)
+    assert worker.ask([Observation({}, "", -1.0)])
+    wait_for(lambda: not worker.busy)
+    assert worker.ask([Observation({}, "", 3.0)])
+    worker.close()
+    assert [chunk.t_obs for chunk in chunks] == [1.0, 3.0]
+    assert [str(error) for error in errors] == ["no such thing"]
+
+
+def test_watchdog_names_who_was_never_heard_of() -> None:
+    watchdog = Watchdog({"camera": 0.1, "policy": 0.1})
+    watchdog.feed("policy", 0.0)
+    assert watchdog.check(0.05) == {"camera": float("inf")}
+    assert set(watchdog.check(0.10)) == {"camera"}
+    assert set(watchdog.check(0.15)) == {"camera", "policy"}
+    with pytest.raises(InputError, match="'camera'"):
+        Watchdog({"camera": 0.0})
+
+
+def test_supervisor_keeps_the_first_reason() -> None:
+    supervisor = Supervisor()
+    supervisor.hold("too early")  # nothing to hold
+    assert supervisor.state == "idle"
+    supervisor.enable("")
+    supervisor.hold("first")
+    supervisor.hold("second")
+    assert supervisor.reason == "first"
+    supervisor.fault("worse")
+    assert (supervisor.state, supervisor.reason) == ("fault", "worse")
+
+
+def test_timing_says_percentiles_in_milliseconds() -> None:
+    timing = Timing(size=100)
+    assert timing.summary() == {"n": 0}
+    for k in range(1000):
+        timing.add(k / 1000)
+    assert timing.summary() == pytest.approx({"n": 100, "p50": 949.5, "p95": 994.05, "p99": 998.01})

@@ -1,0 +1,111 @@
+"""Robot contracts, and what messages say under them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace as Message
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from sim.interface import pusht_interface
+from vla_policy.contract import IMAGE, JOINT_STATE, POSE, Stream, load_contract
+from vla_policy.interfaces import IMAGES, STATE, Feature, InputError, Interface
+from vla_policy.messages import decode
+from vla_policy.models import DiffusionPolicy
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_simulated_and_real_arm_serve_the_shipped_checkpoint_and_another_robot_does_not() -> None:
+    policy = DiffusionPolicy.from_pretrained(ROOT / "checkpoints" / "pusht_image")
+    for name in ("pusht_sim", "xarm6"):
+        load_contract(ROOT / "config" / f"{name}.yaml").require(policy.interface, "the checkpoint")
+    with pytest.raises(InputError, match=r"so101 do not fit.*images\.top: missing.*fps: expected 10, found 30"):
+        load_contract(ROOT / "config" / "so101.yaml").require(policy.interface, "the checkpoint")
+
+
+def test_simulation_provides_what_its_contract_says() -> None:
+    contract = load_contract(ROOT / "config" / "pusht_sim.yaml")
+    provided: Interface = pusht_interface({"top": 96})
+    assert contract.interface.differences(provided) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("fps",), 0, "fps: expected a number above 0, found 0"),
+        (("action", "type"), "std_msgs/msg/String", r"action: type: expected one of .*found 'std_msgs/msg/String'"),
+        (("action", "low"), [0.7, -0.2], "low < high"),
+        (("action", "speed"), [1.5], r"action: speed: expected 2 finite numbers, found \[1.5\]"),
+        (("action", "fields"), ["x", "x"], "fields: expected 2 different ones"),
+        (("action", "fields"), ["x", "yaw"], r"fields: expected some of .*found \['x', 'yaw'\]"),
+        (("action", "units"), ["mm", "mm"], r"observation\.state: expected the action's channels .*'mm'"),
+        (("observations", STATE, "type"), "sensor_msgs/msg/Imu", r"observation\.state: type: expected one of"),
+        (("observations", IMAGES + "top", "shape"), [96, 96], r"image feature shape: expected \(height"),
+        (("timeouts", "policy"), -1, "timeouts: policy: expected a number above 0, found -1"),
+        (("timeouts", "patience"), 1, r"timeouts: expected the keys .*found \['patience'\]"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, path: tuple[str, ...], value: Any, message: str) -> None:
+    data = yaml.safe_load((ROOT / "config" / "pusht_sim.yaml").read_text())
+    place = data
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    file = tmp_path / "robot.yaml"
+    file.write_text(yaml.safe_dump(data))
+    with pytest.raises(InputError, match=rf"robot\.yaml: .*{message}"):
+        load_contract(file)
+
+
+def image_message(pixels: np.ndarray, encoding: str, padding: int = 0) -> Message:
+    rows = np.pad(pixels.reshape(len(pixels), -1), ((0, 0), (0, padding)))
+    return Message(
+        height=len(pixels), width=pixels.shape[1], encoding=encoding, step=rows.shape[1], data=rows.tobytes()
+    )
+
+
+TOP = Stream(IMAGES + "top", "camera", IMAGE, Feature("image", (3, 4, 3)))
+
+
+def test_images_of_any_channel_order_and_padding_are_rgb() -> None:
+    rgb = np.random.default_rng(0).integers(0, 255, (3, 4, 3), np.uint8)
+    alpha = np.full((3, 4, 1), 9, np.uint8)
+    for message in (
+        image_message(rgb, "rgb8", padding=5),
+        image_message(rgb[..., ::-1], "bgr8"),
+        image_message(np.concatenate([rgb[..., ::-1], alpha], axis=2), "bgra8", padding=2),
+    ):
+        np.testing.assert_array_equal(decode(message, TOP), rgb)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"encoding": "16UC1"}, "camera: encoding: expected one of .*found '16UC1'"),
+        ({"height": 6}, "expected 3 x 4 pixels, found 6 x 4"),
+        ({"data": b"short"}, "expected 3 rows of 12 bytes or more, found 5 bytes"),
+    ],
+)
+def test_images_that_do_not_fit_are_refused(change: dict, message: str) -> None:
+    image = image_message(np.zeros((3, 4, 3), np.uint8), "rgb8")
+    with pytest.raises(InputError, match=message):
+        decode(Message(**{**vars(image), **change}), TOP)
+
+
+def test_joints_are_taken_by_name_and_missing_ones_named() -> None:
+    stream = Stream(STATE, "joint_states", JOINT_STATE, Feature("float32", (2,)), ("elbow", "wrist"))
+    np.testing.assert_allclose(
+        decode(Message(name=["wrist", "hip", "elbow"], position=[0.1, 0.2, 0.3]), stream), [0.3, 0.1]
+    )
+    with pytest.raises(InputError, match=r"joint_states: expected the joints \['elbow'\], found \['hip', 'wrist'\]"):
+        decode(Message(name=["wrist", "hip"], position=[0.1, 0.2]), stream)
+
+
+def test_poses_give_the_chosen_fields() -> None:
+    stream = Stream(STATE, "pose", POSE, Feature("float32", (3,)), ("y", "x", "qw"))
+    pose = Message(position=Message(x=1.0, y=2.0, z=3.0), orientation=Message(x=0.0, y=0.0, z=0.0, w=1.0))
+    np.testing.assert_allclose(decode(Message(pose=pose), stream), [2.0, 1.0, 1.0])

@@ -1,0 +1,228 @@
+"""A robot's contract: which topics carry what a policy sees and does, in which units and within which limits.
+
+One YAML file a robot, in `config/`. It provides an `Interface`; a checkpoint that needs another one is refused. The
+topics, rates and limits beside it belong to the robot and may differ from those the data were recorded with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from vla_policy.interfaces import STATE, Feature, InputError, Interface
+
+IMAGE = "sensor_msgs/msg/Image"
+JOINT_STATE = "sensor_msgs/msg/JointState"
+POSE = "geometry_msgs/msg/PoseStamped"
+TWIST = "geometry_msgs/msg/TwistStamped"
+TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"
+ARRAY = "std_msgs/msg/Float64MultiArray"
+STATE_TYPES = (JOINT_STATE, POSE)
+COMMAND_TYPES = (POSE, TRAJECTORY, ARRAY, TWIST)
+POSE_FIELDS = ("x", "y", "z", "qx", "qy", "qz", "qw")
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One observation: its topic, its message type and what of the message is the feature.
+
+    `fields` picks the channels of a vector: joint names of a JointState, or some of x, y, z, qx, qy, qz, qw.
+    """
+
+    key: str
+    topic: str
+    type: str
+    feature: Feature
+    fields: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CommandSpec:
+    """Where commands go: absolute targets, one channel a name, in the units of the interface's action.
+
+    `fields` says which field of the message each channel is (see `Stream`; joint names for joint commands). `constants`
+    fills the others of a pose. `low`, `high`, `speed` and `acceleration` (D,) are the limits, in units, units / s and
+    units / s^2 (None: no limit); `rate` in Hz is how often commands are sent.
+    """
+
+    topic: str
+    type: str
+    frame_id: str
+    fields: tuple[str, ...]
+    rate: float
+    low: np.ndarray
+    high: np.ndarray
+    speed: np.ndarray
+    acceleration: np.ndarray | None
+    constants: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """How long who may be silent before the arm holds, and how far time stamps may be off; seconds."""
+
+    policy: float = 0.12
+    """The policy's heartbeat, 50 Hz."""
+    monitor: float = 0.12
+    """The surprise monitor's heartbeat, 50 Hz."""
+    camera: float = 0.18
+    """Any observation of the policy: the camera's period and the patience for a frame that is late."""
+    state: float = 0.15
+    """The robot's state, as the gate hears it."""
+    teleop: float = 0.15
+    """Commands of teleoperation."""
+    clock_jump: float = 0.1
+    slop: float = 0.02
+    """Between observations of one moment, and into the future."""
+    max_age: float = 0.5
+    """Of a sample when it arrives."""
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a robot provides; `name` is the file's. `task` is the instruction until another one is given."""
+
+    name: str
+    robot_type: str
+    task: str
+    interface: Interface
+    streams: tuple[Stream, ...]
+    command: CommandSpec
+    timeouts: Timeouts
+
+    def stream(self, key: str) -> Stream:
+        """The stream of an observation key; `InputError` if there is none."""
+        for stream in self.streams:
+            if stream.key == key:
+                return stream
+        raise InputError(f"{self.name}: expected an observation {key!r}, found {[s.key for s in self.streams]}")
+
+    def require(self, needed: Interface, needs: str) -> None:
+        """`InputError` naming every difference unless this robot can serve `needs`, e.g. a checkpoint."""
+        needed.require(self.interface, needs, f"robot contract {self.name}")
+
+
+def load_contract(path: str | Path) -> Contract:
+    """Read a contract; `InputError` names the file and the key that is wrong."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"robot contract: expected a YAML file, found none at {path}")
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: expected YAML, found {str(error).splitlines()[0]}") from None
+    try:
+        return _contract(path.stem, data)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _contract(name: str, data: Any) -> Contract:
+    _keys(data, "contract", {"robot_type", "task", "fps", "frame", "observations", "action"}, {"timeouts"})
+    _keys(data["action"], "action", _ACTION_NEEDED, _ACTION_OPTIONAL)
+    if not isinstance(data["observations"], Mapping):
+        raise InputError(f"observations: expected streams by key, found {data['observations']!r}")
+    streams = tuple(_stream(key, value) for key, value in data["observations"].items())
+    action = data["action"]
+    names = tuple(action["names"])
+    feature = Feature("float32", (len(names),), names, tuple(action["units"]))
+    fps = _positive(data["fps"], "fps")
+    interface = Interface({stream.key: stream.feature for stream in streams}, feature, fps, data["frame"])
+    state = interface.observations.get(STATE)
+    if state is None or (state.names, state.units) != (feature.names, feature.units):
+        # Holding means to stay at the measured pose, so that it has to be known in the action's own channels.
+        found = None if state is None else list(zip(state.names, state.units, strict=True))
+        raise InputError(
+            f"{STATE}: expected the action's channels {list(zip(names, feature.units, strict=True))}, found {found}"
+        )
+    return Contract(
+        name, data["robot_type"], data["task"], interface, streams, _command(action), _timeouts(data.get("timeouts"))
+    )
+
+
+_ACTION_NEEDED = {"topic", "type", "frame_id", "names", "units", "fields", "rate", "low", "high", "speed"}
+_ACTION_OPTIONAL = {"acceleration", "constants"}
+
+
+def _stream(key: str, data: Any) -> Stream:
+    _keys(data, key, {"topic", "type"}, {"shape", "names", "units", "fields"})
+    kind = data["type"]
+    if kind == IMAGE:
+        _keys(data, key, {"topic", "type", "shape"}, set())
+        return Stream(key, data["topic"], kind, Feature("image", tuple(data["shape"])))
+    if kind not in STATE_TYPES:
+        raise InputError(f"{key}: type: expected one of {[IMAGE, *STATE_TYPES]}, found {kind!r}")
+    _keys(data, key, {"topic", "type", "names", "units", "fields"}, set())
+    names = tuple(data["names"])
+    chosen = _fields(data["fields"], kind, len(names), key)
+    return Stream(key, data["topic"], kind, Feature("float32", (len(names),), names, tuple(data["units"])), chosen)
+
+
+def _command(data: Mapping[str, Any]) -> CommandSpec:
+    kind, size = data["type"], len(data["names"])
+    if kind not in COMMAND_TYPES:
+        raise InputError(f"action: type: expected one of {list(COMMAND_TYPES)}, found {kind!r}")
+    constants = data.get("constants", {})
+    if (constants and kind != POSE) or not set(constants) <= set(POSE_FIELDS):
+        raise InputError(f"action: constants: expected some of {list(POSE_FIELDS)} of a pose, found {constants}")
+    low, high, speed = (_vector(data[key], size, key) for key in ("low", "high", "speed"))
+    acceleration = _vector(data["acceleration"], size, "acceleration") if "acceleration" in data else None
+    if not (low < high).all() or not (speed > 0).all() or (acceleration is not None and not (acceleration > 0).all()):
+        raise InputError("action: expected low < high, speed > 0 and acceleration > 0 in every channel")
+    return CommandSpec(
+        topic=data["topic"],
+        type=kind,
+        frame_id=data["frame_id"],
+        fields=_fields(data["fields"], kind, size, "action"),
+        rate=_positive(data["rate"], "action: rate"),
+        low=low,
+        high=high,
+        speed=speed,
+        acceleration=acceleration,
+        constants={field: float(value) for field, value in constants.items()},
+    )
+
+
+def _timeouts(data: Any) -> Timeouts:
+    data = data or {}
+    _keys(data, "timeouts", set(), {f.name for f in fields(Timeouts)})
+    return Timeouts(**{key: _positive(value, f"timeouts: {key}") for key, value in data.items()})
+
+
+def _fields(value: Any, kind: str, size: int, where: str) -> tuple[str, ...]:
+    chosen = tuple(map(str, value))
+    if len(chosen) != size or len(set(chosen)) != size:
+        raise InputError(f"{where}: fields: expected {size} different ones, one a name, found {list(chosen)}")
+    if kind in (POSE, TWIST) and not set(chosen) <= set(POSE_FIELDS):
+        raise InputError(f"{where}: fields: expected some of {list(POSE_FIELDS)}, found {list(chosen)}")
+    return chosen
+
+
+def _vector(value: Any, size: int, where: str) -> np.ndarray:
+    try:
+        array = np.asarray(value, float)
+    except (TypeError, ValueError):
+        raise InputError(f"action: {where}: expected {size} numbers, found {value!r}") from None
+    if array.shape != (size,) or not np.isfinite(array).all():
+        raise InputError(f"action: {where}: expected {size} finite numbers, found {value!r}")
+    return array
+
+
+def _positive(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise InputError(f"{where}: expected a number above 0, found {value!r}")
+    return float(value)
+
+
+def _keys(data: Any, where: str, needed: set[str], optional: set[str]) -> None:
+    if not isinstance(data, Mapping):
+        raise InputError(f"{where}: expected the keys {sorted(needed)}, found {data!r}")
+    missing, unknown = sorted(needed - set(data)), sorted(set(data) - needed - optional)
+    if missing or unknown:
+        found = f"found {unknown}" if unknown else f"{missing} missing"
+        raise InputError(f"{where}: expected the keys {sorted(needed | optional)}, {found}")

@@ -1,0 +1,62 @@
+"""What ROS messages say, as arrays. Read by their attributes: live messages and those of a bag look alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from vla_policy.contract import IMAGE, JOINT_STATE, Stream
+from vla_policy.interfaces import InputError
+
+_CHANNELS = {"rgb8": (0, 1, 2), "bgr8": (2, 1, 0), "rgba8": (0, 1, 2), "bgra8": (2, 1, 0), "mono8": (0, 0, 0)}
+_BYTES = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
+
+
+def seconds(stamp: Any) -> float:
+    """A `builtin_interfaces/Time` or `Duration` in seconds."""
+    return float(stamp.sec + 1e-9 * stamp.nanosec)
+
+
+def decode(message: Any, stream: Stream) -> np.ndarray:
+    """The feature of a stream: an image (H, W, 3) uint8 RGB or a vector (D,) float32.
+
+    `InputError` names the stream and what does not fit: encoding, size, a joint the robot does not have.
+    """
+    if stream.type == IMAGE:
+        return _image(message, stream)
+    if stream.type == JOINT_STATE:
+        return _joints(message, stream)
+    return _pose(message, stream)
+
+
+def _image(message: Any, stream: Stream) -> np.ndarray:
+    height, width, _ = stream.feature.shape
+    if message.encoding not in _CHANNELS:
+        raise InputError(f"{stream.topic}: encoding: expected one of {list(_CHANNELS)}, found {message.encoding!r}")
+    if (message.height, message.width) != (height, width):
+        found = f"{message.height} x {message.width}"
+        raise InputError(f"{stream.topic}: expected {height} x {width} pixels, found {found}")
+    depth = _BYTES[message.encoding]
+    data = np.frombuffer(message.data, np.uint8)
+    if len(data) != height * message.step or message.step < width * depth:
+        raise InputError(
+            f"{stream.topic}: expected {height} rows of {width * depth} bytes or more, found {len(data)} bytes in rows "
+            f"of {message.step}"
+        )
+    rows = data.reshape(height, message.step)[:, : width * depth].reshape(height, width, depth)
+    return np.ascontiguousarray(rows[..., _CHANNELS[message.encoding]])
+
+
+def _joints(message: Any, stream: Stream) -> np.ndarray:
+    positions = dict(zip(message.name, message.position, strict=False))
+    missing = [name for name in stream.fields if name not in positions]
+    if missing:
+        raise InputError(f"{stream.topic}: expected the joints {missing}, found {sorted(positions)}")
+    return np.array([positions[name] for name in stream.fields], np.float32)
+
+
+def _pose(message: Any, stream: Stream) -> np.ndarray:
+    p, q = message.pose.position, message.pose.orientation
+    values = {"x": p.x, "y": p.y, "z": p.z, "qx": q.x, "qy": q.y, "qz": q.z, "qw": q.w}
+    return np.array([values[name] for name in stream.fields], np.float32)

@@ -1,0 +1,175 @@
+"""The acting half of a robot's execution: the one place that commands come from, and that stops them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from vla_policy.interfaces import ActionChunk
+from vla_policy.runtime.limits import Command, Limits
+from vla_policy.runtime.supervisor import State, Supervisor
+from vla_policy.runtime.timeline import Timeline
+from vla_policy.runtime.watchdog import Watchdog
+
+STATE_NAME, TELEOP = "robot state", "teleop"
+
+
+@dataclass(frozen=True)
+class GateConfig:
+    """How a robot is driven. Seconds and Hz.
+
+    `heartbeats` are those whose silence stops the arm, with the silence they may keep; `state_timeout` is the same for
+    the robot's own state. A message of teleoperation counts for `teleop_timeout`. `clock_jump` is how far the clock of
+    the stamps may move against a steady one between two commands. `future` is how far ahead of it a chunk may be.
+    """
+
+    rate: float
+    limits: Limits
+    heartbeats: Mapping[str, float]
+    state_timeout: float = 0.15
+    teleop_timeout: float = 0.15
+    clock_jump: float = 0.1
+    future: float = 0.02
+
+
+class Gate:
+    """Plays the policy's chunks, or what a person wants, under limits, for as long as everybody is well.
+
+    `tick` is called `rate` times a second. Every row of a chunk is approached in equal steps and reached by the end of
+    its control period, from wherever the last command was: neither a new row nor a new chunk makes a jump. Holding
+    keeps the pose measured when it began. `now` is the clock of the time stamps, `steady` one that nobody sets; both in
+    seconds.
+    """
+
+    def __init__(self, config: GateConfig) -> None:
+        self.config = config
+        self.refused: Counter[str] = Counter()
+        self.supervisor = Supervisor()
+        self.teleoperated = False
+        self._limits = config.limits
+        self._watchdog = Watchdog({**config.heartbeats, STATE_NAME: config.state_timeout})
+        self._teleop_watchdog = Watchdog({TELEOP: config.teleop_timeout})
+        self._timeline = Timeline()
+        self._stops: dict[str, bool] = {}
+        self._measured: np.ndarray | None = None
+        self._wanted: np.ndarray | None = None  # by teleoperation
+        self._held: np.ndarray | None = None  # None while actions are played
+        self._previous: np.ndarray | None = None
+        self._step: np.ndarray | None = None
+        self._offset: float | None = None  # of the stamps' clock from the steady one
+
+    @property
+    def chunk(self) -> ActionChunk | None:
+        """The chunk being played."""
+        return self._timeline.chunk
+
+    def measure(self, pose: np.ndarray, steady: float) -> None:
+        """Where the robot is (D,), in the action's units. Numbers that are not finite are as good as silence."""
+        if pose.shape == self._limits.low.shape and np.isfinite(pose).all():
+            self._measured = np.asarray(pose, float)
+            self._watchdog.feed(STATE_NAME, steady)
+        else:
+            self.refused["robot state"] += 1
+
+    def heartbeat(self, name: str, stop: bool, steady: float) -> None:
+        """`name` is alive and wants the arm to stop, or not."""
+        self._watchdog.feed(name, steady)
+        self._stops[name] = stop
+        if stop:
+            self.supervisor.hold(f"{name} says stop")
+
+    def offer(self, chunk: ActionChunk, now: float) -> bool:
+        """Play this chunk from now on; False if it was refused. One with a bad number stops the arm."""
+        rows = chunk.actions
+        if rows.shape[1:] != self._limits.low.shape or not np.isfinite(rows).all():
+            self.refused["chunk not finite or of another shape"] += 1
+            self.supervisor.hold("the policy's chunk is not finite or has another shape")
+            return False
+        if chunk.t_obs > now + self.config.future:
+            self.refused["chunk from the future"] += 1
+            return False
+        if not self.supervisor.moving:
+            return False
+        if not self._timeline.offer(chunk, now):
+            self.refused["stale chunk"] += 1
+            return False
+        return True
+
+    def teleoperate(self, wanted: np.ndarray, steady: float) -> None:
+        """A person leads the arm to `wanted` (D,). While they do the policy does not, and it does not come back."""
+        if wanted.shape == self._limits.low.shape and np.isfinite(wanted).all():
+            self._wanted = np.asarray(wanted, float)
+            self._teleop_watchdog.feed(TELEOP, steady)
+        else:
+            self.refused["teleop"] += 1
+
+    def enable(self, now: float, steady: float) -> None:
+        """Arm, with what is planned from now on; `InputError` says why not."""
+        was_moving = self.supervisor.moving
+        self.supervisor.enable(self._obstacle(now, steady))
+        if not was_moving:
+            self._timeline.clear()
+            self._wanted = None
+            self._offset = now - steady
+
+    def disable(self) -> None:
+        """Send nothing."""
+        self.supervisor.disable()
+        self._held = self._previous = self._step = None
+
+    def tick(self, now: float, steady: float) -> Command | None:
+        """What to send now; None while idle."""
+        self._watch(now, steady)
+        if self.supervisor.state is State.IDLE or self._measured is None:
+            return None
+        action = self._action(now, steady)
+        self.supervisor.playing(action is not None)
+        previous = self._measured if self._previous is None else self._previous
+        hold = self._measured if self._held is None else self._held
+        command = self._limits.gate(action, previous, hold, self._step)
+        if command.status == "hold":
+            command = Command(command.action, "hold", self.supervisor.reason or command.reason)
+        self._held = hold if command.status == "hold" else None
+        self._previous, self._step = command.action, command.action - previous
+        return command
+
+    def _action(self, now: float, steady: float) -> np.ndarray | None:
+        """What to approach in this tick; None to hold."""
+        released = self.teleoperated
+        self.teleoperated = self._wanted is not None and not self._teleop_watchdog.check(steady)
+        if not self.supervisor.moving:
+            return None
+        if self.teleoperated:
+            self._timeline.clear()
+            return self._wanted
+        if released:
+            self.supervisor.hold("teleoperation ended")
+            self._wanted = None
+            return None
+        row, end = self._timeline.due(now), self._timeline.ends(now)
+        if row is None or end is None:
+            return None
+        previous = self._measured if self._previous is None else self._previous
+        left = max(1, math.ceil((end - now) * self.config.rate - 1e-6))
+        return previous + (row - previous) / left
+
+    def _watch(self, now: float, steady: float) -> None:
+        overdue = self._watchdog.check(steady)
+        if self._offset is not None and abs(now - steady - self._offset) > self.config.clock_jump:
+            self.supervisor.hold(f"the clock jumped by {now - steady - self._offset:+.2f} s")
+        self._offset = now - steady
+        for name, age in overdue.items():
+            self.supervisor.hold(f"{name} is silent for {age:.2f} s")
+
+    def _obstacle(self, now: float, steady: float) -> str:
+        if now <= 0:
+            return "there is no time yet (use_sim_time without /clock?)"
+        silent = self._watchdog.check(steady)
+        if silent:
+            return f"nothing is heard of {', '.join(silent)}"
+        stops = [name for name, stop in self._stops.items() if stop]
+        return f"{', '.join(stops)} says stop" if stops else ""

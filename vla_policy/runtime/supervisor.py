@@ -1,0 +1,62 @@
+"""Whether the arm may move: a state machine that stops by itself and never starts by itself."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from vla_policy.interfaces import InputError
+
+
+class State(StrEnum):
+    """What the arm is allowed to do."""
+
+    IDLE = "idle"
+    """Nothing is sent."""
+    ARMED = "armed"
+    """The pose is held until there is something to play."""
+    RUNNING = "running"
+    """Actions are played."""
+    HOLDING = "holding"
+    """The pose is held until somebody enables the arm again."""
+    FAULT = "fault"
+    """The pose is held; somebody has to disable the arm first."""
+
+
+class Supervisor:
+    """Owns the state and the reason for it ("" when there is nothing to explain)."""
+
+    def __init__(self) -> None:
+        self.state, self.reason = State.IDLE, ""
+
+    @property
+    def moving(self) -> bool:
+        """Whether actions may be played."""
+        return self.state in (State.ARMED, State.RUNNING)
+
+    def enable(self, obstacle: str) -> None:
+        """Arm; `InputError` with the reason if there is an `obstacle` or a fault that nobody has acknowledged."""
+        if self.state is State.FAULT:
+            raise InputError(f"cannot enable: fault ({self.reason}); disable first to acknowledge it")
+        if obstacle:
+            raise InputError(f"cannot enable: {obstacle}")
+        if not self.moving:
+            self.state, self.reason = State.ARMED, ""
+
+    def disable(self) -> None:
+        """Send nothing any more; acknowledges a fault."""
+        self.state, self.reason = State.IDLE, ""
+
+    def playing(self, something: bool) -> None:
+        """Whether there is an action to play at the moment."""
+        if self.moving:
+            self.state = State.RUNNING if something else State.ARMED
+
+    def hold(self, reason: str) -> None:
+        """Stop moving, until somebody enables the arm again."""
+        if self.moving:
+            self.state, self.reason = State.HOLDING, reason
+
+    def fault(self, reason: str) -> None:
+        """Stop moving, until somebody disables the arm. The first reason stays."""
+        if self.state is not State.FAULT:
+            self.state, self.reason = State.FAULT, reason
