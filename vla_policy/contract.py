@@ -6,6 +6,8 @@ topics, rates and limits beside it belong to the robot and may differ from those
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -107,11 +109,20 @@ class Contract:
         needed.require(self.interface, needs, f"robot contract {self.name}")
 
 
-def load_contract(path: str | Path) -> Contract:
-    """Read a contract; `InputError` names the file and the key that is wrong."""
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"robot contract: expected a YAML file, found none at {path}")
+def find_config(name: str | Path, suffix: str = ".yaml") -> Path:
+    """A file by its path, or by its name among the package's `config/`, where that is installed."""
+    prefixes = [sys.prefix, *filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(":"))]
+    folders = [Path(__file__).parents[1], *(Path(prefix) / "share" / "vla_policy" for prefix in prefixes)]
+    for path in (Path(name), *(folder / "config" / f"{name}{suffix}" for folder in folders)):
+        if path.is_file():
+            return path
+    known = sorted(path.stem for path in (folders[0] / "config").glob(f"*{suffix}"))
+    raise InputError(f"robot contract: expected a {suffix} file or one of {known}, found {str(name)!r}")
+
+
+def load_contract(name: str | Path) -> Contract:
+    """Read a contract, a path or a name in `config/`; `InputError` names the file and the key that is wrong."""
+    path = find_config(name)
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:

@@ -14,7 +14,7 @@ from vla_policy.runtime.supervisor import State, Supervisor
 from vla_policy.runtime.timeline import Timeline
 from vla_policy.runtime.timing import Timing
 from vla_policy.runtime.watchdog import Watchdog
-from vla_policy.runtime.worker import InferenceWorker
+from vla_policy.runtime.worker import Worker
 
 __all__ = [
     "Command",
@@ -22,7 +22,6 @@ __all__ = [
     "Gate",
     "GateConfig",
     "History",
-    "InferenceWorker",
     "Limits",
     "ObservationBuffer",
     "Pilot",
@@ -31,5 +30,6 @@ __all__ = [
     "Timeline",
     "Timing",
     "Watchdog",
+    "Worker",
     "measured_pose",
 ]

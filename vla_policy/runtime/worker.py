@@ -1,58 +1,56 @@
-"""A policy asked in a thread of its own, so that whoever asks goes on with what is due."""
+"""Slow work in a thread of its own, so that whoever asks for it goes on with what is due."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
-import numpy as np
+Question = TypeVar("Question")
+Answer = TypeVar("Answer")
 
-from vla_policy.interfaces import ActionChunk, Observation, Policy
 
+class Worker(Generic[Question, Answer]):
+    """Does one piece of `work` at a time; `on_answer` and `on_error` are called in the worker's thread.
 
-class InferenceWorker:
-    """Answers one window at a time; `on_chunk` and `on_error` are called in the worker's thread.
-
-    `ask` never waits. A window that comes while another is being answered is refused: its answer would be late, and a
-    newer observation will be there by then.
+    `ask` never waits. What comes while another question is being answered is refused: its answer would be late, and a
+    newer question will be there by then.
     """
 
     def __init__(
         self,
-        policy: Policy,
-        generator: np.random.Generator,
-        on_chunk: Callable[[ActionChunk], None],
-        on_error: Callable[[Exception], None],
+        work: Callable[[Question], Answer],
+        on_answer: Callable[[Answer], Any],
+        on_error: Callable[[Exception], Any],
     ) -> None:
-        self._policy, self._generator = policy, generator
-        self._on_chunk, self._on_error = on_chunk, on_error
-        self._windows: queue.Queue[Sequence[Observation] | None] = queue.Queue()
+        self._work, self._on_answer, self._on_error = work, on_answer, on_error
+        self._questions: queue.Queue[tuple[Question] | None] = queue.Queue()
         self._busy = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
         self._thread.start()
 
     @property
     def busy(self) -> bool:
         return self._busy.is_set()
 
-    def ask(self, window: Sequence[Observation]) -> bool:
-        """Begin to answer this window; False if another is being answered."""
+    def ask(self, question: Question) -> bool:
+        """Begin to answer; False if another question is being answered."""
         if self._busy.is_set():
             return False
         self._busy.set()
-        self._windows.put(window)
+        self._questions.put((question,))
         return True
 
     def close(self) -> None:
         """Wait for the answer in progress and end the thread."""
-        self._windows.put(None)
+        self._questions.put(None)
         self._thread.join()
 
-    def _work(self) -> None:
-        while (window := self._windows.get()) is not None:
+    def _run(self) -> None:
+        while (question := self._questions.get()) is not None:
             try:
-                self._on_chunk(self._policy.predict([window], self._generator)[0])
+                self._on_answer(self._work(*question))
             except Exception as error:  # whatever it is, the arm has to hear of it
                 self._on_error(error)
             finally:

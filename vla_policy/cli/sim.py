@@ -1,0 +1,158 @@
+"""vla-sim: the simulated robot, the policy and the safety gate as ROS 2 nodes, each a process."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from vla_policy.cli.common import user_errors
+from vla_policy.cli.help import config_parser
+from vla_policy.cli.load import typed_config
+from vla_policy.contract import find_config
+from vla_policy.interfaces import InputError
+
+if TYPE_CHECKING:
+    from vla_policy.nodes.operator import GraphEpisode, Operator
+    from vla_policy.nodes.processes import Processes
+
+console = Console()
+
+
+@dataclass
+class GraphConfig:
+    """The keys of `conf/graph.yaml`, explained there."""
+
+    n_episodes: int = 1
+    seed: int = 100000
+    policy_seed: int = 0
+    contract: str = "pusht_sim"
+    task: str = ""
+    monitor: str | None = None
+    max_steps: int = 300
+    device: str = "cpu"
+    threads: int = 1
+    domain_id: int | None = None
+    out: str = "outputs/sim"
+
+
+@user_errors
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Bring the graph up, play, print what came of it, take the graph down."""
+    description = "Play episodes through the real ROS 2 graph; Ctrl-C stops every node."
+    parser = config_parser("vla-sim", description, "graph")
+    parser.add_argument("CHECKPOINT", help="folder or hub name")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    options = parser.parse_args(sys.argv[1:] if arguments is None else list(arguments))
+    config = typed_config(GraphConfig, "graph", options.overrides)
+    if config.n_episodes < 1 or config.max_steps < 1:
+        raise InputError(f"vla-sim: expected n_episodes, max_steps >= 1, found {config.n_episodes}, {config.max_steps}")
+    require_ros()
+    if config.domain_id is not None:
+        os.environ["ROS_DOMAIN_ID"] = str(config.domain_id)
+
+    from vla_policy.nodes.operator import GraphError
+
+    try:
+        episodes = play(options.CHECKPOINT, config)
+    except GraphError as error:
+        Console(stderr=True).print(f"error: {error}\nlogs are in {config.out}/log", markup=False, highlight=False)
+        raise SystemExit(1) from None
+    console.print(_table(episodes))
+    console.print(
+        f"episodes.json, diagnostics.json and logs are in {config.out}", markup=False, highlight=False
+    )
+
+
+def require_ros() -> None:
+    """`InputError` where rclpy is not installed."""
+    if importlib.util.find_spec("rclpy") is None:
+        raise InputError("rclpy: expected a sourced ROS 2 Jazzy or pip install 'vla_policy[ros]', found neither")
+
+
+def start(processes: Processes, checkpoint: str, config: GraphConfig) -> list[str]:
+    """Start the nodes; the names of those that have to be brought up."""
+    managed = {"policy": "policy/stop"}
+    if config.monitor is not None:
+        managed["surprise_monitor"] = "surprise_monitor/stop"
+    shared = {"contract": str(find_config(config.contract))}
+    model = {"checkpoint": checkpoint, "device": config.device, "threads": config.threads}
+    processes.start("command_gate", **shared, dry_run=False, heartbeats=list(managed.values()))
+    processes.start("pusht_sim", **shared, seed=config.seed)
+    processes.start("policy", **shared, **model, task=config.task, seed=config.policy_seed)
+    if config.monitor is not None:
+        processes.start("surprise_monitor", **shared, **model, calibration=config.monitor)
+    return list(managed)
+
+
+def play(checkpoint: str, config: GraphConfig) -> list[GraphEpisode]:
+    """All episodes, written to episodes.json one after the other."""
+    from sim.geometry import SUCCESS_COVERAGE
+    from vla_policy.data.files import write_json
+    from vla_policy.nodes.operator import GraphError, Operator
+    from vla_policy.nodes.processes import Processes
+
+    out = Path(config.out)
+    episodes: list[GraphEpisode] = []
+    with Processes(out / "log", graph_environment()) as processes:
+
+        def check() -> None:
+            for name, code in processes.dead().items():
+                raise GraphError(f"{name} ended with status {code}: {processes.last_words(name)}")
+
+        names = start(processes, checkpoint, config)
+        with Operator(check) as operator, _bar() as progress:
+            task = progress.add_task("starting the graph", total=config.n_episodes)
+            for name in names:
+                _bring_up(operator, processes, name)
+            progress.update(task, description="playing")
+            for _ in range(config.n_episodes):
+                episodes.append(operator.play(config.max_steps, SUCCESS_COVERAGE))
+                write_json(out / "episodes.json", [asdict(episode) for episode in episodes])
+                write_json(out / "diagnostics.json", operator.diagnostics)
+                progress.advance(task)
+    return episodes
+
+
+def graph_environment() -> dict[str, str]:
+    """The Fast DDS profile of `config/`, unless the user has chosen one."""
+    if "FASTRTPS_DEFAULT_PROFILES_FILE" in os.environ:
+        return {}
+    return {"FASTRTPS_DEFAULT_PROFILES_FILE": str(find_config("fastdds", ".xml"))}
+
+
+def _bring_up(operator: Operator, processes: Processes, name: str) -> None:
+    from vla_policy.nodes.operator import GraphError
+
+    try:
+        operator.bring_up(name)
+    except GraphError as error:
+        raise GraphError(f"{error}\n{processes.last_words(name)}") from None
+
+
+def _bar() -> Progress:
+    columns: tuple[Any, ...] = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(TextColumn("{task.description}"), *columns, console=console)
+
+
+def _table(episodes: Sequence[GraphEpisode]) -> Table:
+    successes = sum(episode.success for episode in episodes)
+    table = Table(title=f"success {successes} / {len(episodes)} through the ROS 2 graph", title_justify="left")
+    for name in ("seed", "success", "steps", "max coverage", "seconds", "stopped"):
+        table.add_column(name, justify="left" if name == "stopped" else "right")
+    for e in episodes:
+        done = "yes" if e.success else "no"
+        table.add_row(str(e.seed), done, str(e.steps), f"{e.max_coverage:.3f}", f"{e.seconds:.1f}", e.stopped or "-")
+    return table
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,8 @@
+"""The ROS 2 graph: thin nodes around `runtime`, standard messages only. See docs/ros.md."""
+
+try:
+    import rclpy  # noqa: F401
+except ImportError:
+    raise ImportError(
+        "rclpy: expected a sourced ROS 2 Jazzy, or the wheels of pip install 'vla_policy[ros]', found neither"
+    ) from None

@@ -1,0 +1,181 @@
+"""The only publisher of commands to the robot: plays chunks under limits, and holds when anybody goes quiet."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from rclpy.node import Node
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Bool, String
+from std_srvs.srv import SetBool
+from trajectory_msgs.msg import JointTrajectory
+
+from vla_policy.contract import Contract, load_contract
+from vla_policy.interfaces import STATE, ActionChunk, InputError
+from vla_policy.messages import decode
+from vla_policy.nodes import common
+from vla_policy.nodes.chunks import chunk_of
+from vla_policy.nodes.commands import encode
+from vla_policy.runtime import Command, Gate, GateConfig, Limits, State, Timing
+
+PUBLISHERS_EVERY = 10  # ticks between two looks at who else sends commands
+
+
+def gate_config(contract: Contract, heartbeats: list[str]) -> GateConfig:
+    """The contract's limits and timeouts for the rate at which commands are sent."""
+    command, timeouts = contract.command, contract.timeouts
+    change = None if command.acceleration is None else command.acceleration / command.rate**2
+    return GateConfig(
+        rate=command.rate,
+        limits=Limits(command.low, command.high, command.speed / command.rate, change),
+        heartbeats={name: timeouts.policy if name.startswith("policy") else timeouts.monitor for name in heartbeats},
+        state_timeout=timeouts.state,
+        teleop_timeout=timeouts.teleop,
+        clock_jump=timeouts.clock_jump,
+        future=timeouts.slop,
+    )
+
+
+class CommandGateNode(Node):
+    """`runtime.Gate` between the policy, teleoperation and the robot. Disabled until `~/enable` is called with true."""
+
+    def __init__(self) -> None:
+        super().__init__("command_gate")
+        self._contract = load_contract(common.parameter(self, "contract", "pusht_sim", "robot contract: name or file"))
+        self._dry_run = common.parameter(self, "dry_run", True, "send nothing to the robot, only command/executed")
+        heartbeats = common.parameter(
+            self, "heartbeats", ["policy/stop"], "Bool topics: the arm holds when one says true or falls silent"
+        )
+        self._gate = Gate(gate_config(self._contract, heartbeats))
+        self._names = list(self._contract.interface.action.names)
+        self._period = 1.0 / self._contract.interface.fps
+        self._latency, self._jitter = Timing(), Timing()
+        self._ticks, self._last_tick = 0, 0.0
+        self._last_chunk: ActionChunk | None = None
+        self._measured = np.zeros(len(self._names))
+        self._told: tuple[State, str] | None = None
+        self._connect(heartbeats)
+
+    def _connect(self, heartbeats: list[str]) -> None:
+        command, state = self._contract.command, self._contract.stream(STATE)
+        self._robot = None
+        if not self._dry_run:
+            self._robot = self.create_publisher(common.message_class(command.type), command.topic, common.COMMAND_QOS)
+        self._executed = self.create_publisher(JointState, "command/executed", 10)
+        self._state = self.create_publisher(String, "~/state", common.LATCHED_QOS)
+        kind = common.message_class(state.type)
+        self.create_subscription(kind, state.topic, self._on_state, common.STATE_QOS)
+        self.create_subscription(JointTrajectory, "policy/action_chunk", self._on_chunk, common.COMMAND_QOS)
+        self.create_subscription(JointState, "teleop/target", self._on_teleop, common.COMMAND_QOS)
+        self.create_subscription(Bool, "emergency_stop", self._on_emergency_stop, common.HEARTBEAT_QOS)
+        for name in heartbeats:
+            self.create_subscription(Bool, name, partial(self._on_heartbeat, name), common.HEARTBEAT_QOS)
+        self.create_service(SetBool, "~/enable", self._on_enable)
+        self._diagnostics = common.Diagnostics(self, self._report)
+        self._timer = common.every(self, 1.0 / command.rate, self._tick)
+
+    def _on_state(self, message: Any) -> None:
+        try:
+            self._measured = decode(message, self._contract.stream(STATE)).astype(float)
+        except InputError as error:
+            self._gate.supervisor.fault(str(error))
+            return
+        self._gate.measure(self._measured, common.steady())
+
+    def _on_chunk(self, message: JointTrajectory) -> None:
+        try:
+            chunk = chunk_of(message, self._names)
+        except InputError as error:
+            self._gate.supervisor.fault(str(error))
+            return
+        self._gate.offer(chunk, common.now(self))
+
+    def _on_teleop(self, message: JointState) -> None:
+        if list(message.name) != self._names:
+            self._gate.supervisor.fault(f"teleop/target: expected {self._names}, found {list(message.name)}")
+            return
+        self._gate.teleoperate(np.array(message.position), common.steady())
+
+    def _on_heartbeat(self, name: str, message: Bool) -> None:
+        self._gate.heartbeat(name, message.data, common.steady())
+
+    def _on_emergency_stop(self, message: Bool) -> None:
+        if message.data:
+            self._gate.supervisor.fault("emergency stop")
+
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        try:
+            if request.data:
+                self._gate.enable(common.now(self), common.steady())
+            else:
+                self._gate.disable()
+            response.success, response.message = True, str(self._gate.supervisor.state)
+        except InputError as error:
+            response.success, response.message = False, str(error)
+        self._tell()
+        return response
+
+    def _tick(self) -> None:
+        steady, now = common.steady(), common.now(self)
+        if self._last_tick:
+            self._jitter.add(abs(steady - self._last_tick - 1.0 / self._contract.command.rate))
+        self._last_tick = steady
+        if self._robot is not None and self._ticks % PUBLISHERS_EVERY == 0:
+            self._look_for_rivals()
+        self._ticks += 1
+        command = self._gate.tick(now, steady)
+        if command is not None:
+            self._send(command, now)
+        self._tell()
+
+    def _look_for_rivals(self) -> None:
+        count = self.count_publishers(self._contract.command.topic)
+        if count > 1:
+            self._gate.supervisor.fault(f"{self._contract.command.topic}: expected no other publisher, found {count}")
+
+    def _send(self, command: Command, now: float) -> None:
+        spec = self._contract.command
+        if self._robot is not None:
+            self._robot.publish(encode(spec, command.action, self._measured, now, self._period))
+        executed = JointState(name=self._names, position=command.action.tolist())
+        executed.header.stamp, executed.header.frame_id = common.stamp(now), spec.frame_id
+        self._executed.publish(executed)
+        chunk = self._gate.chunk
+        if chunk is not self._last_chunk and chunk is not None and command.status != "hold":
+            self._latency.add(now - chunk.t_obs)
+        self._last_chunk = chunk
+
+    def _tell(self) -> None:
+        """State and reason, whenever they change."""
+        told = (self._gate.supervisor.state, self._gate.supervisor.reason)
+        if told != self._told:
+            self._told = told
+            text = ": ".join(filter(None, map(str, told)))
+            self._state.publish(String(data=text))
+            if told[1]:
+                self.get_logger().warning(text)
+            self._diagnostics.publish()
+
+    def _report(self) -> tuple[bytes, str, dict[str, Any]]:
+        state, reason = self._gate.supervisor.state, self._gate.supervisor.reason
+        level = {State.HOLDING: common.Diagnostics.WARN, State.FAULT: common.Diagnostics.ERROR}
+        values = {
+            "state": state,
+            "reason": reason,
+            "dry_run": self._dry_run,
+            "teleoperated": self._gate.teleoperated,
+            **common.flat("observation_to_command_ms", self._latency.summary()),
+            **common.flat("jitter_ms", self._jitter.summary()),
+            **common.flat("refused", self._gate.refused),
+        }
+        return level.get(state, common.Diagnostics.OK), reason or str(state), values
+
+
+def main() -> None:
+    common.run(CommandGateNode)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""Commands in the message types that robots take: adapters from an action (D,) to what a controller expects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from vla_policy.contract import ARRAY, POSE, POSE_FIELDS, TRAJECTORY, CommandSpec
+from vla_policy.nodes.common import duration, message_class, stamp
+
+_POSE_PLACES = dict(
+    zip(POSE_FIELDS, [("position", a) for a in "xyz"] + [("orientation", a) for a in "xyzw"], strict=True)
+)
+
+
+def encode(spec: CommandSpec, action: np.ndarray, measured: np.ndarray, t: float, period: float) -> Any:
+    """The message that makes the robot go to `action` (D,), stamped `t` seconds.
+
+    `measured` (D,) is where it is and `period` a control period in seconds: velocity controllers are told to be there
+    after one, no faster than the speed limit.
+    """
+    message = message_class(spec.type)()
+    if spec.type == ARRAY:
+        message.data = action.tolist()
+        return message
+    message.header.stamp, message.header.frame_id = stamp(t), spec.frame_id
+    if spec.type == POSE:
+        for field, value in {**spec.constants, **dict(zip(spec.fields, action.tolist(), strict=True))}.items():
+            part, axis = _POSE_PLACES[field]
+            setattr(getattr(message.pose, part), axis, value)
+    elif spec.type == TRAJECTORY:
+        message.header.stamp = stamp(0.0)  # "now": a point of the past would be entered without a ramp
+        message.joint_names = list(spec.fields)
+        point = message_class("trajectory_msgs/msg/JointTrajectoryPoint")(
+            positions=action.tolist(), velocities=[0.0] * len(action), time_from_start=duration(2.0 / spec.rate)
+        )
+        message.points = [point]
+    else:
+        velocity = np.clip((action - measured) / period, -spec.speed, spec.speed)
+        for field, value in zip(spec.fields, velocity.tolist(), strict=True):
+            setattr(message.twist.linear, field, value)
+    return message

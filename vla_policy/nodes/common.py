@@ -1,0 +1,142 @@
+"""What the nodes share: starting and stopping, parameters, qualities of service, time, diagnostics."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.time import Time
+
+from vla_policy.interfaces import InputError
+
+HEARTBEAT_RATE = 50.0  # Hz
+STEADY = Clock(clock_type=ClockType.STEADY_TIME)
+
+
+def _qos(reliability: ReliabilityPolicy, depth: int, durability: DurabilityPolicy) -> QoSProfile:
+    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=reliability, durability=durability)
+
+
+IMAGE_QOS = _qos(ReliabilityPolicy.BEST_EFFORT, 2, DurabilityPolicy.VOLATILE)
+STATE_QOS = _qos(ReliabilityPolicy.BEST_EFFORT, 5, DurabilityPolicy.VOLATILE)
+COMMAND_QOS = _qos(ReliabilityPolicy.RELIABLE, 1, DurabilityPolicy.VOLATILE)
+HEARTBEAT_QOS = _qos(ReliabilityPolicy.RELIABLE, 50, DurabilityPolicy.VOLATILE)  # no "stop" may be overwritten
+LATCHED_QOS = _qos(ReliabilityPolicy.RELIABLE, 1, DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+def run(make: Callable[[], Node]) -> None:
+    """Run one node until Ctrl-C or SIGTERM. A mistake of the user's is one line and status 2."""
+    rclpy.init()
+    signal.signal(signal.SIGTERM, lambda *_: rclpy.try_shutdown())
+    status, node = 0, None
+    try:
+        node = make()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 2
+    finally:
+        if node is not None:
+            if hasattr(node, "close"):
+                node.close()
+            node.destroy_node()
+        rclpy.try_shutdown()
+    sys.exit(status)
+
+
+def parameter(node: Node, name: str, default: Any, description: str, bounds: tuple[Any, Any] | None = None) -> Any:
+    """Declare a read-only parameter and give its value; out of `bounds` is an `InputError`."""
+    descriptor = ParameterDescriptor(description=description, read_only=True)
+    if bounds is not None and isinstance(default, float):
+        descriptor.floating_point_range = [FloatingPointRange(from_value=bounds[0], to_value=bounds[1], step=0.0)]
+    elif bounds is not None:
+        descriptor.integer_range = [IntegerRange(from_value=bounds[0], to_value=bounds[1], step=1)]
+    try:
+        return node.declare_parameter(name, default, descriptor).value
+    except Exception as error:  # rclpy has a class for every way to be wrong, and no common one
+        within = f" from {bounds[0]} to {bounds[1]}" if bounds is not None else ""
+        given = node._parameter_overrides.get(name)
+        found = given.value if isinstance(given, Parameter) else error
+        raise InputError(
+            f"{node.get_name()}: parameter {name!r}: expected a {type(default).__name__}{within}, found {found!r}"
+        ) from None
+
+
+def message_class(name: str) -> type:
+    """The class of e.g. "sensor_msgs/msg/Image"; `InputError` if the package is not installed."""
+    package, _, kind = name.partition("/msg/")
+    try:
+        found: type = getattr(importlib.import_module(f"{package}.msg"), kind)
+    except (ImportError, AttributeError):
+        raise InputError(f"message type {name!r}: expected an installed one, found none") from None
+    return found
+
+
+def now(node: Node) -> float:
+    """The node's time in seconds, the clock of all stamps."""
+    return float(node.get_clock().now().nanoseconds * 1e-9)
+
+
+def steady() -> float:
+    """Seconds of a clock that nobody sets."""
+    return float(STEADY.now().nanoseconds * 1e-9)
+
+
+def stamp(seconds: float) -> Any:
+    """Seconds as a `builtin_interfaces/Time`."""
+    return Time(nanoseconds=round(seconds * 1e9)).to_msg()
+
+
+def duration(seconds: float) -> Any:
+    """Seconds as a `builtin_interfaces/Duration`."""
+    return Duration(nanoseconds=round(seconds * 1e9)).to_msg()
+
+
+def every(node: Node, seconds: float, call: Callable[[], None]) -> Any:
+    """A timer on the steady clock: it goes on when the clock of the stamps is set or stands still."""
+    return node.create_timer(seconds, call, clock=STEADY)
+
+
+class Diagnostics:
+    """Publishes what `report` says on /diagnostics once a second: level, message and values."""
+
+    OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+
+    def __init__(self, node: Node, report: Callable[[], tuple[bytes, str, Mapping[str, Any]]]) -> None:
+        self._node, self._report = node, report
+        # A publisher of the plain node's kind: one of a lifecycle node's would be silent until it is active.
+        self._publisher = Node.create_publisher(node, DiagnosticArray, "/diagnostics", 10)
+        self._timer = every(node, 1.0, self.publish)
+
+    def publish(self) -> None:
+        level, message, values = self._report()
+        status = DiagnosticStatus(level=level, name=self._node.get_fully_qualified_name(), message=message)
+        status.values = [KeyValue(key=key, value=_text(value)) for key, value in values.items()]
+        array = DiagnosticArray(status=[status])
+        array.header.stamp = self._node.get_clock().now().to_msg()
+        self._publisher.publish(array)
+
+
+def flat(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """{"latency_ms.p50": ...} of {"p50": ...}."""
+    return {f"{name}.{key}": value for key, value in values.items()}
+
+
+def _text(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

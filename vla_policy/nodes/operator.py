@@ -1,0 +1,166 @@
+"""Somebody at the desk: brings nodes up, arms the gate, plays episodes in the simulated robot and writes them down."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import State as LifecycleState
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from std_msgs.msg import Float64, String
+from std_srvs.srv import SetBool, Trigger
+
+from vla_policy.nodes import common
+
+POLL = 0.005  # seconds
+CONFIGURE = (Transition.TRANSITION_CONFIGURE, LifecycleState.PRIMARY_STATE_INACTIVE)
+ACTIVATE = (Transition.TRANSITION_ACTIVATE, LifecycleState.PRIMARY_STATE_ACTIVE)
+
+
+class GraphError(RuntimeError):
+    """The graph did not do what it was asked to; the message says who and what."""
+
+
+@dataclass(frozen=True)
+class GraphEpisode:
+    """An episode through the graph. `stopped` says why the gate held the arm for good, "" if it did not."""
+
+    seed: int
+    success: bool
+    steps: int
+    max_coverage: float
+    final_coverage: float
+    seconds: float
+    stopped: str
+
+
+class Operator:
+    """Calls the services of the graph and hears of its state; spins in a thread of its own.
+
+    `check` is called while waiting and may raise, for instance when a process has died.
+    """
+
+    def __init__(self, check: Callable[[], None] = lambda: None, patience: float = 40.0) -> None:
+        self._check, self._patience = check, patience
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context)
+        self.node = Node("operator", context=self._context)
+        self._coverages: list[float] = []
+        self.gate_state = ""
+        self.gate_reason = ""
+        self.node.create_subscription(Float64, "pusht_sim/coverage", self._on_coverage, 50)
+        self.diagnostics: dict[str, dict[str, str]] = {}  # the last values of every node
+        self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
+        self.node.create_subscription(String, "command_gate/state", self._on_gate, common.LATCHED_QOS)
+        self._clients: dict[str, Any] = {}
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._executor.spin, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._executor.shutdown(0)
+        self._thread.join(2)
+        self.node.destroy_node()
+        rclpy.try_shutdown(context=self._context)
+
+    def __enter__(self) -> Operator:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def wait(self, condition: Callable[[], bool], what: str, seconds: float | None = None) -> None:
+        """Until `condition`; `GraphError` naming `what` after `seconds` (default: the operator's patience)."""
+        end = time.monotonic() + (self._patience if seconds is None else seconds)
+        while not condition():
+            self._check()
+            if time.monotonic() > end:
+                raise GraphError(f"{what}: expected within {seconds or self._patience:g} s, found nothing")
+            time.sleep(POLL)
+
+    def call(self, kind: type, service: str, request: Any) -> Any:
+        """A service's response."""
+        if service not in self._clients:
+            self._clients[service] = self.node.create_client(kind, service)
+        client = self._clients[service]
+        self.wait(client.service_is_ready, f"service {service}")
+        future = client.call_async(request)
+        self.wait(future.done, f"answer of {service}")
+        return future.result()
+
+    def bring_up(self, name: str) -> None:
+        """Configure and activate a lifecycle node. Activation is tried until its observations are there."""
+        if not self._transition(name, CONFIGURE):
+            raise GraphError(f"{name}: could not be configured")
+        self.wait(lambda: self._transition(name, ACTIVATE), f"activation of {name}")
+
+    def _transition(self, name: str, transition: tuple[int, int]) -> bool:
+        number, goal = transition
+        self.call(ChangeState, f"{name}/change_state", ChangeState.Request(transition=Transition(id=number)))
+        state = self.call(GetState, f"{name}/get_state", GetState.Request())
+        return bool(state.current_state.id == goal)
+
+    def enable(self, wanted: bool) -> None:
+        """Arm or disarm the gate. It is asked again while it says that somebody has not been heard of yet."""
+        request = SetBool.Request(data=wanted)
+        answer = None
+
+        def accepted() -> bool:
+            nonlocal answer
+            answer = self.call(SetBool, "command_gate/enable", request)
+            return bool(answer.success)
+
+        try:
+            self.wait(accepted, "arming", seconds=5.0)
+        except GraphError:
+            raise GraphError(f"command_gate: {answer.message if answer else 'no answer'}") from None
+
+    def play(self, max_steps: int, success_coverage: float) -> GraphEpisode:
+        """One episode: a new start, armed, until the block is in its place or `max_steps` control periods are over."""
+        self.enable(False)
+        seed = int(self.call(Trigger, "pusht_sim/reset", Trigger.Request()).message.split()[-1])
+        self._coverages = []
+        self.enable(True)
+        begin = time.monotonic()
+
+        def over() -> bool:
+            seen = self._coverages
+            return len(seen) >= max_steps or max(seen, default=0.0) > success_coverage or self.gate_state in _STOPPED
+
+        self.wait(over, "the end of the episode", seconds=max_steps)  # ten times as long as it should take
+        stopped = f"{self.gate_state}: {self.gate_reason}" if self.gate_state in _STOPPED else ""
+        coverages = self._coverages[:max_steps] or [0.0]
+        seconds = time.monotonic() - begin
+        self.enable(False)
+        return GraphEpisode(
+            seed,
+            max(coverages) > success_coverage,
+            len(coverages),
+            max(coverages),
+            coverages[-1],
+            seconds,
+            stopped,
+        )
+
+    def _on_coverage(self, message: Float64) -> None:
+        self._coverages.append(message.data)
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            values = {pair.key: pair.value for pair in status.values}
+            self.diagnostics[status.name.removeprefix("/")] = {"message": status.message, **values}
+
+    def _on_gate(self, message: String) -> None:
+        self.gate_state, _, self.gate_reason = message.data.partition(": ")
+
+
+_STOPPED = ("holding", "fault")

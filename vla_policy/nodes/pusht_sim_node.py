@@ -1,0 +1,188 @@
+"""PushT in PyBullet as a robot that waits for nobody: cameras, arm and table in real time."""
+
+from __future__ import annotations
+
+import array
+import math
+import threading
+import time
+from collections import deque
+from typing import Any
+
+import numpy as np
+from geometry_msgs.msg import PoseStamped
+from rclpy.node import Node
+from rosgraph_msgs.msg import Clock as ClockMessage
+from sensor_msgs.msg import CameraInfo, Image, JointState
+from std_msgs.msg import Float64
+from std_srvs.srv import Trigger
+
+from sim import PushTEnv
+from vla_policy.contract import IMAGE, POSE, load_contract
+from vla_policy.interfaces import IMAGES, InputError
+from vla_policy.messages import seconds
+from vla_policy.nodes import common
+from vla_policy.runtime import Timing
+
+GRACE = 0.004  # seconds after a period's end in which its last command may still arrive
+JOINT_NAMES = [f"joint{k}" for k in range(1, 7)]
+
+
+class PushTSimNode(Node):
+    """Publishes the observations of a contract and follows its commands, a control period after the other.
+
+    As in the environment an action is the target for a whole period: the last command stamped within a period moves
+    the arm through it, and at its end the arm is seen. Time goes on whether or not a command came; without one the
+    arm keeps its target. A computer too slow for that stops the world for whole periods, which are counted.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("pusht_sim")
+        contract = load_contract(common.parameter(self, "contract", "pusht_sim", "robot contract: name or file"))
+        seed = common.parameter(
+            self, "seed", 0, "of the start that the first reset makes; each counts on", (0, 2**31 - 1)
+        )
+        clock_rate = common.parameter(self, "clock_rate", 0.0, "Hz of /clock; 0: none, all use system time", (0.0, 1e3))
+        if contract.command.type != POSE:
+            raise InputError(f"pusht_sim: expected commands of type {POSE}, found {contract.command.type}")
+        self._contract, self._next_seed = contract, seed
+        cameras = [key.removeprefix(IMAGES) for key in contract.interface.cameras]
+        self._env = PushTEnv(cameras=cameras)
+        contract.interface.require(self._env.interface, f"robot contract {contract.name}", "the simulation")
+        self._advertise(clock_rate)
+        self._dt = 1.0 / contract.interface.fps
+        self._offset = common.now(self) - time.monotonic()  # stamps continue the system's time on a steady clock
+        self._commands: deque[tuple[float, np.ndarray]] = deque(maxlen=16)
+        self._target = np.zeros(2)
+        self._lock = threading.Lock()
+        self._stalled, self._late = 0, Timing()
+        self._reset(seed)
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._live, name="world", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the world."""
+        self._closing.set()
+        self._thread.join()
+        self._env.close()
+
+    def _advertise(self, clock_rate: float) -> None:
+        command = self._contract.command
+        self._streams = {
+            s.key: self.create_publisher(Image, s.topic, common.IMAGE_QOS)
+            if s.type == IMAGE
+            else self.create_publisher(PoseStamped, s.topic, common.STATE_QOS)
+            for s in self._contract.streams
+        }
+        self._info = self.create_publisher(CameraInfo, "camera/camera_info", common.IMAGE_QOS)
+        self._joints = self.create_publisher(JointState, "joint_states", common.STATE_QOS)
+        self._coverage = self.create_publisher(Float64, "~/coverage", 50)
+        self.create_subscription(PoseStamped, command.topic, self._on_command, common.COMMAND_QOS)
+        self.create_service(Trigger, "~/reset", self._on_reset)
+        self._diagnostics = common.Diagnostics(self, self._report)
+        if clock_rate > 0:
+            self._clock_publisher = self.create_publisher(ClockMessage, "/clock", common.STATE_QOS)
+            self._clock_timer = common.every(self, 1.0 / clock_rate, self._publish_clock)
+
+    def _time(self) -> float:
+        return time.monotonic() + self._offset
+
+    def _publish_clock(self) -> None:
+        self._clock_publisher.publish(ClockMessage(clock=common.stamp(self._time())))
+
+    def _on_command(self, message: PoseStamped) -> None:
+        target = np.array([message.pose.position.x, message.pose.position.y])
+        if np.isfinite(target).all():
+            self._commands.append((seconds(message.header.stamp), target))
+
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        with self._lock:
+            seed, self._next_seed = self._next_seed, self._next_seed + 1
+            self._reset(seed)
+        response.success, response.message = True, f"seed {seed}"
+        return response
+
+    def _reset(self, seed: int) -> None:
+        observation, info = self._env.reset(seed=seed)
+        self._seed = seed
+        self._commands.clear()
+        self._target = np.asarray(info["pos_agent"], float)
+        self._end = self._time() + self._dt  # of the control period in progress
+        self._publish(observation, info, self._end - self._dt)
+
+    def _live(self) -> None:
+        while not self._closing.is_set():
+            wait = self._end + GRACE - self._time()
+            if wait > 0:
+                self._closing.wait(wait)
+                continue
+            with self._lock:
+                if self._time() >= self._end:  # not so if a reset came between
+                    self._step()
+
+    def _step(self) -> None:
+        """Live through the control period that has just ended."""
+        self._target = next((target for t, target in reversed(self._commands) if t < self._end), self._target)
+        observation, _, _, _, info = self._env.step(self._target)
+        self._publish(observation, info, self._end)
+        self._late.add(self._time() - self._end)
+        late = math.floor((self._time() - self._end) / self._dt)
+        self._stalled += late
+        self._end += (1 + late) * self._dt
+
+    def _publish(self, observation: dict[str, np.ndarray], info: dict[str, Any], t: float) -> None:
+        stamp = common.stamp(t)
+        for key, publisher in self._streams.items():
+            value = observation[key]
+            publisher.publish(_image(value, stamp) if key.startswith(IMAGES) else self._pose(value, stamp))
+        for name, camera in self._env.cameras.items():
+            self._info.publish(_camera_info(camera.config.size, camera.config.field_of_view, stamp, name))
+        joints = JointState(name=JOINT_NAMES, position=self._env.scene.save().joints.tolist())
+        joints.header.stamp = stamp
+        self._joints.publish(joints)
+        self._coverage.publish(Float64(data=float(info["coverage"])))
+
+    def _pose(self, position: np.ndarray, stamp: Any) -> PoseStamped:
+        message = PoseStamped()
+        message.header.stamp, message.header.frame_id = stamp, self._contract.command.frame_id
+        message.pose.position.x, message.pose.position.y = map(float, position)
+        message.pose.position.z = self._env.config.arm.tip_height
+        message.pose.orientation.x, message.pose.orientation.w = 1.0, 0.0  # the tool points down
+        return message
+
+    def _report(self) -> tuple[bytes, str, dict[str, Any]]:
+        level = common.Diagnostics.WARN if self._stalled else common.Diagnostics.OK
+        message = f"stood still for {self._stalled} control periods" if self._stalled else "in real time"
+        values = {
+            "seed": self._seed,
+            "stalled_periods": self._stalled,
+            **common.flat("publishing_after_stamp_ms", self._late.summary()),
+        }
+        return level, message, values
+
+
+def _image(pixels: np.ndarray, stamp: Any) -> Image:
+    height, width, _ = pixels.shape
+    message = Image(height=height, width=width, encoding="rgb8", step=3 * width)
+    message.header.stamp, message.header.frame_id = stamp, "camera_optical"
+    message.data = array.array("B", pixels.tobytes())  # an ndarray would be copied element by element
+    return message
+
+
+def _camera_info(size: int, field_of_view: float, stamp: Any, name: str) -> CameraInfo:
+    focal, centre = size / 2 / math.tan(math.radians(field_of_view) / 2), size / 2
+    message = CameraInfo(height=size, width=size, distortion_model="plumb_bob", d=[0.0] * 5)
+    message.header.stamp, message.header.frame_id = stamp, "camera_optical"
+    message.k = [focal, 0.0, centre, 0.0, focal, centre, 0.0, 0.0, 1.0]
+    message.p = [focal, 0.0, centre, 0.0, 0.0, focal, centre, 0.0, 0.0, 0.0, 1.0, 0.0]
+    message.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+    return message
+
+
+def main() -> None:
+    common.run(PushTSimNode)
+
+
+if __name__ == "__main__":
+    main()
