@@ -68,10 +68,10 @@ class CommandSpec:
 class Timeouts:
     """How long who may be silent before the arm holds, and how far time stamps may be off; seconds."""
 
-    policy: float = 0.12
-    """The policy's heartbeat, 50 Hz."""
-    monitor: float = 0.12
-    """The surprise monitor's heartbeat, 50 Hz."""
+    policy: float = 0.13
+    """The policy's heartbeat, 25 Hz."""
+    monitor: float = 0.13
+    """The surprise monitor's heartbeat, 25 Hz."""
     camera: float = 0.18
     """Any observation of the policy: the camera's period and the patience for a frame that is late."""
     state: float = 0.15

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,6 +39,7 @@ class GraphConfig:
     task: str = ""
     monitor: str | None = None
     max_steps: int = 300
+    rearm: int = 10
     device: str = "cpu"
     threads: int = 1
     domain_id: int | None = None
@@ -67,9 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Console(stderr=True).print(f"error: {error}\nlogs are in {config.out}/log", markup=False, highlight=False)
         raise SystemExit(1) from None
     console.print(_table(episodes))
-    console.print(
-        f"episodes.json, diagnostics.json and logs are in {config.out}", markup=False, highlight=False
-    )
+    console.print(f"episodes.json, diagnostics.json and logs are in {config.out}", markup=False, highlight=False)
 
 
 def require_ros() -> None:
@@ -115,7 +115,7 @@ def play(checkpoint: str, config: GraphConfig) -> list[GraphEpisode]:
                 _bring_up(operator, processes, name)
             progress.update(task, description="playing")
             for _ in range(config.n_episodes):
-                episodes.append(operator.play(config.max_steps, SUCCESS_COVERAGE))
+                episodes.append(operator.play(config.max_steps, SUCCESS_COVERAGE, config.rearm))
                 write_json(out / "episodes.json", [asdict(episode) for episode in episodes])
                 write_json(out / "diagnostics.json", operator.diagnostics)
                 progress.advance(task)
@@ -146,12 +146,18 @@ def _bar() -> Progress:
 def _table(episodes: Sequence[GraphEpisode]) -> Table:
     successes = sum(episode.success for episode in episodes)
     table = Table(title=f"success {successes} / {len(episodes)} through the ROS 2 graph", title_justify="left")
-    for name in ("seed", "success", "steps", "max coverage", "seconds", "stopped"):
-        table.add_column(name, justify="left" if name == "stopped" else "right")
+    for name in ("seed", "success", "steps", "max coverage", "seconds", "stops"):
+        table.add_column(name, justify="left" if name == "stops" else "right")
     for e in episodes:
         done = "yes" if e.success else "no"
-        table.add_row(str(e.seed), done, str(e.steps), f"{e.max_coverage:.3f}", f"{e.seconds:.1f}", e.stopped or "-")
+        table.add_row(
+            str(e.seed), done, str(e.steps), f"{e.max_coverage:.3f}", f"{e.seconds:.1f}", "\n".join(e.stops) or "none"
+        )
     return table
+
+
+def _counted(stops: Sequence[str]) -> str:
+    return "\n".join(f"{count} x {stop}" for stop, count in Counter(stops).items()) or "none"
 
 
 if __name__ == "__main__":

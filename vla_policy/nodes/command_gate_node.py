@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -52,6 +55,7 @@ class CommandGateNode(Node):
         self._names = list(self._contract.interface.action.names)
         self._period = 1.0 / self._contract.interface.fps
         self._latency, self._jitter = Timing(), Timing()
+        self._lock = threading.Lock()  # ticks come in a thread of their own
         self._ticks, self._last_tick = 0, 0.0
         self._last_chunk: ActionChunk | None = None
         self._measured = np.zeros(len(self._names))
@@ -74,50 +78,62 @@ class CommandGateNode(Node):
             self.create_subscription(Bool, name, partial(self._on_heartbeat, name), common.HEARTBEAT_QOS)
         self.create_service(SetBool, "~/enable", self._on_enable)
         self._diagnostics = common.Diagnostics(self, self._report)
-        self._timer = common.every(self, 1.0 / command.rate, self._tick)
+        self._ticker = common.Ticker(1.0 / command.rate, self._tick)
+
+    def close(self) -> None:
+        self._ticker.close()
+
+    @contextmanager
+    def _gated(self) -> Iterator[Gate]:
+        """The gate for this thread alone. Messages that do not fit the contract are a fault."""
+        with self._lock:
+            try:
+                yield self._gate
+            except InputError as error:
+                self._gate.supervisor.fault(str(error))
 
     def _on_state(self, message: Any) -> None:
-        try:
+        with self._gated() as gate:
             self._measured = decode(message, self._contract.stream(STATE)).astype(float)
-        except InputError as error:
-            self._gate.supervisor.fault(str(error))
-            return
-        self._gate.measure(self._measured, common.steady())
+            gate.measure(self._measured, common.steady())
 
     def _on_chunk(self, message: JointTrajectory) -> None:
-        try:
-            chunk = chunk_of(message, self._names)
-        except InputError as error:
-            self._gate.supervisor.fault(str(error))
-            return
-        self._gate.offer(chunk, common.now(self))
+        with self._gated() as gate:
+            gate.offer(chunk_of(message, self._names), common.now(self))
 
     def _on_teleop(self, message: JointState) -> None:
-        if list(message.name) != self._names:
-            self._gate.supervisor.fault(f"teleop/target: expected {self._names}, found {list(message.name)}")
-            return
-        self._gate.teleoperate(np.array(message.position), common.steady())
+        with self._gated() as gate:
+            if list(message.name) != self._names:
+                raise InputError(f"teleop/target: expected {self._names}, found {list(message.name)}")
+            gate.teleoperate(np.array(message.position), common.steady())
 
     def _on_heartbeat(self, name: str, message: Bool) -> None:
-        self._gate.heartbeat(name, message.data, common.steady())
+        with self._gated() as gate:
+            gate.heartbeat(name, message.data, common.steady())
 
     def _on_emergency_stop(self, message: Bool) -> None:
         if message.data:
-            self._gate.supervisor.fault("emergency stop")
+            with self._gated() as gate:
+                gate.supervisor.fault("emergency stop")
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        try:
-            if request.data:
-                self._gate.enable(common.now(self), common.steady())
-            else:
-                self._gate.disable()
-            response.success, response.message = True, str(self._gate.supervisor.state)
-        except InputError as error:
-            response.success, response.message = False, str(error)
-        self._tell()
+        with self._lock:
+            try:
+                if request.data:
+                    self._gate.enable(common.now(self), common.steady())
+                else:
+                    self._gate.disable()
+                response.success, response.message = True, str(self._gate.supervisor.state)
+            except InputError as error:
+                response.success, response.message = False, str(error)
+            self._tell()
         return response
 
     def _tick(self) -> None:
+        with self._lock:
+            self._play()
+
+    def _play(self) -> None:
         steady, now = common.steady(), common.now(self)
         if self._last_tick:
             self._jitter.add(abs(steady - self._last_tick - 1.0 / self._contract.command.rate))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import math
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,15 +16,16 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
 from rclpy.time import Time
 
 from vla_policy.interfaces import InputError
 
-HEARTBEAT_RATE = 50.0  # Hz
+HEARTBEAT_RATE = 25.0  # Hz
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 
 
@@ -38,16 +42,18 @@ LATCHED_QOS = _qos(ReliabilityPolicy.RELIABLE, 1, DurabilityPolicy.TRANSIENT_LOC
 
 def run(make: Callable[[], Node]) -> None:
     """Run one node until Ctrl-C or SIGTERM. A mistake of the user's is one line and status 2."""
-    rclpy.init()
-    signal.signal(signal.SIGTERM, lambda *_: rclpy.try_shutdown())
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    # rclpy's own handlers end all communication at once, under the hands of the node's threads.
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     status, node = 0, None
     try:
         node = make()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
+        while not stop.is_set():
+            executor.spin_once(timeout_sec=0.2)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         status = 2
@@ -111,6 +117,28 @@ def duration(seconds: float) -> Any:
 def every(node: Node, seconds: float, call: Callable[[], None]) -> Any:
     """A timer on the steady clock: it goes on when the clock of the stamps is set or stands still."""
     return node.create_timer(seconds, call, clock=STEADY)
+
+
+class Ticker:
+    """Calls `tick` at even times of the steady clock, in a thread of its own: an executor's timers cost it a whole
+    round through all of a node's entities. Ticks that a slow computer missed are left out.
+    """
+
+    def __init__(self, seconds: float, tick: Callable[[], None]) -> None:
+        self._seconds, self._tick = seconds, tick
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ticker", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._closing.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        due = time.monotonic()
+        while not self._closing.wait(max(0.0, due - time.monotonic())):
+            self._tick()
+            due += self._seconds * max(1, math.ceil((time.monotonic() - due) / self._seconds))
 
 
 class Diagnostics:

@@ -15,6 +15,7 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import Float64, String
 from std_srvs.srv import SetBool, Trigger
 
@@ -31,7 +32,7 @@ class GraphError(RuntimeError):
 
 @dataclass(frozen=True)
 class GraphEpisode:
-    """An episode through the graph. `stopped` says why the gate held the arm for good, "" if it did not."""
+    """An episode through the graph. `stops` says why the gate stopped the arm, each time that it did."""
 
     seed: int
     success: bool
@@ -39,7 +40,7 @@ class GraphEpisode:
     max_coverage: float
     final_coverage: float
     seconds: float
-    stopped: str
+    stops: tuple[str, ...]
 
 
 class Operator:
@@ -48,10 +49,10 @@ class Operator:
     `check` is called while waiting and may raise, for instance when a process has died.
     """
 
-    def __init__(self, check: Callable[[], None] = lambda: None, patience: float = 40.0) -> None:
+    def __init__(self, check: Callable[[], None] = lambda: None, patience: float = 120.0) -> None:
         self._check, self._patience = check, patience
         self._context = rclpy.Context()
-        rclpy.init(context=self._context)
+        rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
         self.node = Node("operator", context=self._context)
         self._coverages: list[float] = []
         self.gate_state = ""
@@ -121,35 +122,48 @@ class Operator:
 
         try:
             self.wait(accepted, "arming", seconds=5.0)
-        except GraphError:
-            raise GraphError(f"command_gate: {answer.message if answer else 'no answer'}") from None
+            # Its state comes by another way than the answer, and may be an old one until then.
+            self.wait(lambda: (self.gate_state in ("armed", "running")) == wanted, "the gate's state", seconds=5.0)
+        except GraphError as error:
+            raise GraphError(f"command_gate: {error}: {answer.message if answer else 'no answer'}") from None
 
-    def play(self, max_steps: int, success_coverage: float) -> GraphEpisode:
-        """One episode: a new start, armed, until the block is in its place or `max_steps` control periods are over."""
+    def play(self, max_steps: int, success_coverage: float, rearm: int = 0) -> GraphEpisode:
+        """One episode: a new start, armed, until the block is in its place or `max_steps` control periods are over.
+
+        When the gate stops the arm it is armed again, `rearm` times at most; then the episode is over.
+        """
         self.enable(False)
         seed = int(self.call(Trigger, "pusht_sim/reset", Trigger.Request()).message.split()[-1])
         self._coverages = []
         self.enable(True)
         begin = time.monotonic()
+        stops: list[str] = []
 
-        def over() -> bool:
-            seen = self._coverages
-            return len(seen) >= max_steps or max(seen, default=0.0) > success_coverage or self.gate_state in _STOPPED
+        def finished() -> bool:
+            return len(self._coverages) >= max_steps or max(self._coverages, default=0.0) > success_coverage
 
-        self.wait(over, "the end of the episode", seconds=max_steps)  # ten times as long as it should take
-        stopped = f"{self.gate_state}: {self.gate_reason}" if self.gate_state in _STOPPED else ""
+        while not finished() and len(stops) <= rearm:
+            # ten times as long as it should take
+            self.wait(lambda: finished() or self._stopped(), "the end of the episode", seconds=max_steps)
+            if self._stopped():
+                stops.append(f"{self.gate_state}: {self.gate_reason}")
+                if len(stops) <= rearm and not self._try_to_enable():
+                    break  # somebody still says stop
         coverages = self._coverages[:max_steps] or [0.0]
         seconds = time.monotonic() - begin
         self.enable(False)
-        return GraphEpisode(
-            seed,
-            max(coverages) > success_coverage,
-            len(coverages),
-            max(coverages),
-            coverages[-1],
-            seconds,
-            stopped,
-        )
+        success = max(coverages) > success_coverage
+        return GraphEpisode(seed, success, len(coverages), max(coverages), coverages[-1], seconds, tuple(stops))
+
+    def _try_to_enable(self) -> bool:
+        try:
+            self.enable(True)
+        except GraphError:
+            return False
+        return True
+
+    def _stopped(self) -> bool:
+        return self.gate_state in ("holding", "fault")
 
     def _on_coverage(self, message: Float64) -> None:
         self._coverages.append(message.data)
@@ -161,6 +175,3 @@ class Operator:
 
     def _on_gate(self, message: String) -> None:
         self.gate_state, _, self.gate_reason = message.data.partition(": ")
-
-
-_STOPPED = ("holding", "fault")

@@ -45,7 +45,7 @@ class Perception:
         if self._bad:
             return next(iter(self._bad.values()))
         refused = f" (refused: {dict(self.buffer.refused)})" if self.buffer.refused else ""
-        return f"{', '.join(silent)} silent{refused}" if silent else ""
+        return f"{', '.join(silent)} is silent{refused}" if silent else ""
 
     def _on_message(self, stream: Stream, message: Any) -> None:
         try:

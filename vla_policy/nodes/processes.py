@@ -20,8 +20,8 @@ _PR_SET_PDEATHSIG = 1
 class Processes:
     """Starts nodes with `python -m`; leaving the context stops them, the last one first.
 
-    Each has a session of its own, so that Ctrl-C reaches the one that started them, who stops them in order. Should it
-    be killed, the kernel ends them. Their output goes to `log`, a file for each.
+    Each has a process group of its own, so that Ctrl-C reaches the one that started them, who stops them in order.
+    Should it be killed, the kernel ends them. Their output goes to `log`, a file for each.
     """
 
     def __init__(self, log: Path, environment: Mapping[str, str] | None = None) -> None:
@@ -42,7 +42,7 @@ class Processes:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
+            process_group=0,
             preexec_fn=_die_with_parent,
         )
         self._running[name] = process

@@ -1,0 +1,119 @@
+"""What the nodes with a model have in common: transitions that say why they fail, and a heartbeat that says stop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.node import Node
+from std_msgs.msg import Bool
+
+from vla_policy.interfaces import InputError
+from vla_policy.nodes import common
+from vla_policy.nodes.perception import Perception
+
+
+class ModelNode(LifecycleNode):
+    """configure loads (`load`), activate needs fresh observations and starts (`begin`), cleanup frees (`free`).
+
+    `~/stop` is a heartbeat: true while the arm must not move on this node's account. It is sent by a thread, so that a
+    busy executor does not silence it, and in every lifecycle state.
+    """
+
+    perception: Perception | None = None
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.active, self.error = False, ""
+        self._told = "not active"
+        # Plain publishers: a lifecycle publisher would be silent until the node is active.
+        self._stop = Node.create_publisher(self, Bool, "~/stop", common.HEARTBEAT_QOS)
+        self.diagnostics = common.Diagnostics(self, self._report)
+        self._heartbeat = common.Ticker(1.0 / common.HEARTBEAT_RATE, self.beat)
+
+    def load(self) -> None:
+        """Load and warm up; sets `perception`. Whatever is raised is the reason why the node is not configured."""
+        raise NotImplementedError
+
+    def begin(self) -> None:
+        """Observations are there; start."""
+
+    def free(self) -> None:
+        """Undo `load`; may be called without it."""
+
+    def values(self) -> dict[str, Any]:
+        """Measurements for /diagnostics."""
+        return {}
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            self.load()
+        except Exception as error:  # rclpy would swallow it
+            return self._fail("configure", error)
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        assert self.perception is not None
+        problem = self.perception.problem()
+        if problem:
+            return self._fail("activate", InputError(f"fresh observations are needed, but {problem}"))
+        result = super().on_activate(state)
+        self.begin()
+        self.active, self.error = True, ""
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.active = False
+        self.beat()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._release()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.active = False
+        self._release()
+        return super().on_shutdown(state)
+
+    def close(self) -> None:
+        """Before the node is destroyed."""
+        self.active = False
+        self._heartbeat.close()
+        self._release()
+
+    def problem(self) -> str:
+        """Why the arm must not move on this node's account; "" if it may."""
+        if not self.active or self.perception is None:
+            return "not active"
+        return self.error or self.perception.problem()
+
+    def broken(self, error: Exception) -> None:
+        """Say stop until the node is activated again."""
+        self.error = str(error)
+        self.get_logger().error(self.error)
+
+    def beat(self) -> None:
+        problem = self.problem()
+        if problem and problem != self._told:
+            self.get_logger().warning(f"stop: {problem}")
+        self._told = problem
+        self._stop.publish(Bool(data=bool(problem)))
+
+    def _release(self) -> None:
+        self.free()
+        if self.perception is not None:
+            self.perception.close()
+            self.perception = None
+
+    def _fail(self, transition: str, error: Exception) -> TransitionCallbackReturn:
+        self.error = f"{transition}: {error}"
+        self.get_logger().error(self.error)
+        self.diagnostics.publish()
+        return TransitionCallbackReturn.FAILURE
+
+    def _report(self) -> tuple[bytes, str, dict[str, Any]]:
+        problem = self.error or self.problem()
+        level = common.Diagnostics.ERROR if self.error or (problem and self.active) else common.Diagnostics.OK
+        refused = {} if self.perception is None else common.flat("refused", self.perception.buffer.refused)
+        return level, problem or "running", {"active": self.active, **self.values(), **refused}

@@ -1,0 +1,156 @@
+"""The surprise monitor as a lifecycle node: what was seen and done in, surprise and a heartbeat that says stop out."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections import deque
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64, String
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from vla_policy.contract import load_contract
+from vla_policy.interfaces import ActionChunk, InputError, Observation
+from vla_policy.messages import seconds
+from vla_policy.nodes import common
+from vla_policy.nodes.chunks import chunk_of
+from vla_policy.nodes.lifecycle import ModelNode
+from vla_policy.nodes.model import load_policy
+from vla_policy.nodes.perception import Perception
+from vla_policy.runtime import Timing, Worker
+
+
+class Surprise(Protocol):
+    """What a monitor says of one control period: `since` (seconds) is when the surprise began, None without one."""
+
+    score: float
+    threshold: float
+    is_surprised: bool
+    since: float | None
+
+
+class Monitor(Protocol):
+    """Fed once a control period with what was seen and the command (D,) that had left the limits before it."""
+
+    def reset(self) -> None: ...
+
+    def update(
+        self, observation: Observation, command: np.ndarray | None, chunk: ActionChunk | None = None
+    ) -> Surprise: ...
+
+
+class _Period(NamedTuple):
+    observation: Observation
+    command: np.ndarray | None
+    chunk: ActionChunk | None
+
+
+class SurpriseMonitorNode(ModelNode):
+    """Judges every observation in a thread; says stop from a surprise on until `~/reset` or the gate is disabled."""
+
+    def __init__(self) -> None:
+        self._worker: Worker | None = None
+        self._update, self._score, self._surprised = Timing(), float("nan"), ""
+        super().__init__("surprise_monitor")
+        self._calibration = common.parameter(self, "calibration", "", "folder of a calibrated monitor")
+        self._checkpoint = common.parameter(self, "checkpoint", "checkpoints/pusht_image", "the policy it watches")
+        self._contract = common.parameter(self, "contract", "pusht_sim", "robot contract: name or file")
+        self._device = common.parameter(self, "device", "cpu", "cpu or cuda")
+        self._threads = common.parameter(self, "threads", 1, "of torch on a CPU", (1, 256))
+
+    def load(self) -> None:
+        if not self._calibration:
+            raise InputError("surprise_monitor: parameter 'calibration': expected a folder, found none")
+        contract = load_contract(self._contract)
+        policy = load_policy(self._checkpoint, self._device, self._threads)
+        contract.require(policy.interface, f"checkpoint {self._checkpoint}")
+        self._task, self._names = contract.task, list(contract.interface.action.names)
+        world_model = importlib.import_module("vla_policy.world_model")  # needs torch
+        self._monitor: Monitor = world_model.load_monitor(self._calibration, self._checkpoint, policy.interface)
+        self._commands: deque[tuple[float, np.ndarray]] = deque(maxlen=64)
+        self._chunk: ActionChunk | None = None
+        self._lock = threading.Lock()  # the monitor is used in the worker's thread
+        self._worker = Worker(self._judge, self._on_surprise, self.broken)
+        self.perception = Perception(self, contract, policy.interface.observations, self._on_sample)
+        self._surprise = self.create_lifecycle_publisher(Float64, "~/surprise", 10)
+        self._inputs = [
+            self.create_subscription(JointState, "command/executed", self._on_command, 10),
+            self.create_subscription(String, "command_gate/state", self._on_gate, common.LATCHED_QOS),
+            self.create_subscription(JointTrajectory, "policy/action_chunk", self._on_chunk, common.COMMAND_QOS),
+        ]
+        self._reset = self.create_service(Trigger, "~/reset", self._on_reset)
+
+    def begin(self) -> None:
+        self._forget()
+
+    def free(self) -> None:
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
+            self.destroy_publisher(self._surprise)
+            for subscription in self._inputs:
+                self.destroy_subscription(subscription)
+            self.destroy_service(self._reset)
+
+    def problem(self) -> str:
+        return super().problem() or self._surprised
+
+    def values(self) -> dict[str, Any]:
+        return {"surprise": self._score, **common.flat("update_ms", self._update.summary())}
+
+    def _forget(self) -> None:
+        with self._lock:
+            self._monitor.reset()
+            self._surprised = ""
+        if self.perception is not None:
+            self.perception.buffer.clear(common.now(self))
+
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._forget()
+        response.success = True
+        return response
+
+    def _on_gate(self, message: String) -> None:
+        if message.data in ("idle", "armed"):  # between two episodes
+            self._forget()
+
+    def _on_command(self, message: JointState) -> None:
+        self._commands.append((seconds(message.header.stamp), np.array(message.position)))
+
+    def _on_chunk(self, message: JointTrajectory) -> None:
+        self._chunk = chunk_of(message, self._names)
+
+    def _on_sample(self) -> None:
+        if not self.active or self.perception is None or self._worker is None:
+            return
+        observation = self.perception.buffer.newest(self._task)
+        if observation is None:
+            return
+        command = next((action for t, action in reversed(self._commands) if t <= observation.t), None)
+        self._worker.ask(_Period(observation, command, self._chunk))
+
+    def _judge(self, period: _Period) -> Surprise:
+        begin = common.steady()
+        with self._lock:
+            surprise = self._monitor.update(period.observation, period.command, period.chunk)
+        self._update.add(common.steady() - begin)
+        return surprise
+
+    def _on_surprise(self, surprise: Surprise) -> None:
+        self._score = surprise.score
+        self._surprise.publish(Float64(data=float(surprise.score)))
+        if surprise.is_surprised and not self._surprised:
+            self._surprised = f"surprise {surprise.score:.3g} is above {surprise.threshold:.3g}"
+            self.beat()  # at once
+
+
+def main() -> None:
+    common.run(SurpriseMonitorNode)
+
+
+if __name__ == "__main__":
+    main()
