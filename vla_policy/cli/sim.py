@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import sys
 from collections import Counter
@@ -96,7 +97,6 @@ def start(processes: Processes, checkpoint: str, config: GraphConfig) -> list[st
 def play(checkpoint: str, config: GraphConfig) -> list[GraphEpisode]:
     """All episodes, written to episodes.json one after the other."""
     from sim.geometry import SUCCESS_COVERAGE
-    from vla_policy.data.files import write_json
     from vla_policy.nodes.operator import GraphError, Operator
     from vla_policy.nodes.processes import Processes
 
@@ -116,8 +116,8 @@ def play(checkpoint: str, config: GraphConfig) -> list[GraphEpisode]:
             progress.update(task, description="playing")
             for _ in range(config.n_episodes):
                 episodes.append(operator.play(config.max_steps, SUCCESS_COVERAGE, config.rearm))
-                write_json(out / "episodes.json", [asdict(episode) for episode in episodes])
-                write_json(out / "diagnostics.json", operator.diagnostics)
+                _write(out / "episodes.json", [asdict(episode) for episode in episodes])
+                _write(out / "diagnostics.json", operator.diagnostics)
                 progress.advance(task)
     return episodes
 
@@ -127,6 +127,10 @@ def graph_environment() -> dict[str, str]:
     if "FASTRTPS_DEFAULT_PROFILES_FILE" in os.environ:
         return {}
     return {"FASTRTPS_DEFAULT_PROFILES_FILE": str(find_config("fastdds", ".xml"))}
+
+
+def _write(path: Path, data: Any) -> None:
+    path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
 
 def _bring_up(operator: Operator, processes: Processes, name: str) -> None:

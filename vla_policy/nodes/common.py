@@ -26,6 +26,7 @@ from rclpy.time import Time
 from vla_policy.interfaces import InputError
 
 HEARTBEAT_RATE = 25.0  # Hz
+BEATS_LOOK = 4  # times between two heartbeats that their sender looks whether it has to say stop at once
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 
 

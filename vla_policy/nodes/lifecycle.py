@@ -29,7 +29,8 @@ class ModelNode(LifecycleNode):
         # Plain publishers: a lifecycle publisher would be silent until the node is active.
         self._stop = Node.create_publisher(self, Bool, "~/stop", common.HEARTBEAT_QOS)
         self.diagnostics = common.Diagnostics(self, self._report)
-        self._heartbeat = common.Ticker(1.0 / common.HEARTBEAT_RATE, self.beat)
+        self._looks = 0
+        self._heartbeat = common.Ticker(1.0 / common.HEARTBEAT_RATE / common.BEATS_LOOK, self._look)
 
     def load(self) -> None:
         """Load and warm up; sets `perception`. Whatever is raised is the reason why the node is not configured."""
@@ -94,11 +95,17 @@ class ModelNode(LifecycleNode):
         self.get_logger().error(self.error)
 
     def beat(self) -> None:
+        """Say whether the arm has to stop."""
         problem = self.problem()
         if problem and problem != self._told:
             self.get_logger().warning(f"stop: {problem}")
         self._told = problem
         self._stop.publish(Bool(data=bool(problem)))
+
+    def _look(self) -> None:
+        self._looks += 1
+        if self._looks % common.BEATS_LOOK == 0 or bool(self.problem()) != bool(self._told):
+            self.beat()
 
     def _release(self) -> None:
         self.free()

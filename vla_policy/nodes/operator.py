@@ -54,7 +54,7 @@ class Operator:
         self._context = rclpy.Context()
         rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
         self.node = Node("operator", context=self._context)
-        self._coverages: list[float] = []
+        self.coverages: list[float] = []
         self.gate_state = ""
         self.gate_reason = ""
         self.node.create_subscription(Float64, "pusht_sim/coverage", self._on_coverage, 50)
@@ -100,11 +100,12 @@ class Operator:
 
     def bring_up(self, name: str) -> None:
         """Configure and activate a lifecycle node. Activation is tried until its observations are there."""
-        if not self._transition(name, CONFIGURE):
+        if not self.change(name, CONFIGURE):
             raise GraphError(f"{name}: could not be configured")
-        self.wait(lambda: self._transition(name, ACTIVATE), f"activation of {name}")
+        self.wait(lambda: self.change(name, ACTIVATE), f"activation of {name}")
 
-    def _transition(self, name: str, transition: tuple[int, int]) -> bool:
+    def change(self, name: str, transition: tuple[int, int]) -> bool:
+        """Ask for a lifecycle transition, CONFIGURE or ACTIVATE; whether the node is where it leads to."""
         number, goal = transition
         self.call(ChangeState, f"{name}/change_state", ChangeState.Request(transition=Transition(id=number)))
         state = self.call(GetState, f"{name}/get_state", GetState.Request())
@@ -134,13 +135,13 @@ class Operator:
         """
         self.enable(False)
         seed = int(self.call(Trigger, "pusht_sim/reset", Trigger.Request()).message.split()[-1])
-        self._coverages = []
+        self.coverages = []
         self.enable(True)
         begin = time.monotonic()
         stops: list[str] = []
 
         def finished() -> bool:
-            return len(self._coverages) >= max_steps or max(self._coverages, default=0.0) > success_coverage
+            return len(self.coverages) >= max_steps or max(self.coverages, default=0.0) > success_coverage
 
         while not finished() and len(stops) <= rearm:
             # ten times as long as it should take
@@ -149,7 +150,7 @@ class Operator:
                 stops.append(f"{self.gate_state}: {self.gate_reason}")
                 if len(stops) <= rearm and not self._try_to_enable():
                     break  # somebody still says stop
-        coverages = self._coverages[:max_steps] or [0.0]
+        coverages = self.coverages[:max_steps] or [0.0]
         seconds = time.monotonic() - begin
         self.enable(False)
         success = max(coverages) > success_coverage
@@ -166,7 +167,7 @@ class Operator:
         return self.gate_state in ("holding", "fault")
 
     def _on_coverage(self, message: Float64) -> None:
-        self._coverages.append(message.data)
+        self.coverages.append(message.data)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:

@@ -1,0 +1,190 @@
+"""The gate as a process, over DDS: faults on one side, an independent subscriber on the robot's side."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+rclpy = pytest.importorskip("rclpy")
+
+from geometry_msgs.msg import PoseStamped  # noqa: E402
+from helpers.ros import FakeRobot, Witness, own_domain, wait_for  # noqa: E402
+from sensor_msgs.msg import JointState  # noqa: E402
+from std_msgs.msg import Bool  # noqa: E402
+
+from vla_policy.nodes import common  # noqa: E402
+from vla_policy.nodes.processes import Processes  # noqa: E402
+
+pytestmark = pytest.mark.xdist_group("dds")
+DEADLINE = 0.2  # seconds from a fault to the hold
+
+
+class Setup:
+    def __init__(self, robot: FakeRobot, witness: Witness, processes: Processes) -> None:
+        self.robot, self.witness, self.processes = robot, witness, processes
+
+    def start(self) -> Setup:
+        """Disabled, enabled, moving."""
+        self.robot.alive = {"robot", "policy", "monitor"}
+        wait_for(lambda: self.robot.enable(False).success, "disabling")
+        self.robot.pose = np.array([0.45, 0.0])
+        time.sleep(0.1)  # the gate hears of all
+        wait_for(lambda: self.robot.enable(True).success, "enabling")
+        wait_for(lambda: self.witness.state == "armed", "the armed gate")
+        begin = time.time()
+        self.robot.offer_motion()
+        wait_for(lambda: self.witness.moved(begin) > 0.01, "a moving arm")
+        assert self.witness.state == "running"
+        return self
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
+    with own_domain(), Processes(tmp_path_factory.mktemp("log")) as processes:
+        heartbeats = ["policy/stop", "surprise_monitor/stop"]
+        parameters = {"contract": "pusht_sim", "dry_run": False, "heartbeats": heartbeats, "use_sim_time": True}
+        processes.start("command_gate", **parameters)
+        robot, witness = FakeRobot(simulated=True), Witness()
+        yield Setup(robot, witness, processes)
+        assert processes.dead() == {}
+        robot.close()
+        witness.close()
+
+
+@pytest.mark.parametrize("quiet", ["policy", "monitor", "robot"])
+def test_silence_holds(running: Setup, quiet: str) -> None:
+    running.start()
+    fault = time.time()
+    running.robot.alive.discard(quiet)
+    # The simulated robot's state comes at 10 Hz, and the contract is patient with it.
+    assert running.witness.seconds_to_hold(fault) < DEADLINE + (0.15 if quiet == "robot" else 0.0)
+    assert "silent" in running.witness.reason
+    assert not running.robot.enable().success
+    running.robot.alive.add(quiet)
+    time.sleep(0.3)
+    running.robot.offer_motion()  # nobody armed it again
+    time.sleep(0.2)
+    assert running.witness.state == "holding"
+
+
+def test_an_alarm_holds_and_is_not_lost_among_heartbeats(running: Setup) -> None:
+    running.start()
+    fault = time.time()
+    running.robot.monitor.publish(Bool(data=True))
+    assert running.witness.seconds_to_hold(fault) < 0.1 + 0.02  # and the way of one message
+    assert running.witness.reason == "surprise_monitor/stop says stop"
+
+
+def test_a_chunk_with_nan_holds(running: Setup) -> None:
+    running.start()
+    rows = np.full((15, 2), 0.3)
+    rows[9, 1] = np.nan
+    fault = time.time()
+    running.robot.offer(rows)
+    assert running.witness.seconds_to_hold(fault) < DEADLINE
+    assert "not finite" in running.witness.reason
+
+
+@pytest.mark.parametrize("jump", [3.0, -3.0])
+def test_a_clock_that_jumps_holds(running: Setup, jump: float) -> None:
+    running.start()
+    fault, commands = time.time(), len(running.witness.commands)
+    running.robot.jump += jump
+    wait_for(lambda: running.witness.state == "holding", "the hold", 5.0)
+    assert "clock jumped" in running.witness.reason
+    held = time.time()
+    time.sleep(0.3)
+    targets = np.array([target for _, target in running.witness.commands[commands:]])
+    assert held - fault < 1.0  # stamps are of no use here
+    np.testing.assert_allclose(targets[-10:], targets[-1:].repeat(10, axis=0), atol=1e-4)
+    running.robot.jump = 0.0
+    time.sleep(0.3)
+    assert running.witness.state == "holding"
+
+
+def test_a_storm_of_stale_chunks_moves_nothing_and_delays_nothing(running: Setup) -> None:
+    running.start()
+    begin, stale = time.time(), np.full((5, 2), 0.3)
+    while time.time() < begin + 1.0:
+        running.robot.offer(stale, age=2.0)
+        running.robot.policy.publish(Bool(data=False))
+        time.sleep(0.0005)
+    targets = np.array([target for t, target in running.witness.commands if t > begin])
+    assert np.abs(targets[:, 0] - 0.45).max() < 0.01  # never towards the stale one
+    gaps = np.diff([t for t, _ in running.witness.commands if begin < t < begin + 1.0])
+    assert np.median(gaps) == pytest.approx(0.02, abs=0.005)
+
+
+def test_emergency_stop_is_a_fault_until_disabled(running: Setup) -> None:
+    running.start()
+    fault = time.time()
+    running.robot.emergency.publish(Bool(data=True))
+    assert running.witness.seconds_to_hold(fault) < DEADLINE
+    answer = running.robot.enable()
+    assert not answer.success
+    assert "disable first" in answer.message
+
+
+def test_teleoperation_takes_over_and_the_policy_does_not_come_back(running: Setup) -> None:
+    running.start()
+    for _ in range(25):
+        running.robot.teleop.publish(JointState(name=["x", "y"], position=[0.5, 0.1]))
+        running.robot.offer(np.full((15, 2), 0.3))
+        time.sleep(0.02)
+    wait_for(lambda: np.allclose(running.robot.pose, [0.5, 0.1], atol=1e-3), "the arm at the hand's target", 5.0)
+    wait_for(lambda: running.witness.state == "holding", "the hold after teleoperation", 5.0)
+    running.robot.offer(np.full((15, 2), 0.3))
+    time.sleep(0.2)
+    np.testing.assert_allclose(running.robot.pose, [0.5, 0.1], atol=1e-3)
+
+
+@pytest.mark.parametrize("names", [("x", "z"), ("x",)])
+def test_a_chunk_of_other_channels_is_a_fault(running: Setup, names: tuple[str, ...]) -> None:
+    running.start()
+    running.robot.offer(np.full((15, len(names)), 0.3), names=names)
+    wait_for(lambda: running.witness.state == "fault", "the fault", 5.0)
+    assert f"expected the channels ['x', 'y'], found {list(names)}" in running.witness.reason
+
+
+def test_a_second_publisher_of_commands_is_a_fault(running: Setup) -> None:
+    running.start()
+    rival = running.robot.create_publisher(PoseStamped, "target_pose", common.COMMAND_QOS)
+    try:
+        wait_for(lambda: running.witness.state == "fault", "the fault", 10.0)
+        assert running.witness.reason == "target_pose: expected no other publisher, found 2"
+    finally:
+        running.robot.destroy_publisher(rival)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"contract": "nowhere"}, "expected a .yaml file or one of"),
+        ({"dry_run": "perhaps"}, "parameter 'dry_run': expected a bool, found 'perhaps'"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path: Path, parameters: dict, message: str) -> None:
+    with own_domain(), Processes(tmp_path) as processes:
+        assert processes.start("command_gate", **parameters).wait(60) == 2
+        output = (tmp_path / "command_gate.log").read_text()
+    assert output.startswith("error: ")
+    assert message in output
+    assert "Traceback" not in output
+
+
+def test_a_dry_run_sends_nothing_to_the_robot(tmp_path: Path) -> None:
+    with own_domain(1), Processes(tmp_path) as processes:
+        processes.start("command_gate", heartbeats=["policy/stop"])  # a dry run unless told otherwise
+        robot, witness = FakeRobot(), Witness()
+        executed: list[JointState] = []
+        robot.create_subscription(JointState, "command/executed", executed.append, 10)
+        wait_for(lambda: robot.enable().success, "enabling")
+        wait_for(lambda: len(executed) > 10, "commands that are not sent")
+        assert witness.commands == []
+        assert robot.count_publishers("target_pose") == 0
+        robot.close()
+        witness.close()
