@@ -17,6 +17,7 @@ from vla_policy.cli.load import load_policy, machine, typed_config
 from vla_policy.cli.rollout_progress import bar, rollout_bar
 from vla_policy.cli.surprise import surprise
 from vla_policy.cli.swap import swap
+from vla_policy.cli.world_model import world_model
 from vla_policy.interfaces import IMAGES, InputError, Policy
 
 # torch and the simulation are imported where they are used: every worker process reads this module anew.
@@ -31,6 +32,7 @@ OTHERS = """other commands, each with a --help of its own:
   vla-eval swap CHECKPOINT ...                the same starts under different instructions
   vla-eval surprise POLICY WORLD_MODEL ...    false alarms of the surprise monitor, and what it detects
   vla-eval open_loop CHECKPOINT DATASET ...   the error on recorded episodes, for robots without a simulator
+  vla-eval world_model CHECKPOINT DATASET ... what a world model imagines, and what can be read from its latents
 """
 
 
@@ -38,7 +40,13 @@ OTHERS = """other commands, each with a --help of its own:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one of the commands or, without its word, rollouts."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {"compare": _compare, "swap": swap, "open_loop": _open_loop, "surprise": surprise}
+    commands = {
+        "compare": _compare,
+        "swap": swap,
+        "surprise": surprise,
+        "open_loop": _open_loop,
+        "world_model": world_model,
+    }
     if arguments and arguments[0] in commands:
         commands[arguments[0]](arguments[1:])
     else:

@@ -1,4 +1,4 @@
-"""What `vla-eval` and `vla-bench` share: typed configuration, the policy of a checkpoint on a device."""
+"""What `vla-eval` and `vla-bench` share: typed configuration, the model of a checkpoint on a device."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from vla_policy.interfaces import InputError
 
 if TYPE_CHECKING:
     from vla_policy.models import DiffusionPolicy
+    from vla_policy.world_model import WorldModel
 
 T = TypeVar("T")
 
@@ -23,9 +24,23 @@ def typed_config(kind: Callable[..., T], name: str, overrides: Sequence[str]) ->
 
 def load_policy(checkpoint: str, device: str = "auto", threads: int | None = None) -> DiffusionPolicy:
     """The policy of a folder or hub repository on the device, with torch's number of threads set."""
-    import torch
-
     from vla_policy.models import DiffusionPolicy
+
+    place = chosen_device(device, threads)
+    return DiffusionPolicy.from_pretrained(checkpoint).to(place)
+
+
+def load_world_model(checkpoint: str, device: str = "auto", threads: int | None = None) -> WorldModel:
+    """The same of a world model."""
+    from vla_policy.world_model import WorldModel
+
+    place = chosen_device(device, threads)
+    return WorldModel.from_pretrained(checkpoint).to(place)
+
+
+def chosen_device(device: str, threads: int | None) -> str:
+    """cpu or cuda for auto, cpu or cuda, with torch's number of threads set; `InputError` for what is not there."""
+    import torch
 
     if device not in ("auto", "cpu", "cuda"):
         raise InputError(f"device: expected auto, cpu or cuda, found {device!r}")
@@ -33,8 +48,7 @@ def load_policy(checkpoint: str, device: str = "auto", threads: int | None = Non
         raise InputError("device: expected a GPU for cuda, found none")
     if threads is not None:
         torch.set_num_threads(threads)
-    policy = DiffusionPolicy.from_pretrained(checkpoint)
-    return policy.to("cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu")
+    return "cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu"
 
 
 def machine(policy: DiffusionPolicy) -> dict[str, object]:

@@ -1,0 +1,156 @@
+"""Planning in latent space towards a goal picture, as LeWorldModel (arXiv 2603.19312) does it.
+
+A plan is a row of waypoint displacements, one a model step; CEM or MPPI looks for the one after which the imagined
+latent is closest to the goal picture's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vla_policy.interfaces import STATE, ActionChunk, InputError, Interface, Observation
+from vla_policy.world_model.model import WorldModel
+
+Cost = Callable[[Tensor], Tensor]  # plans (N, H, A), numbers in [-1, 1], to a cost each (N,)
+
+
+@dataclass(frozen=True)
+class PlanConfig:
+    """How plans are searched; the defaults suit a CPU. The paper has 300 samples, 30 elites and 30 iterations."""
+
+    solver: str = "cem"  # cem | mppi
+    samples: int = 64  # plans imagined in an iteration
+    iterations: int = 5
+    elites: int = 8  # cem: plans that the next distribution is fitted to
+    temperature: float = 0.1  # mppi: in units of the costs' standard deviation; towards 0 only the best plan counts
+    horizon: int = 5  # model steps imagined
+    execute: int = 5  # model steps carried out before planning anew; fewer than horizon: the rest warms the next start
+    spread: float = 0.5  # standard deviation of the first samples, as part of the largest displacement
+    max_step: float = 0.01  # the largest change from one command to the next, in the action's units
+
+    def __post_init__(self) -> None:
+        if self.solver not in SOLVERS:
+            raise InputError(f"plan.solver: expected one of {sorted(SOLVERS)}, found {self.solver!r}")
+        for name in ("samples", "iterations", "elites", "horizon", "execute"):
+            if getattr(self, name) < 1:
+                raise InputError(f"plan.{name}: expected at least 1, found {getattr(self, name)}")
+        for name, most in {"elites": self.samples, "execute": self.horizon}.items():
+            if getattr(self, name) > most:
+                raise InputError(f"plan.{name}: expected at most {most}, found {getattr(self, name)}")
+        for name in ("temperature", "spread", "max_step"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"plan.{name}: expected more than 0, found {getattr(self, name)}")
+
+
+def cem(cost: Cost, mean: Tensor, config: PlanConfig, generator: torch.Generator) -> Tensor:
+    """The cross-entropy method (Rubinstein 1999): sample plans, take the elites, refit. The best plan met (H, A).
+
+    `mean` (H, A) is where the search begins; it is among the first samples, and the best plan among all later ones.
+    """
+    std, best = torch.full_like(mean, config.spread), mean
+    for _ in range(config.iterations):
+        plans = sample(mean, std, best, config.samples, generator)
+        elites = plans[cost(plans).topk(config.elites, largest=False).indices]
+        mean, std, best = elites.mean(0), elites.std(0, correction=0), elites[0]
+    return best
+
+
+def mppi(cost: Cost, mean: Tensor, config: PlanConfig, generator: torch.Generator) -> Tensor:
+    """Model predictive path integral control (Williams et al. 2017): plans averaged with weights exp(-cost / lambda).
+
+    Returns the mean (H, A) after the last iteration; the samples' spread halves from one to the next.
+    """
+    for iteration in range(config.iterations):
+        std = torch.full_like(mean, config.spread * 0.5**iteration)
+        plans = sample(mean, std, mean, config.samples, generator)
+        mean = torch.einsum("n,nha->ha", mppi_weights(cost(plans), config.temperature), plans)
+    return mean
+
+
+def mppi_weights(costs: Tensor, temperature: float) -> Tensor:
+    """Weights (N,) of plans; the temperature is in units of the costs' standard deviation, whatever their scale."""
+    return torch.softmax(-costs / (temperature * costs.std(correction=0)).clamp(min=1e-12), dim=0)
+
+
+def sample(mean: Tensor, std: Tensor, kept: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Gaussian plans (N, H, A) held to [-1, 1]; the first one is `kept`."""
+    noise = torch.randn(count, *mean.shape, generator=generator)
+    plans = (mean + std * noise).clamp(-1, 1)
+    plans[0] = kept
+    return plans
+
+
+SOLVERS = {"cem": cem, "mppi": mppi}
+
+
+class Planner:
+    """A `Policy` that brings one arm to where the cameras show the `goal`: pictures (H, W, 3) uint8 by camera.
+
+    Actions are absolute targets near the arm, so plans are displacements from the newest `observation.state`, which
+    has the action's channels: H waypoints, and `frame_skip` commands on the way to each.
+    """
+
+    n_obs_steps = 1
+
+    def __init__(self, model: WorldModel, config: PlanConfig, goal: Mapping[str, np.ndarray]) -> None:
+        self.model, self.config = model.eval(), config
+        self.interface = planner_interface(model)
+        self.n_action_steps = config.execute * model.config.frame_skip
+        self._dt = 1.0 / self.interface.fps
+        Observation(goal, "", 0.0).check(model.interface)
+        self._goal = self._encode(goal)
+        self._last: tuple[float, Tensor] | None = None  # when the last plan was made, and the plan
+
+    def predict(self, histories: Sequence[Sequence[Observation]], generator: np.random.Generator) -> list[ActionChunk]:
+        """The best plan found, all of it; the part beyond `n_action_steps` is there should the next one be late."""
+        if len(histories) != 1:
+            raise InputError(f"planning: expected the history of one arm, found {len(histories)}")
+        seen = histories[0][-1]
+        seen.check(self.interface)
+        latent, position = self._encode(seen.values), torch.as_tensor(seen.values[STATE], dtype=torch.float32)
+        draws = torch.Generator().manual_seed(int(generator.integers(2**63)))
+        search = SOLVERS[self.config.solver]
+        plan = search(lambda plans: self.cost(latent, position, plans), self._start(seen.t), self.config, draws)
+        self._last = seen.t, plan
+        return [ActionChunk(self.commands(position, plan[None])[0].flatten(0, 1).numpy(), seen.t, self._dt)]
+
+    @torch.inference_mode()
+    def cost(self, latent: Tensor, position: Tensor, plans: Tensor) -> Tensor:
+        """Squared distances (N,) between the goal and where plans (N, H, A) lead from a latent (D,), in imagination."""
+        commands = self.commands(position, plans).to(self.model.device)
+        seen = latent.expand(len(plans), 1, -1)
+        imagined = self.model.imagine(seen, commands[:, :0], commands)
+        return (imagined[:, -1] - self._goal).square().sum(-1).cpu()
+
+    def commands(self, position: Tensor, plans: Tensor) -> Tensor:
+        """Plans (N, H, A) as commands (N, H, frame_skip, A): straight lines between waypoints, from a position (A,)."""
+        skip = self.model.config.frame_skip
+        waypoints = position + plans.cumsum(1) * skip * self.config.max_step
+        before = torch.cat([position.expand(len(plans), 1, -1), waypoints[:, :-1]], dim=1)
+        part = torch.arange(1, skip + 1)[:, None] / skip
+        return before[:, :, None] + part * (waypoints - before)[:, :, None]
+
+    def _start(self, now: float) -> Tensor:
+        """The last plan shifted by the steps made since, then standing still; all still if it is over or was later."""
+        still = torch.zeros(self.config.horizon, *self.interface.action.shape)
+        if self._last is None:
+            return still
+        made, plan = self._last
+        steps = round((now - made) / self._dt / self.model.config.frame_skip)
+        return torch.cat([plan[steps:], still])[: len(still)] if steps > 0 else still
+
+    @torch.inference_mode()
+    def _encode(self, pictures: Mapping[str, np.ndarray]) -> Tensor:
+        keys = self.model.config.cameras
+        return self.model.encode({key: torch.from_numpy(np.array(pictures[key]))[None] for key in keys})[0]
+
+
+def planner_interface(model: WorldModel) -> Interface:
+    """What a planner looks at: the model's cameras, and where the arm is, in the action's channels."""
+    seen = model.interface
+    return Interface({**seen.observations, STATE: seen.action}, seen.action, seen.fps, seen.frame)
