@@ -14,6 +14,7 @@ from rich.console import Console
 from vla_policy.cli.common import user_errors
 from vla_policy.cli.help import config_parser
 from vla_policy.cli.load import load_policy, machine, typed_config
+from vla_policy.cli.plan import plan
 from vla_policy.cli.rollout_progress import bar, rollout_bar
 from vla_policy.cli.surprise import surprise
 from vla_policy.cli.swap import swap
@@ -33,6 +34,7 @@ OTHERS = """other commands, each with a --help of its own:
   vla-eval surprise POLICY WORLD_MODEL ...    false alarms of the surprise monitor, and what it detects
   vla-eval open_loop CHECKPOINT DATASET ...   the error on recorded episodes, for robots without a simulator
   vla-eval world_model CHECKPOINT DATASET ... what a world model imagines, and what can be read from its latents
+  vla-eval plan WORLD_MODEL DATASET ...       how often planning with a world model reaches a goal picture
 """
 
 
@@ -46,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "surprise": surprise,
         "open_loop": _open_loop,
         "world_model": world_model,
+        "plan": plan,
     }
     if arguments and arguments[0] in commands:
         commands[arguments[0]](arguments[1:])

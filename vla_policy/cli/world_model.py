@@ -32,7 +32,7 @@ def world_model(arguments: Sequence[str]) -> None:
     config = typed_config(WorldModelEvalConfig, "world_model_eval", options.overrides)
     model = load_world_model(options.CHECKPOINT, config.device, config.threads)
     dataset, out = LeRobotDataset(options.DATASET), Path(config.out)
-    with _bars() as tick:
+    with work_bars() as tick:
         summary = evaluate_world_model(model, dataset, config, out, options.CHECKPOINT, tick)
     OmegaConf.save(OmegaConf.structured(config), out / "config.yaml")
     for table in world_model_tables(summary):
@@ -43,7 +43,7 @@ def world_model(arguments: Sequence[str]) -> None:
 
 
 @contextmanager
-def _bars() -> Iterator[Callable[[str, int], None]]:
+def work_bars() -> Iterator[Callable[[str, int], None]]:
     """One bar a piece of work, which appears with its first part done."""
     with bar(console) as progress:
         tasks: dict[str, TaskID] = {}

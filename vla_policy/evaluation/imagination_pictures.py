@@ -26,13 +26,14 @@ SHOWN = {"small error": 0.1, "median error": 0.5, "large error": 0.9}  # windows
 
 def plot_errors(summary: Mapping[str, Any]) -> Figure:
     """Latent error over the horizon; beside it, where it can be read, how far off the imagined block is."""
-    panels = {"squared error of a latent's numbers": summary["prediction"]["error"]}
+    panels = {"latent: squared error of a number": summary["prediction"]["error"]}
     for name, by in (summary["imagined_state"] or {}).items():
-        panels[f"{name} read from the latent, error [{by['unit']}]"] = {k: v for k, v in by.items() if k != "unit"}
+        panels[f"{name} read from it: error, {by['unit']}"] = {k: v for k, v in by.items() if k != "unit"}
     figure = Figure((4.2 * len(panels), 3.6), layout="constrained")
     for axes, (label, curves) in zip(np.ravel(figure.subplots(1, len(panels))), panels.items(), strict=True):
         _curves(axes, curves, summary["seconds_per_step"])
-        axes.set(xlabel="seconds imagined", ylabel=label, ylim=(0, None))
+        axes.set_title(label, fontsize=10)
+        axes.set(xlabel="seconds imagined", ylim=(0, None))
     figure.axes[0].legend(frameon=False)
     if len(panels) > 1:
         figure.axes[-1].legend(frameon=False)

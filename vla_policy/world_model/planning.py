@@ -117,7 +117,12 @@ class Planner:
         search = SOLVERS[self.config.solver]
         plan = search(lambda plans: self.cost(latent, position, plans), self._start(seen.t), self.config, draws)
         self._last = seen.t, plan
-        return [ActionChunk(self.commands(position, plan[None])[0].flatten(0, 1).numpy(), seen.t, self._dt)]
+        return [self.chunk(seen, plan)]
+
+    def chunk(self, seen: Observation, plan: Tensor) -> ActionChunk:
+        """A plan (H, A) made from what was seen, as commands."""
+        position = torch.as_tensor(seen.values[STATE], dtype=torch.float32)
+        return ActionChunk(self.commands(position, plan[None])[0].flatten(0, 1).numpy(), seen.t, self._dt)
 
     @torch.inference_mode()
     def cost(self, latent: Tensor, position: Tensor, plans: Tensor) -> Tensor:
