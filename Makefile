@@ -1,4 +1,4 @@
-# make demo: the shipped policy on 20 unseen episodes.   make test: linters, types and the test suite.
+# make demo: the shipped policy on 20 unseen episodes, then one through ROS 2.   make test: linters, types and the test suite.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -20,6 +20,7 @@ $(VENV)/.ready: requirements.txt setup.py
 
 demo: setup
 	$(BIN)/vla-eval $(CHECKPOINT) n_episodes=20 seed=100000 out=outputs/demo
+	$(BIN)/vla-sim $(CHECKPOINT) seed=100000 out=outputs/demo/ros
 
 test: setup
 	$(BIN)/ruff check .

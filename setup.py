@@ -1,11 +1,20 @@
 """ament_python and pip install the package alike; versions are pinned in requirements.txt."""
 
+from glob import glob
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 PACKAGE = "vla_policy"
 HERE = Path(__file__).parent
+NODES = [
+    "command_gate",
+    "policy",
+    "pusht_sim",
+    "recorder",
+    "surprise_monitor",
+    "teleop",
+]  # ros2 run vla_policy ..._node
 
 setup(
     name=PACKAGE,
@@ -22,6 +31,8 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
+        (f"share/{PACKAGE}/launch", sorted(glob("launch/*.launch.py"))),
+        (f"share/{PACKAGE}/config", sorted(glob("config/*"))),
     ],
     zip_safe=True,
     install_requires=[
@@ -47,6 +58,18 @@ setup(
         "transformers>=5.23",
     ],
     extras_require={
+        # Not wanted where ROS 2 is installed. Names that begin with "ros-" alone are those of other distributions.
+        "ros": [
+            "mcap",
+            "rosbags",
+            "ros-jazzy-rclpy[fastrtps]",
+            "ros-jazzy-std-msgs",
+            "ros-jazzy-sensor-msgs",
+            "ros-jazzy-geometry-msgs",
+            "ros-jazzy-trajectory-msgs",
+            "ros-jazzy-diagnostic-msgs",
+            "ros-jazzy-std-srvs",
+        ],
         "gym_pusht": ["gym-pusht"],
         "zarr": ["zarr"],
         "wandb": ["wandb"],
@@ -61,6 +84,8 @@ setup(
             "vla-describe = vla_policy.cli.describe:main",
             "vla-calibrate = vla_policy.cli.calibrate:main",
             "vla-bench = vla_policy.cli.bench:main",
+            "vla-sim = vla_policy.cli.sim:main",
+            *(f"{name}_node = {PACKAGE}.nodes.{name}_node:main" for name in NODES),
         ],
     },
 )

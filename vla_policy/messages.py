@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vla_policy.contract import IMAGE, JOINT_STATE, Stream
+from vla_policy.contract import ARRAY, IMAGE, JOINT_STATE, POSE, TRAJECTORY, CommandSpec, Stream
 from vla_policy.interfaces import InputError
 
 _CHANNELS = {"rgb8": (0, 1, 2), "bgr8": (2, 1, 0), "rgba8": (0, 1, 2), "bgra8": (2, 1, 0), "mono8": (0, 0, 0)}
@@ -27,7 +27,21 @@ def decode(message: Any, stream: Stream) -> np.ndarray:
         return _image(message, stream)
     if stream.type == JOINT_STATE:
         return _joints(message, stream)
-    return _pose(message, stream)
+    return _pose_fields(message, stream.fields)
+
+
+def decode_command(message: Any, spec: CommandSpec) -> np.ndarray:
+    """The action (D,) float32 of a robot's command message; `InputError` if it lacks a channel."""
+    if spec.type == POSE:
+        return _pose_fields(message, spec.fields)
+    if spec.type == ARRAY:
+        values = np.asarray(message.data, np.float32)
+        if values.shape != spec.low.shape:
+            raise InputError(f"{spec.topic}: expected {len(spec.low)} numbers, found {len(values)}")
+        return values
+    if spec.type == TRAJECTORY and len(message.points):
+        return _by_name(message.joint_names, message.points[-1].positions, spec.fields, spec.topic)
+    raise InputError(f"{spec.topic}: expected absolute targets, found a {spec.type} without any")
 
 
 def _image(message: Any, stream: Stream) -> np.ndarray:
@@ -49,14 +63,18 @@ def _image(message: Any, stream: Stream) -> np.ndarray:
 
 
 def _joints(message: Any, stream: Stream) -> np.ndarray:
-    positions = dict(zip(message.name, message.position, strict=False))
-    missing = [name for name in stream.fields if name not in positions]
+    return _by_name(message.name, message.position, stream.fields, stream.topic)
+
+
+def _by_name(names: Any, values: Any, wanted: tuple[str, ...], topic: str) -> np.ndarray:
+    found = dict(zip(names, values, strict=False))
+    missing = [name for name in wanted if name not in found]
     if missing:
-        raise InputError(f"{stream.topic}: expected the joints {missing}, found {sorted(positions)}")
-    return np.array([positions[name] for name in stream.fields], np.float32)
+        raise InputError(f"{topic}: expected the joints {missing}, found {sorted(found)}")
+    return np.array([found[name] for name in wanted], np.float32)
 
 
-def _pose(message: Any, stream: Stream) -> np.ndarray:
+def _pose_fields(message: Any, wanted: tuple[str, ...]) -> np.ndarray:
     p, q = message.pose.position, message.pose.orientation
     values = {"x": p.x, "y": p.y, "z": p.z, "qx": q.x, "qy": q.y, "qz": q.z, "qw": q.w}
-    return np.array([values[name] for name in stream.fields], np.float32)
+    return np.array([values[name] for name in wanted], np.float32)

@@ -41,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     dataset, out = ("DATASET",), "OUT"
     text = "turn the public PushT demonstrations (.npz, or the original zarr folder) into a dataset"
     command(_import_pusht, "import-pusht", text, ("FILE", out), images=True, codec="h264")
+    text = "turn ROS 2 bags (.mcap, or folders of bags) into a dataset by a robot's contract, an episode each"
+    command(_import_bag, "import-bag", text, ("BAG", out), contract="pusht_sim", failures=False, codec="h264")
     text = "show counts, the range of every feature, and what looks wrong"
     command(_info, "info", text, dataset, videos=True)
     text = "show an episode as a film (out=name.mp4) or as a contact sheet (out=name.png)"
@@ -88,6 +90,33 @@ def _import_pusht(options: argparse.Namespace, chosen: argparse.Namespace) -> No
         options.FILE, options.OUT, pixels, TASK, chosen.images, chosen.codec, lambda e: track(e, "importing")
     )
     _say(f"{writer.num_episodes} episodes, {writer.num_frames} frames in {options.OUT}")
+
+
+def _import_bag(options: argparse.Namespace, chosen: argparse.Namespace) -> None:
+    """Bags that are in the dataset already are left out, so that the command can be given again."""
+    from vla_policy.contract import load_contract
+    from vla_policy.data import LeRobotWriter
+    from vla_policy.data.bag_import import FAILURE, RECORDINGS, bag_episode, find_bags, read_recordings
+    from vla_policy.data.files import write_json
+
+    contract = load_contract(chosen.contract)
+    recordings = read_recordings(options.OUT)
+    with LeRobotWriter(options.OUT, contract.interface, contract.robot_type, chosen.codec) as writer:
+        recordings = [about for about in recordings if about["episode"] < writer.num_episodes]
+        known = {about["bag"] for about in recordings}
+        for bag in find_bags(options.BAG):
+            if str(bag.resolve()) in known:
+                continue
+            episode = bag_episode(bag, contract)
+            if episode.result == FAILURE and not chosen.failures:
+                _say(f"{bag}: left out, a failure (failures=true takes them)")
+                continue
+            # Written first: an entry of an episode that did not come to be is dropped the next time.
+            recordings.append({"episode": writer.num_episodes, "bag": str(bag.resolve()), **episode.about()})
+            write_json(options.OUT / RECORDINGS, recordings)
+            index = writer.add_episode(episode.columns, episode.images, episode.task)
+            _say(f"{bag}: episode {index}, {episode.length} frames, {episode.summary()}")
+        _say(f"{writer.num_episodes} episodes, {writer.num_frames} frames in {options.OUT}")
 
 
 def _info(options: argparse.Namespace, chosen: argparse.Namespace) -> None:

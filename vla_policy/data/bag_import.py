@@ -1,0 +1,218 @@
+"""Bags to episodes: streams of messages resampled on their time stamps, by a robot's contract."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vla_policy.bags import Recorded, bag_topics, read_bag
+from vla_policy.contract import Contract
+from vla_policy.data.files import read_json
+from vla_policy.interfaces import ACTION, STATE, InputError
+from vla_policy.messages import decode, decode_command, seconds
+
+EXECUTED = "command/executed"
+TASK, RESULT, INTERVENTION = "task", "recorder/result", "teleop/intervention"
+SUCCESS, FAILURE = "success", "failure"
+RECORDINGS = "recordings.json"  # in the dataset's folder: one entry an episode, `BagEpisode.about` and the bag
+
+
+@dataclass
+class BagEpisode:
+    """An episode at even times, and what became of the messages.
+
+    `columns` maps keys to (T, D), `images` to (T, H, W, 3). `result` is "success", "failure" or "" (nobody said).
+    `interventions` are the spans of frames [first, last) in which a person led the arm. `repeated` counts frames, by
+    key, for which no sample was near enough in time and the one before was taken; `refused` messages, by reason.
+    """
+
+    columns: dict[str, np.ndarray]
+    images: dict[str, np.ndarray]
+    task: str
+    result: str
+    interventions: list[tuple[int, int]]
+    repeated: dict[str, int]
+    refused: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def length(self) -> int:
+        return len(self.columns[ACTION])
+
+    def about(self) -> dict[str, Any]:
+        """What a dataset's frames do not say."""
+        return {
+            "result": self.result,
+            "interventions": self.interventions,
+            "repeated": self.repeated,
+            "refused": self.refused,
+        }
+
+    def summary(self) -> str:
+        """The same for people."""
+        said = [f"{key}: {count} frames repeated" for key, count in self.repeated.items()]
+        said += [f"{why}: {count} messages refused" for why, count in self.refused.items()]
+        said += [f"{len(self.interventions)} interventions"] if self.interventions else []
+        return ", ".join([self.result or "no result", *said]) + ("" if said else ", nothing dropped")
+
+
+@dataclass
+class _Samples:
+    """One stream's values in the order of their stamps; a message that does not come after the last is refused."""
+
+    stamps: list[float] = field(default_factory=list)
+    values: list[np.ndarray] = field(default_factory=list)
+
+    def add(self, stamp: float, value: np.ndarray) -> bool:
+        if self.stamps and stamp <= self.stamps[-1]:
+            return False
+        self.stamps.append(stamp)
+        self.values.append(value)
+        return True
+
+
+def bag_episode(path: Path, contract: Contract) -> BagEpisode:
+    """The one episode of a bag, at `contract.interface.fps` from the first moment that every stream saw to the last.
+
+    Of every stream the sample nearest in time is taken, if it is within half a period; the action of a frame is the
+    last command stamped before the next frame. Commands are those that our gate executed or, in other people's bags,
+    those of the contract's topic. `InputError` names a topic that is missing, of another type, or silent for longer
+    than the contract's `max_age`.
+    """
+    streams = {stream.topic.lstrip("/"): stream for stream in contract.streams}
+    topics = bag_topics(path)
+    source = _action_topic(path, topics, contract)
+    _check(path, topics, {stream.topic: stream.type for stream in contract.streams})
+    samples = {key: _Samples() for key in [*contract.interface.observations, ACTION]}
+    texts: dict[str, str] = {}
+    hands: list[tuple[float, bool]] = []
+    refused: dict[str, int] = {}
+    for recorded in read_bag(path, [*streams, source, TASK, RESULT, INTERVENTION]):
+        if recorded.topic in (TASK, RESULT):
+            texts[recorded.topic] = recorded.message.data
+        elif recorded.topic == INTERVENTION:
+            hands.append((recorded.t, bool(recorded.message.data)))
+        else:
+            key = ACTION if recorded.topic == source else streams[recorded.topic].key
+            value = _action(recorded, contract) if key == ACTION else decode(recorded.message, streams[recorded.topic])
+            if not samples[key].add(_stamp(recorded), value):
+                why = f"{recorded.topic}: not after the message before it"
+                refused[why] = refused.get(why, 0) + 1
+    times = _times(path, samples, contract)
+    columns: dict[str, np.ndarray] = {}
+    images: dict[str, np.ndarray] = {}
+    repeated: dict[str, int] = {}
+    for key, feature in contract.interface.observations.items():
+        rows, late = _nearest(samples[key], times, contract, f"{path}: {contract.stream(key).topic}")
+        repeated |= {key: late} if late else {}
+        (images if feature.dtype == "image" else columns)[key] = np.stack([samples[key].values[k] for k in rows])
+    columns[ACTION] = _actions(samples[ACTION], times, columns[STATE], contract.interface.fps)
+    spans = _spans(hands, times)
+    task = texts.get(TASK, contract.task)
+    return BagEpisode(columns, images, task, texts.get(RESULT, ""), spans, repeated, refused)
+
+
+def read_recordings(dataset: Path) -> list[dict[str, Any]]:
+    """The entries of `RECORDINGS`, none where there is no such file. The last ones may have become no episodes."""
+    path = dataset / RECORDINGS
+    return list(read_json(path)) if path.is_file() else []
+
+
+def find_bags(path: Path) -> list[Path]:
+    """The bags that `path` is, or that lie below it, by name."""
+    if path.is_file() or (path / "metadata.yaml").is_file():
+        return [path]
+    found = sorted([*path.rglob("*.mcap"), *(p.parent for p in path.rglob("metadata.yaml"))])
+    found = [p for p in found if not (p.parent / "metadata.yaml").is_file()]
+    if not found:
+        raise InputError(f"{path}: expected a bag, or a folder of bags, found none")
+    return found
+
+
+def _action_topic(path: Path, topics: dict[str, str], contract: Contract) -> str:
+    bare = {topic.lstrip("/"): kind for topic, kind in topics.items()}
+    if EXECUTED in bare:
+        return EXECUTED
+    topic = contract.command.topic.lstrip("/")
+    if bare.get(topic) != contract.command.type:
+        raise InputError(
+            f"{path}: expected commands on {EXECUTED} or of type {contract.command.type} on {topic}, "
+            f"found the topics {dict(sorted(topics.items()))}"
+        )
+    return topic
+
+
+def _check(path: Path, topics: dict[str, str], expected: dict[str, str]) -> None:
+    bare = {topic.lstrip("/"): kind for topic, kind in topics.items()}
+    for topic, kind in expected.items():
+        if bare.get(topic.lstrip("/")) != kind:
+            found = bare.get(topic.lstrip("/"), f"only {sorted(topics)}")
+            raise InputError(f"{path}: expected {kind} on {topic}, found {found}")
+
+
+def _action(recorded: Recorded, contract: Contract) -> np.ndarray:
+    if recorded.topic != EXECUTED:
+        return decode_command(recorded.message, contract.command)
+    names = list(contract.interface.action.names)
+    if list(recorded.message.name) != names:
+        raise InputError(f"{EXECUTED}: expected the channels {names}, found {list(recorded.message.name)}")
+    return np.asarray(recorded.message.position, np.float32)
+
+
+def _stamp(recorded: Recorded) -> float:
+    """The header's time; the receive time where there is no header, or one that says "now"."""
+    header: Any = getattr(recorded.message, "header", None)
+    return recorded.t if header is None or header.stamp.sec == 0 else seconds(header.stamp)
+
+
+def _times(path: Path, samples: dict[str, _Samples], contract: Contract) -> np.ndarray:
+    empty = [key for key, stream in samples.items() if not stream.stamps]
+    if empty:
+        raise InputError(f"{path}: expected messages of {empty}, found none")
+    first = max(stream.stamps[0] for key, stream in samples.items() if key != ACTION)
+    last = min(stream.stamps[-1] for key, stream in samples.items() if key != ACTION)
+    first = max(first, samples[ACTION].stamps[0] - 1.0 / contract.interface.fps)
+    anchor = samples[(contract.interface.cameras or [STATE])[0]].stamps
+    start = next((t for t in anchor if t >= first - 1e-6), None)  # frames lie where the first camera's pictures do
+    count = 0 if start is None else int((last - start) * contract.interface.fps + 1e-3) + 1
+    if start is None or count < 2:
+        raise InputError(f"{path}: expected 2 frames or more seen by every stream, found {max(count, 0)}")
+    return start + np.arange(count) / contract.interface.fps
+
+
+def _nearest(samples: _Samples, times: np.ndarray, contract: Contract, where: str) -> tuple[np.ndarray, int]:
+    stamps = np.array(samples.stamps)
+    after = np.minimum(np.searchsorted(stamps, times), len(stamps) - 1)
+    before = np.maximum(after - 1, 0)
+    rows = np.where(np.abs(stamps[before] - times) <= np.abs(stamps[after] - times), before, after)
+    late = np.abs(stamps[rows] - times) > 0.5 / contract.interface.fps
+    rows = np.where(late, before, rows)
+    gap = float(np.max(times - stamps[rows]))
+    if gap > contract.timeouts.max_age:
+        raise InputError(f"{where}: expected no gap above {contract.timeouts.max_age:g} s, found one of {gap:.2f} s")
+    return rows, int(late.sum())
+
+
+def _actions(samples: _Samples, times: np.ndarray, states: np.ndarray, fps: float) -> np.ndarray:
+    """The last command stamped before each frame's end; before the first command the arm stayed where it was."""
+    rows = np.searchsorted(np.array(samples.stamps), times + 1.0 / fps - 1e-6) - 1
+    actions = np.stack(samples.values)[np.maximum(rows, 0)]
+    return np.where((rows >= 0)[:, None], actions, states).astype(np.float32)
+
+
+def _spans(hands: Sequence[tuple[float, bool]], times: np.ndarray) -> list[tuple[int, int]]:
+    """Frames [first, last) between a message that says true and the next one that says false."""
+    spans: list[tuple[int, int]] = []
+    begin: float | None = None
+    for t, on in [*hands, (float(times[-1]) + 1.0, False)]:
+        if on and begin is None:
+            begin = t
+        elif not on and begin is not None:
+            first, last = np.searchsorted(times, [begin, t])
+            if last > first:
+                spans.append((int(first), int(last)))
+            begin = None
+    return spans
