@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CHECKPOINT ?= checkpoints/pusht_image
+MONITOR ?= checkpoints/pusht_monitor
+WATCHED := monitor=$(MONITOR) n_episodes=1 seed=100020 videos=1 num_workers=0 task.max_episode_steps=100
 JOBS ?= 2
 
 .PHONY: setup demo test clean
@@ -20,6 +22,9 @@ $(VENV)/.ready: requirements.txt setup.py
 
 demo: setup
 	$(BIN)/vla-eval $(CHECKPOINT) n_episodes=20 seed=100000 out=outputs/demo
+	@echo "one more episode, in which the block is teleported and the monitor holds the arm, and the same one undisturbed"
+	$(BIN)/vla-eval $(CHECKPOINT) $(WATCHED) disturbance.kind=block_teleport out=outputs/demo/teleport
+	$(BIN)/vla-eval $(CHECKPOINT) $(WATCHED) out=outputs/demo/nominal
 	$(BIN)/vla-sim $(CHECKPOINT) seed=100000 out=outputs/demo/ros
 
 test: setup

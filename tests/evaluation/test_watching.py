@@ -69,12 +69,12 @@ def test_what_came_after_an_event_is_counted() -> None:
         return {"block_pose": np.add(GOAL_POSE, [x, 0, 0]), "goal_pose": GOAL_POSE, "event_step": event_step}
 
     log = EventLog(info(0.05))
-    places = [0.06, 0.05, 0.06, 0.0605, 0.08, 0.09]  # away before the event; away, hardly, away; held
+    places = [0.06, 0.05, 0.06, 0.0605, 0.08, 0.09]  # away before the event; the event; hardly, away; held
     for step, place in enumerate(places):
         log.step(step, info(place), held=step == 5, halted=step == 5)
     found = log.aftermath(6)
     assert found is not None
-    assert (found.event_step, found.acted, found.wrong_pushes, found.stopped_step) == (2, 3, 2, 5)
+    assert (found.event_step, found.acted, found.wrong_pushes, found.stopped_step) == (2, 3, 1, 5)
     assert EventLog(info(0.05, event_step=9)).aftermath(6) is None
     summary = aftermath_summary([found])
     assert (summary["stopped_after_event"], summary["steps_to_stop_p50"]) == (1, 3.0)

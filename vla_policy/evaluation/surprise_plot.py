@@ -17,7 +17,7 @@ BEFORE = 15  # control steps shown before an event
 
 def plot_watched(episodes: Mapping[str, EpisodeResult], fps: float, path: Path) -> None:
     """What a monitor said through each of these episodes, its threshold, the event and the halt."""
-    figure = Figure(figsize=(7, 0.4 + 1.7 * len(episodes)))
+    figure = Figure(figsize=(8, 0.6 + 2.2 * len(episodes)))
     axes = figure.subplots(len(episodes), 1, squeeze=False)[:, 0]
     for axis, (name, episode) in zip(axes, episodes.items(), strict=True):
         scores, threshold = episode.watched["surprise"], float(episode.watched["threshold"])
@@ -31,7 +31,8 @@ def plot_watched(episodes: Mapping[str, EpisodeResult], fps: float, path: Path) 
             axis.axvspan(above[0] / fps, seconds[-1], color="0.85", label="holding")
         axis.set_yscale("symlog", linthresh=1.0)
         axis.set_title(f"{name.replace('_', ' ')}: seed {episode.seed}", fontsize=9)
-        axis.legend(fontsize=7, loc="upper left")
+        axis.legend(fontsize=7, loc="upper right")
+        axis.set_ylabel("standardised")
     axes[-1].set_xlabel("seconds")
     figure.tight_layout()
     figure.savefig(path, dpi=110)

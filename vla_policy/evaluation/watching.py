@@ -120,7 +120,8 @@ class EventLog:
             self._stopped = step
         if self._event_step is not None and step >= self._event_step:
             self._acted += not held
-            self._wrong += self._distance - before > WRONG and not held
+            # What the block does in the event's own step may be the event itself.
+            self._wrong += step > self._event_step and self._distance - before > WRONG and not held
 
     def aftermath(self, steps: int) -> Aftermath | None:
         """None if the episode was over before the event, or had none."""
