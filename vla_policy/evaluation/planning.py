@@ -101,9 +101,7 @@ def draw_tasks(
     pusht_interface({}).require(dataset.interface, "planning in simulation", str(dataset.root))
     places = [(e, t) for e in episodes for t in range(int(dataset.lengths[e]) - config.ahead)]
     if len(places) < config.n_starts:
-        raise InputError(
-            f"n_starts: expected at most {len(places)} in episodes {list(episodes)}, found {config.n_starts}"
-        )
+        raise InputError(f"n_starts: expected at most {len(places)} in these episodes, found {config.n_starts}")
     chosen = np.random.default_rng(config.seed).choice(len(places), config.n_starts, replace=False)
     frames = {key: open_cache(dataset, key, episodes).frames for key in cameras}
     first = np.cumsum(dataset.lengths) - dataset.lengths
