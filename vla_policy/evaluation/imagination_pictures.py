@@ -29,16 +29,17 @@ def plot_errors(summary: Mapping[str, Any]) -> Figure:
     panels = {"latent: squared error of a number": summary["prediction"]["error"]}
     for name, by in (summary["imagined_state"] or {}).items():
         panels[f"{name} read from it: error, {by['unit']}"] = {k: v for k, v in by.items() if k != "unit"}
-    figure = Figure((4.2 * len(panels), 3.6), layout="constrained")
+    figure = Figure((max(3.4 * len(panels), 6), 3.6), layout="constrained")
     for axes, (label, curves) in zip(np.ravel(figure.subplots(1, len(panels))), panels.items(), strict=True):
         _curves(axes, curves, summary["seconds_per_step"])
         axes.set_title(label, fontsize=10)
         axes.set(xlabel="seconds imagined", ylim=(0, None))
-    figure.axes[0].legend(frameon=False)
-    if len(panels) > 1:
-        figure.axes[-1].legend(frameon=False)
+    curves = {line.get_label(): line for axes in figure.axes for line in axes.get_lines()}
+    figure.legend(curves.values(), curves.keys(), loc="outside lower center", ncols=len(curves), frameon=False)
     count = summary["prediction"]["n_episodes"]
-    figure.suptitle(f"Imagined without looking, {count} held-out episodes; bands: 95 % over episodes", fontsize=10)
+    figure.suptitle(
+        f"Imagined without looking, {count} held-out episodes (bands: 95 %); seen: from the real pictures", fontsize=10
+    )
     return figure
 
 

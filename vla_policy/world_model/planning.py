@@ -30,7 +30,7 @@ class PlanConfig:
     temperature: float = 0.1  # mppi: in units of the costs' standard deviation; towards 0 only the best plan counts
     horizon: int = 5  # model steps imagined
     execute: int = 5  # model steps carried out before planning anew; fewer than horizon: the rest warms the next start
-    spread: float = 0.5  # standard deviation of the first samples, as part of the largest displacement
+    spread: float = 1.0  # standard deviation of the first samples, as part of the largest displacement
     max_step: float = 0.01  # the largest change from one command to the next, in the action's units
 
     def __post_init__(self) -> None:
