@@ -16,7 +16,7 @@ from sim.interface import pusht_interface
 from vla_policy.cli.eval import main
 from vla_policy.data import LeRobotDataset, LeRobotWriter
 from vla_policy.data.files import read_json
-from vla_policy.evaluation.planning import PlanEvalConfig, Replayed, draw_tasks, play
+from vla_policy.evaluation.planning_tasks import Replayed, draw_tasks, play
 from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, STATE
 from vla_policy.world_model import WorldModel, fit_actions
 from vla_policy.world_model.decoder import Decoder
@@ -121,8 +121,7 @@ def test_plans_are_played_beside_the_baselines(
 
 
 def test_recorded_commands_lead_from_the_start_to_the_goal(dataset: Path) -> None:
-    config = PlanEvalConfig(n_starts=3, seed=0, ahead=8, budget=8)
-    tasks = draw_tasks(LeRobotDataset(dataset), [0, 2], [TOP], config)
+    tasks = draw_tasks(LeRobotDataset(dataset), [0, 2], [TOP], n_starts=3, ahead=8, seed=0)
     assert len({(task.episode, task.frame) for task in tasks}) == 3
     env = PushTEnv(cameras=())
     for task in tasks:

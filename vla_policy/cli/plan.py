@@ -25,7 +25,8 @@ def plan(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
 
     from vla_policy.data import LeRobotDataset
-    from vla_policy.evaluation.planning import PlanEvalConfig, evaluate_planning, planning_table
+    from vla_policy.evaluation.planning import PlanEvalConfig, evaluate_planning
+    from vla_policy.evaluation.planning_report import planning_table
 
     config = typed_config(PlanEvalConfig, "plan", options.overrides)
     model = load_world_model(options.WORLD_MODEL, config.device, config.threads)

@@ -27,7 +27,8 @@ def world_model(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
 
     from vla_policy.data import LeRobotDataset
-    from vla_policy.evaluation.world_model import WorldModelEvalConfig, evaluate_world_model, world_model_tables
+    from vla_policy.evaluation.world_model import WorldModelEvalConfig, evaluate_world_model
+    from vla_policy.evaluation.world_model_report import world_model_tables
 
     config = typed_config(WorldModelEvalConfig, "world_model_eval", options.overrides)
     model = load_world_model(options.CHECKPOINT, config.device, config.threads)

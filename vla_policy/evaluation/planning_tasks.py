@@ -1,0 +1,129 @@
+"""Starts and goal pictures out of recorded episodes, and playing them in simulation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from sim import PushTEnv
+from sim.geometry import PIXEL, pose_from_features, wrap_angle
+from sim.interface import pusht_interface
+from vla_policy.data import LeRobotDataset
+from vla_policy.data.frame_cache import open_cache
+from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, STATE, ActionChunk, InputError, Observation, Policy
+from vla_policy.runtime import Executor, Limits
+from vla_policy.world_model.planning import Planner
+
+NEAR, TURNED = 20 * PIXEL, np.pi / 9  # success: metres of pusher and block jointly (the norm over both), radians
+
+
+@dataclass(frozen=True)
+class Task:
+    """One start and its goal, from a recorded episode. Metres and radians; `pictures` (H, W, 3) by camera."""
+
+    number: int
+    episode: int
+    frame: int  # of the start
+    pusher: np.ndarray  # (2,) at the start
+    block_pose: np.ndarray  # (3,)
+    goal_pusher: np.ndarray
+    goal_block_pose: np.ndarray
+    pictures: Mapping[str, np.ndarray] = field(repr=False)  # of the goal
+    recorded: np.ndarray = field(repr=False)  # (ahead, 2) commands that led there
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a task. Distances in metres and radians, at the end of the budget; `plan_ms` of every plan."""
+
+    success: bool  # pusher, block and angle near the goal's at one time
+    block_success: bool  # block and angle
+    pusher_distance: float
+    block_distance: float
+    angle_distance: float
+    plan_ms: list[float]
+
+
+def draw_tasks(
+    dataset: LeRobotDataset, episodes: Sequence[int], cameras: Sequence[str], n_starts: int, ahead: int, seed: int
+) -> list[Task]:
+    """`n_starts` different starts, any frame of the episodes that has one `ahead` steps later as likely as another."""
+    pusht_interface({}).require(dataset.interface, "planning in simulation", str(dataset.root))
+    places = [(e, t) for e in episodes for t in range(int(dataset.lengths[e]) - ahead)]
+    if len(places) < n_starts:
+        raise InputError(f"n_starts: expected at most {len(places)} in these episodes, found {n_starts}")
+    chosen = np.random.default_rng(seed).choice(len(places), n_starts, replace=False)
+    frames = {key: open_cache(dataset, key, episodes).frames for key in cameras}
+    first = np.cumsum(dataset.lengths) - dataset.lengths
+    tasks = []
+    for number, (episode, frame) in enumerate(places[i] for i in chosen):
+        columns, goal = dataset.episode(episode).columns, frame + ahead
+        pushers, poses = columns[STATE].astype(float), pose_from_features(columns[ENVIRONMENT_STATE])
+        pictures = {key: np.array(every[first[episode] + goal]) for key, every in frames.items()}
+        ends = (pushers[frame], poses[frame], pushers[goal], poses[goal])
+        tasks.append(Task(number, episode, frame, *ends, pictures, columns[ACTION][frame:goal].astype(float)))
+    return tasks
+
+
+class RandomPlans:
+    """Carries out plans as a search draws its first ones, whatever is seen."""
+
+    n_obs_steps = 1
+
+    def __init__(self, planner: Planner) -> None:
+        self.interface, self.n_action_steps = planner.interface, planner.n_action_steps
+        self._planner = planner
+
+    def predict(self, histories: Sequence[Sequence[Observation]], generator: np.random.Generator) -> list[ActionChunk]:
+        config = self._planner.config
+        shape = (len(histories), config.horizon, *self.interface.action.shape)
+        plans = torch.from_numpy(config.spread * generator.standard_normal(shape, np.float32)).clamp(-1, 1)
+        return [self._planner.chunk(history[-1], plan) for history, plan in zip(histories, plans, strict=True)]
+
+
+class Replayed:
+    """Sends the recorded commands that led to the goal, then stays: what the simulator's repeatability allows."""
+
+    n_obs_steps = 1
+
+    def __init__(self, task: Task, budget: int) -> None:
+        self.interface, self.n_action_steps = pusht_interface({}).select([STATE]), budget
+        rest = np.repeat(task.recorded[-1:], max(budget - len(task.recorded), 0), axis=0)
+        self._commands = np.concatenate([task.recorded, rest])
+
+    def predict(self, histories: Sequence[Sequence[Observation]], generator: np.random.Generator) -> list[ActionChunk]:
+        return [ActionChunk(self._commands, history[-1].t, 1.0 / self.interface.fps) for history in histories]
+
+
+def play(env: PushTEnv, task: Task, policy: Policy, budget: int, generator: np.random.Generator) -> Outcome:
+    """Try a task for `budget` steps. The environment's own goal, and that it was reached, mean nothing here."""
+    box: Any = env.action_space
+    limits = Limits(box.low.astype(float), box.high.astype(float))
+    executor = Executor(policy.interface, policy.n_obs_steps, policy.n_action_steps, limits)
+    observation, info = env.reset(seed=task.number, options={"pusher": task.pusher, "block_pose": task.block_pose})
+    near, block_near, plan_ms = [], [], []
+    for step in range(budget):
+        now = step / policy.interface.fps
+        executor.observe(Observation({key: observation[key] for key in policy.interface.observations}, env.task, now))
+        if executor.needs_chunk(now):
+            began = time.perf_counter()
+            (chunk,) = policy.predict([executor.window()], generator)
+            plan_ms.append(1000 * (time.perf_counter() - began))
+            executor.accept(chunk, now)
+        observation, _, _, _, info = env.step(executor.command(now).action.astype(np.float32))
+        pusher, block, angle = distances(info, task)
+        near.append(bool(np.hypot(pusher, block) < NEAR and angle < TURNED))
+        block_near.append(block < NEAR and angle < TURNED)
+    return Outcome(any(near), any(block_near), pusher, block, angle, plan_ms)
+
+
+def distances(info: Mapping[str, Any], task: Task) -> tuple[float, float, float]:
+    """Of the pusher and the block from where the goal has them, metres, and between the block's angles, radians."""
+    pusher = np.linalg.norm(np.asarray(info["pos_agent"]) - task.goal_pusher)
+    block = np.linalg.norm(np.asarray(info["block_pose"])[:2] - task.goal_block_pose[:2])
+    return float(pusher), float(block), float(abs(wrap_angle(info["block_pose"][2] - task.goal_block_pose[2])))
