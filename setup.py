@@ -85,6 +85,7 @@ setup(
             "vla-calibrate = vla_policy.cli.calibrate:main",
             "vla-bench = vla_policy.cli.bench:main",
             "vla-sim = vla_policy.cli.sim:main",
+            f"bring_up = {PACKAGE}.nodes.bring_up:main",
             *(f"{name}_node = {PACKAGE}.nodes.{name}_node:main" for name in NODES),
         ],
     },

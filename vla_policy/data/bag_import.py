@@ -122,11 +122,10 @@ def read_recordings(dataset: Path) -> list[dict[str, Any]]:
 
 
 def find_bags(path: Path) -> list[Path]:
-    """The bags that `path` is, or that lie below it, by name."""
+    """The bag that `path` is, or those that lie in it, by name."""
     if path.is_file() or (path / "metadata.yaml").is_file():
         return [path]
-    found = sorted([*path.rglob("*.mcap"), *(p.parent for p in path.rglob("metadata.yaml"))])
-    found = [p for p in found if not (p.parent / "metadata.yaml").is_file()]
+    found = sorted([*path.glob("*.mcap"), *(p.parent for p in path.glob("*/metadata.yaml"))])
     if not found:
         raise InputError(f"{path}: expected a bag, or a folder of bags, found none")
     return found

@@ -51,6 +51,7 @@ class CommandGateNode(Node):
         heartbeats = common.parameter(
             self, "heartbeats", ["policy/stop"], "Bool topics: the arm holds when one says true or falls silent"
         )
+        heartbeats = list(filter(None, heartbeats))  # ROS knows no list without an entry
         self._gate = Gate(gate_config(self._contract, heartbeats))
         self._names = list(self._contract.interface.action.names)
         self._period = 1.0 / self._contract.interface.fps

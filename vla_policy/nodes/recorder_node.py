@@ -79,7 +79,10 @@ class RecorderNode(Node):
         if text != self._told:
             self._told = text
             self._status.publish(String(data=text))
-            (self.get_logger().error if problem else self.get_logger().info)(text)
+            if problem:  # two calls: rclpy refuses one whose severity changes
+                self.get_logger().error(text)
+            else:
+                self.get_logger().info(text)
 
     def _repair(self) -> None:
         """Put aside what was being recorded when a recorder was killed; import what was not yet."""

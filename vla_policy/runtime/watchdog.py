@@ -11,7 +11,8 @@ class Watchdog:
     """Knows when everyone in `timeouts` (seconds by name) was last heard of. Times are a steady clock's.
 
     Nobody is blamed for the time that the watcher itself slept: what `check` is called later than `stall` seconds after
-    the last time is taken off, because messages of that time may still be waiting to be read.
+    the last time is taken off, because messages of that time may still be waiting to be read. So it has to be called
+    more often than that.
     """
 
     def __init__(self, timeouts: Mapping[str, float], stall: float = 0.05) -> None:

@@ -1,0 +1,69 @@
+"""The simulated arm, the policy, the gate and, with a calibration, the surprise monitor: brought up and armed.
+
+ros2 launch vla_policy pusht.launch.py checkpoint:=checkpoints/pusht_image seed:=3
+"""
+
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.conditions import IfCondition
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import LifecycleNode, Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+from launch import LaunchDescription
+
+ARGUMENTS = {
+    "checkpoint": ("checkpoints/pusht_image", "folder or hub name"),
+    "instruction": ("", "empty: the contract's"),
+    "seed": ("0", "of the first episode"),
+    "calibration": ("", "folder of a calibrated surprise monitor; empty: none runs"),
+    "arm": ("true", "bring all up and enable the gate"),
+}
+
+
+def nodes(context, *args, **kwargs):
+    def text(name):
+        return ParameterValue(LaunchConfiguration(name), value_type=str)
+
+    shared = {"contract": "pusht_sim"}
+    model = {**shared, "checkpoint": text("checkpoint")}
+    watched = bool(LaunchConfiguration("calibration").perform(context))
+    heartbeats = ["policy/stop", "surprise_monitor/stop"] if watched else ["policy/stop"]
+
+    def node(kind, name, parameters, **more):
+        executable = f"{name}_node"
+        return kind(
+            package="vla_policy",
+            executable=executable,
+            name=name,
+            namespace="",
+            output="screen",
+            parameters=[parameters],
+            **more,
+        )
+
+    seed = ParameterValue(LaunchConfiguration("seed"), value_type=int)
+    started = [
+        node(Node, "command_gate", {**shared, "dry_run": False, "heartbeats": heartbeats}),
+        node(Node, "pusht_sim", {**shared, "seed": seed}),
+        node(LifecycleNode, "policy", {**model, "task": text("instruction")}),
+    ]
+    managed = ["policy"]
+    if watched:
+        started.append(node(LifecycleNode, "surprise_monitor", {**model, "calibration": text("calibration")}))
+        managed.append("surprise_monitor")
+    # One process brings the lifecycle nodes up and arms the gate: activation has to be tried until there are pictures.
+    bring_up = Node(
+        package="vla_policy",
+        executable="bring_up",
+        arguments=[*managed, "--arm"],
+        condition=IfCondition(LaunchConfiguration("arm")),
+        output="screen",
+    )
+    return [*started, bring_up]
+
+
+def generate_launch_description():
+    declared = [
+        DeclareLaunchArgument(name, default_value=value, description=what) for name, (value, what) in ARGUMENTS.items()
+    ]
+    return LaunchDescription([*declared, OpaqueFunction(function=nodes)])

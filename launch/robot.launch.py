@@ -1,0 +1,56 @@
+"""A real arm: its driver and cameras run already. Nothing is brought up or armed by itself; see docs/bring_up.md.
+
+ros2 launch vla_policy robot.launch.py contract:=xarm6 checkpoint:=CHECKPOINT dry_run:=true
+"""
+
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import LifecycleNode, Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+from launch import LaunchDescription
+
+ARGUMENTS = {
+    "contract": ("xarm6", "robot contract: a name in config/ or a file"),
+    "checkpoint": ("checkpoints/pusht_image", "folder or hub name"),
+    "instruction": ("", "empty: the contract's"),
+    "calibration": ("", "folder of a calibrated surprise monitor; empty: none runs"),
+    "dry_run": ("true", "send nothing to the robot"),
+    "device": ("cpu", "cpu or cuda"),
+}
+
+
+def nodes(context, *args, **kwargs):
+    def text(name):
+        return ParameterValue(LaunchConfiguration(name), value_type=str)
+
+    shared = {"contract": text("contract")}
+    model = {**shared, "checkpoint": text("checkpoint"), "device": text("device")}
+    watched = bool(LaunchConfiguration("calibration").perform(context))
+    heartbeats = ["policy/stop", "surprise_monitor/stop"] if watched else ["policy/stop"]
+
+    def node(kind, name, parameters):
+        return kind(
+            package="vla_policy",
+            executable=f"{name}_node",
+            name=name,
+            namespace="",
+            output="screen",
+            parameters=[parameters],
+        )
+
+    dry_run = ParameterValue(LaunchConfiguration("dry_run"), value_type=bool)
+    started = [
+        node(Node, "command_gate", {**shared, "dry_run": dry_run, "heartbeats": heartbeats}),
+        node(LifecycleNode, "policy", {**model, "task": text("instruction")}),
+    ]
+    if watched:
+        started.append(node(LifecycleNode, "surprise_monitor", {**model, "calibration": text("calibration")}))
+    return started
+
+
+def generate_launch_description():
+    declared = [
+        DeclareLaunchArgument(name, default_value=value, description=what) for name, (value, what) in ARGUMENTS.items()
+    ]
+    return LaunchDescription([*declared, OpaqueFunction(function=nodes)])

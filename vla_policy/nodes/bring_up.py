@@ -1,0 +1,34 @@
+"""bring_up NODE ... [--arm]: configures and activates lifecycle nodes and, if told so, enables the gate."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from rclpy.utilities import remove_ros_args
+
+from vla_policy.nodes.operator import GraphError, Operator
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="bring_up", description=__doc__)
+    parser.add_argument("NODE", nargs="+", help="lifecycle nodes, for instance policy")
+    parser.add_argument("--arm", action="store_true", help="enable the command gate afterwards")
+    options = parser.parse_args(remove_ros_args(sys.argv)[1:])
+    try:
+        with Operator() as operator:
+            for name in options.NODE:
+                operator.bring_up(name)
+                print(f"{name} is active", flush=True)
+            if options.arm:
+                operator.enable(True)
+                print("the gate is armed", flush=True)
+    except GraphError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""A person leads the arm with a gamepad (`joy`) or the keyboard."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import termios
+import tty
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from rclpy.node import Node
+from sensor_msgs.msg import JointState, Joy
+from std_msgs.msg import Bool
+from std_srvs.srv import SetBool
+
+from vla_policy.contract import load_contract
+from vla_policy.interfaces import STATE, InputError
+from vla_policy.messages import decode
+from vla_policy.nodes import common
+
+RATE = 50.0  # Hz
+KEY_SECONDS = 0.2  # how long a key counts as held; a terminal repeats it faster
+KEYS = {"w": (0, 1), "s": (0, -1), "a": (1, 1), "d": (1, -1), "r": (2, 1), "f": (2, -1)}  # channel, direction
+
+
+class TeleopNode(Node):
+    """Sends `teleop/target` while the deadman is held, and `teleop/intervention`, true as long as it is.
+
+    The target moves from the measured pose with `scale` times the contract's speed. Gamepad: hold `deadman_button`, the
+    `axes` move the channels. Keyboard: w s, a d and r f move the first three channels, a key being its own deadman.
+    Anywhere: button or key `resume` (e) enables the gate, `stop` (space) is the emergency stop.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("teleop")
+        self._contract = load_contract(common.parameter(self, "contract", "pusht_sim", "robot contract: name or file"))
+        scale = common.parameter(self, "scale", 0.1, "part of the contract's speed limit", (0.0, 1.0))
+        self._axes = common.parameter(self, "axes", [1, 0], "of the gamepad, one a channel")
+        self._deadman = common.parameter(self, "deadman_button", 4, "held while the gamepad leads", (0, 63))
+        self._resume = common.parameter(self, "resume_button", 7, "enables the gate", (0, 63))
+        self._stop = common.parameter(self, "stop_button", 1, "emergency stop", (0, 63))
+        keyboard = common.parameter(self, "keyboard", sys.stdin.isatty(), "read keys from the terminal")
+        self._names = list(self._contract.interface.action.names)
+        if len(self._axes) > len(self._names):
+            raise InputError(f"teleop: axes: expected {len(self._names)} at most, found {list(self._axes)}")
+        self._step = scale * self._contract.command.speed / RATE
+        self._measured: np.ndarray | None = None
+        self._target: np.ndarray | None = None  # None while nobody leads
+        self._direction, self._held_until = np.zeros(len(self._names)), 0.0
+        self._pressed: set[int] = set()
+        self._connect()
+        self._keys = Keys(self._on_key) if keyboard else None
+
+    def close(self) -> None:
+        if self._keys is not None:
+            self._keys.close()
+
+    def _connect(self) -> None:
+        state = self._contract.stream(STATE)
+        kind = common.message_class(state.type)
+        self.create_subscription(kind, state.topic, self._on_state, common.STATE_QOS)
+        self.create_subscription(Joy, "joy", self._on_joy, common.STATE_QOS)
+        self._targets = self.create_publisher(JointState, "teleop/target", common.COMMAND_QOS)
+        self._intervention = self.create_publisher(Bool, "teleop/intervention", common.COMMAND_QOS)
+        self._emergency = self.create_publisher(Bool, "emergency_stop", common.HEARTBEAT_QOS)
+        self._enable = self.create_client(SetBool, "command_gate/enable")
+        self._timer = common.every(self, 1.0 / RATE, self._tick)
+
+    def _on_state(self, message: Any) -> None:
+        self._measured = decode(message, self._contract.stream(STATE)).astype(float)
+
+    def _on_joy(self, message: Joy) -> None:
+        pressed = {k for k, down in enumerate(message.buttons) if down}
+        if self._stop in pressed - self._pressed:
+            self._emergency_stop()
+        if self._resume in pressed - self._pressed:
+            self._enable.call_async(SetBool.Request(data=True))
+        self._pressed = pressed
+        if self._deadman in pressed:
+            axes = [message.axes[axis] for axis in self._axes if axis < len(message.axes)]
+            self._lead(np.array(axes))
+
+    def _on_key(self, key: str) -> None:
+        if key == " ":
+            self._emergency_stop()
+        elif key == "e":
+            self._enable.call_async(SetBool.Request(data=True))
+        elif key in KEYS and KEYS[key][0] < len(self._names):
+            channel, direction = KEYS[key]
+            self._lead(direction * np.eye(len(self._names))[channel])
+
+    def _lead(self, direction: np.ndarray) -> None:
+        """Move this way (each channel -1 to 1) until the next word, or for a moment."""
+        self._direction = np.zeros(len(self._names))
+        self._direction[: len(direction)] = np.clip(direction, -1.0, 1.0)
+        self._held_until = common.steady() + KEY_SECONDS
+
+    def _emergency_stop(self) -> None:
+        self._emergency.publish(Bool(data=True))
+        self.get_logger().warning("emergency stop")
+
+    def _tick(self) -> None:
+        leading = common.steady() < self._held_until and self._measured is not None
+        if leading and self._measured is not None:
+            command = self._contract.command
+            start = self._measured if self._target is None else self._target
+            self._target = np.clip(start + self._direction * self._step, command.low, command.high)
+            message = JointState(name=self._names, position=self._target.tolist())
+            message.header.stamp = self.get_clock().now().to_msg()
+            self._targets.publish(message)
+        else:
+            self._target = None
+        self._intervention.publish(Bool(data=leading))
+
+
+class Keys:
+    """Calls `on_key` for every key pressed in the terminal."""
+
+    def __init__(self, on_key: Callable[[str], None]) -> None:
+        if not sys.stdin.isatty():
+            raise InputError("teleop: keyboard: expected a terminal, found none")
+        self._on_key, self._before = on_key, termios.tcgetattr(sys.stdin)
+        tty.setcbreak(sys.stdin)
+        self._ticker = common.Ticker(0.02, self._read)
+
+    def close(self) -> None:
+        self._ticker.close()
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._before)
+
+    def _read(self) -> None:
+        while select.select([sys.stdin], [], [], 0)[0]:
+            for key in os.read(sys.stdin.fileno(), 64).decode(errors="ignore"):
+                self._on_key(key)
+
+
+def main() -> None:
+    common.run(TeleopNode)
+
+
+if __name__ == "__main__":
+    main()
