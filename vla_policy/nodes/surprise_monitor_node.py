@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import threading
 from collections import deque
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from sensor_msgs.msg import JointState
@@ -16,31 +15,13 @@ from trajectory_msgs.msg import JointTrajectory
 from vla_policy.contract import load_contract
 from vla_policy.interfaces import ActionChunk, InputError, Observation
 from vla_policy.messages import seconds
+from vla_policy.monitoring import Surprise
 from vla_policy.nodes import common
 from vla_policy.nodes.chunks import chunk_of
 from vla_policy.nodes.lifecycle import ModelNode
 from vla_policy.nodes.model import load_policy
 from vla_policy.nodes.perception import Perception
 from vla_policy.runtime import Timing, Worker
-
-
-class Surprise(Protocol):
-    """What a monitor says of one control period: `since` (seconds) is when the surprise began, None without one."""
-
-    score: float
-    threshold: float
-    is_surprised: bool
-    since: float | None
-
-
-class Monitor(Protocol):
-    """Fed once a control period with what was seen and the command (D,) that had left the limits before it."""
-
-    def reset(self) -> None: ...
-
-    def update(
-        self, observation: Observation, command: np.ndarray | None, chunk: ActionChunk | None = None
-    ) -> Surprise: ...
 
 
 class _Period(NamedTuple):
@@ -69,8 +50,9 @@ class SurpriseMonitorNode(ModelNode):
         policy = load_policy(self._checkpoint, self._device, self._threads)
         contract.require(policy.interface, f"checkpoint {self._checkpoint}")
         self._task, self._names = contract.task, list(contract.interface.action.names)
-        world_model = importlib.import_module("vla_policy.world_model")  # needs torch
-        self._monitor: Monitor = world_model.load_monitor(self._calibration, self._checkpoint, policy.interface)
+        from vla_policy.world_model import load_monitor  # needs torch
+
+        self._monitor = load_monitor(self._calibration, self._checkpoint, policy.interface)
         self._commands: deque[tuple[float, np.ndarray]] = deque(maxlen=64)
         self._chunk: ActionChunk | None = None
         self._lock = threading.Lock()  # the monitor is used in the worker's thread
