@@ -14,6 +14,7 @@ from vla_policy.evaluation.imagination import blocks, fit_linear, imagine_episod
 from vla_policy.evaluation.probes import Affine, Quantity, degrees, fit_mlp, millimetres, ridge, score
 from vla_policy.evaluation.recordings import Recording, record
 from vla_policy.evaluation.world_model import fitting_episodes
+from vla_policy.evaluation.world_model_report import summarize_latents
 from vla_policy.interfaces import ACTION, InputError
 from vla_policy.world_model import WorldModel
 
@@ -132,3 +133,14 @@ def test_models_and_datasets_that_do_not_fit_are_refused(tmp_path: Path) -> None
     other = WorldModel(known.config, type(known.interface).from_dict(changed), known.normalizer)
     with pytest.raises(InputError, match="fps: expected 20, found 10"):
         next(iter(record(other, dataset, [0])))
+
+
+def test_a_collapsed_model_is_called_one() -> None:
+    draws = torch.Generator().manual_seed(0)
+    healthy, line = torch.randn(200, 16, generator=draws), torch.randn(200, 1, generator=draws) @ torch.ones(1, 16)
+    halves = [recording(healthy[:100], torch.zeros(100, 2)), recording(healthy[100:], torch.zeros(100, 2))]
+    assert summarize_latents(halves)["n"] == 200
+    assert not summarize_latents(halves)["collapsed"]
+    found = summarize_latents([recording(line, torch.zeros(200, 2))])
+    assert found["collapsed"]
+    assert found["effective_rank"] == pytest.approx(1, abs=0.01)
