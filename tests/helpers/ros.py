@@ -1,35 +1,21 @@
-"""The test's side of a graph: a robot that can be told to fail, and a witness who trusts nobody."""
+"""The test's side of a graph."""
 
 from __future__ import annotations
 
 import array
 import os
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import rclpy
-from geometry_msgs.msg import PoseStamped
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
-from rclpy.signals import SignalHandlerOptions
-from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import Image, JointState
-from std_msgs.msg import Bool, String
-from std_srvs.srv import SetBool
-from trajectory_msgs.msg import JointTrajectory
+from sensor_msgs.msg import Image
 
-from vla_policy.interfaces import ActionChunk
-from vla_policy.messages import seconds
 from vla_policy.nodes import common
-from vla_policy.nodes.chunks import chunk_message
+from vla_policy.nodes.harness import FakeRobot, Spinning, Witness, pose_message, wait_for
 
+__all__ = ["ROOT", "FakeRobot", "Spinning", "Witness", "image_message", "own_domain", "pose_message", "wait_for"]
 ROOT = Path(__file__).parents[2]
-PATIENCE = 60.0  # seconds, for what takes its time on a busy computer
-HELD = 1e-4  # metres that commands may differ by while the arm is held
 
 
 @contextmanager
@@ -51,146 +37,6 @@ def own_domain(another: int = 0) -> Iterator[Mapping[str, str]]:
                 del os.environ[key]
             else:
                 os.environ[key] = value
-
-
-def wait_for(condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
-    end = time.monotonic() + patience
-    while not condition():
-        assert time.monotonic() < end, f"{what}: not within {patience} s"
-        time.sleep(0.005)
-
-
-class Spinning(Node):
-    """A node whose callbacks run in a thread of its own."""
-
-    def __init__(self, name: str) -> None:
-        context = rclpy.Context()
-        rclpy.init(context=context, signal_handler_options=SignalHandlerOptions.NO)
-        super().__init__(name, context=context)
-        self._spinner = SingleThreadedExecutor(context=context)
-        self._spinner.add_node(self)
-        self._spin_thread = threading.Thread(target=self._spinner.spin, daemon=True)
-        self._spin_thread.start()
-
-    def close(self) -> None:
-        self._spinner.shutdown(0)
-        self._spin_thread.join(2)
-        context = self.context
-        self.destroy_node()
-        rclpy.try_shutdown(context=context)
-
-
-class Witness(Spinning):
-    """Writes down every command that reaches the robot, and how long this computer stood still meanwhile."""
-
-    def __init__(self) -> None:
-        super().__init__("witness")
-        self.commands: list[tuple[float, np.ndarray]] = []  # stamp, target
-        self.state, self.reason = "", ""
-        self.stalls: list[tuple[float, float]] = []
-        self.create_subscription(PoseStamped, "target_pose", self._on_command, common.HEARTBEAT_QOS)
-        self.create_subscription(String, "command_gate/state", self._on_state, common.LATCHED_QOS)
-        self._closing = threading.Event()
-        threading.Thread(target=self._feel, daemon=True).start()
-
-    def close(self) -> None:
-        self._closing.set()
-        super().close()
-
-    def seconds_to_hold(self, fault: float, watched: float = 0.8) -> float:
-        """From the time of a fault until the command from which on the target stays where it is.
-
-        The longest that this computer stood still in between is taken off: nothing runs then, and nothing moves.
-        """
-        wait_for(lambda: self.state in ("holding", "fault"), "the gate's hold", patience=5.0)
-        wait_for(lambda: self.commands and self.commands[-1][0] > fault + watched, "commands while holding", 5.0)
-        after = [(t, target) for t, target in self.commands if t > fault]
-        last = after[-1][1]
-        moving = [t for t, target in after if np.abs(target - last).max() > HELD]
-        stalled = max((length for t, length in self.stalls if fault <= t <= fault + watched), default=0.0)
-        return (max(moving) if moving else fault) - fault - stalled
-
-    def moved(self, since: float) -> float:
-        """How far apart the targets since then are, in metres."""
-        targets = np.array([target for t, target in self.commands if t > since])
-        return float(np.ptp(targets, axis=0).max()) if len(targets) else 0.0
-
-    def _on_command(self, message: PoseStamped) -> None:
-        p = message.pose.position
-        self.commands.append((seconds(message.header.stamp), np.array([p.x, p.y])))
-
-    def _on_state(self, message: String) -> None:
-        self.state, _, self.reason = message.data.partition(": ")
-
-    def _feel(self) -> None:
-        last = time.time()
-        while not self._closing.wait(0.005):
-            now = time.time()
-            if now - last > 0.02:
-                self.stalls.append((now, now - last - 0.005))
-            last = now
-
-
-class FakeRobot(Spinning):
-    """Goes where it is told, at once. Its state, the policy's and the monitor's heartbeats come at 50 Hz until they are
-    taken out of `alive`; with `simulated` it also is the clock, which `jump` sets.
-    """
-
-    def __init__(self, simulated: bool = False) -> None:
-        super().__init__("fake_robot")
-        self.alive = {"robot", "policy", "monitor"}
-        self.jump = 0.0
-        self.pose = np.array([0.45, 0.0])
-        self._clock = self.create_publisher(Clock, "/clock", common.STATE_QOS) if simulated else None
-        self._state = self.create_publisher(PoseStamped, "ee_pose", common.STATE_QOS)
-        self.policy = self.create_publisher(Bool, "policy/stop", common.HEARTBEAT_QOS)
-        self.monitor = self.create_publisher(Bool, "surprise_monitor/stop", common.HEARTBEAT_QOS)
-        self.chunks = self.create_publisher(JointTrajectory, "policy/action_chunk", common.COMMAND_QOS)
-        self.teleop = self.create_publisher(JointState, "teleop/target", common.COMMAND_QOS)
-        self.emergency = self.create_publisher(Bool, "emergency_stop", common.HEARTBEAT_QOS)
-        self.create_subscription(PoseStamped, "target_pose", self._on_command, common.COMMAND_QOS)
-        self._enable = self.create_client(SetBool, "command_gate/enable")
-        self._ticker = common.Ticker(0.02, self._live)
-
-    def close(self) -> None:
-        self._ticker.close()
-        super().close()
-
-    def now(self) -> float:
-        return time.time() + self.jump
-
-    def enable(self, wanted: bool = True) -> SetBool.Response:
-        wait_for(self._enable.service_is_ready, "the gate's service")
-        future = self._enable.call_async(SetBool.Request(data=wanted))
-        wait_for(future.done, "the gate's answer")
-        return future.result()
-
-    def offer(self, rows: np.ndarray, age: float = 0.0, names: tuple[str, ...] = ("x", "y")) -> None:
-        self.chunks.publish(chunk_message(ActionChunk(rows, self.now() - age, 0.1), names, "base_link"))
-
-    def offer_motion(self, speed: float = 0.1) -> None:
-        """A chunk that moves along y for its whole length."""
-        steps = speed * 0.1 * np.arange(1, 16)
-        self.offer(np.stack([np.full(15, self.pose[0]), self.pose[1] + steps], axis=1))
-
-    def _live(self) -> None:
-        if self._clock is not None:
-            self._clock.publish(Clock(clock=common.stamp(self.now())))
-        if "robot" in self.alive:
-            self._state.publish(pose_message(self.pose, self.now()))
-        for name, publisher in (("policy", self.policy), ("monitor", self.monitor)):
-            if name in self.alive:
-                publisher.publish(Bool(data=False))
-
-    def _on_command(self, message: PoseStamped) -> None:
-        self.pose = np.array([message.pose.position.x, message.pose.position.y])
-
-
-def pose_message(position: np.ndarray, t: float) -> PoseStamped:
-    message = PoseStamped()
-    message.header.stamp = common.stamp(t)
-    message.pose.position.x, message.pose.position.y = map(float, position)
-    return message
 
 
 def image_message(pixels: np.ndarray, t: float) -> Image:

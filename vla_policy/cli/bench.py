@@ -1,4 +1,4 @@
-"""vla-bench: how fast the policy, its training and the simulation are, and what more demonstrations bring."""
+"""vla-bench: how fast policy, training, simulation and ROS 2 graph are, and what more demonstrations bring."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from vla_policy.cli.bench_ros import ros
 from vla_policy.cli.bench_training import training
 from vla_policy.cli.common import user_errors
 from vla_policy.cli.help import config_parser
@@ -27,6 +28,7 @@ console = Console()
 COMMANDS = """commands, each with a --help of its own:
   vla-bench latency CHECKPOINT key=value ...        milliseconds an action chunk, batch 1
   vla-bench training DATASET key=value ...          training samples a second, and the waiting for data
+  vla-bench ros CHECKPOINT key=value ...            the ROS 2 graph: latency, jitter, time from faults to holding
   vla-bench sim key=value ...                       simulation steps a second, and how it follows human pushes
   vla-bench demonstrations EVALUATION_FOLDER ...    success against the number of demonstrations, table and plot
 """
@@ -62,7 +64,7 @@ class SimConfig:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one of the commands."""
     parser = config_parser("vla-bench", "Measure speed, fidelity and data efficiency.", more=COMMANDS)
-    commands = {"latency": _latency, "training": training, "sim": _sim, "demonstrations": _demonstrations}
+    commands = {"latency": _latency, "training": training, "ros": ros, "sim": _sim, "demonstrations": _demonstrations}
     parser.add_argument("command", choices=commands)
     parser.add_argument("arguments", nargs=argparse.REMAINDER)
     options = parser.parse_args(arguments)

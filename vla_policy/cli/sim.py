@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from vla_policy.nodes.operator import GraphError
 
     try:
-        episodes = play(options.CHECKPOINT, config)
+        episodes, _ = play(options.CHECKPOINT, config)
     except GraphError as error:
         Console(stderr=True).print(f"error: {error}\nlogs are in {config.out}/log", markup=False, highlight=False)
         raise SystemExit(1) from None
@@ -94,8 +94,8 @@ def start(processes: Processes, checkpoint: str, config: GraphConfig) -> list[st
     return list(managed)
 
 
-def play(checkpoint: str, config: GraphConfig) -> list[GraphEpisode]:
-    """All episodes, written to episodes.json one after the other."""
+def play(checkpoint: str, config: GraphConfig) -> tuple[list[GraphEpisode], dict[str, dict[str, str]]]:
+    """All episodes, written to episodes.json one after the other, and the last diagnostics of every node."""
     from sim.geometry import SUCCESS_COVERAGE
     from vla_policy.nodes.operator import GraphError, Operator
     from vla_policy.nodes.processes import Processes
@@ -119,7 +119,7 @@ def play(checkpoint: str, config: GraphConfig) -> list[GraphEpisode]:
                 _write(out / "episodes.json", [asdict(episode) for episode in episodes])
                 _write(out / "diagnostics.json", operator.diagnostics)
                 progress.advance(task)
-    return episodes
+            return episodes, operator.diagnostics
 
 
 def graph_environment() -> dict[str, str]:
