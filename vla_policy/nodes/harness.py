@@ -87,7 +87,7 @@ class Witness(Spinning):
         last = after[-1][1]
         moving = [t for t, target in after if np.abs(target - last).max() > HELD]
         stalled = max((length for t, length in self.stalls if fault <= t <= fault + watched), default=0.0)
-        return (max(moving) if moving else fault) - fault - stalled
+        return max(0.0, (max(moving) if moving else fault) - fault - stalled)
 
     def moved(self, since: float) -> float:
         """How far apart the targets since then are, in metres."""

@@ -1,0 +1,141 @@
+"""The monitor's node around a monitor that is surprised when told so."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+
+rclpy = pytest.importorskip("rclpy")
+
+from geometry_msgs.msg import PoseStamped  # noqa: E402
+from helpers.ros import Spinning, image_message, own_domain, pose_message, wait_for  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
+from sensor_msgs.msg import Image, JointState  # noqa: E402
+from std_msgs.msg import Bool, String  # noqa: E402
+
+from vla_policy.contract import load_contract  # noqa: E402
+from vla_policy.nodes import common, surprise_monitor_node  # noqa: E402
+
+pytestmark = pytest.mark.xdist_group("dds")
+INTERFACE = load_contract("pusht_sim").interface
+
+
+class FakeMonitor:
+    def __init__(self) -> None:
+        self.seen: list[tuple[float, np.ndarray | None]] = []
+        self.surprised, self.resets = False, 0
+
+    def reset(self) -> None:
+        self.resets += 1
+
+    def update(self, observation, command, chunk=None) -> SimpleNamespace:
+        observation.check(INTERFACE)
+        self.seen.append((observation.t, command))
+        return SimpleNamespace(score=3.5, threshold=1.0, is_surprised=self.surprised, since=None)
+
+
+class Robot(Spinning):
+    def __init__(self) -> None:
+        super().__init__("robot")
+        self.stops: list[bool] = []
+        self._image = self.create_publisher(Image, "camera/image_raw", common.IMAGE_QOS)
+        self._pose = self.create_publisher(PoseStamped, "ee_pose", common.STATE_QOS)
+        self._executed = self.create_publisher(JointState, "command/executed", 10)
+        self.gate = self.create_publisher(String, "command_gate/state", common.LATCHED_QOS)
+        self.create_subscription(Bool, "surprise_monitor/stop", lambda m: self.stops.append(m.data), 50)
+        self._ticker = common.Ticker(0.1, self._live)
+
+    def close(self) -> None:
+        self._ticker.close()
+        super().close()
+
+    def _live(self) -> None:
+        """The command says for which observation it was the last."""
+        now = time.time()
+        executed = JointState(name=["x", "y"], position=[now % 1000, 0.0])
+        executed.header.stamp = common.stamp(now - 0.02)
+        self._executed.publish(executed)
+        time.sleep(0.02)
+        self._pose.publish(pose_message(np.zeros(2), now))
+        self._image.publish(image_message(np.zeros((96, 96, 3), np.uint8), now))
+
+
+@pytest.fixture
+def monitor(monkeypatch: pytest.MonkeyPatch) -> FakeMonitor:
+    fake, module = FakeMonitor(), ModuleType("world_model")
+    module.load_monitor = lambda folder, policy_folder, interface: fake  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "vla_policy.world_model", module)
+    policy = SimpleNamespace(interface=INTERFACE)
+    monkeypatch.setattr(surprise_monitor_node, "load_policy", lambda *_: policy)
+    return fake
+
+
+@pytest.fixture
+def running(monitor: FakeMonitor) -> Iterator[tuple]:
+    with own_domain(1):
+        rclpy.init(args=["--ros-args", "-p", "calibration:=somewhere"])
+        node, robot, executor = surprise_monitor_node.SurpriseMonitorNode(), Robot(), SingleThreadedExecutor()
+        executor.add_node(node)
+        thread = threading.Thread(target=executor.spin, daemon=True)
+        thread.start()
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        wait_for(lambda: node.perception.problem() == "", "observations")
+        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        yield node, robot
+        node.close()
+        executor.shutdown(0)
+        thread.join(2)
+        robot.close()
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
+def test_it_sees_what_was_done_and_stops_the_arm_until_the_gate_is_disabled(
+    running: tuple, monitor: FakeMonitor
+) -> None:
+    _, robot = running
+    wait_for(lambda: len(monitor.seen) >= 5 and robot.stops and not robot.stops[-1], "observations without surprise")
+    for t, command in monitor.seen[2:]:
+        assert command is not None
+        assert command[0] == pytest.approx(t % 1000, abs=1e-3)  # of the same period, not an older or newer one
+
+    monitor.surprised = True
+    seen = len(monitor.seen)
+    wait_for(lambda: len(monitor.seen) > seen, "the surprise")
+    surprised = time.time()
+    wait_for(lambda: robot.stops[-1], "the stop")
+    assert time.time() - surprised < 0.3  # at once; the rest is a busy computer's
+    monitor.surprised = False
+    time.sleep(0.5)
+    assert robot.stops[-1]  # it is over, and the arm is held all the same
+
+    resets = monitor.resets
+    robot.gate.publish(String(data="idle"))
+    wait_for(lambda: not robot.stops[-1], "the end of the stop")
+    assert monitor.resets > resets
+
+
+def test_a_monitor_that_breaks_stops_the_arm(running: tuple, monitor: FakeMonitor) -> None:
+    node, robot = running
+    wait_for(lambda: robot.stops and not robot.stops[-1], "a heartbeat that lets the arm move")
+    monitor.update = None  # type: ignore[assignment,method-assign]
+    wait_for(lambda: robot.stops[-1], "the stop")
+    assert "not callable" in node.problem()
+
+
+def test_without_a_calibration_it_is_not_configured() -> None:
+    with own_domain(1):
+        rclpy.init(args=[])
+        node = surprise_monitor_node.SurpriseMonitorNode()
+        assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+        assert node.error == "configure: surprise_monitor: parameter 'calibration': expected a folder, found none"
+        node.close()
+        node.destroy_node()
+        rclpy.try_shutdown()

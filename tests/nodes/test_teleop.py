@@ -1,0 +1,56 @@
+"""Teleoperation as a process: a gamepad leads, lets go, stops."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+rclpy = pytest.importorskip("rclpy")
+
+from helpers.ros import FakeRobot, own_domain, wait_for  # noqa: E402
+from sensor_msgs.msg import JointState, Joy  # noqa: E402
+from std_msgs.msg import Bool  # noqa: E402
+
+from vla_policy.nodes import common  # noqa: E402
+from vla_policy.nodes.processes import Processes  # noqa: E402
+
+pytestmark = pytest.mark.xdist_group("dds")
+DEADMAN, STOP = 4, 1
+
+
+def test_a_gamepad_leads_while_the_deadman_is_held(tmp_path: Path) -> None:
+    with own_domain(1), Processes(tmp_path) as processes:
+        processes.start("teleop", contract="pusht_sim", scale=0.2)
+        robot = FakeRobot()
+        targets: list[np.ndarray] = []
+        hands, stops = [False], []
+        robot.create_subscription(JointState, "teleop/target", lambda m: targets.append(np.array(m.position)), 50)
+        robot.create_subscription(Bool, "teleop/intervention", lambda m: hands.append(m.data), 50)
+        robot.create_subscription(Bool, "emergency_stop", lambda m: stops.append(m.data), 50)
+        joy = robot.create_publisher(Joy, "joy", common.STATE_QOS)
+        wait_for(lambda: len(hands) > 1 and joy.get_subscription_count(), "the teleoperation")
+
+        def press(*buttons: int) -> None:
+            joy.publish(Joy(axes=[-1.0, 1.0], buttons=[int(k in buttons) for k in range(8)]))
+
+        press()
+        wait_for(lambda: len(hands) > 20, "time to go by")
+        assert targets == []  # the stick is pushed, the deadman is not held
+
+        def lead() -> bool:
+            press(DEADMAN)
+            return len(targets) > 30
+
+        wait_for(lead, "targets")
+        assert hands[-1]
+        moved = np.array(targets[:30])
+        np.testing.assert_allclose(moved[0], [0.45, 0.0], atol=0.02)  # from where the arm is
+        assert (np.diff(moved[:, 0]) > 0).any()
+        assert np.abs(np.diff(moved, axis=0)).max() <= 0.2 * 1.5 / 50 + 1e-9
+        wait_for(lambda: not hands[-1], "the hand to let go")
+
+        press(STOP)
+        wait_for(lambda: stops == [True], "the emergency stop")
+        robot.close()
