@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -201,3 +202,22 @@ def test_a_checkpoint_for_another_robot_is_refused_with_the_difference(tmp_path:
     assert "pusht_sim ended with status 2" in result.stderr
     assert "fps: expected 20, found 10" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_one_interrupt_ends_all_processes(tmp_path: Path) -> None:
+    with own_domain(1) as environment:
+        words = [str(CHECKPOINT), f"out={tmp_path}"]
+        program = subprocess.Popen(
+            [sys.executable, "-m", "vla_policy.cli.sim", *words],
+            env={**os.environ, **environment},
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        )
+        wait_for(lambda: len(psutil.Process(program.pid).children(recursive=True)) == 3, "the nodes")
+        nodes = psutil.Process(program.pid).children(recursive=True)
+        program.send_signal(signal.SIGINT)
+        assert program.wait(30) == 130
+    assert program.stderr is not None
+    assert program.stderr.read().strip() == "interrupted"
+    assert psutil.wait_procs(nodes, timeout=5)[1] == []

@@ -102,7 +102,8 @@ def play(checkpoint: str, config: GraphConfig) -> tuple[list[GraphEpisode], dict
 
     out = Path(config.out)
     episodes: list[GraphEpisode] = []
-    with Processes(out / "log", graph_environment()) as processes:
+    os.environ.update(graph_environment())  # for the nodes and for the operator in this process
+    with Processes(out / "log") as processes:
 
         def check() -> None:
             for name, code in processes.dead().items():
@@ -123,10 +124,12 @@ def play(checkpoint: str, config: GraphConfig) -> tuple[list[GraphEpisode], dict
 
 
 def graph_environment() -> dict[str, str]:
-    """The Fast DDS profile of `config/`, unless the user has chosen one."""
-    if "FASTRTPS_DEFAULT_PROFILES_FILE" in os.environ:
-        return {}
-    return {"FASTRTPS_DEFAULT_PROFILES_FILE": str(find_config("fastdds", ".xml"))}
+    """Unless the user has chosen: the Fast DDS profile of `config/`, and this computer alone."""
+    chosen = {
+        "FASTRTPS_DEFAULT_PROFILES_FILE": str(find_config("fastdds", ".xml")),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+    }
+    return {key: value for key, value in chosen.items() if key not in os.environ}
 
 
 def _write(path: Path, data: Any) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,9 +22,8 @@ class Processes:
     Should it be killed, the kernel ends them. Their output goes to `log`, a file for each.
     """
 
-    def __init__(self, log: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, log: Path) -> None:
         self._log = log
-        self._environment = {**os.environ, "RCUTILS_LOGGING_BUFFERED_STREAM": "0", **(environment or {})}
         self._running: dict[str, subprocess.Popen] = {}
         self._files: list[IO[bytes]] = []
         log.mkdir(parents=True, exist_ok=True)
@@ -38,7 +35,6 @@ class Processes:
         self._files.append(output)
         process = subprocess.Popen(
             [sys.executable, "-m", f"vla_policy.nodes.{name}_node", "--ros-args", *words],
-            env=self._environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
