@@ -154,9 +154,16 @@ class FakeRobot(Spinning):
         time.sleep(0.1)  # the gate hears of all
         wait_for(lambda: self.enable(True).success, "enabling")
         wait_for(lambda: witness.state == "armed", "the armed gate")
-        begin = time.time()
-        self.offer_motion()
-        wait_for(lambda: witness.moved(begin) > 0.01, "a moving arm")
+        begin, offered = time.time(), 0.0
+
+        def moving() -> bool:
+            nonlocal offered
+            if time.time() > offered + 0.5:  # again: the gate refuses chunks ahead of its clock, which may lag
+                offered = time.time()
+                self.offer_motion()
+            return witness.moved(begin) > 0.01
+
+        wait_for(moving, "a moving arm")
 
     def offer(self, rows: np.ndarray, age: float = 0.0, names: tuple[str, ...] = ("x", "y")) -> None:
         """A chunk of these rows, made `age` seconds ago."""

@@ -96,11 +96,11 @@ class ModelNode(LifecycleNode):
 
     def beat(self) -> None:
         """Say whether the arm has to stop."""
-        problem = self.problem()
-        if problem and problem != self._told:
-            self.get_logger().warning(f"stop: {problem}")
+        problem, told = self.problem(), self._told
         self._told = problem
         self._stop.publish(Bool(data=bool(problem)))
+        if problem and problem != told:  # afterwards, for it takes its time
+            self.get_logger().warning(f"stop: {problem}")
 
     def _look(self) -> None:
         self._looks += 1
