@@ -1,4 +1,5 @@
-# make demo: the shipped policy on 20 unseen episodes, then one through ROS 2.   make test: linters, types and the test suite.
+# make demo: the shipped policy on 20 unseen episodes, two that are watched, one through ROS 2.
+# make test: linters, types and the test suite.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

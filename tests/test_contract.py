@@ -11,7 +11,16 @@ import pytest
 from vla_policy.interfaces import ActionChunk, Feature, InputError, Interface, Observation
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ["vla-dataset", "vla-collect", "vla-train", "vla-eval", "vla-bench", "vla-describe", "vla-calibrate", "vla-sim"]
+COMMANDS = [
+    "vla-dataset",
+    "vla-collect",
+    "vla-train",
+    "vla-eval",
+    "vla-bench",
+    "vla-describe",
+    "vla-calibrate",
+    "vla-sim",
+]
 
 
 def test_imports_point_one_way() -> None:
