@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.small_diffusion import small_policy
 from helpers.small_world_model import TOP, batch_of, picture, small_world_model, walk
 
 from vla_policy.interfaces import ActionChunk, InputError, Observation
@@ -193,10 +194,12 @@ def test_a_picture_of_another_size_and_a_score_that_is_no_number_are_surprises()
 
 def test_a_calibration_is_bound_to_what_it_was_made_for(tmp_path: Path) -> None:
     model = small_world_model()
-    for name in ("model", "policy"):
-        model.save_pretrained(tmp_path / name)  # any checkpoint will do as a policy's weights
+    model.save_pretrained(tmp_path / "model")
+    policy = small_policy()
+    policy.save_pretrained(tmp_path / "policy")
     bound = binding(tmp_path / "policy", tmp_path / "model", model.interface)
-    save_calibration(calibration(bound_to=bound), tmp_path / "calibration", tmp_path / "model")
+    made = calibration(bound_to=bound, detector="prediction_error")
+    save_calibration(made, tmp_path / "calibration", tmp_path / "model")
     monitor = load_monitor(tmp_path / "calibration", tmp_path / "policy", model.interface)
     batch = batch_of(model, 1)
     found = [
@@ -204,7 +207,10 @@ def test_a_calibration_is_bound_to_what_it_was_made_for(tmp_path: Path) -> None:
     ]
     assert np.isfinite(found[-1].score)
 
-    small_world_model(seed=5).save_pretrained(tmp_path / "other")
+    policy.card = {"evaluations": [{"success_rate": 1.0}]}  # what is said of it is no part of what it computes
+    policy.save_pretrained(tmp_path / "policy")
+    load_monitor(tmp_path / "calibration", tmp_path / "policy", model.interface)
+    small_policy(n_action_steps=2).save_pretrained(tmp_path / "other")  # the same weights, played otherwise
     with pytest.raises(InputError, match=r"made for the policy .*, found .*calibrate anew"):
         load_monitor(tmp_path / "calibration", tmp_path / "other", model.interface)
     small_world_model(seed=5).save_pretrained(tmp_path / "model")
@@ -220,4 +226,38 @@ def test_broken_calibration_files_are_named(tmp_path: Path) -> None:
     text = (tmp_path / "calibration.json").read_text()
     (tmp_path / "calibration.json").write_text(text[:40])
     with pytest.raises(InputError, match=r"calibration\.json: expected a calibration, found a broken"):
+        Calibration.load(tmp_path)
+
+
+def test_faults_early_in_an_episode_leave_the_score_in_order() -> None:
+    shared = NumpyWorldModel(small_world_model())
+    monitor = Monitor(PredictionError(shared), calibration())
+    good = Observation({TOP: picture(np.array([0.5, 0.5]))}, "", 0.0)
+    monitor.update(good, None)
+    for _ in range(6):
+        assert "expected shape" in monitor.update(seen(0), np.zeros(2)).reason
+    assert not monitor.update(good, np.zeros(2)).reason
+    assert "the command has 3 channels, the ones before had 2" in monitor.update(good, np.zeros(3)).reason
+
+
+def test_after_a_fault_the_history_begins_anew() -> None:
+    """A missing frame would otherwise leave frames in it that are not a period apart."""
+    monitor = Monitor(PredictionError(Counting()), calibration(mean=0.0, scale=1.0, threshold=0.5))
+    found = []
+    for k in range(20):
+        observation = Observation({}, "", 0.1 * k) if k == 9 else seen(k, 0.1 * k)
+        found.append(monitor.update(observation, np.ones(1) if k else None))
+    assert [k for k, surprise in enumerate(found) if surprise.is_surprised] == [9]
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", '{"alpha": 0.05}'])
+def test_other_json_is_no_calibration(tmp_path: Path, text: str) -> None:
+    (tmp_path / "calibration.json").write_text(text)
+    with pytest.raises(InputError, match=r"calibration\.json: expected a calibration"):
+        Calibration.load(tmp_path)
+
+
+def test_a_calibration_without_numbers_is_refused(tmp_path: Path) -> None:
+    calibration(scale=0.0).save(tmp_path)
+    with pytest.raises(InputError, match="expected finite numbers and a scale above 0"):
         Calibration.load(tmp_path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -15,6 +15,11 @@ from vla_policy.cli.help import config_parser
 from vla_policy.cli.load import load_policy, typed_config
 from vla_policy.cli.rollout_progress import rollout_bar
 from vla_policy.evaluation.report import percent
+
+if TYPE_CHECKING:
+    from vla_policy.evaluation.calibration import CalibrateConfig
+    from vla_policy.evaluation.traces import Trace
+    from vla_policy.models import DiffusionPolicy
 
 console = Console()
 
@@ -32,7 +37,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from vla_policy.evaluation.calibration import (
         CalibrateConfig,
         calibrate_monitor,
-        nominal_traces,
         recorded_traces,
         study_traces,
     )
@@ -46,11 +50,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif config.study is not None:
         traces = study_traces(config.study, bound_to)
     else:
-        with rollout_bar(console, "nominal episodes", config.n_episodes) as hear:
-            traces = nominal_traces(policy, options.WORLD_MODEL, config, hear)
+        traces = _played(policy, options.WORLD_MODEL, config)
     found = calibrate_monitor(traces, bound_to, options.WORLD_MODEL, config.alpha, Path(config.out))
     console.print(_table(found))
     console.print(f"calibration.json is in {config.out}", markup=False, highlight=False)
+
+
+def _played(policy: DiffusionPolicy, world_model: str, config: CalibrateConfig) -> list[Trace]:
+    from vla_policy.evaluation.calibration import nominal_traces
+    from vla_policy.evaluation.workers import RolloutError
+
+    try:
+        with rollout_bar(console, "nominal episodes", config.n_episodes) as hear:
+            return nominal_traces(policy, world_model, config, hear)
+    except RolloutError as error:
+        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False)
+        raise SystemExit(1) from None
 
 
 def _table(found: Mapping[str, Any]) -> Table:

@@ -24,6 +24,7 @@ from vla_policy.interfaces import IMAGES, InputError, Policy
 # torch and the simulation are imported where they are used: every worker process reads this module anew.
 if TYPE_CHECKING:
     from vla_policy.evaluation.evaluate import EvalConfig
+    from vla_policy.evaluation.watching import WatchFactory
     from vla_policy.evaluation.workers import EnvFactory, PolicyFactory
 
 console = Console()
@@ -101,10 +102,7 @@ def _summaries(checkpoint: str | None, config: EvalConfig, out: Path) -> dict[st
         watch = None
         if config.monitor is not None:
             watch = functools.partial(guard, config.monitor, checkpoint, policy.interface)
-            watch()  # a calibration for another policy is better met here than in several workers
-        summaries[name] = _evaluate(
-            policy, config, out, checkpoint, timing=machine(policy), watch_factory=watch, **more
-        )
+        summaries[name] = _evaluate(policy, config, out, checkpoint, watch=watch, timing=machine(policy), **more)
         if config.update_card:
             _update_card(checkpoint, summaries[name])
     if baseline is not None and config.baseline is not None:
@@ -120,16 +118,18 @@ def _evaluate(
     out: Path,
     checkpoint: str,
     policy_factory: PolicyFactory | None = None,
+    watch: WatchFactory | None = None,
     **more: Any,
 ) -> dict[str, Any]:
     from sim import TASK
     from sim.instructions import LANGUAGE_TASK
     from vla_policy.evaluation.evaluate import evaluate
 
+    watched = watch().cameras if watch is not None else ()  # and a calibration that does not fit is met here
     with rollout_bar(console, Path(checkpoint).name, config.n_episodes, then=", timing and filming") as hear:
         return evaluate(
             policy,
-            env_factory(config, policy),
+            env_factory(config, policy, watched),
             config,
             out,
             checkpoint=checkpoint,
@@ -137,15 +137,16 @@ def _evaluate(
             policy_factory=policy_factory,
             on_episode=hear[0],
             on_steps=hear[1],
+            watch_factory=watch,
             **more,
         )
 
 
-def env_factory(config: EvalConfig, policy: Policy) -> EnvFactory:
-    """Makes the environment with the cameras that the policy looks through; picklable."""
+def env_factory(config: EvalConfig, policy: Policy, watched: Sequence[str] = ()) -> EnvFactory:
+    """Makes the environment with the cameras that the policy, or a watch, looks through; picklable."""
     from sim import make_env
 
-    cameras = [key.removeprefix(IMAGES) for key in policy.interface.cameras]
+    cameras = [key.removeprefix(IMAGES) for key in dict.fromkeys([*policy.interface.cameras, *watched])]
     factory = functools.partial(make_env, config.env, cameras, config.scene, disturbance=config.event)
     env = factory()  # a mistake of the user's is better met here than in several workers
     try:

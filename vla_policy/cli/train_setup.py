@@ -65,6 +65,8 @@ def _world_model_trainer(config: DictConfig, run_dir: Path) -> Trainer:
     if trainer.rollout_every:
         raise InputError(f"trainer.rollout_every: expected 0 for a world model, found {trainer.rollout_every}")
     windows, val_windows, described = open_data(data, model_config)
+    if val_windows is None:
+        raise InputError("data.val_episodes: expected some held-out episodes, by which a collapse is seen, found 0")
     torch.manual_seed(config.seed)
     if config.init_from is None:
         model = WorldModel(model_config, windows.interface, fit_actions(windows.columns))

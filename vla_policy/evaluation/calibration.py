@@ -14,12 +14,13 @@ import torch
 from sim import PushTConfig
 from vla_policy.data import LeRobotDataset
 from vla_policy.data.files import read_json
+from vla_policy.evaluation.collect import COLLECTION
 from vla_policy.evaluation.detection import clean
 from vla_policy.evaluation.surprise import CALIBRATION_TRACES, RECORDED, camera_names, check_latents, env_with
 from vla_policy.evaluation.traces import Hear, Trace, load_traces, record
 from vla_policy.interfaces import ACTION, InputError
 from vla_policy.models import DiffusionPolicy
-from vla_policy.monitoring import Calibration, calibrate, false_alarm_spread
+from vla_policy.monitoring import Calibration, calibrate, false_alarm_spread, least_successes
 from vla_policy.monitoring.conformal import check_alpha
 from vla_policy.world_model import WorldModel, prediction_errors, save_calibration
 from vla_policy.world_model.monitors import DETECTOR
@@ -48,8 +49,12 @@ class CalibrateConfig:
         check_alpha(self.alpha)
         if self.dataset is not None and self.study is not None:
             raise InputError("dataset, study: expected one of them at most, found both")
-        if self.n_episodes < 1:
-            raise InputError(f"n_episodes: expected at least 1, found {self.n_episodes}")
+        least = least_successes(self.alpha)
+        if self.dataset is None and self.study is None and self.n_episodes < least:
+            raise InputError(
+                f"n_episodes: expected at least the {least} successful episodes that alpha {self.alpha:g} needs, "
+                f"found {self.n_episodes}"
+            )
 
 
 def nominal_traces(policy: DiffusionPolicy, world_model: str, config: CalibrateConfig, hear: Hear) -> list[Trace]:
@@ -70,8 +75,12 @@ def study_traces(study: str, bound_to: Mapping[str, str]) -> list[Trace]:
 
 
 def recorded_traces(model: WorldModel, root: str) -> list[Trace]:
-    """The episodes of a dataset, all of which count as successful; their actions are the commands that were given."""
+    """The episodes of a dataset in which the watched policy acted; all of them count as successful, and their actions
+    as the commands that were given. `InputError` for demonstrations, which are neither.
+    """
     dataset = LeRobotDataset(root)
+    if (Path(root) / COLLECTION).exists():
+        raise InputError(f"dataset {root}: expected recorded episodes of the policy, found those of vla-collect")
     model.interface.require(dataset.interface, "the world model", f"dataset {root}")
     return [_recorded(model, dataset, index) for index in range(dataset.num_episodes)]
 

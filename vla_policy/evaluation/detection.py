@@ -85,8 +85,9 @@ def auroc(positive: Sequence[float], negative: Sequence[float]) -> float | None:
 def failure_prediction(nominal: Sequence[Scored], threshold: float) -> dict[str, Any]:
     """An alarm at any time predicts that the undisturbed policy will fail.
 
-    `balanced_accuracy` is the mean of the part of failures with an alarm and of successes without one;
-    `time_weighted_accuracy` counts an alarm in a failure as 1 - its time / the episode's length (FIPER).
+    Failures last longer than successes, so that pure noise does better than one half here. `balanced_accuracy` is the
+    mean of the part of failures with an alarm and of successes without one; `time_weighted_accuracy` counts an alarm in
+    a failure as 1 - its time / the episode's length (FIPER).
     """
     failures = [s for s in nominal if not s.trace.success]
     successes = [s for s in nominal if s.trace.success]
@@ -103,7 +104,6 @@ def failure_prediction(nominal: Sequence[Scored], threshold: float) -> dict[str,
         "tnr": tnr,
         "balanced_accuracy": (tpr + tnr) / 2,
         "time_weighted_accuracy": (float(np.mean(early)) + tnr) / 2,
-        "auroc": auroc([s.scores.max() for s in failures], [s.scores.max() for s in successes]),
     }
 
 

@@ -58,6 +58,8 @@ class EvalConfig:
         for key, least in {"n_episodes": 1, "seed": 0, "videos": 0, "latency_repeats": 1}.items():
             if getattr(self, key) < least:
                 raise InputError(f"{key}: expected at least {least}, found {getattr(self, key)}")
+        if self.update_card and (self.monitor is not None or self.disturbance.kind is not None):
+            raise InputError("update_card: expected undisturbed episodes without a monitor, found one of them")
         _ = self.event  # a mistake is better met here than after the policy was loaded
 
     @property

@@ -38,6 +38,8 @@ def fit_linear(model: WorldModel, recordings: Sequence[Recording]) -> Affine:
     """z' from [z, a], a model step later, by ridge regression over every frame of the recordings."""
     skip, inputs, outputs = model.config.frame_skip, [], []
     for recording in recordings:
+        if len(recording.commands) <= skip:
+            continue  # nothing follows
         commands = blocks(model, recording.commands)
         inputs.append(torch.cat([recording.latents[: len(commands) - 1], commands[:-1]], dim=1))
         outputs.append(recording.latents[skip:])

@@ -111,15 +111,24 @@ def _windows(policy: Policy, dataset: LeRobotDataset, index: int) -> Iterator[Wi
 def held_out_episodes(chosen: Sequence[int] | None, card: Mapping[str, Any], dataset: LeRobotDataset) -> list[int]:
     """The chosen episodes, or those that the checkpoint's card states were held out; `InputError` if it names none."""
     if chosen is None:
-        chosen = (card.get("data") or {}).get("held_out_episodes")
-        if isinstance(chosen, Mapping):  # of a mix: those of each dataset
-            chosen = chosen.get(dataset.root.name, chosen.get(str(dataset.root)))
+        chosen = stated_episodes(card, dataset)
+    wrong = [index for index in chosen if not 0 <= index < dataset.num_episodes]
+    if wrong:
+        raise InputError(f"episodes: expected an episode from 0 to {dataset.num_episodes - 1}, found {wrong[0]}")
     if not chosen:
         raise InputError(
             f"episodes: the checkpoint states no held-out episodes, expected episodes=[...] out of 0 to "
             f"{dataset.num_episodes - 1}, found none"
         )
     return list(chosen)
+
+
+def stated_episodes(card: Mapping[str, Any], dataset: LeRobotDataset) -> list[int]:
+    """The episodes of this dataset that the checkpoint's card states were held out; none if it names none."""
+    stated = (card.get("data") or {}).get("held_out_episodes")
+    if isinstance(stated, Mapping):  # of a mix: those of each dataset
+        stated = stated.get(dataset.root.name, stated.get(str(dataset.root)))
+    return list(stated or [])
 
 
 def summarize_open_loop(errors: Sequence[EpisodeError], policy: Policy, **more: Any) -> dict[str, Any]:

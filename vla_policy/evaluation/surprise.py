@@ -39,6 +39,7 @@ from vla_policy.world_model import (
     latent_steps,
     prediction_errors,
 )
+from vla_policy.world_model.monitors import DETECTOR
 
 RECORDED = "recorded.json"  # in a study's folder: what its traces were recorded of
 CALIBRATION_TRACES = "traces/calibration.npz"
@@ -76,6 +77,8 @@ class SurpriseConfig:
                 f"n_events: expected at most n_nominal {self.n_nominal}, each is compared with the undisturbed episode "
                 f"of its seed, found {self.n_events}"
             )
+        if not self.kinds:
+            raise InputError(f"events: expected some of {list(KINDS)} or null for all, found none")
         for kind in self.kinds:
             Disturbance(kind)
 
@@ -170,6 +173,7 @@ def judge(
         {
             "alpha": config.alpha,
             "window": config.window,
+            "left_out": {},
             "nominal": {},
             "failure_prediction": {},
             "events": {kind: {} for kind in disturbed},
@@ -180,7 +184,13 @@ def judge(
         {kind: {} for kind in disturbed},
     )
     for name, detector in detectors.items():
-        made = calibrate([clean(detector.score(t)) for t in detector.calibration], config.alpha, name, {})
+        try:
+            made = calibrate([clean(detector.score(t)) for t in detector.calibration], config.alpha, name, {})
+        except InputError as error:
+            if name == DETECTOR:
+                raise
+            found.summary["left_out"][name] = str(error)  # e.g. chunks that do not overlap have no inconsistency
+            continue
         quiet = found.nominal[name] = [standardised(t, detector.score(t), made) for t in nominal]
         found.summary["nominal"][name] = false_alarms(quiet, made.threshold) | _promised(made, quiet)
         found.summary["failure_prediction"][name] = failure_prediction(quiet, made.threshold)
@@ -197,7 +207,7 @@ def make_detectors(model: WorldModel, successes: Sequence[Trace]) -> dict[str, D
     distilled = RandomDistillation(np.concatenate([t.latents for t in successes[::4]]))
     others = [trace for index, trace in enumerate(successes) if index % 4]
     return {
-        "prediction_error": Detector(lambda t: prediction_errors(model, t.latents, t.commands), successes),
+        DETECTOR: Detector(lambda t: prediction_errors(model, t.latents, t.commands), successes),
         "latent_step": Detector(lambda t: latent_steps(model, t.latents), successes),
         "rnd": Detector(lambda t: distilled.score(t.latents), others),
         "pixels": Detector(lambda t: t.scores["pixel"], successes),
@@ -252,6 +262,7 @@ def _claim(out: Path, config: SurpriseConfig, bound_to: Mapping[str, str]) -> No
     """Say in `out` what is recorded there; `InputError` if it holds recordings of something else."""
     analysis = {"out", "alpha", "device", "threads", "events"}  # these may change afterwards
     settings = {key: value for key, value in asdict(config).items() if key not in analysis} | dict(bound_to)
+    settings["magnitudes"] = {kind: Disturbance(kind).magnitude for kind in KINDS}
     path = out / RECORDED
     if path.exists():
         for key, value in read_json(path).items():

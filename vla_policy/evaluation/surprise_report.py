@@ -9,11 +9,9 @@ import matplotlib
 from rich.table import Table
 
 from vla_policy.evaluation.report import interval
+from vla_policy.world_model.monitors import DETECTOR
 
 matplotlib.use("Agg")
-
-MAIN = "prediction_error"
-BEFORE = 15  # control steps shown before an event
 
 
 def surprise_tables(summary: Mapping[str, Any]) -> list[Table]:
@@ -24,13 +22,13 @@ def surprise_tables(summary: Mapping[str, Any]) -> list[Table]:
 def _events(summary: Mapping[str, Any]) -> Table:
     detectors = list(summary["nominal"])
     table = Table(
-        title=f"episodes detected within {summary['window']} control steps, and AUROC; of {MAIN}: delay in steps",
+        title=f"episodes detected within {summary['window']} control steps, and AUROC; of {DETECTOR}: delay in steps",
         title_justify="left",
     )
     for column in ("event", "n", *detectors, "p50 / p95", "<= 2"):
         table.add_column(column.replace("_", " "), justify="left" if column == "event" else "right")
     for kind, found in summary["events"].items():
-        main, size = found[MAIN], summary["magnitudes"][kind]
+        main, size = found[DETECTOR], summary["magnitudes"][kind]
         delays = (main["delay_steps_p50"], main["delay_steps_p95"])
         table.add_row(
             kind.replace("_", " ") + ("" if size is None else f" {size:g}"),
@@ -54,7 +52,6 @@ def _undisturbed(summary: Mapping[str, Any]) -> Table:
     for label, key in {
         "failures: balanced accuracy": "balanced_accuracy",
         "  time-weighted accuracy": "time_weighted_accuracy",
-        "  AUROC": "auroc",
     }.items():
         table.add_row(label, *("-" if f.get(key) is None else f"{f[key]:.2f}" for f in failing))
     return table

@@ -14,7 +14,7 @@ import numpy as np
 from vla_policy.data.files import write_whole
 from vla_policy.evaluation.episode import EpisodeResult
 from vla_policy.evaluation.rollout import rollout
-from vla_policy.evaluation.watching import Recorder
+from vla_policy.evaluation.watching import Recorder, one_thread_in_workers
 from vla_policy.evaluation.workers import EnvFactory
 from vla_policy.interfaces import Policy
 from vla_policy.world_model import NumpyWorldModel, WorldModel
@@ -43,7 +43,7 @@ class Trace:
 
 
 class StopAfterEvent(gymnasium.Wrapper):
-    """Ends an episode so many control periods after the first observation that its event changed."""
+    """Ends an episode with so many observations that its event may have changed."""
 
     def __init__(self, env: gymnasium.Env, steps: int) -> None:
         super().__init__(env)
@@ -62,6 +62,7 @@ class StopAfterEvent(gymnasium.Wrapper):
 
 def recorder(world_model: str) -> Recorder:
     """A recorder with a world model of its own, for a worker process."""
+    one_thread_in_workers()
     return Recorder(NumpyWorldModel(WorldModel.from_pretrained(world_model)))
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing import parent_process
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import torch
 
 from sim.geometry import T_CORNERS, transform
 from vla_policy.interfaces import ActionChunk, Interface, Observation
@@ -87,8 +89,15 @@ class Guard:
         return {"surprise": np.array(self._scores), "threshold": np.array(self.monitor.calibration.threshold)}
 
 
+def one_thread_in_workers() -> None:
+    """Simulating workers are as many as there are cores: more threads of torch would only slow each other down."""
+    if parent_process() is not None:
+        torch.set_num_threads(1)
+
+
 def guard(monitor: str, policy_folder: str, interface: Interface) -> Guard:
     """The calibrated monitor in a folder, for a worker process."""
+    one_thread_in_workers()
     return Guard(load_monitor(monitor, policy_folder, interface))
 
 
@@ -151,7 +160,7 @@ def watched_summary(results: Sequence[EpisodeResult], monitor: str | None) -> di
 def aftermath_summary(found: Sequence[Aftermath]) -> dict[str, Any]:
     """Of the episodes in which the event happened: how many were stopped, how soon, and what was done until then."""
     delays = [a.stopped_step - a.event_step for a in found if a.stopped_step is not None]
-    after = [delay for delay in delays if delay >= 0]
+    after = [delay for delay in delays if delay >= 1]  # the step after the event's is the first that can know of it
     return {
         "n": len(found),
         "stopped_after_event": len(after),

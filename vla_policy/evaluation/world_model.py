@@ -13,7 +13,7 @@ import torch
 from vla_policy.data import LeRobotDataset
 from vla_policy.evaluation.imagination import fit_linear, imagine_episode
 from vla_policy.evaluation.imagination_pictures import draw_strip, fit_decoder, plot_errors
-from vla_policy.evaluation.open_loop import held_out_episodes
+from vla_policy.evaluation.open_loop import held_out_episodes, stated_episodes
 from vla_policy.evaluation.probes import Affine, Probe, fit_mlp, ridge
 from vla_policy.evaluation.recordings import Recording, record
 from vla_policy.evaluation.report import git_commit, write_json
@@ -95,9 +95,7 @@ def evaluate_world_model(
 
 def fitting_episodes(model: WorldModel, dataset: LeRobotDataset, held_out: Sequence[int], most: int) -> list[int]:
     """At most so many of the other episodes, evenly spaced; those that the checkpoint held out are never among them."""
-    hidden = set(held_out)
-    if (model.card.get("data") or {}).get("held_out_episodes"):
-        hidden |= set(held_out_episodes(None, model.card, dataset))
+    hidden = set(held_out) | set(stated_episodes(model.card, dataset))
     others = [index for index in range(dataset.num_episodes) if index not in hidden]
     if not others:
         raise InputError(f"{dataset.root}: expected episodes beside the held-out ones, found {dataset.num_episodes}")

@@ -3,7 +3,7 @@
 No torch here: a world model is handed in (`LatentModel`). One `update` a control period, constant memory.
 """
 
-from vla_policy.monitoring.calibration import Calibration, calibrate
+from vla_policy.monitoring.calibration import Calibration, calibrate, least_successes
 from vla_policy.monitoring.conformal import conformal_threshold, false_alarm_counts, false_alarm_spread
 from vla_policy.monitoring.monitor import Monitor, Surprise
 from vla_policy.monitoring.scores import (
@@ -31,4 +31,5 @@ __all__ = [
     "conformal_threshold",
     "false_alarm_counts",
     "false_alarm_spread",
+    "least_successes",
 ]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from vla_policy.interfaces import InputError
-from vla_policy.monitoring.conformal import conformal_threshold, false_alarm_spread, least_episodes
+from vla_policy.monitoring.conformal import conformal_threshold, least_episodes
 
 FILE = "calibration.json"
 SMALLEST_SCALE = 1e-12
@@ -36,10 +36,6 @@ class Calibration:
     episodes: int
     episodes_scale: int
     bound_to: Mapping[str, str]
-
-    @property
-    def expected_rate(self) -> float:
-        return false_alarm_spread(self.episodes, self.alpha)[0]
 
     def standardise(self, score: float) -> float:
         return (score - self.mean) / self.scale
@@ -67,11 +63,19 @@ class Calibration:
         if not path.is_file():
             raise InputError(f"{folder}: expected a folder with {FILE}, as vla-calibrate writes it, found none")
         try:
-            stored = json.loads(path.read_text())
+            stored = dict(json.loads(path.read_text()))
             fields = {name: stored.pop(name) for name in cls.__dataclass_fields__}
-        except (ValueError, KeyError) as error:
+            numbers = [float(fields[name]) for name in ("alpha", "mean", "scale", "threshold")]
+        except (ValueError, TypeError, KeyError) as error:
             raise InputError(f"{path}: expected a calibration, found a broken or another file ({error})") from None
+        if not np.isfinite(numbers).all() or not fields["scale"] > 0:
+            raise InputError(f"{path}: expected finite numbers and a scale above 0, found {fields}")
         return cls(**fields), stored
+
+
+def least_successes(alpha: float) -> int:
+    """How many successful episodes a calibration needs, those for mean and scale included."""
+    return math.ceil(least_episodes(alpha) * SCALE_SHARE / (SCALE_SHARE - 1))
 
 
 def calibrate(
@@ -83,16 +87,18 @@ def calibrate(
     thresholds of single steps would not control the alarms of whole episodes. `InputError` if there are too few
     episodes, or one without a score.
     """
-    least = math.ceil(least_episodes(alpha) * SCALE_SHARE / (SCALE_SHARE - 1))
+    least = least_successes(alpha)
     if len(traces) < least:
         raise InputError(
-            f"calibration: expected at least {least} successful episodes for alpha {alpha:g}, found {len(traces)}; "
-            f"{least - len(traces)} more are needed"
+            f"calibration of {detector}: expected at least {least} successful episodes for alpha {alpha:g}, found "
+            f"{len(traces)}; {least - len(traces)} more are needed"
         )
     clean = [np.asarray(trace, float) for trace in traces]
     for index, trace in enumerate(clean):
         if not len(trace) or not np.isfinite(trace).all():
-            raise InputError(f"calibration: expected finite scores in every episode, found {trace} in episode {index}")
+            raise InputError(
+                f"calibration of {detector}: expected finite scores in every episode, found {trace} in episode {index}"
+            )
     for_scale = clean[::SCALE_SHARE]
     for_threshold = [trace for index, trace in enumerate(clean) if index % SCALE_SHARE]
     pooled = np.concatenate(for_scale)

@@ -27,8 +27,9 @@ class Surprise:
 class Monitor:
     """One arm's monitor. Call `update` once a control period, `reset` at the start of an episode.
 
-    Missing or malformed pictures, commands that are not finite and a score that is not a number are surprises
-    themselves. Memory is constant.
+    Missing or malformed pictures, commands that are not finite or change their length, and a score that is not a number
+    are surprises themselves; the score then begins anew, since frames before and after are no longer a period apart.
+    Memory is constant.
     """
 
     def __init__(self, score: Score, calibration: Calibration) -> None:
@@ -38,6 +39,7 @@ class Monitor:
     def reset(self) -> None:
         self.score.reset()
         self._since: float | None = None
+        self._channels: int | None = None
 
     def update(
         self, observation: Observation, command: np.ndarray | None, chunk: ActionChunk | None = None
@@ -56,6 +58,7 @@ class Monitor:
         if value is not None and not np.isfinite(value):
             reason = f"the score is {value}"
         if reason:
+            self.score.reset()
             return self._decide(np.inf, observation.t, reason)
         return self._decide(-np.inf if value is None else self.calibration.standardise(value), observation.t, "")
 
@@ -66,8 +69,12 @@ class Monitor:
                 return f"no picture of {key}"
             if np.asarray(picture).dtype != np.uint8:
                 return f"{key}: expected uint8 pixels, found {np.asarray(picture).dtype}"
-        if command is not None and not np.isfinite(command).all():
-            return f"the command is not finite: {np.asarray(command).tolist()}"
+        if command is not None:
+            self._channels = self._channels or len(command)
+            if len(command) != self._channels:
+                return f"the command has {len(command)} channels, the ones before had {self._channels}"
+            if not np.isfinite(command).all():
+                return f"the command is not finite: {np.asarray(command).tolist()}"
         return ""
 
     def _decide(self, score: float, t: float, reason: str) -> Surprise:

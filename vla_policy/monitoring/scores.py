@@ -72,9 +72,10 @@ class PredictionError:
         self._commands: deque[np.ndarray] = deque(maxlen=self._length)
 
     def update(self, observation: Observation, command: np.ndarray | None, chunk: ActionChunk | None) -> float | None:
+        latent = self.model.encode(observation)  # first: a picture that it refuses must leave nothing behind
         if command is not None and self._latents:
             self._commands.append(np.asarray(command, float))
-        self._latents.append(self.model.encode(observation))
+        self._latents.append(latent)
         skip = self.model.frame_skip
         steps = len(self._commands) // skip
         if steps == 0:

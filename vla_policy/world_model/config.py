@@ -67,10 +67,10 @@ class WorldModelConfig:
                 f"world_model.vision.image_size: expected a multiple of patch_size {self.vision.patch_size}, found "
                 f"{self.vision.image_size}"
             )
-        for name, (width, heads) in {
-            "vision": (self.vision.width, self.vision.heads),
-            "predictor": (self.predictor.width, self.predictor.heads),
-        }.items():
+        attention = {"predictor": (self.predictor.width, self.predictor.heads)}
+        if self.vision.kind == "vit":
+            attention["vision"] = (self.vision.width, self.vision.heads)
+        for name, (width, heads) in attention.items():
             if width % heads:
                 raise InputError(f"world_model.{name}.width: expected a multiple of heads {heads}, found {width}")
 

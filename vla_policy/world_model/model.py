@@ -60,7 +60,7 @@ class WorldModel(TrainableModel):
         """Latents (..., D) of the cameras' pictures (..., H, W, 3) uint8 by key."""
         features, shape = [], None
         for key, vision in zip(self.config.cameras, self.visions, strict=True):
-            frames = pictures[key]
+            frames = pictures[key].to(self.device)
             shape = frames.shape[:-3]
             features.append(vision(self._resized(frames.flatten(0, -4))))
         assert shape is not None
@@ -102,7 +102,7 @@ class WorldModel(TrainableModel):
     def encode_windows(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """Latents (B, n + 1, D) of every frame_skip-th frame of windows, and the commands between (B, n, skip, A)."""
         skip = self.config.frame_skip
-        latents = self.encode({key: batch[key][:, ::skip].to(self.device) for key in self.config.cameras})
+        latents = self.encode({key: batch[key][:, ::skip] for key in self.config.cameras})
         return latents, batch[ACTION][:, : (latents.shape[1] - 1) * skip].unflatten(1, (-1, skip))
 
     def compiled_parts(self) -> list[nn.Module]:

@@ -3,34 +3,39 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any
 
 from vla_policy.interfaces import InputError, Interface
-from vla_policy.models.checkpoint import WEIGHTS
+from vla_policy.models.checkpoint import POLICY, WEIGHTS, read_checkpoint
 from vla_policy.monitoring import Calibration, Monitor, PredictionError
+from vla_policy.monitoring.calibration import FILE
 from vla_policy.world_model.latent_model import NumpyWorldModel
-from vla_policy.world_model.model import WorldModel
+from vla_policy.world_model.model import KIND, WorldModel
 
-DETECTOR = "prediction error"
+DETECTOR = "prediction_error"
 
 
 def binding(policy_folder: Path, world_model_folder: Path, interface: Interface) -> dict[str, str]:
     """What a calibration is made for: the two models' weights, and the interface that both see the robot through."""
     return {
-        "policy": weights_digest(policy_folder),
-        "world model": weights_digest(world_model_folder),
+        "policy": model_digest(policy_folder, POLICY),
+        "world model": model_digest(world_model_folder, KIND),
         "interface (cameras, action space, rate)": interface.digest(),
     }
 
 
-def weights_digest(folder: Path) -> str:
-    """A short hash of a checkpoint's weights; `InputError` if it has none."""
-    path = folder / WEIGHTS
-    if not path.is_file():
+def model_digest(folder: Path, kind: str) -> str:
+    """A short hash of all that a checkpoint computes with, not of its card; `InputError` if it is no such folder."""
+    if not (folder / WEIGHTS).is_file():
         raise InputError(f"{folder}: expected a checkpoint's folder with {WEIGHTS}, found none")
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    parts = read_checkpoint(folder, kind)
+    told = [parts.config, parts.interface.to_dict(), parts.normalizer.to_dict()]
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    digest.update((folder / WEIGHTS).read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def save_calibration(calibration: Calibration, folder: Path, world_model_folder: Path, **more: Any) -> None:
@@ -46,9 +51,11 @@ def load_monitor(folder: str | Path, policy_folder: str | Path, interface: Inter
     """
     folder = Path(folder)
     calibration, stored = Calibration.load(folder)
-    if "world_model" not in stored:
-        raise InputError(f"{folder}: expected a calibration that names its world model, found none")
-    world_model_folder = (folder / stored["world_model"]).resolve()
+    if calibration.detector != DETECTOR:
+        raise InputError(f"{folder}: expected a calibration of {DETECTOR!r}, found one of {calibration.detector!r}")
+    world_model_folder = (folder / str(stored.get("world_model"))).resolve()
+    if not world_model_folder.is_dir():
+        raise InputError(f"{folder / FILE}: expected its world model in {world_model_folder}, found no such folder")
     model = WorldModel.from_pretrained(world_model_folder)
     calibration.require(binding(Path(policy_folder), world_model_folder, interface))
     return Monitor(PredictionError(NumpyWorldModel(model)), calibration)
