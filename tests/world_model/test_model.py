@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.small_diffusion import small_policy
+from helpers.small_vlm import TINY, small_backbone
 from helpers.small_world_model import SIZE, TOP, batch_of, interface, make_walks, small_config, small_world_model
 from torch import nn
 
 from vla_policy.interfaces import ACTION, Feature, InputError, Interface
-from vla_policy.models import DiffusionPolicy
+from vla_policy.models import BackboneConfig, DiffusionPolicy
 from vla_policy.training import Trainer, TrainerConfig, make_windows, validate_world_model
 from vla_policy.world_model import VisionConfig, WorldModel, WorldModelConfig, fit_actions, latent_health, sigreg
 
@@ -109,11 +111,15 @@ def test_a_collapse_is_seen() -> None:
     assert found[0] > 0.05 > 5 * max(found[1:])  # the widest direction is the one with two humps
 
 
-@pytest.mark.parametrize("kind", ["vit", "frozen"])
+@pytest.mark.parametrize("kind", ["vit", "vision model", "policy's backbone"])
 def test_other_encoders_take_the_same_way(kind: str, tmp_path: Path) -> None:
     vision = VisionConfig(kind="vit", image_size=SIZE, patch_size=8, width=24, depth=2, heads=2)
-    if kind == "frozen":
+    if kind == "vision model":
         vision = VisionConfig(kind="frozen", image_size=SIZE, path=str(frozen_tower(tmp_path / "tower")))
+    if kind == "policy's backbone":
+        backbone, config = small_backbone(), BackboneConfig(tiny=TINY)
+        small_policy(image=True, backbone=backbone, backbone_config=config).save_pretrained(tmp_path / "policy")
+        vision = VisionConfig(kind="frozen", image_size=TINY.image_size, path=str(tmp_path / "policy"))
     model = small_world_model(vision=vision)
     loss, _ = model.loss(batch_of(model, 4), generator())
     loss.backward()
@@ -122,7 +128,7 @@ def test_other_encoders_take_the_same_way(kind: str, tmp_path: Path) -> None:
     batch = batch_of(model, 2)
     again = WorldModel.from_pretrained(tmp_path / "model")
     torch.testing.assert_close(again.encode_windows(batch)[0], model.eval().encode_windows(batch)[0])
-    if kind == "frozen":
+    if vision.kind == "frozen":
         tower = list(model.visions[0].tower.parameters())  # type: ignore[union-attr, operator]
         assert all(p.grad is None and not p.requires_grad for p in tower)
         assert not any("tower" in name for name in model.stored_state())

@@ -115,8 +115,10 @@ def _tower(path: str) -> tuple[nn.Module, Any, Any]:
 
 
 def _vision_part(model: Any, path: str) -> nn.Module:
-    part = getattr(model, "vision_model", model)
-    if getattr(part, "main_input_name", None) != "pixel_values":
-        found = type(part).__name__
+    part = getattr(model, "vision_model", None)
+    if part is None and getattr(model, "main_input_name", None) == "pixel_values":
+        part = model
+    if part is None:
+        found = type(model).__name__
         raise InputError(f"world_model.vision.path: expected a model of pictures in {path}, found {found}")
     return cast(nn.Module, part)
