@@ -151,6 +151,9 @@ def test_holding_keeps_the_pose_measured_when_it_began() -> None:
 
 def test_stale_and_future_chunks_are_refused_while_the_old_one_goes_on() -> None:
     bench = Bench().start()
+    bench.run(0.7)
+    bench.offer(0.9 + np.zeros(15))
+    bench.run(0.1)
     assert not bench.offer(np.full(5, 0.9), age=0.6)  # over
     assert not bench.offer(np.full(15, 0.9), age=0.3)  # made from an older observation
     assert not bench.offer(np.full(15, 0.9), age=-0.5)
@@ -218,3 +221,54 @@ def test_acceleration_is_limited_on_the_way_there_and_before_the_end() -> None:
     assert np.abs(np.diff(steps, prepend=0.0)).max() <= 0.002 + 1e-9
     assert x.max() <= 0.9 + 1e-9
     np.testing.assert_allclose(x[-1], 0.9, atol=1e-6)
+
+
+def test_a_gate_that_nobody_enabled_sends_nothing_in_a_fault_either() -> None:
+    bench = Bench()
+    bench.run(0.1)
+    bench.gate.supervisor.fault("emergency stop")
+    assert set(bench.run(0.2)) == {None}
+    bench.gate.disable()
+    bench.gate.enable(bench.now, bench.steady)
+    bench.gate.disable()
+    bench.gate.supervisor.fault("another publisher")
+    assert set(bench.run(0.2)) == {None}
+
+
+def test_an_arm_outside_the_box_is_not_enabled() -> None:
+    bench = Bench()
+    bench.pose = np.array([1.3, 0.5])
+    bench.run(0.1)
+    with pytest.raises(InputError, match=r"outside the box \(0: expected 0 to 1, found 1.3\)"):
+        bench.gate.enable(bench.now, bench.steady)
+
+
+def test_an_arm_a_little_outside_the_box_is_brought_back_within_the_limits() -> None:
+    bench = Bench(max_change=np.full(2, 0.002))
+    bench.pose = np.array([1.04, 0.5])
+    bench.run(0.1)
+    bench.gate.enable(bench.now, bench.steady)
+    x = np.array([1.04] + [c.action[0] for c in bench.run(0.5) if c])
+    assert np.abs(np.diff(np.diff(x), prepend=0.0)).max() <= 0.002 + 1e-9
+    assert x[-1] == pytest.approx(1.0)
+
+
+def test_what_was_planned_before_enabling_is_not_played() -> None:
+    bench = Bench()
+    bench.run(0.1)
+    bench.gate.enable(bench.now, bench.steady)
+    assert not bench.offer(np.full(15, 0.9), age=0.01)
+    assert bench.gate.refused == {"chunk from before enabling": 1}
+    assert bench.offer(np.full(15, 0.9))
+
+
+def test_enabling_again_begins_where_the_arm_was_moved_to_by_hand() -> None:
+    bench = Bench().start()
+    bench.gate.supervisor.hold("test")
+    bench.run(0.1)
+    bench.pose = moved = np.array([0.2, 0.3])
+    bench.gate.measure(moved, bench.steady)
+    bench.gate.enable(bench.now, bench.steady)
+    for command in bench.run(0.2):
+        assert command is not None
+        np.testing.assert_allclose(command.action, moved)

@@ -38,6 +38,7 @@ def gate_config(contract: Contract, heartbeats: list[str]) -> GateConfig:
         teleop_timeout=timeouts.teleop,
         clock_jump=timeouts.clock_jump,
         future=timeouts.slop,
+        names=contract.interface.action.names,
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from vla_policy.interfaces import ActionChunk
 from vla_policy.runtime.limits import Command, Limits
-from vla_policy.runtime.supervisor import State, Supervisor
+from vla_policy.runtime.supervisor import Supervisor
 from vla_policy.runtime.timeline import Timeline
 from vla_policy.runtime.watchdog import Watchdog
 
@@ -25,6 +25,7 @@ class GateConfig:
     `heartbeats` are those whose silence stops the arm, with the silence they may keep; `state_timeout` is the same for
     the robot's own state. A message of teleoperation counts for `teleop_timeout`. `clock_jump` is how far the clock of
     the stamps may move against a steady one between two commands. `future` is how far ahead of it a chunk may be.
+    `names` are the channels' for messages; by default their numbers.
     """
 
     rate: float
@@ -34,6 +35,7 @@ class GateConfig:
     teleop_timeout: float = 0.15
     clock_jump: float = 0.1
     future: float = 0.02
+    names: tuple[str, ...] = ()
 
 
 class Gate:
@@ -61,6 +63,7 @@ class Gate:
         self._previous: np.ndarray | None = None
         self._step: np.ndarray | None = None
         self._offset: float | None = None  # of the stamps' clock from the steady one
+        self._enabled_at = -math.inf  # on the stamps' clock
 
     @property
     def chunk(self) -> ActionChunk | None:
@@ -94,6 +97,9 @@ class Gate:
             return False
         if not self.supervisor.moving:
             return False
+        if chunk.t_obs < self._enabled_at:  # planned for an arm that may have been moved since
+            self.refused["chunk from before enabling"] += 1
+            return False
         if not self._timeline.offer(chunk, now):
             self.refused["stale chunk"] += 1
             return False
@@ -108,23 +114,28 @@ class Gate:
             self.refused["teleop"] += 1
 
     def enable(self, now: float, steady: float) -> None:
-        """Arm, with what is planned from now on; `InputError` says why not."""
+        """Arm, where the robot is, with what is planned from now on; `InputError` says why not."""
         was_moving = self.supervisor.moving
         self.supervisor.enable(self._obstacle(now, steady))
         if not was_moving:
             self._timeline.clear()
             self._wanted = None
-            self._offset = now - steady
+            self._rest()
+            self._offset, self._enabled_at = now - steady, now
 
     def disable(self) -> None:
         """Send nothing."""
         self.supervisor.disable()
+        self._rest()
+
+    def _rest(self) -> None:
+        """The next command counts from the measured pose: somebody may move the arm by hand until then."""
         self._held = self._previous = self._step = None
 
     def tick(self, now: float, steady: float) -> Command | None:
-        """What to send now; None while idle."""
+        """What to send now; None unless enabled."""
         self._watch(now, steady)
-        if self.supervisor.state is State.IDLE or self._measured is None:
+        if not self.supervisor.engaged or self._measured is None:
             return None
         action = self._action(now, steady)
         self.supervisor.playing(action is not None)
@@ -172,4 +183,14 @@ class Gate:
         if silent:
             return f"nothing is heard of {', '.join(silent)}"
         stops = [name for name, stop in self._stops.items() if stop]
-        return f"{', '.join(stops)} says stop" if stops else ""
+        return f"{', '.join(stops)} says stop" if stops else self._outside()
+
+    def _outside(self) -> str:
+        """Which channels are further outside the box than one command at the speed limit can bring back; "" if none."""
+        assert self._measured is not None  # its silence is an obstacle before this
+        low, high = self._limits.low, self._limits.high
+        step = 0.0 if self._limits.max_step is None else self._limits.max_step
+        far = np.flatnonzero((self._measured < low - step) | (self._measured > high + step))
+        names = self.config.names or range(len(low))
+        found = [f"{names[k]}: expected {low[k]:g} to {high[k]:g}, found {self._measured[k]:.4g}" for k in far]
+        return f"the measured pose is outside the box ({'; '.join(found)})" if found else ""

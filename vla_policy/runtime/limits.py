@@ -31,7 +31,8 @@ class Limits:
     `low`, `high` (D,): the box. `max_step` (D,): the largest change from one command to the next, that is the speed
     limit divided by the rate of commands. `max_change` (D,): the largest change from one step to the next, that is the
     acceleration limit divided by the rate squared. None leaves it to the robot's own controller. Where they disagree,
-    the box goes before the speed and the speed before the acceleration.
+    the box goes before the speed and the speed before the acceleration. From outside the box the way back in keeps to
+    the other limits; it is never left, nor left further.
     """
 
     low: np.ndarray
@@ -78,6 +79,10 @@ class Limits:
     def _clip(self, action: np.ndarray, previous: np.ndarray, step: np.ndarray) -> tuple[np.ndarray, str]:
         """The nearest allowed action, channel by channel, and what had to be changed ("" if nothing)."""
         reasons = []
+        inside = np.clip(action, self.low, self.high)
+        if (inside != action).any():
+            reasons.append("outside the box")
+        action = inside
         if self.max_change is not None:
             smoother = previous + _braked(action - previous, step, self.max_change)
             if (np.abs(smoother - action) > 1e-12).any():
@@ -88,10 +93,9 @@ class Limits:
             if (slower != action).any():
                 reasons.append("larger than max_step")
             action = slower
-        inside = np.clip(action, self.low, self.high)
-        if (inside != action).any():
-            reasons.append("outside the box")
-        return inside, " and ".join(reasons)
+        # What brakes late may pass the edge; `previous` counts as inside, so that this is no jump to the edge.
+        action = np.clip(action, np.minimum(self.low, previous), np.maximum(self.high, previous))
+        return action, " and ".join(reasons)
 
 
 def _braked(wanted: np.ndarray, step: np.ndarray, change: np.ndarray) -> np.ndarray:

@@ -19,14 +19,18 @@ class State(StrEnum):
     HOLDING = "holding"
     """The pose is held until somebody enables the arm again."""
     FAULT = "fault"
-    """The pose is held; somebody has to disable the arm first."""
+    """The pose is held, if the arm was enabled; somebody has to disable it first."""
 
 
 class Supervisor:
-    """Owns the state and the reason for it ("" when there is nothing to explain)."""
+    """Owns the state and the reason for it ("" when there is nothing to explain).
+
+    `engaged` from enable to disable: only then is anything sent. A fault of an arm that nobody engaged sends nothing.
+    """
 
     def __init__(self) -> None:
         self.state, self.reason = State.IDLE, ""
+        self.engaged = False
 
     @property
     def moving(self) -> bool:
@@ -41,10 +45,12 @@ class Supervisor:
             raise InputError(f"cannot enable: {obstacle}")
         if not self.moving:
             self.state, self.reason = State.ARMED, ""
+        self.engaged = True
 
     def disable(self) -> None:
         """Send nothing any more; acknowledges a fault."""
         self.state, self.reason = State.IDLE, ""
+        self.engaged = False
 
     def playing(self, something: bool) -> None:
         """Whether there is an action to play at the moment."""
