@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from sim.interface import pusht_interface
+from vla_policy.cli import sim
 from vla_policy.contract import IMAGE, JOINT_STATE, POSE, Stream, load_contract
 from vla_policy.interfaces import IMAGES, STATE, Feature, InputError, Interface
 from vla_policy.messages import decode
@@ -109,3 +110,20 @@ def test_poses_give_the_chosen_fields() -> None:
     stream = Stream(STATE, "pose", POSE, Feature("float32", (3,)), ("y", "x", "qw"))
     pose = Message(position=Message(x=1.0, y=2.0, z=3.0), orientation=Message(x=0.0, y=0.0, z=0.0, w=1.0))
     np.testing.assert_allclose(decode(Message(pose=pose), stream), [2.0, 1.0, 1.0])
+
+
+def test_what_moves_by_itself_is_for_the_simulated_arm_alone() -> None:
+    simulated, real = (load_contract(ROOT / "config" / f"{name}.yaml") for name in ("pusht_sim", "xarm6"))
+    simulated.require_simulated()
+    topics = {simulated.command.topic, *(stream.topic for stream in simulated.streams)}
+    assert all(topic.startswith("/pusht_sim/") for topic in topics)
+    with pytest.raises(InputError, match="xarm6: robot_type: expected the simulated 'pusht_sim', found 'xarm6_pusher'"):
+        real.require_simulated()
+    with pytest.raises(InputError, match="expected the simulated"):
+        sim.play("nowhere", sim.GraphConfig(contract="xarm6"))
+
+
+def test_a_simulated_graph_has_a_domain_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROS_DOMAIN_ID", "3")
+    assert sim.graph_environment(sim.GraphConfig().domain_id)["ROS_DOMAIN_ID"] == "77"
+    assert "ROS_DOMAIN_ID" not in sim.graph_environment(None)

@@ -26,6 +26,7 @@ TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"
 ARRAY = "std_msgs/msg/Float64MultiArray"
 STATE_TYPES = (JOINT_STATE, POSE)
 COMMAND_TYPES = (POSE, TRAJECTORY, ARRAY, TWIST)
+SIMULATED = "pusht_sim"  # the robot_type of an arm that nobody can be hurt by
 POSE_FIELDS = ("x", "y", "z", "qx", "qy", "qz", "qw")
 
 
@@ -107,6 +108,12 @@ class Contract:
     def require(self, needed: Interface, needs: str) -> None:
         """`InputError` naming every difference unless this robot can serve `needs`, e.g. a checkpoint."""
         needed.require(self.interface, needs, f"robot contract {self.name}")
+
+    def require_simulated(self) -> None:
+        """`InputError` unless this is the simulated arm: what moves without being asked must not reach a real one."""
+        if self.robot_type != SIMULATED:
+            expected = f"robot_type: expected the simulated {SIMULATED!r}, found {self.robot_type!r}"
+            raise InputError(f"robot contract {self.name}: {expected}")
 
 
 def find_config(name: str | Path, suffix: str = ".yaml") -> Path:

@@ -38,7 +38,9 @@ def test_lost_pictures_are_repeated_and_reported_and_a_long_gap_is_refused(tmp_p
     assert episode.repeated == {TOP: 2}
     np.testing.assert_array_equal(episode.images[TOP][4:8, 0, 0, 0], [4, 4, 4, 7])
     bag = write_pusht_bag(tmp_path / "b.mcap", frames=20, lost=set(range(5, 12)))
-    with pytest.raises(InputError, match=r"camera/image_raw: expected no gap above 0\.5 s, found one of 0\.70 s"):
+    with pytest.raises(
+        InputError, match=r"/pusht_sim/camera/image_raw: expected no gap above 0\.5 s, found one of 0\.70 s"
+    ):
         bag_episode(bag, PUSHT)
 
 
@@ -58,7 +60,7 @@ def test_a_bag_that_lost_its_end_is_read_up_to_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"camera": "camera/other"}, r"expected sensor_msgs/msg/Image on camera/image_raw, found only \["),
+        ({"camera": "camera/other"}, r"expected sensor_msgs/msg/Image on /pusht_sim/camera/image_raw, found only \["),
         ({"encoding": "16UC1"}, "encoding: expected one of"),
         ({"executed": "unheard/of"}, "expected commands on command/executed or of type geometry_msgs/msg/PoseStamped"),
         ({"names": ["x", "z"]}, r"command/executed: expected the channels \['x', 'y'\], found \['x', 'z'\]"),
@@ -79,14 +81,20 @@ def test_other_peoples_bags_of_commands_in_the_contracts_type(tmp_path: Path) ->
     pose = store.types["geometry_msgs/msg/PoseStamped"]
     with Writer(tmp_path / "theirs", version=9, storage_plugin=StoragePlugin.SQLITE3) as writer:
         connections: dict[str, Any] = {}
-        for topic, kind, t, message in read_bag(ours, ["camera/image_raw", "ee_pose", "command/executed"]):
+        for topic, kind, t, message in read_bag(
+            ours, ["pusht_sim/camera/image_raw", "pusht_sim/ee_pose", "command/executed"]
+        ):
             if topic == "command/executed":
                 x, y = message.position
                 orientation = store.types["geometry_msgs/msg/Quaternion"](0.0, 0.0, 0.0, 1.0)
                 place = store.types["geometry_msgs/msg/Pose"](
                     store.types["geometry_msgs/msg/Point"](x, y, 0.0), orientation
                 )
-                topic, kind, message = "target_pose", "geometry_msgs/msg/PoseStamped", pose(message.header, place)
+                topic, kind, message = (
+                    "pusht_sim/target_pose",
+                    "geometry_msgs/msg/PoseStamped",
+                    pose(message.header, place),
+                )
             if topic not in connections:
                 connections[topic] = writer.add_connection(f"/{topic}", kind, typestore=store)
             writer.write(connections[topic], round(t * 1e9), store.serialize_cdr(message, kind))

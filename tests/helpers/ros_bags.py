@@ -28,7 +28,7 @@ def write_pusht_bag(
     lost: Collection[int] = (),
     hands: Mapping[int, bool] | None = None,
     result: str = "success",
-    camera: str = "camera/image_raw",
+    camera: str = "pusht_sim/camera/image_raw",
     executed: str = "command/executed",
     encoding: str = "rgb8",
     names: Sequence[str] = ("x", "y"),
@@ -59,7 +59,7 @@ def write_pusht_bag(
             pixels = np.full((96, 96, 3), k, np.uint8)
             write(camera, IMAGE, t + 0.02, header(t), 96, 96, encoding, 0, 3 * 96, pixels.ravel())
         place = kinds["geometry_msgs/msg/Pose"](point(0.3 + 0.01 * k, 0.0, 0.0), quaternion(0.0, 0.0, 0.0, 1.0))
-        write("ee_pose", POSE, t + 0.02, header(t), place)
+        write("pusht_sim/ee_pose", POSE, t + 0.02, header(t), place)
         for tick in range(5):
             there = np.array([0.3 + 0.01 * (k + (tick + 1) / 5), 0.0])
             write(

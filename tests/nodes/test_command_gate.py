@@ -143,10 +143,10 @@ def test_a_chunk_of_other_channels_is_a_fault(running: Setup, names: tuple[str, 
 
 def test_a_second_publisher_of_commands_is_a_fault(running: Setup) -> None:
     running.start()
-    rival = running.robot.create_publisher(PoseStamped, "target_pose", common.COMMAND_QOS)
+    rival = running.robot.create_publisher(PoseStamped, "/pusht_sim/target_pose", common.COMMAND_QOS)
     try:
         wait_for(lambda: running.witness.state == "fault", "the fault", 10.0)
-        assert running.witness.reason == "target_pose: expected no other publisher, found 2"
+        assert running.witness.reason == "/pusht_sim/target_pose: expected no other publisher, found 2"
     finally:
         running.robot.destroy_publisher(rival)
 
@@ -176,6 +176,6 @@ def test_a_dry_run_sends_nothing_to_the_robot(tmp_path: Path) -> None:
         wait_for(lambda: robot.enable().success, "enabling")
         wait_for(lambda: len(executed) > 10, "commands that are not sent")
         assert witness.commands == []
-        assert robot.count_publishers("target_pose") == 0
+        assert robot.count_publishers("/pusht_sim/target_pose") == 0
         robot.close()
         witness.close()

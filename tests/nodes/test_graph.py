@@ -82,8 +82,8 @@ class Player(Spinning):
         super().__init__("player")
         self.images, self.states = dataset.frames(0, TOP), dataset.episode(0).columns[STATE]
         self.chunks: list = []
-        self._image = self.create_publisher(Image, "camera/image_raw", common.IMAGE_QOS)
-        self._state = self.create_publisher(PoseStamped, "ee_pose", common.STATE_QOS)
+        self._image = self.create_publisher(Image, "/pusht_sim/camera/image_raw", common.IMAGE_QOS)
+        self._state = self.create_publisher(PoseStamped, "/pusht_sim/ee_pose", common.STATE_QOS)
         names = ("x", "y")
         self.create_subscription(
             JointTrajectory, "policy/action_chunk", lambda m: self.chunks.append(chunk_of(m, names)), 10
@@ -190,7 +190,7 @@ def test_a_checkpoint_for_another_robot_is_refused_with_the_difference(tmp_path:
         robot = tmp_path / "robot.yaml"
         text = (ROOT / "config" / "pusht_sim.yaml").read_text()
         robot.write_text(text.replace("fps: 10 ", "fps: 20 "))
-        words = [str(CHECKPOINT), f"contract={robot}", f"out={tmp_path / 'out'}"]
+        words = [str(CHECKPOINT), f"contract={robot}", f"out={tmp_path / 'out'}", "domain_id=null"]
         result = subprocess.run(
             [sys.executable, "-m", "vla_policy.cli.sim", *words],
             env={**os.environ, **environment},
@@ -206,7 +206,7 @@ def test_a_checkpoint_for_another_robot_is_refused_with_the_difference(tmp_path:
 
 def test_one_interrupt_ends_all_processes(tmp_path: Path) -> None:
     with own_domain(1) as environment:
-        words = [str(CHECKPOINT), f"out={tmp_path}"]
+        words = [str(CHECKPOINT), f"out={tmp_path}", "domain_id=null"]
         program = subprocess.Popen(
             [sys.executable, "-m", "vla_policy.cli.sim", *words],
             env={**os.environ, **environment},

@@ -34,7 +34,7 @@ class Filmed(FakeRobot):
         super().__init__()
         self.filming, self.status, self.frame = True, [""], 0
         self._called: dict = {}
-        self._pictures = self.create_publisher(Image, "camera/image_raw", common.IMAGE_QOS)
+        self._pictures = self.create_publisher(Image, "/pusht_sim/camera/image_raw", common.IMAGE_QOS)
         self._executed = self.create_publisher(JointState, "command/executed", 10)
         self.create_subscription(String, "recorder/status", lambda m: self.status.append(m.data), common.LATCHED_QOS)
         self._film_ticker = common.Ticker(0.1, self._film)
@@ -95,13 +95,13 @@ def test_episodes_survive_a_kill_and_become_a_dataset(robot: Filmed, tmp_path: P
         robot.start()
         time.sleep(0.5)
         robot.filming = False
-        wait_for(lambda: robot.said("recording, but camera/image_raw is silent"), "the missing camera", 5.0)
+        wait_for(lambda: robot.said("recording, but /pusht_sim/camera/image_raw is silent"), "the missing camera", 5.0)
         ok, why = robot.call("end_episode", SetBool, data=False)
         assert ok
         assert why.endswith("episode_000001.mcap")
         ok, why = robot.call("start_episode")
         assert not ok
-        assert "camera/image_raw is silent" in why
+        assert "/pusht_sim/camera/image_raw is silent" in why
         robot.filming = True
 
         robot.start()

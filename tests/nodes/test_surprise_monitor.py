@@ -45,8 +45,8 @@ class Robot(Spinning):
     def __init__(self) -> None:
         super().__init__("robot")
         self.stops: list[bool] = []
-        self._image = self.create_publisher(Image, "camera/image_raw", common.IMAGE_QOS)
-        self._pose = self.create_publisher(PoseStamped, "ee_pose", common.STATE_QOS)
+        self._image = self.create_publisher(Image, "/pusht_sim/camera/image_raw", common.IMAGE_QOS)
+        self._pose = self.create_publisher(PoseStamped, "/pusht_sim/ee_pose", common.STATE_QOS)
         self._executed = self.create_publisher(JointState, "command/executed", 10)
         self.gate = self.create_publisher(String, "command_gate/state", common.LATCHED_QOS)
         self.create_subscription(Bool, "surprise_monitor/stop", lambda m: self.stops.append(m.data), 50)

@@ -29,6 +29,7 @@ class RosConfig:
     repeats: int = 20
     n_episodes: int = 5
     seed: int = 0
+    domain_id: int | None = 77
     out: str = "outputs/bench/ros"
 
 
@@ -43,7 +44,7 @@ def ros(arguments: Sequence[str]) -> None:
     if config.repeats < 1 or config.n_episodes < 1:
         raise InputError(f"repeats, n_episodes: expected at least 1, found {config.repeats} and {config.n_episodes}")
     sim.require_ros()
-    os.environ.update(sim.graph_environment())
+    os.environ.update(sim.graph_environment(config.domain_id))
 
     from vla_policy.evaluation.report import git_commit, write_json
     from vla_policy.nodes.fault_timing import FAULTS, fault_timing

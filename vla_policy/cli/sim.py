@@ -19,7 +19,7 @@ from rich.table import Table
 from vla_policy.cli.common import user_errors
 from vla_policy.cli.help import config_parser
 from vla_policy.cli.load import typed_config
-from vla_policy.contract import find_config
+from vla_policy.contract import find_config, load_contract
 from vla_policy.interfaces import InputError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class GraphConfig:
     rearm: int = 10
     device: str = "cpu"
     threads: int = 1
-    domain_id: int | None = None
+    domain_id: int | None = 77
     out: str = "outputs/sim"
 
 
@@ -59,8 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if config.n_episodes < 1 or config.max_steps < 1:
         raise InputError(f"vla-sim: expected n_episodes, max_steps >= 1, found {config.n_episodes}, {config.max_steps}")
     require_ros()
-    if config.domain_id is not None:
-        os.environ["ROS_DOMAIN_ID"] = str(config.domain_id)
+    os.environ.update(graph_environment(config.domain_id))
 
     from vla_policy.nodes.operator import GraphError
 
@@ -96,13 +95,13 @@ def start(processes: Processes, checkpoint: str, config: GraphConfig) -> list[st
 
 def play(checkpoint: str, config: GraphConfig) -> tuple[list[GraphEpisode], dict[str, dict[str, str]]]:
     """All episodes, written to episodes.json one after the other, and the last diagnostics of every node."""
+    load_contract(config.contract).require_simulated()
     from sim.geometry import SUCCESS_COVERAGE
     from vla_policy.nodes.operator import GraphError, Operator
     from vla_policy.nodes.processes import Processes
 
     out = Path(config.out)
     episodes: list[GraphEpisode] = []
-    os.environ.update(graph_environment())  # for the nodes and for the operator in this process
     with Processes(out / "log") as processes:
 
         def check() -> None:
@@ -123,13 +122,16 @@ def play(checkpoint: str, config: GraphConfig) -> tuple[list[GraphEpisode], dict
             return episodes, operator.diagnostics
 
 
-def graph_environment() -> dict[str, str]:
-    """Unless the user has chosen: the Fast DDS profile of `config/`, and this computer alone."""
+def graph_environment(domain_id: int | None) -> dict[str, str]:
+    """For the nodes and for this process: `domain_id`, and the profile of `config/` and this computer alone unless the
+    user has chosen others. An exported ROS_DOMAIN_ID may be a real arm's, which the simulation must not meet.
+    """
     chosen = {
         "FASTRTPS_DEFAULT_PROFILES_FILE": str(find_config("fastdds", ".xml")),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
     }
-    return {key: value for key, value in chosen.items() if key not in os.environ}
+    domain = {} if domain_id is None else {"ROS_DOMAIN_ID": str(domain_id)}
+    return domain | {key: value for key, value in chosen.items() if key not in os.environ}
 
 
 def _write(path: Path, data: Any) -> None:

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,6 +28,7 @@ from vla_policy.interfaces import InputError
 
 HEARTBEAT_RATE = 25.0  # Hz
 BEATS_LOOK = 4  # times between two heartbeats that their sender looks whether it has to say stop at once
+CRASHED = threading.Event()  # a ticker has ended that was not told to
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 
 
@@ -42,7 +44,9 @@ LATCHED_QOS = _qos(ReliabilityPolicy.RELIABLE, 1, DurabilityPolicy.TRANSIENT_LOC
 
 
 def run(make: Callable[[], Node]) -> None:
-    """Run one node until Ctrl-C or SIGTERM. A mistake of the user's is one line and status 2."""
+    """Run one node until Ctrl-C, SIGTERM or the crash of a ticker, which is status 1. A mistake of the user's is one
+    line and status 2.
+    """
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -53,8 +57,9 @@ def run(make: Callable[[], Node]) -> None:
         node = make()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        while not stop.is_set():
+        while not (stop.is_set() or CRASHED.is_set()):
             executor.spin_once(timeout_sec=0.2)
+        status = int(CRASHED.is_set())
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         status = 2
@@ -122,7 +127,8 @@ def every(node: Node, seconds: float, call: Callable[[], None]) -> Any:
 
 class Ticker:
     """Calls `tick` at even times of the steady clock, in a thread of its own: an executor's timers cost it a whole
-    round through all of a node's entities. Ticks that a slow computer missed are left out.
+    round through all of a node's entities. Ticks that a slow computer missed are left out. What a tick raises ends the
+    process: a gate that seems alive and has stopped ticking would be worse.
     """
 
     def __init__(self, seconds: float, tick: Callable[[], None]) -> None:
@@ -136,6 +142,13 @@ class Ticker:
         self._thread.join()
 
     def _run(self) -> None:
+        try:
+            self._repeat()
+        except Exception:
+            traceback.print_exc()
+            CRASHED.set()
+
+    def _repeat(self) -> None:
         due = time.monotonic()
         while not self._closing.wait(max(0.0, due - time.monotonic())):
             self._tick()

@@ -67,7 +67,7 @@ class Witness(Spinning):
         self.commands: list[tuple[float, np.ndarray]] = []  # stamp, target
         self.state, self.reason = "", ""
         self.stalls: list[tuple[float, float]] = []
-        self.create_subscription(PoseStamped, "target_pose", self._on_command, common.HEARTBEAT_QOS)
+        self.create_subscription(PoseStamped, "/pusht_sim/target_pose", self._on_command, common.HEARTBEAT_QOS)
         self.create_subscription(String, "command_gate/state", self._on_state, common.LATCHED_QOS)
         self._closing = threading.Event()
         threading.Thread(target=self._feel, daemon=True).start()
@@ -121,13 +121,13 @@ class FakeRobot(Spinning):
         self.jump = 0.0
         self.pose = np.array([0.45, 0.0])
         self._clock_publisher = self.create_publisher(Clock, "/clock", common.STATE_QOS) if simulated else None
-        self._state = self.create_publisher(PoseStamped, "ee_pose", common.STATE_QOS)
+        self._state = self.create_publisher(PoseStamped, "/pusht_sim/ee_pose", common.STATE_QOS)
         self.policy = self.create_publisher(Bool, "policy/stop", common.HEARTBEAT_QOS)
         self.monitor = self.create_publisher(Bool, "surprise_monitor/stop", common.HEARTBEAT_QOS)
         self.chunks = self.create_publisher(JointTrajectory, "policy/action_chunk", common.COMMAND_QOS)
         self.teleop = self.create_publisher(JointState, "teleop/target", common.COMMAND_QOS)
         self.emergency = self.create_publisher(Bool, "emergency_stop", common.HEARTBEAT_QOS)
-        self.create_subscription(PoseStamped, "target_pose", self._on_command, common.COMMAND_QOS)
+        self.create_subscription(PoseStamped, "/pusht_sim/target_pose", self._on_command, common.COMMAND_QOS)
         self._enable = self.create_client(SetBool, "command_gate/enable")
         self._ticker = common.Ticker(0.02, self._live)
 

@@ -43,6 +43,7 @@ class PushTSimNode(Node):
             self, "seed", 0, "of the start that the first reset makes; each counts on", (0, 2**31 - 1)
         )
         clock_rate = common.parameter(self, "clock_rate", 0.0, "Hz of /clock; 0: none, all use system time", (0.0, 1e3))
+        contract.require_simulated()  # else its pictures and poses would mix with a real arm's
         if contract.command.type != POSE:
             raise InputError(f"pusht_sim: expected commands of type {POSE}, found {contract.command.type}")
         self._contract, self._next_seed = contract, seed
@@ -75,8 +76,8 @@ class PushTSimNode(Node):
             else self.create_publisher(PoseStamped, s.topic, common.STATE_QOS)
             for s in self._contract.streams
         }
-        self._info = self.create_publisher(CameraInfo, "camera/camera_info", common.IMAGE_QOS)
-        self._joints = self.create_publisher(JointState, "joint_states", common.STATE_QOS)
+        self._info = self.create_publisher(CameraInfo, "~/camera/camera_info", common.IMAGE_QOS)
+        self._joints = self.create_publisher(JointState, "~/joint_states", common.STATE_QOS)
         self._coverage = self.create_publisher(Float64, "~/coverage", 50)
         self.create_subscription(PoseStamped, command.topic, self._on_command, common.COMMAND_QOS)
         self.create_service(Trigger, "~/reset", self._on_reset)
