@@ -1,27 +1,35 @@
 """Demonstrations by a person: teleoperation, the gate and the recorder, on the simulated arm unless told otherwise.
 
-ros2 launch vla_policy collect.launch.py root:=outputs/mine contract:=pusht_sim sim:=true
+ros2 launch vla_policy collect.launch.py root:=outputs/mine contract:=pusht_sim
+
+A real arm is sent nothing before dry_run:=false.
 """
 
-from launch.actions import DeclareLaunchArgument
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchDescription
+from vla_policy.contract import SIMULATED, load_contract
 
 ARGUMENTS = {
     "contract": ("pusht_sim", "robot contract: a name in config/ or a file"),
     "root": ("outputs/recordings", "folder of bags and dataset"),
     "instruction": ("", "empty: the contract's"),
-    "sim": ("true", "start the simulated arm"),
-    "dry_run": ("false", "send nothing to the robot"),
+    "sim": ("", "start the simulated arm; empty: where the contract is its"),
+    "dry_run": ("", "send nothing to the robot; empty: unless it is simulated"),
     "joy": ("true", "start joy_node for a gamepad"),
 }
 
 
-def generate_launch_description():
+def flag(context, name, default):
+    """A launch argument that is true or false, or empty for the default."""
+    return {"": default, "true": True, "false": False}[LaunchConfiguration(name).perform(context).lower()]
+
+
+def nodes(context, *args, **kwargs):
     def text(name):
         return ParameterValue(LaunchConfiguration(name), value_type=str)
 
@@ -31,18 +39,23 @@ def generate_launch_description():
         )
 
     contract = {"contract": text("contract")}
-    dry_run = ParameterValue(LaunchConfiguration("dry_run"), value_type=bool)
+    robot = load_contract(LaunchConfiguration("contract").perform(context))
+    simulated = robot.robot_type == SIMULATED
+    sim, dry_run = flag(context, "sim", simulated), flag(context, "dry_run", not simulated)
+    if sim:
+        robot.require_simulated()
     nobody = [""]  # whose silence would stop the arm; a list without any entry has no type
-    return LaunchDescription(
-        [
-            *(
-                DeclareLaunchArgument(name, default_value=value, description=what)
-                for name, (value, what) in ARGUMENTS.items()
-            ),
-            node("command_gate", {**contract, "dry_run": dry_run, "heartbeats": nobody}),
-            node("pusht_sim", contract, condition=IfCondition(LaunchConfiguration("sim"))),
-            node("teleop", {**contract, "keyboard": False}),
-            node("recorder", {**contract, "root": text("root"), "task": text("instruction")}),
-            Node(package="joy", executable="joy_node", condition=IfCondition(LaunchConfiguration("joy"))),
-        ]
-    )
+    return [
+        node("command_gate", {**contract, "dry_run": dry_run, "heartbeats": nobody}),
+        *([node("pusht_sim", contract)] if sim else []),
+        node("teleop", {**contract, "keyboard": False}),
+        node("recorder", {**contract, "root": text("root"), "task": text("instruction")}),
+        Node(package="joy", executable="joy_node", condition=IfCondition(LaunchConfiguration("joy"))),
+    ]
+
+
+def generate_launch_description():
+    declared = [
+        DeclareLaunchArgument(name, default_value=value, description=what) for name, (value, what) in ARGUMENTS.items()
+    ]
+    return LaunchDescription([*declared, OpaqueFunction(function=nodes)])

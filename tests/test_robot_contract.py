@@ -12,7 +12,7 @@ import yaml
 
 from sim.interface import pusht_interface
 from vla_policy.cli import sim
-from vla_policy.contract import IMAGE, JOINT_STATE, POSE, Stream, load_contract
+from vla_policy.contract import IMAGE, JOINT_STATE, POSE, TWIST, Stream, load_contract
 from vla_policy.interfaces import IMAGES, STATE, Feature, InputError, Interface
 from vla_policy.messages import decode
 from vla_policy.models import DiffusionPolicy
@@ -59,6 +59,16 @@ def test_mistakes_are_named(tmp_path: Path, path: tuple[str, ...], value: Any, m
     file = tmp_path / "robot.yaml"
     file.write_text(yaml.safe_dump(data))
     with pytest.raises(InputError, match=rf"robot\.yaml: .*{message}"):
+        load_contract(file)
+
+
+def test_a_twist_has_linear_channels_only(tmp_path: Path) -> None:
+    data = yaml.safe_load((ROOT / "config" / "pusht_sim.yaml").read_text())
+    data["action"] |= {"type": TWIST, "fields": ["x", "qz"]}
+    del data["action"]["constants"]
+    file = tmp_path / "robot.yaml"
+    file.write_text(yaml.safe_dump(data))
+    with pytest.raises(InputError, match=r"action: fields: expected some of \['x', 'y', 'z'\], found \['x', 'qz'\]"):
         load_contract(file)
 
 

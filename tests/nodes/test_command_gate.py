@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 rclpy = pytest.importorskip("rclpy")
 
-from geometry_msgs.msg import PoseStamped  # noqa: E402
-from helpers.ros import FakeRobot, Witness, own_domain, wait_for  # noqa: E402
+from geometry_msgs.msg import PoseStamped, TwistStamped  # noqa: E402
+from helpers.ros import ROOT, FakeRobot, Witness, own_domain, wait_for  # noqa: E402
 from sensor_msgs.msg import JointState  # noqa: E402
 from std_msgs.msg import Bool  # noqa: E402
 
@@ -179,3 +180,32 @@ def test_a_dry_run_sends_nothing_to_the_robot(tmp_path: Path) -> None:
         assert robot.count_publishers("/pusht_sim/target_pose") == 0
         robot.close()
         witness.close()
+
+
+def test_a_robot_led_by_velocities_stands_still_when_held_disabled_or_left_alone(tmp_path: Path) -> None:
+    data = yaml.safe_load((ROOT / "config" / "pusht_sim.yaml").read_text())
+    data["action"] |= {"topic": "/twist", "type": "geometry_msgs/msg/TwistStamped", "constants": {}}
+    (tmp_path / "twist.yaml").write_text(yaml.safe_dump(data))
+    with own_domain(1), Processes(tmp_path) as processes:
+        gate = processes.start("command_gate", contract=str(tmp_path / "twist.yaml"), dry_run=False)
+        robot = FakeRobot()
+        speeds: list[float] = []
+        robot.create_subscription(TwistStamped, "/twist", lambda m: speeds.append(m.twist.linear.y), 50)
+
+        def move() -> None:
+            robot.enable(False)
+            robot.alive.add("robot")
+            wait_for(lambda: robot.enable().success, "enabling")
+            speeds.clear()
+            robot.offer_motion()
+            wait_for(lambda: any(speeds), "velocities", 5.0)
+
+        wait_for(lambda: robot.enable(False).success, "the gate")
+        move()
+        robot.alive.discard("robot")  # its last pose is further from the held one by the second
+        wait_for(lambda: len(speeds) > 40 and not any(speeds[-10:]), "the hold", 5.0)
+        for stop in (lambda: robot.enable(False), gate.terminate):
+            move()
+            stop()
+            wait_for(lambda: speeds[-1] == 0, "a last velocity of zero", 5.0)
+        robot.close()

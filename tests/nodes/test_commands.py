@@ -13,7 +13,7 @@ from vla_policy.contract import ARRAY, TRAJECTORY, TWIST, load_contract
 from vla_policy.interfaces import ActionChunk, InputError
 from vla_policy.messages import decode_command, seconds
 from vla_policy.nodes.chunks import chunk_message, chunk_of
-from vla_policy.nodes.commands import encode
+from vla_policy.nodes.commands import encode, standstill
 
 POSE = load_contract("pusht_sim").command
 ACTION, HERE, T, PERIOD = np.array([0.4, -0.1]), np.array([0.38, -0.1]), 12.5, 0.1
@@ -55,6 +55,10 @@ def test_twists_reach_the_target_in_a_period_within_the_speed_limit() -> None:
     assert (linear.x, linear.y, linear.z) == (0.15, 0.0, 0.0)  # 0.2 m/s would be needed
     linear = encode(spec, ACTION, ACTION, T, PERIOD).twist.linear
     assert (linear.x, linear.y) == (0.0, 0.0)
+    still = standstill(spec, T)
+    assert seconds(still.header.stamp) == T
+    assert (still.twist.linear.x, still.twist.linear.y) == (0.0, 0.0)
+    assert standstill(POSE, T) is None
 
 
 def test_chunks_survive_their_message_and_odd_ones_are_refused() -> None:

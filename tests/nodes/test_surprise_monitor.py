@@ -106,6 +106,11 @@ def test_it_sees_what_was_done_and_stops_the_arm_until_the_gate_is_disabled(
         assert command is not None
         assert command[0] == pytest.approx(t % 1000, abs=1e-3)  # of the same period, not an older or newer one
 
+    resets = monitor.resets
+    robot.gate.publish(String(data="armed"))
+    wait_for(lambda: monitor.resets > resets, "the beginning of an episode")
+    robot.gate.publish(String(data="running"))
+    time.sleep(0.3)
     monitor.surprised = True
     seen = len(monitor.seen)
     wait_for(lambda: len(monitor.seen) > seen, "the surprise")
@@ -117,6 +122,10 @@ def test_it_sees_what_was_done_and_stops_the_arm_until_the_gate_is_disabled(
     assert robot.stops[-1]  # it is over, and the arm is held all the same
 
     resets = monitor.resets
+    robot.gate.publish(String(data="armed"))  # a policy that is late, in the same episode
+    time.sleep(0.3)
+    assert robot.stops[-1]
+    assert monitor.resets == resets
     robot.gate.publish(String(data="idle"))
     wait_for(lambda: not robot.stops[-1], "the end of the stop")
     assert monitor.resets > resets

@@ -20,7 +20,7 @@ from vla_policy.interfaces import STATE, ActionChunk, InputError
 from vla_policy.messages import decode
 from vla_policy.nodes import common
 from vla_policy.nodes.chunks import chunk_of
-from vla_policy.nodes.commands import encode
+from vla_policy.nodes.commands import encode, standstill
 from vla_policy.runtime import Command, Gate, GateConfig, Limits, State, Timing
 
 PUBLISHERS_EVERY = 10  # ticks between two looks at who else sends commands
@@ -60,7 +60,6 @@ class CommandGateNode(Node):
         self._lock = threading.Lock()  # ticks come in a thread of their own
         self._ticks, self._last_tick = 0, 0.0
         self._last_chunk: ActionChunk | None = None
-        self._measured = np.zeros(len(self._names))
         self._told: tuple[State, str] | None = None
         self._connect(heartbeats)
 
@@ -84,6 +83,7 @@ class CommandGateNode(Node):
 
     def close(self) -> None:
         self._ticker.close()
+        self._stand_still()
 
     @contextmanager
     def _gated(self) -> Iterator[Gate]:
@@ -96,8 +96,7 @@ class CommandGateNode(Node):
 
     def _on_state(self, message: Any) -> None:
         with self._gated() as gate:
-            self._measured = decode(message, self._contract.stream(STATE)).astype(float)
-            gate.measure(self._measured, common.steady())
+            gate.measure(decode(message, self._contract.stream(STATE)).astype(float), common.steady())
 
     def _on_chunk(self, message: JointTrajectory) -> None:
         with self._gated() as gate:
@@ -125,6 +124,7 @@ class CommandGateNode(Node):
                     self._gate.enable(common.now(self), common.steady())
                 else:
                     self._gate.disable()
+                    self._stand_still()
                 response.success, response.message = True, str(self._gate.supervisor.state)
             except InputError as error:
                 response.success, response.message = False, str(error)
@@ -156,7 +156,10 @@ class CommandGateNode(Node):
     def _send(self, command: Command, now: float) -> None:
         spec = self._contract.command
         if self._robot is not None:
-            self._robot.publish(encode(spec, command.action, self._measured, now, self._period))
+            # A velocity towards the held pose would run away should the measured one be old: holding is no velocity.
+            held = command.status == "hold" or self._gate.measured is None
+            measured = command.action if held else self._gate.measured
+            self._robot.publish(encode(spec, command.action, measured, now, self._period))
         executed = JointState(name=self._names, position=command.action.tolist())
         executed.header.stamp, executed.header.frame_id = common.stamp(now), spec.frame_id
         self._executed.publish(executed)
@@ -164,6 +167,12 @@ class CommandGateNode(Node):
         if chunk is not self._last_chunk and chunk is not None and command.status != "hold":
             self._latency.add(now - chunk.t_obs)
         self._last_chunk = chunk
+
+    def _stand_still(self) -> None:
+        """What the robot was told last must not go on without the gate."""
+        message = standstill(self._contract.command, common.now(self))
+        if self._robot is not None and message is not None:
+            self._robot.publish(message)
 
     def _tell(self) -> None:
         """State and reason, whenever they change."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vla_policy.contract import ARRAY, POSE, POSE_FIELDS, TRAJECTORY, CommandSpec
+from vla_policy.contract import ARRAY, POSE, POSE_FIELDS, TRAJECTORY, TWIST, CommandSpec
 from vla_policy.nodes.common import duration, message_class, stamp
 
 _POSE_PLACES = dict(
@@ -41,3 +41,8 @@ def encode(spec: CommandSpec, action: np.ndarray, measured: np.ndarray, t: float
         for field, value in zip(spec.fields, velocity.tolist(), strict=True):
             setattr(message.twist.linear, field, value)
     return message
+
+
+def standstill(spec: CommandSpec, t: float) -> Any | None:
+    """What stops a robot that goes on with its last command, stamped `t` seconds; None where commands are targets."""
+    return encode(spec, np.zeros_like(spec.low), np.zeros_like(spec.low), t, 1.0) if spec.type == TWIST else None

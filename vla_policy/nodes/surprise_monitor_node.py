@@ -36,6 +36,7 @@ class SurpriseMonitorNode(ModelNode):
     def __init__(self) -> None:
         self._worker: Worker | None = None
         self._update, self._score, self._surprised = Timing(), float("nan"), ""
+        self._gate_state = ""
         super().__init__("surprise_monitor")
         self._calibration = common.parameter(self, "calibration", "", "folder of a calibrated monitor")
         self._checkpoint = common.parameter(self, "checkpoint", "checkpoints/pusht_image", "the policy it watches")
@@ -97,7 +98,10 @@ class SurpriseMonitorNode(ModelNode):
         return response
 
     def _on_gate(self, message: String) -> None:
-        if message.data in ("idle", "armed"):  # between two episodes
+        state, before = message.data.partition(":")[0], self._gate_state
+        self._gate_state = state
+        # Armed after running is a policy that is late: an alarm of this episode stays.
+        if state == "idle" or (state == "armed" and before not in ("armed", "running")):
             self._forget()
 
     def _on_command(self, message: JointState) -> None:

@@ -70,6 +70,11 @@ class Gate:
         """The chunk being played."""
         return self._timeline.chunk
 
+    @property
+    def measured(self) -> np.ndarray | None:
+        """The last pose (D,) of finite numbers that the robot was at."""
+        return self._measured
+
     def measure(self, pose: np.ndarray, steady: float) -> None:
         """Where the robot is (D,), in the action's units. Numbers that are not finite are as good as silence."""
         if pose.shape == self._limits.low.shape and np.isfinite(pose).all():
