@@ -14,7 +14,7 @@ from sim.interface import pusht_interface
 from vla_policy.cli import sim
 from vla_policy.contract import IMAGE, JOINT_STATE, POSE, TWIST, Stream, load_contract
 from vla_policy.interfaces import IMAGES, STATE, Feature, InputError, Interface
-from vla_policy.messages import decode
+from vla_policy.messages import decode, require_frame
 from vla_policy.models import DiffusionPolicy
 
 ROOT = Path(__file__).parents[1]
@@ -43,6 +43,7 @@ def test_simulation_provides_what_its_contract_says() -> None:
         (("action", "speed"), [1.5], r"action: speed: expected 2 finite numbers, found \[1.5\]"),
         (("action", "fields"), ["x", "x"], "fields: expected 2 different ones"),
         (("action", "fields"), ["x", "yaw"], r"fields: expected some of .*found \['x', 'yaw'\]"),
+        (("action", "fields"), ["y", "x"], r"fields: expected those of observation.state \['x', 'y'\], found"),
         (("action", "units"), ["mm", "mm"], r"observation\.state: expected the action's channels .*'mm'"),
         (("observations", STATE, "type"), "sensor_msgs/msg/Imu", r"observation\.state: type: expected one of"),
         (("observations", IMAGES + "top", "shape"), [96, 96], r"image feature shape: expected \(height"),
@@ -70,6 +71,24 @@ def test_a_twist_has_linear_channels_only(tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump(data))
     with pytest.raises(InputError, match=r"action: fields: expected some of \['x', 'y', 'z'\], found \['x', 'qz'\]"):
         load_contract(file)
+
+
+def test_an_array_is_in_the_order_of_the_names(tmp_path: Path) -> None:
+    data = yaml.safe_load((ROOT / "config" / "so101.yaml").read_text())
+    data["action"]["fields"] = data["observations"][STATE]["fields"] = data["action"]["fields"][::-1]
+    file = tmp_path / "robot.yaml"
+    file.write_text(yaml.safe_dump(data))
+    with pytest.raises(InputError, match=r"action: fields: expected the names \['shoulder_pan', .*found \['gripper', "):
+        load_contract(file)
+
+
+def test_poses_of_another_frame_are_refused() -> None:
+    stream = Stream(STATE, "pose", POSE, Feature("float32", (2,)), ("x", "y"))
+    pose = Message(header=Message(frame_id="world"))
+    require_frame(pose, stream, "world")
+    require_frame(pose, stream, "")
+    with pytest.raises(InputError, match="pose: frame_id: expected the commands' 'base', found 'world'"):
+        require_frame(pose, stream, "base")
 
 
 def image_message(pixels: np.ndarray, encoding: str, padding: int = 0) -> Message:

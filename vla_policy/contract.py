@@ -80,6 +80,8 @@ class Timeouts:
     """The robot's state, as the gate hears it."""
     teleop: float = 0.15
     """Commands of teleoperation."""
+    chunk: float = 1.0
+    """Between the end of what was played and the next chunk."""
     clock_jump: float = 0.1
     slop: float = 0.02
     """Between observations of one moment, and into the future."""
@@ -159,8 +161,10 @@ def _contract(name: str, data: Any) -> Contract:
         raise InputError(
             f"{STATE}: expected the action's channels {list(zip(names, feature.units, strict=True))}, found {found}"
         )
+    command = _command(action)
+    _same_fields(streams, command)
     return Contract(
-        name, data["robot_type"], data["task"], interface, streams, _command(action), _timeouts(data.get("timeouts"))
+        name, data["robot_type"], data["task"], interface, streams, command, _timeouts(data.get("timeouts"))
     )
 
 
@@ -189,6 +193,11 @@ def _command(data: Mapping[str, Any]) -> CommandSpec:
     constants = data.get("constants", {})
     if (constants and kind != POSE) or not set(constants) <= set(POSE_FIELDS):
         raise InputError(f"action: constants: expected some of {list(POSE_FIELDS)} of a pose, found {constants}")
+    if kind == ARRAY and list(data["fields"]) != list(data["names"]):
+        raise InputError(
+            f"action: fields: expected the names {list(data['names'])}, in whose order a Float64MultiArray has its "
+            f"numbers, found {list(data['fields'])}"
+        )
     low, high, speed = (_vector(data[key], size, key) for key in ("low", "high", "speed"))
     acceleration = _vector(data["acceleration"], size, "acceleration") if "acceleration" in data else None
     if not (low < high).all() or not (speed > 0).all() or (acceleration is not None and not (acceleration > 0).all()):
@@ -205,6 +214,15 @@ def _command(data: Mapping[str, Any]) -> CommandSpec:
         acceleration=acceleration,
         constants={field: float(value) for field, value in constants.items()},
     )
+
+
+def _same_fields(streams: tuple[Stream, ...], command: CommandSpec) -> None:
+    """`InputError` unless what is measured is what is commanded, channel by channel: to hold depends on it."""
+    state = next(stream for stream in streams if stream.key == STATE)
+    if (state.type == POSE) == (command.type in (POSE, TWIST)) and state.fields != command.fields:
+        raise InputError(
+            f"action: fields: expected those of {STATE} {list(state.fields)}, found {list(command.fields)}"
+        )
 
 
 def _timeouts(data: Any) -> Timeouts:

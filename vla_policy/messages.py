@@ -30,6 +30,14 @@ def decode(message: Any, stream: Stream) -> np.ndarray:
     return _pose_fields(message, stream.fields)
 
 
+def require_frame(message: Any, stream: Stream, frame_id: str) -> None:
+    """`InputError` if a pose is of another frame than the commands', where they have one."""
+    if stream.type == POSE and frame_id and message.header.frame_id != frame_id:
+        raise InputError(
+            f"{stream.topic}: frame_id: expected the commands' {frame_id!r}, found {message.header.frame_id!r}"
+        )
+
+
 def decode_command(message: Any, spec: CommandSpec) -> np.ndarray:
     """The action (D,) float32 of a robot's command message; `InputError` if it lacks a channel."""
     if spec.type == POSE:

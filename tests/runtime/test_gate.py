@@ -272,3 +272,14 @@ def test_enabling_again_begins_where_the_arm_was_moved_to_by_hand() -> None:
     for command in bench.run(0.2):
         assert command is not None
         np.testing.assert_allclose(command.action, moved)
+
+
+def test_an_arm_that_stood_still_for_long_does_not_go_on_by_itself() -> None:
+    bench = Bench().start()
+    bench.run(2.7)  # the chunk is over after 1.5 s
+    assert bench.gate.supervisor.state is State.HOLDING
+    assert "nothing to play for 1.0 s" in bench.gate.supervisor.reason
+    assert not bench.offer(np.full(15, 0.6))
+    bench.gate.enable(bench.now, bench.steady)
+    bench.run(3.0)  # the first chunk may take its time
+    assert bench.gate.supervisor.state is State.ARMED

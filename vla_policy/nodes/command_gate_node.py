@@ -17,7 +17,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from vla_policy.contract import Contract, load_contract
 from vla_policy.interfaces import STATE, ActionChunk, InputError
-from vla_policy.messages import decode
+from vla_policy.messages import decode, require_frame
 from vla_policy.nodes import common
 from vla_policy.nodes.chunks import chunk_of
 from vla_policy.nodes.commands import encode, standstill
@@ -36,6 +36,7 @@ def gate_config(contract: Contract, heartbeats: list[str]) -> GateConfig:
         heartbeats={name: timeouts.policy if name.startswith("policy") else timeouts.monitor for name in heartbeats},
         state_timeout=timeouts.state,
         teleop_timeout=timeouts.teleop,
+        chunk_timeout=timeouts.chunk,
         clock_jump=timeouts.clock_jump,
         future=timeouts.slop,
         names=contract.interface.action.names,
@@ -96,7 +97,9 @@ class CommandGateNode(Node):
 
     def _on_state(self, message: Any) -> None:
         with self._gated() as gate:
-            gate.measure(decode(message, self._contract.stream(STATE)).astype(float), common.steady())
+            stream = self._contract.stream(STATE)
+            require_frame(message, stream, self._contract.command.frame_id)
+            gate.measure(decode(message, stream).astype(float), common.steady())
 
     def _on_chunk(self, message: JointTrajectory) -> None:
         with self._gated() as gate:
@@ -157,8 +160,9 @@ class CommandGateNode(Node):
         spec = self._contract.command
         if self._robot is not None:
             # A velocity towards the held pose would run away should the measured one be old: holding is no velocity.
-            held = command.status == "hold" or self._gate.measured is None
-            measured = command.action if held else self._gate.measured
+            measured = self._gate.measured
+            if command.status == "hold" or measured is None:
+                measured = command.action
             self._robot.publish(encode(spec, command.action, measured, now, self._period))
         executed = JointState(name=self._names, position=command.action.tolist())
         executed.header.stamp, executed.header.frame_id = common.stamp(now), spec.frame_id

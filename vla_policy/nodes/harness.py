@@ -189,6 +189,6 @@ class FakeRobot(Spinning):
 
 def pose_message(position: np.ndarray, t: float) -> PoseStamped:
     message = PoseStamped()
-    message.header.stamp = common.stamp(t)
+    message.header.stamp, message.header.frame_id = common.stamp(t), "base_link"
     message.pose.position.x, message.pose.position.y = map(float, position)
     return message

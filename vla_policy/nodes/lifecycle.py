@@ -11,6 +11,9 @@ from std_msgs.msg import Bool
 from vla_policy.interfaces import InputError
 from vla_policy.nodes import common
 from vla_policy.nodes.perception import Perception
+from vla_policy.runtime import Watchdog
+
+ANSWER = "answer"
 
 
 class ModelNode(LifecycleNode):
@@ -21,11 +24,14 @@ class ModelNode(LifecycleNode):
     """
 
     perception: Perception | None = None
+    patience = 1.0
+    """Seconds that the model may take from one answer to the next while there are observations."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.active, self.error = False, ""
         self._told = "not active"
+        self._answers = Watchdog({ANSWER: self.patience})
         # Plain publishers: a lifecycle publisher would be silent until the node is active.
         self._stop = Node.create_publisher(self, Bool, "~/stop", common.HEARTBEAT_QOS)
         self.diagnostics = common.Diagnostics(self, self._report)
@@ -60,6 +66,8 @@ class ModelNode(LifecycleNode):
             return self._fail("activate", InputError(f"fresh observations are needed, but {problem}"))
         result = super().on_activate(state)
         self.begin()
+        self._answers = Watchdog({ANSWER: self.patience})
+        self.answered()
         self.active, self.error = True, ""
         return result
 
@@ -87,7 +95,16 @@ class ModelNode(LifecycleNode):
         """Why the arm must not move on this node's account; "" if it may."""
         if not self.active or self.perception is None:
             return "not active"
-        return self.error or self.perception.problem()
+        problem = self.error or self.perception.problem()
+        if problem:
+            self.answered()  # the model is not to blame for what it could not see
+            return problem
+        late = self._answers.check(common.steady())
+        return f"no answer of the model for {late[ANSWER]:.1f} s" if late else ""
+
+    def answered(self) -> None:
+        """The model is at work: a thread that hangs would leave the heartbeat as it is."""
+        self._answers.feed(ANSWER, common.steady())
 
     def broken(self, error: Exception) -> None:
         """Say stop until the node is activated again."""

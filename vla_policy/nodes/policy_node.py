@@ -20,6 +20,7 @@ from vla_policy.nodes.model import load_policy
 from vla_policy.nodes.perception import Perception
 from vla_policy.runtime import Pilot, Timing, Worker
 
+PERIODS = 3.0  # between two requests; the policy says stop when a chunk takes longer
 WARMUP = 3  # chunks; the first ones are slow
 
 
@@ -58,6 +59,7 @@ class PolicyNode(ModelNode):
         self._worker = Worker(predict, self._on_chunk, self.broken)
         self.perception = Perception(self, contract, policy.interface.observations, self._on_sample)
         self._pilot = Pilot(policy.interface, policy.n_obs_steps, policy.n_action_steps, self.perception.buffer)
+        self.patience = PERIODS * policy.n_action_steps / policy.interface.fps
         self._chunks = self.create_lifecycle_publisher(JointTrajectory, "~/action_chunk", common.COMMAND_QOS)
         self._inputs = [
             self.create_subscription(String, "task", self._on_task, common.LATCHED_QOS),
@@ -106,6 +108,7 @@ class PolicyNode(ModelNode):
         self._gate_state = state
 
     def _on_run(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        self.answered()
         self._running = request.data
         self._pilot.reset(common.now(self))
         response.success = True
@@ -128,6 +131,7 @@ class PolicyNode(ModelNode):
 
     def _on_chunk(self, answer: tuple[ActionChunk, float]) -> None:
         chunk, took = answer
+        self.answered()
         self._inference.add(took)
         self._chunks.publish(chunk_message(chunk, self._names, self._frame))
 

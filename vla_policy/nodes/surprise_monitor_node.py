@@ -127,6 +127,7 @@ class SurpriseMonitorNode(ModelNode):
         return surprise
 
     def _on_surprise(self, surprise: Surprise) -> None:
+        self.answered()
         self._score = surprise.score
         self._surprise.publish(Float64(data=float(surprise.score)))
         if surprise.is_surprised and not self._surprised:

@@ -23,7 +23,8 @@ class GateConfig:
     """How a robot is driven. Seconds and Hz.
 
     `heartbeats` are those whose silence stops the arm, with the silence they may keep; `state_timeout` is the same for
-    the robot's own state. A message of teleoperation counts for `teleop_timeout`. `clock_jump` is how far the clock of
+    the robot's own state. A message of teleoperation counts for `teleop_timeout`. An arm that was playing and has had
+    nothing to play for `chunk_timeout` holds. `clock_jump` is how far the clock of
     the stamps may move against a steady one between two commands. `future` is how far ahead of it a chunk may be.
     `names` are the channels' for messages; by default their numbers.
     """
@@ -33,6 +34,7 @@ class GateConfig:
     heartbeats: Mapping[str, float]
     state_timeout: float = 0.15
     teleop_timeout: float = 0.15
+    chunk_timeout: float = 1.0
     clock_jump: float = 0.1
     future: float = 0.02
     names: tuple[str, ...] = ()
@@ -63,6 +65,7 @@ class Gate:
         self._previous: np.ndarray | None = None
         self._step: np.ndarray | None = None
         self._offset: float | None = None  # of the stamps' clock from the steady one
+        self._played: float | None = None  # the last time that there was something to play, steady
         self._enabled_at = -math.inf  # on the stamps' clock
 
     @property
@@ -135,7 +138,7 @@ class Gate:
 
     def _rest(self) -> None:
         """The next command counts from the measured pose: somebody may move the arm by hand until then."""
-        self._held = self._previous = self._step = None
+        self._held = self._previous = self._step = self._played = None
 
     def tick(self, now: float, steady: float) -> Command | None:
         """What to send now; None unless enabled."""
@@ -143,6 +146,7 @@ class Gate:
         if not self.supervisor.engaged or self._measured is None:
             return None
         action = self._action(now, steady)
+        self._wait(action is not None, steady)
         self.supervisor.playing(action is not None)
         previous = self._measured if self._previous is None else self._previous
         hold = self._measured if self._held is None else self._held
@@ -152,6 +156,13 @@ class Gate:
         self._held = hold if command.status == "hold" else None
         self._previous, self._step = command.action, command.action - previous
         return command
+
+    def _wait(self, playing: bool, steady: float) -> None:
+        """A chunk may be late, but nobody expects an arm that stood still for long to go on by itself."""
+        if playing:
+            self._played = steady
+        elif self._played is not None and steady - self._played > self.config.chunk_timeout:
+            self.supervisor.hold(f"nothing to play for {steady - self._played:.1f} s")
 
     def _action(self, now: float, steady: float) -> np.ndarray | None:
         """What to approach in this tick; None to hold."""
