@@ -27,6 +27,8 @@ ARRAY = "std_msgs/msg/Float64MultiArray"
 STATE_TYPES = (JOINT_STATE, POSE)
 COMMAND_TYPES = (POSE, TRAJECTORY, ARRAY, TWIST)
 SIMULATED = "pusht_sim"  # the robot_type of an arm that nobody can be hurt by
+LEAST_RATE = 20.0  # Hz of commands; the gate looks for silence as often
+LONGEST_TIMEOUT = 2.0  # seconds
 POSE_FIELDS = ("x", "y", "z", "qx", "qy", "qz", "qw")
 
 
@@ -207,7 +209,7 @@ def _command(data: Mapping[str, Any]) -> CommandSpec:
         type=kind,
         frame_id=data["frame_id"],
         fields=_fields(data["fields"], kind, size, "action"),
-        rate=_positive(data["rate"], "action: rate"),
+        rate=_within(data["rate"], "action: rate", LEAST_RATE, float("inf")),
         low=low,
         high=high,
         speed=speed,
@@ -228,7 +230,7 @@ def _same_fields(streams: tuple[Stream, ...], command: CommandSpec) -> None:
 def _timeouts(data: Any) -> Timeouts:
     data = data or {}
     _keys(data, "timeouts", set(), {f.name for f in fields(Timeouts)})
-    return Timeouts(**{key: _positive(value, f"timeouts: {key}") for key, value in data.items()})
+    return Timeouts(**{key: _within(value, f"timeouts: {key}", 0.0, LONGEST_TIMEOUT) for key, value in data.items()})
 
 
 def _fields(value: Any, kind: str, size: int, where: str) -> tuple[str, ...]:
@@ -254,6 +256,12 @@ def _vector(value: Any, size: int, where: str) -> np.ndarray:
 def _positive(value: Any, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
         raise InputError(f"{where}: expected a number above 0, found {value!r}")
+    return float(value)
+
+
+def _within(value: Any, where: str, least: float, most: float) -> float:
+    if not least <= _positive(value, where) <= most:
+        raise InputError(f"{where}: expected {least:g} to {most:g}, found {value!r}")
     return float(value)
 
 

@@ -283,3 +283,15 @@ def test_an_arm_that_stood_still_for_long_does_not_go_on_by_itself() -> None:
     bench.gate.enable(bench.now, bench.steady)
     bench.run(3.0)  # the first chunk may take its time
     assert bench.gate.supervisor.state is State.ARMED
+
+
+def test_a_gate_enabled_again_is_not_led_by_the_hand_of_before() -> None:
+    bench = Bench().start()
+    bench.gate.teleoperate(np.array([0.5, 0.7]), bench.steady)
+    bench.run(TICK)
+    bench.gate.disable()
+    bench.gate.enable(bench.now, bench.steady)
+    assert not bench.gate.teleoperated
+    assert bench.offer(np.full(15, 0.6))
+    bench.run(0.1)
+    assert bench.gate.supervisor.state is State.RUNNING

@@ -149,3 +149,14 @@ def test_timing_says_percentiles_in_milliseconds() -> None:
     for k in range(1000):
         timing.add(k / 1000)
     assert timing.summary() == pytest.approx({"n": 100, "p50": 949.5, "p95": 994.05, "p99": 998.01, "max": 999.0})
+
+
+def test_a_clock_that_was_set_back_is_followed_at_once() -> None:
+    buffer = ObservationBuffer(["a"], slop=0.02, max_age=0.5)
+    value = np.zeros(1)
+    assert buffer.put("a", value, 100.0, 100.0)
+    assert buffer.newest("push") is not None
+    assert buffer.put("a", value, 60.0, 60.0)
+    observation = buffer.newest("push")
+    assert observation is not None
+    assert observation.t == 60.0

@@ -108,7 +108,10 @@ class SurpriseMonitorNode(ModelNode):
         self._commands.append((seconds(message.header.stamp), np.array(message.position)))
 
     def _on_chunk(self, message: JointTrajectory) -> None:
-        self._chunk = chunk_of(message, self._names)
+        try:
+            self._chunk = chunk_of(message, self._names)
+        except InputError as error:  # the gate's to judge; this node goes on
+            self.get_logger().warning(str(error))
 
     def _on_sample(self) -> None:
         if not self.active or self.perception is None or self._worker is None:

@@ -41,6 +41,9 @@ class ObservationBuffer:
     def put(self, key: str, value: np.ndarray, stamp: float, now: float) -> bool:
         """Take in a sample; False if it was refused."""
         samples = self._samples[key]
+        if samples and samples[-1][0] > now + self.slop:  # the clock was set back; nothing would be newer for long
+            samples.clear()
+            self._after = -np.inf
         why = ""
         if stamp > now + self.slop:
             why = "future"

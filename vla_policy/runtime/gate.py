@@ -55,8 +55,9 @@ class Gate:
         self.supervisor = Supervisor()
         self.teleoperated = False
         self._limits = config.limits
-        self._watchdog = Watchdog({**config.heartbeats, STATE_NAME: config.state_timeout})
-        self._teleop_watchdog = Watchdog({TELEOP: config.teleop_timeout})
+        stall = max(0.05, 2.0 / config.rate)  # more than a tick, or all silence would count as the gate's own sleep
+        self._watchdog = Watchdog({**config.heartbeats, STATE_NAME: config.state_timeout}, stall)
+        self._teleop_watchdog = Watchdog({TELEOP: config.teleop_timeout}, stall)
         self._timeline = Timeline()
         self._stops: dict[str, bool] = {}
         self._measured: np.ndarray | None = None
@@ -127,7 +128,7 @@ class Gate:
         self.supervisor.enable(self._obstacle(now, steady))
         if not was_moving:
             self._timeline.clear()
-            self._wanted = None
+            self._wanted, self.teleoperated = None, False
             self._rest()
             self._offset, self._enabled_at = now - steady, now
 

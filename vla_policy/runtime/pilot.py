@@ -29,6 +29,9 @@ class Pilot:
         observation = self.buffer.newest(task)
         if observation is not None:
             observation.check(self.interface)
+            if len(self._history) and observation.t <= self._history.newest().t:  # the clock was set back
+                self._history.clear()
+                self._asked = None
             self._history.append(observation)
         return observation
 
