@@ -65,6 +65,15 @@ def test_mistakes_are_named(tmp_path: Path, path: tuple[str, ...], value: Any, m
         load_contract(file)
 
 
+def test_a_pose_leaves_nothing_to_chance(tmp_path: Path) -> None:
+    data = yaml.safe_load((ROOT / "config" / "xarm6.yaml").read_text())
+    del data["action"]["constants"]["z"]
+    file = tmp_path / "robot.yaml"
+    file.write_text(yaml.safe_dump(data))
+    with pytest.raises(InputError, match=r"constants: expected what fields leave of a pose, found none for \['z'\]"):
+        load_contract(file)
+
+
 def test_a_twist_has_linear_channels_only(tmp_path: Path) -> None:
     data = yaml.safe_load((ROOT / "config" / "pusht_sim.yaml").read_text())
     data["action"] |= {"type": TWIST, "fields": ["x", "qz"]}

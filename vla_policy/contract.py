@@ -195,6 +195,10 @@ def _command(data: Mapping[str, Any]) -> CommandSpec:
     constants = data.get("constants", {})
     if (constants and kind != POSE) or not set(constants) <= set(POSE_FIELDS):
         raise InputError(f"action: constants: expected some of {list(POSE_FIELDS)} of a pose, found {constants}")
+    chosen = _fields(data["fields"], kind, size, "action")
+    missing = [field for field in POSE_FIELDS if field not in {*constants, *chosen}]
+    if kind == POSE and missing:
+        raise InputError(f"action: constants: expected what fields leave of a pose, found none for {missing}")
     if kind == ARRAY and list(data["fields"]) != list(data["names"]):
         raise InputError(
             f"action: fields: expected the names {list(data['names'])}, in whose order a Float64MultiArray has its "
@@ -208,7 +212,7 @@ def _command(data: Mapping[str, Any]) -> CommandSpec:
         topic=data["topic"],
         type=kind,
         frame_id=data["frame_id"],
-        fields=_fields(data["fields"], kind, size, "action"),
+        fields=chosen,
         rate=_within(data["rate"], "action: rate", LEAST_RATE, float("inf")),
         low=low,
         high=high,

@@ -38,6 +38,25 @@ def require_frame(message: Any, stream: Stream, frame_id: str) -> None:
         )
 
 
+CONSTANT_TOLERANCE = {"x": 0.02, "y": 0.02, "z": 0.02}  # metres
+TURN_TOLERANCE = 0.1  # of a quaternion's numbers, about 11 degrees
+
+
+def away_from_constants(message: Any, spec: CommandSpec) -> str:
+    """Which constants of the commanded poses the measured one is far from; "" if none, or if it is no pose."""
+    if spec.type != POSE or not hasattr(message, "pose"):
+        return ""
+    wanted = np.array(list(spec.constants.values()))
+    found = _pose_fields(message, tuple(spec.constants)).astype(float)
+    turning = np.array([name.startswith("q") for name in spec.constants])
+    if turning.any() and np.dot(found[turning], wanted[turning]) < 0:
+        found[turning] *= -1  # a quaternion and its negative are the same orientation
+    most = np.array([CONSTANT_TOLERANCE.get(name, TURN_TOLERANCE) for name in spec.constants])
+    names = np.array(list(spec.constants))[np.abs(found - wanted) > most]
+    told = [f"{n}: expected {spec.constants[n]:g}, found {found[list(spec.constants).index(n)]:.3g}" for n in names]
+    return f"the measured pose is away from the commands' constants ({'; '.join(told)})" if told else ""
+
+
 def decode_command(message: Any, spec: CommandSpec) -> np.ndarray:
     """The action (D,) float32 of a robot's command message; `InputError` if it lacks a channel."""
     if spec.type == POSE:

@@ -11,7 +11,7 @@ pytest.importorskip("rclpy")
 
 from vla_policy.contract import ARRAY, TRAJECTORY, TWIST, load_contract
 from vla_policy.interfaces import ActionChunk, InputError
-from vla_policy.messages import decode_command, seconds
+from vla_policy.messages import away_from_constants, decode_command, seconds
 from vla_policy.nodes.chunks import chunk_message, chunk_of
 from vla_policy.nodes.commands import encode, standstill
 
@@ -26,6 +26,17 @@ def test_poses_have_the_action_the_constants_and_the_frame() -> None:
     assert message.header.frame_id == "base_link"
     assert seconds(message.header.stamp) == T
     np.testing.assert_allclose(decode_command(message, POSE), ACTION, atol=1e-7)
+
+
+def test_a_pose_away_from_what_would_be_commanded_is_named() -> None:
+    message = encode(POSE, ACTION, HERE, T, PERIOD)
+    assert away_from_constants(message, POSE) == ""
+    message.pose.orientation.x = -1.0  # the same orientation
+    assert away_from_constants(message, POSE) == ""
+    message.pose.position.z = 0.4
+    assert "z: expected 0.004, found 0.4" in away_from_constants(message, POSE)
+    message.pose.orientation.x, message.pose.orientation.w = 0.7, 0.7
+    assert "qw: expected 0, found 0.7" in away_from_constants(message, POSE)
 
 
 def test_trajectories_begin_now_name_all_joints_and_end_at_rest() -> None:

@@ -295,3 +295,12 @@ def test_a_gate_enabled_again_is_not_led_by_the_hand_of_before() -> None:
     assert bench.offer(np.full(15, 0.6))
     bench.run(0.1)
     assert bench.gate.supervisor.state is State.RUNNING
+
+
+def test_a_robot_that_is_misplaced_elsewhere_is_not_enabled() -> None:
+    bench = Bench()
+    bench.run(0.1)
+    bench.gate.misplaced = "the measured pose is away from the commands' constants (z: expected 0.01, found 0.4)"
+    with pytest.raises(InputError, match=r"cannot enable: .*z: expected 0\.01, found 0\.4"):
+        bench.gate.enable(bench.now, bench.steady)
+    assert bench.run(0.1) == [None] * 5

@@ -17,7 +17,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from vla_policy.contract import Contract, load_contract
 from vla_policy.interfaces import STATE, ActionChunk, InputError
-from vla_policy.messages import decode, require_frame
+from vla_policy.messages import away_from_constants, decode, require_frame
 from vla_policy.nodes import common
 from vla_policy.nodes.chunks import chunk_of
 from vla_policy.nodes.commands import encode, standstill
@@ -100,6 +100,7 @@ class CommandGateNode(Node):
             stream = self._contract.stream(STATE)
             require_frame(message, stream, self._contract.command.frame_id)
             gate.measure(decode(message, stream).astype(float), common.steady())
+            gate.misplaced = away_from_constants(message, self._contract.command)
 
     def _on_chunk(self, message: JointTrajectory) -> None:
         with self._gated() as gate:

@@ -191,4 +191,5 @@ def pose_message(position: np.ndarray, t: float) -> PoseStamped:
     message = PoseStamped()
     message.header.stamp, message.header.frame_id = common.stamp(t), "base_link"
     message.pose.position.x, message.pose.position.y = map(float, position)
+    message.pose.orientation.x, message.pose.orientation.w = 1.0, 0.0  # as the contract of the simulation has it
     return message

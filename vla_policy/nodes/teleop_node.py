@@ -22,6 +22,7 @@ from vla_policy.messages import decode
 from vla_policy.nodes import common
 
 RATE = 50.0  # Hz
+LEASH = 0.5  # seconds of travel that the target may be ahead of the measured pose
 KEY_SECONDS = 0.2  # how long a key counts as held; a terminal repeats it faster
 KEYS = {"w": (0, 1), "s": (0, -1), "a": (1, 1), "d": (1, -1), "r": (2, 1), "f": (2, -1)}  # channel, direction
 
@@ -51,6 +52,7 @@ class TeleopNode(Node):
         self._target: np.ndarray | None = None  # None while nobody leads
         self._direction, self._held_until = np.zeros(len(self._names)), 0.0
         self._pressed: set[int] = set()
+        self._by_key = False
         self._connect()
         self._keys = Keys(self._on_key) if keyboard else None
 
@@ -70,7 +72,10 @@ class TeleopNode(Node):
         self._timer = common.every(self, 1.0 / RATE, self._tick)
 
     def _on_state(self, message: Any) -> None:
-        self._measured = decode(message, self._contract.stream(STATE)).astype(float)
+        try:
+            self._measured = decode(message, self._contract.stream(STATE)).astype(float)
+        except InputError as error:  # the emergency stop has to stay alive
+            self.get_logger().warning(str(error), throttle_duration_sec=1.0)
 
     def _on_joy(self, message: Joy) -> None:
         pressed = {k for k, down in enumerate(message.buttons) if down}
@@ -82,6 +87,8 @@ class TeleopNode(Node):
         if self._deadman in pressed:
             axes = [message.axes[axis] for axis in self._axes if axis < len(message.axes)]
             self._lead(np.array(axes))
+        elif not self._by_key:
+            self._held_until = 0.0  # released: not a moment longer
 
     def _on_key(self, key: str) -> None:
         if key == " ":
@@ -90,10 +97,11 @@ class TeleopNode(Node):
             self._enable.call_async(SetBool.Request(data=True))
         elif key in KEYS and KEYS[key][0] < len(self._names):
             channel, direction = KEYS[key]
-            self._lead(direction * np.eye(len(self._names))[channel])
+            self._lead(direction * np.eye(len(self._names))[channel], by_key=True)
 
-    def _lead(self, direction: np.ndarray) -> None:
+    def _lead(self, direction: np.ndarray, by_key: bool = False) -> None:
         """Move this way (each channel -1 to 1) until the next word, or for a moment."""
+        self._by_key = by_key
         self._direction = np.zeros(len(self._names))
         self._direction[: len(direction)] = np.clip(direction, -1.0, 1.0)
         self._held_until = common.steady() + KEY_SECONDS
@@ -107,7 +115,10 @@ class TeleopNode(Node):
         if leading and self._measured is not None:
             command = self._contract.command
             start = self._measured if self._target is None else self._target
-            self._target = np.clip(start + self._direction * self._step, command.low, command.high)
+            wanted = np.clip(start + self._direction * self._step, command.low, command.high)
+            # An arm that does not follow must not find a far target when it does again.
+            leash = LEASH * RATE * self._step
+            self._target = np.clip(wanted, self._measured - leash, self._measured + leash)
             message = JointState(name=self._names, position=self._target.tolist())
             message.header.stamp = self.get_clock().now().to_msg()
             self._targets.publish(message)

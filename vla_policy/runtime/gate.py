@@ -54,6 +54,7 @@ class Gate:
         self.refused: Counter[str] = Counter()
         self.supervisor = Supervisor()
         self.teleoperated = False
+        self.misplaced = ""  # what keeps the robot from being enabled where it is, beyond the action's channels
         self._limits = config.limits
         stall = max(0.05, 2.0 / config.rate)  # more than a tick, or all silence would count as the gate's own sleep
         self._watchdog = Watchdog({**config.heartbeats, STATE_NAME: config.state_timeout}, stall)
@@ -200,7 +201,7 @@ class Gate:
         if silent:
             return f"nothing is heard of {', '.join(silent)}"
         stops = [name for name, stop in self._stops.items() if stop]
-        return f"{', '.join(stops)} says stop" if stops else self._outside()
+        return f"{', '.join(stops)} says stop" if stops else self.misplaced or self._outside()
 
     def _outside(self) -> str:
         """Which channels are further outside the box than one command at the speed limit can bring back; "" if none."""
