@@ -26,7 +26,10 @@ ARGUMENTS = {
 
 def flag(context, name, default):
     """A launch argument that is true or false, or empty for the default."""
-    return {"": default, "true": True, "false": False}[LaunchConfiguration(name).perform(context).lower()]
+    text = LaunchConfiguration(name).perform(context).lower()
+    if text not in ("", "true", "false"):
+        raise RuntimeError(f"{name}: expected true, false or nothing, found {text!r}")
+    return text == "true" if text else default
 
 
 def nodes(context, *args, **kwargs):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
@@ -213,6 +214,8 @@ def test_one_interrupt_ends_all_processes(tmp_path: Path) -> None:
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             text=True,
+            # whoever runs the tests in the background of a shell has it ignored, and so would the program
+            preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )
         wait_for(lambda: len(psutil.Process(program.pid).children(recursive=True)) == 3, "the nodes")
         nodes = psutil.Process(program.pid).children(recursive=True)
