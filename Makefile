@@ -27,7 +27,7 @@ demo: setup
 	$(BIN)/vla-eval $(CHECKPOINT) $(WATCHED) disturbance.kind=block_teleport out=outputs/demo/teleport
 	$(BIN)/vla-eval $(CHECKPOINT) $(WATCHED) out=outputs/demo/nominal
 	@echo "and one through the ROS 2 graph, each node a process"
-	if $(BIN)/python -c 'import rclpy' 2>/dev/null; \
+	@if $(BIN)/python -c 'import rclpy' 2>/dev/null; \
 	then $(BIN)/vla-sim $(CHECKPOINT) monitor=$(MONITOR) seed=100000 max_steps=150 out=outputs/demo/ros; \
 	else echo "no rclpy: there are wheels of it for Linux on x86-64 with Python 3.11 to 3.13"; fi
 
