@@ -250,10 +250,14 @@ def _after(summary: Mapping[str, Any], *keys: str) -> str:
     return " / ".join("-" if value is None else f"{value:g}" for value in values)
 
 
+def _mean_after(summary: Mapping[str, Any], key: str, digits: int) -> str:
+    return _mean(summary["aftermath"], key, digits) if "aftermath" in summary else "-"
+
+
 _WATCHED_ROWS = {
     "halted by the monitor": _halted,
     "event happened in / halted after it": lambda s: _after(s, "n", "stopped_after_event"),
     "  control steps to the halt, p50 / p95": lambda s: _after(s, "steps_to_stop_p50", "steps_to_stop_p95"),
-    "  mean steps acted after it": lambda s: _after(s, "mean_acted_steps"),
-    "  mean wrong pushes after it": lambda s: _after(s, "mean_wrong_pushes"),
+    "  mean steps acted after it  [95 %]": lambda s: _mean_after(s, "mean_acted_steps", 1),
+    "  mean wrong pushes after it  [95 %]": lambda s: _mean_after(s, "mean_wrong_pushes", 2),
 }

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from sim.geometry import T_CORNERS, transform
+from vla_policy.evaluation.statistics import mean_interval
 from vla_policy.interfaces import ActionChunk, Interface, Observation
 from vla_policy.monitoring import ChunkInconsistency, LatentModel, Monitor, PixelDifference, Score
 from vla_policy.world_model import load_monitor
@@ -158,7 +159,7 @@ def watched_summary(results: Sequence[EpisodeResult], monitor: str | None) -> di
 
 
 def aftermath_summary(found: Sequence[Aftermath]) -> dict[str, Any]:
-    """Of the episodes in which the event happened: how many were stopped, how soon, and what was done until then."""
+    """Of the episodes (at least one) with the event: how many were stopped, how soon, and what was done until then."""
     delays = [a.stopped_step - a.event_step for a in found if a.stopped_step is not None]
     after = [delay for delay in delays if delay >= 1]  # the step after the event's is the first that can know of it
     return {
@@ -167,6 +168,8 @@ def aftermath_summary(found: Sequence[Aftermath]) -> dict[str, Any]:
         "stopped_before_event": len(delays) - len(after),
         "steps_to_stop_p50": float(np.median(after)) if after else None,
         "steps_to_stop_p95": float(np.percentile(after, 95)) if after else None,
-        "mean_acted_steps": float(np.mean([a.acted for a in found])) if found else None,
-        "mean_wrong_pushes": float(np.mean([a.wrong_pushes for a in found])) if found else None,
+        "mean_acted_steps": float(np.mean([a.acted for a in found])),
+        "mean_acted_steps_ci95": mean_interval([a.acted for a in found]),
+        "mean_wrong_pushes": float(np.mean([a.wrong_pushes for a in found])),
+        "mean_wrong_pushes_ci95": mean_interval([a.wrong_pushes for a in found]),
     }

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 
 from vla_policy.interfaces import IMAGES, STATE, InputError
+
+Config = TypeVar("Config")
 
 
 @dataclass
@@ -176,7 +178,12 @@ class PolicyConfig:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any] | DictConfig) -> PolicyConfig:
         """Typed and checked; an unknown key or a value of another type raises OmegaConf's error naming it."""
-        config = data if isinstance(data, DictConfig) else OmegaConf.create(dict(data))
-        typed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), config))
-        assert isinstance(typed, cls)
-        return typed
+        return typed(cls, data)
+
+
+def typed(kind: type[Config], data: Mapping[str, Any] | DictConfig) -> Config:
+    """`data` as the dataclass `kind`, its defaults where it says nothing."""
+    config = data if isinstance(data, DictConfig) else OmegaConf.create(dict(data))
+    read = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), config))
+    assert isinstance(read, kind)
+    return read

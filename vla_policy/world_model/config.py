@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from vla_policy.interfaces import IMAGES, InputError
+from vla_policy.models.config import typed
 
 
 @dataclass
@@ -100,7 +101,4 @@ class WorldModelConfig:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any] | DictConfig) -> WorldModelConfig:
         """Typed and checked; an unknown key or a value of another type raises OmegaConf's error naming it."""
-        config = data if isinstance(data, DictConfig) else OmegaConf.create(dict(data))
-        typed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), config))
-        assert isinstance(typed, cls)
-        return typed
+        return typed(cls, data)
