@@ -73,6 +73,12 @@ def test_a_dropped_command_is_a_surprise_although_nothing_moves() -> None:
     assert play(PredictionError(Counting()), [5, 5, 5], [3, 3])[-1] == 6**2
 
 
+def test_after_a_gap_the_score_begins_anew() -> None:
+    score = PredictionError(Counting())
+    play(score, [0, 1, 2, 3, 4], [1, 1, 1, 1])
+    assert play(score, [50, 51, 52], [1, 1]) == [None, None, 0]  # the jump is the gap's, not the world's
+
+
 def test_memory_is_constant() -> None:
     score = PredictionError(Counting())
     play(score, list(range(200)), [1] * 199)

@@ -30,15 +30,19 @@ INTERFACE = load_contract("pusht_sim").interface
 class FakeMonitor:
     def __init__(self) -> None:
         self.seen: list[tuple[float, np.ndarray | None]] = []
-        self.surprised, self.resets = False, 0
+        self.surprised, self.resets, self.score = False, 0, 3.5
 
     def reset(self) -> None:
         self.resets += 1
 
+    def paired(self) -> list[tuple[float, np.ndarray]]:
+        """All but beginnings and what followed a gap."""
+        return [(t, command) for t, command in self.seen if command is not None]
+
     def update(self, observation, command, chunk=None) -> SimpleNamespace:
         observation.check(INTERFACE)
         self.seen.append((observation.t, command))
-        return SimpleNamespace(score=3.5, threshold=1.0, is_surprised=self.surprised, since=None)
+        return SimpleNamespace(score=self.score, threshold=1.0, is_surprised=self.surprised, since=None)
 
 
 class Robot(Spinning):
@@ -101,9 +105,8 @@ def test_it_sees_what_was_done_and_stops_the_arm_until_the_gate_is_disabled(
     running: tuple, monitor: FakeMonitor
 ) -> None:
     _, robot = running
-    wait_for(lambda: len(monitor.seen) >= 5 and robot.stops and not robot.stops[-1], "observations without surprise")
-    for t, command in monitor.seen[2:]:
-        assert command is not None
+    wait_for(lambda: len(monitor.paired()) >= 5 and robot.stops and not robot.stops[-1], "periods without surprise")
+    for t, command in monitor.paired():
         assert command[0] == pytest.approx(t % 1000, abs=1e-3)  # of the same period, not an older or newer one
 
     resets = monitor.resets
@@ -129,6 +132,17 @@ def test_it_sees_what_was_done_and_stops_the_arm_until_the_gate_is_disabled(
     robot.gate.publish(String(data="idle"))
     wait_for(lambda: not robot.stops[-1], "the end of the stop")
     assert monitor.resets > resets
+
+
+def test_a_monitor_that_cannot_judge_stops_a_running_arm(running: tuple, monitor: FakeMonitor) -> None:
+    node, robot = running
+    monitor.score = -np.inf
+    seen = len(monitor.seen)
+    wait_for(lambda: len(monitor.seen) > seen + 15, "more than a second without judgement")
+    assert not node.problem()  # nothing moves
+    robot.gate.publish(String(data="running"))
+    wait_for(lambda: robot.stops[-1], "the stop", 10.0)
+    assert "no answer of the model for 1." in node.problem()
 
 
 def test_a_monitor_that_breaks_stops_the_arm(running: tuple, monitor: FakeMonitor) -> None:

@@ -46,7 +46,7 @@ class Monitor:
     ) -> Surprise:
         """What to make of the newest observation.
 
-        `command` (A,) left the limits during the control period that ended with it; None at the first one.
+        `command` (A,) left the limits during the control period that ended with it; None at a beginning or after a gap.
         """
         reason = self._fault(observation, command)
         value: float | None = None

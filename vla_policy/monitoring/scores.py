@@ -50,7 +50,7 @@ class Score(Protocol):
         """Forget everything, at the start of an episode."""
 
     def update(self, observation: Observation, command: np.ndarray | None, chunk: ActionChunk | None) -> float | None:
-        """The score now; `command` (A,) is None at an episode's first observation, `chunk` where there is none."""
+        """The score now; `command` (A,) is None at a beginning and after a gap, `chunk` where there is none."""
         ...
 
 
@@ -73,7 +73,9 @@ class PredictionError:
 
     def update(self, observation: Observation, command: np.ndarray | None, chunk: ActionChunk | None) -> float | None:
         latent = self.model.encode(observation)  # first: a picture that it refuses must leave nothing behind
-        if command is not None and self._latents:
+        if command is None:  # what was done in between is unknown: a beginning
+            self.reset()
+        elif self._latents:
             self._commands.append(np.asarray(command, float))
         self._latents.append(latent)
         skip = self.model.frame_skip

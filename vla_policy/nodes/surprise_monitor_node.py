@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from sensor_msgs.msg import JointState
@@ -13,7 +12,7 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from vla_policy.contract import load_contract
-from vla_policy.interfaces import ActionChunk, InputError, Observation
+from vla_policy.interfaces import ActionChunk, InputError
 from vla_policy.messages import seconds
 from vla_policy.monitoring import Surprise
 from vla_policy.nodes import common
@@ -21,17 +20,14 @@ from vla_policy.nodes.chunks import chunk_of
 from vla_policy.nodes.lifecycle import ModelNode
 from vla_policy.nodes.model import load_policy
 from vla_policy.nodes.perception import Perception
-from vla_policy.runtime import Timing, Worker
-
-
-class _Period(NamedTuple):
-    observation: Observation
-    command: np.ndarray | None
-    chunk: ActionChunk | None
+from vla_policy.runtime import Period, Periods, Timing, Worker
 
 
 class SurpriseMonitorNode(ModelNode):
-    """Judges every observation in a thread; says stop from a surprise on until `~/reset` or the gate is disabled."""
+    """Judges every control period in a thread; says stop from a surprise on until `~/reset` or the gate is disabled.
+
+    While the gate plays, a monitor that cannot judge (pictures or commands with gaps) is as good as silent.
+    """
 
     def __init__(self) -> None:
         self._worker: Worker | None = None
@@ -54,10 +50,10 @@ class SurpriseMonitorNode(ModelNode):
         from vla_policy.world_model import load_monitor  # needs torch
 
         self._monitor = load_monitor(self._calibration, self._checkpoint, policy.interface)
-        self._commands: deque[tuple[float, np.ndarray]] = deque(maxlen=64)
+        self._periods = Periods(1.0 / policy.interface.fps, 1.0 / contract.command.rate)
         self._chunk: ActionChunk | None = None
         self._lock = threading.Lock()  # the monitor is used in the worker's thread
-        self._worker = Worker(self._judge, self._on_surprise, self.broken)
+        self._worker = Worker(self._judge, self._on_surprises, self.broken)
         self.perception = Perception(self, contract, policy.interface.observations, self._on_sample)
         self._surprise = self.create_lifecycle_publisher(Float64, "~/surprise", 10)
         self._inputs = [
@@ -89,6 +85,7 @@ class SurpriseMonitorNode(ModelNode):
         with self._lock:
             self._monitor.reset()
             self._surprised = ""
+        self._periods.clear()
         if self.perception is not None:
             self.perception.buffer.clear(common.now(self))
 
@@ -105,7 +102,8 @@ class SurpriseMonitorNode(ModelNode):
             self._forget()
 
     def _on_command(self, message: JointState) -> None:
-        self._commands.append((seconds(message.header.stamp), np.array(message.position)))
+        self._periods.command(seconds(message.header.stamp), np.array(message.position))
+        self._ask()
 
     def _on_chunk(self, message: JointTrajectory) -> None:
         try:
@@ -114,28 +112,32 @@ class SurpriseMonitorNode(ModelNode):
             self.get_logger().warning(str(error))
 
     def _on_sample(self) -> None:
-        if not self.active or self.perception is None or self._worker is None:
-            return
-        observation = self.perception.buffer.newest(self._task)
-        if observation is None:
-            return
-        command = next((action for t, action in reversed(self._commands) if t <= observation.t), None)
-        self._worker.ask(_Period(observation, command, self._chunk))
+        observation = None if self.perception is None else self.perception.buffer.newest(self._task)
+        if observation is not None:
+            self._periods.observe(observation)
+            self._ask()
 
-    def _judge(self, period: _Period) -> Surprise:
+    def _ask(self) -> None:
+        if self.active and self._worker is not None and not self._worker.busy and (periods := self._periods.take()):
+            self._worker.ask((periods, self._chunk))
+
+    def _judge(self, question: tuple[list[Period], ActionChunk | None]) -> list[Surprise]:
+        periods, chunk = question
         begin = common.steady()
         with self._lock:
-            surprise = self._monitor.update(period.observation, period.command, period.chunk)
-        self._update.add(common.steady() - begin)
-        return surprise
+            surprises = [self._monitor.update(period.observation, period.command, chunk) for period in periods]
+        self._update.add((common.steady() - begin) / len(periods))
+        return surprises
 
-    def _on_surprise(self, surprise: Surprise) -> None:
-        self.answered()
-        self._score = surprise.score
-        self._surprise.publish(Float64(data=float(surprise.score)))
-        if surprise.is_surprised and not self._surprised:
-            self._surprised = f"surprise {surprise.score:.3g} is above {surprise.threshold:.3g}"
-            self.beat()  # at once
+    def _on_surprises(self, surprises: list[Surprise]) -> None:
+        for surprise in surprises:
+            if surprise.score > -np.inf or self._gate_state != "running":
+                self.answered()
+            self._score = surprise.score
+            self._surprise.publish(Float64(data=float(surprise.score)))
+            if surprise.is_surprised and not self._surprised:
+                self._surprised = f"surprise {surprise.score:.3g} is above {surprise.threshold:.3g}"
+                self.beat()  # at once
 
 
 def main() -> None:

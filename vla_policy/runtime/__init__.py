@@ -9,6 +9,7 @@ from vla_policy.runtime.executor import Executor, measured_pose
 from vla_policy.runtime.gate import Gate, GateConfig
 from vla_policy.runtime.history import History
 from vla_policy.runtime.limits import Command, Limits
+from vla_policy.runtime.periods import Period, Periods
 from vla_policy.runtime.pilot import Pilot
 from vla_policy.runtime.supervisor import State, Supervisor
 from vla_policy.runtime.timeline import Timeline
@@ -24,6 +25,8 @@ __all__ = [
     "History",
     "Limits",
     "ObservationBuffer",
+    "Period",
+    "Periods",
     "Pilot",
     "State",
     "Supervisor",
