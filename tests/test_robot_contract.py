@@ -41,6 +41,7 @@ def test_simulation_provides_what_its_contract_says() -> None:
         (("action", "type"), "std_msgs/msg/String", r"action: type: expected one of .*found 'std_msgs/msg/String'"),
         (("action", "low"), [0.7, -0.2], "low < high"),
         (("action", "speed"), [1.5], r"action: speed: expected 2 finite numbers, found \[1.5\]"),
+        (("action", "following_error"), [0.1, -1], "following_error > 0"),
         (("action", "fields"), ["x", "x"], "fields: expected 2 different ones"),
         (("action", "fields"), ["x", "yaw"], r"fields: expected some of .*found \['x', 'yaw'\]"),
         (("action", "fields"), ["y", "x"], r"fields: expected those of observation.state \['x', 'y'\], found"),

@@ -53,7 +53,8 @@ class CommandSpec:
     `fields` says which field of the message each channel is (see `Stream`; joint names for joint commands; x, y, z for
     the linear velocities of a twist). `constants`
     fills the others of a pose. `low`, `high`, `speed` and `acceleration` (D,) are the limits, in units, units / s and
-    units / s^2 (None: no limit); `rate` in Hz is how often commands are sent.
+    units / s^2 (None: no limit); `rate` in Hz is how often commands are sent. The arm holds when it is further than
+    `following_error` (D,) units from its command; by default half a second at the speed limit.
     """
 
     topic: str
@@ -65,6 +66,7 @@ class CommandSpec:
     high: np.ndarray
     speed: np.ndarray
     acceleration: np.ndarray | None
+    following_error: np.ndarray
     constants: Mapping[str, float]
 
 
@@ -84,11 +86,13 @@ class Timeouts:
     """Commands of teleoperation."""
     chunk: float = 1.0
     """Between the end of what was played and the next chunk."""
+    emergency_stop: float | None = None
+    """Where there is one that says false as long as nobody presses it."""
     clock_jump: float = 0.1
     slop: float = 0.02
     """Between observations of one moment, and into the future."""
     max_age: float = 0.5
-    """Of a sample when it arrives."""
+    """Of what is observed, of the robot's state and of teleoperation when they arrive."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +175,7 @@ def _contract(name: str, data: Any) -> Contract:
 
 
 _ACTION_NEEDED = {"topic", "type", "frame_id", "names", "units", "fields", "rate", "low", "high", "speed"}
-_ACTION_OPTIONAL = {"acceleration", "constants"}
+_ACTION_OPTIONAL = {"acceleration", "following_error", "constants"}
 
 
 def _stream(key: str, data: Any) -> Stream:
@@ -206,8 +210,12 @@ def _command(data: Mapping[str, Any]) -> CommandSpec:
         )
     low, high, speed = (_vector(data[key], size, key) for key in ("low", "high", "speed"))
     acceleration = _vector(data["acceleration"], size, "acceleration") if "acceleration" in data else None
-    if not (low < high).all() or not (speed > 0).all() or (acceleration is not None and not (acceleration > 0).all()):
-        raise InputError("action: expected low < high, speed > 0 and acceleration > 0 in every channel")
+    error = _vector(data["following_error"], size, "following_error") if "following_error" in data else speed / 2
+    positive = [speed, error] + ([] if acceleration is None else [acceleration])
+    if not (low < high).all() or not all((limit > 0).all() for limit in positive):
+        raise InputError(
+            "action: expected low < high, speed > 0, acceleration > 0 and following_error > 0 in every channel"
+        )
     return CommandSpec(
         topic=data["topic"],
         type=kind,
@@ -218,6 +226,7 @@ def _command(data: Mapping[str, Any]) -> CommandSpec:
         high=high,
         speed=speed,
         acceleration=acceleration,
+        following_error=error,
         constants={field: float(value) for field, value in constants.items()},
     )
 

@@ -16,6 +16,7 @@ from geometry_msgs.msg import PoseStamped, TwistStamped  # noqa: E402
 from helpers.ros import ROOT, FakeRobot, Witness, own_domain, wait_for  # noqa: E402
 from sensor_msgs.msg import JointState  # noqa: E402
 from std_msgs.msg import Bool  # noqa: E402
+from trajectory_msgs.msg import JointTrajectory  # noqa: E402
 
 from vla_policy.nodes import common  # noqa: E402
 from vla_policy.nodes.processes import Processes  # noqa: E402
@@ -119,12 +120,41 @@ def test_emergency_stop_is_a_fault_until_disabled(running: Setup) -> None:
     answer = running.robot.enable()
     assert not answer.success
     assert "disable first" in answer.message
+    assert running.robot.enable(False).success
+    assert running.robot.enable().message == "cannot enable: emergency_stop says stop"  # it is still pressed
+    running.robot.emergency.publish(Bool(data=False))
+    wait_for(lambda: running.robot.enable().success, "enabling", 5.0)
+
+
+def test_an_emergency_stop_that_would_not_be_heard_is_a_fault(running: Setup) -> None:
+    running.start()
+    button = running.robot.create_publisher(Bool, "emergency_stop", common.IMAGE_QOS)
+    try:
+        wait_for(lambda: running.witness.state == "fault", "the fault", 10.0)
+        assert running.witness.reason == "emergency_stop: a publisher of it is not reliable or sends no Bool"
+    finally:
+        running.robot.destroy_publisher(button)
+
+
+def test_a_second_policy_holds_and_nothing_is_enabled_beside_it(running: Setup) -> None:
+    running.start()
+    rival = running.robot.create_publisher(JointTrajectory, "policy/action_chunk", common.COMMAND_QOS)
+    try:
+        wait_for(lambda: running.witness.state == "holding", "the hold", 10.0)
+        assert running.witness.reason.startswith("policy/action_chunk: expected one publisher, found 2")
+        answer = running.robot.enable()
+        assert not answer.success
+        assert answer.message.startswith("policy/action_chunk: expected one publisher, found 2")
+    finally:
+        running.robot.destroy_publisher(rival)
 
 
 def test_teleoperation_takes_over_and_the_policy_does_not_come_back(running: Setup) -> None:
     running.start()
     for _ in range(25):
-        running.robot.teleop.publish(JointState(name=["x", "y"], position=[0.5, 0.1]))
+        target = JointState(name=["x", "y"], position=[0.5, 0.1])
+        target.header.stamp = common.stamp(running.robot.now())
+        running.robot.teleop.publish(target)
         running.robot.offer(np.full((15, 2), 0.3))
         time.sleep(0.02)
     wait_for(lambda: np.allclose(running.robot.pose, [0.5, 0.1], atol=1e-3), "the arm at the hand's target", 5.0)
@@ -147,7 +177,7 @@ def test_a_second_publisher_of_commands_is_a_fault(running: Setup) -> None:
     rival = running.robot.create_publisher(PoseStamped, "/pusht_sim/target_pose", common.COMMAND_QOS)
     try:
         wait_for(lambda: running.witness.state == "fault", "the fault", 10.0)
-        assert running.witness.reason == "/pusht_sim/target_pose: expected no other publisher, found 2"
+        assert running.witness.reason == "/pusht_sim/target_pose: expected no other publisher, found 1"
     finally:
         running.robot.destroy_publisher(rival)
 
@@ -178,6 +208,23 @@ def test_a_dry_run_sends_nothing_to_the_robot(tmp_path: Path) -> None:
         wait_for(lambda: len(executed) > 10, "commands that are not sent")
         assert witness.commands == []
         assert robot.count_publishers("/pusht_sim/target_pose") == 0
+        robot.close()
+        witness.close()
+
+
+def test_an_emergency_stop_that_the_contract_expects_may_not_be_silent(tmp_path: Path) -> None:
+    data = yaml.safe_load((ROOT / "config" / "pusht_sim.yaml").read_text())
+    data["timeouts"]["emergency_stop"] = 0.3
+    (tmp_path / "supervised.yaml").write_text(yaml.safe_dump(data))
+    with own_domain(1), Processes(tmp_path) as processes:
+        processes.start("command_gate", contract=str(tmp_path / "supervised.yaml"), heartbeats=["policy/stop"])
+        robot, witness = FakeRobot(), Witness()
+        wait_for(lambda: robot.enable().message == "cannot enable: nothing is heard of emergency_stop", "the refusal")
+        button = common.Ticker(0.05, lambda: robot.emergency.publish(Bool(data=False)))
+        wait_for(lambda: robot.enable().success, "enabling")
+        button.close()
+        wait_for(lambda: witness.state == "holding", "the hold", 5.0)
+        assert witness.reason.startswith("emergency_stop is silent")
         robot.close()
         witness.close()
 

@@ -12,12 +12,13 @@ rclpy = pytest.importorskip("rclpy")
 from helpers.ros import FakeRobot, own_domain, wait_for  # noqa: E402
 from sensor_msgs.msg import JointState, Joy  # noqa: E402
 from std_msgs.msg import Bool  # noqa: E402
+from std_srvs.srv import SetBool  # noqa: E402
 
 from vla_policy.nodes import common  # noqa: E402
 from vla_policy.nodes.processes import Processes  # noqa: E402
 
 pytestmark = pytest.mark.xdist_group("dds")
-DEADMAN, STOP = 4, 1
+DEADMAN, STOP, RESUME = 4, 1, 7
 
 
 def test_a_gamepad_leads_while_the_deadman_is_held(tmp_path: Path) -> None:
@@ -25,7 +26,13 @@ def test_a_gamepad_leads_while_the_deadman_is_held(tmp_path: Path) -> None:
         processes.start("teleop", contract="pusht_sim", scale=0.2)
         robot = FakeRobot()
         targets: list[np.ndarray] = []
-        hands, stops = [False], []
+        hands, stops, enabled = [False], [], []
+
+        def enable(request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+            enabled.append(request.data)
+            return response
+
+        robot.create_service(SetBool, "command_gate/enable", enable)
         robot.create_subscription(JointState, "teleop/target", lambda m: targets.append(np.array(m.position)), 50)
         robot.create_subscription(Bool, "teleop/intervention", lambda m: hands.append(m.data), 50)
         robot.create_subscription(Bool, "emergency_stop", lambda m: stops.append(m.data), 50)
@@ -51,6 +58,15 @@ def test_a_gamepad_leads_while_the_deadman_is_held(tmp_path: Path) -> None:
         assert np.abs(np.diff(moved, axis=0)).max() <= 0.2 * 1.5 / 50 + 1e-9
         wait_for(lambda: not hands[-1], "the hand to let go")
 
+        assert stops  # a heartbeat
+        assert not any(stops)
         press(STOP)
-        wait_for(lambda: stops == [True], "the emergency stop")
+        press()
+        wait_for(lambda: stops[-20:] == 20 * [True], "the emergency stop, which stays")
+        press(RESUME)
+        wait_for(lambda: enabled == [False], "the fault to be acknowledged")
+        wait_for(lambda: not stops[-1], "the emergency stop to be taken back")
+        press()
+        press(RESUME)
+        wait_for(lambda: enabled == [False, True], "the arm to be enabled, by pressing once more")
         robot.close()

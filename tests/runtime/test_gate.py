@@ -16,9 +16,10 @@ EPOCH = 1000.0  # of the stamps' clock; the steady one counts from 0
 class Bench:
     """A gate, a robot that is where it was told to be, a policy and a monitor that are well until told otherwise."""
 
-    def __init__(self, **limits: np.ndarray) -> None:
+    def __init__(self, following_error: np.ndarray | None = None, **limits: np.ndarray) -> None:
         box = {"low": np.zeros(2), "high": np.ones(2), "max_step": np.full(2, 0.05)} | limits
-        config = GateConfig(RATE, Limits(**box), heartbeats={"policy": 0.12, "monitor": 0.12})
+        heartbeats = {"policy": 0.12, "monitor": 0.12}
+        config = GateConfig(RATE, Limits(**box), heartbeats, following_error=following_error)
         self.gate = Gate(config)
         self.steady, self.jump = 0.0, 0.0
         self.pose = np.array([0.5, 0.5])
@@ -38,7 +39,7 @@ class Bench:
             if "robot" in self.alive:
                 self.gate.measure(self.pose, self.steady)
             command = self.gate.tick(self.now, self.steady)
-            if command is not None:
+            if command is not None and "stuck" not in self.alive:
                 self.pose = command.action
             self.commands.append(command)
         return self.commands[-round(seconds * RATE) :]
@@ -179,6 +180,43 @@ def test_a_fault_has_to_be_acknowledged() -> None:
     bench.gate.disable()
     bench.run(0.1)
     bench.gate.enable(bench.now, bench.steady)
+
+
+def test_an_arm_that_does_not_follow_holds_where_it_is() -> None:
+    bench = Bench(following_error=np.array([0.05, 0.05])).start()
+    bench.alive.add("stuck")
+    bench.run(1.0)
+    assert bench.gate.supervisor.state is State.HOLDING
+    assert bench.gate.supervisor.reason.startswith("0 is 0.05")
+    assert bench.gate.supervisor.reason.endswith("away from its command, more than 0.05")
+    held = bench.run(0.1)[-1]
+    assert held is not None
+    np.testing.assert_allclose(held.action, bench.pose, atol=1e-9)  # not where it could not go
+
+
+def test_an_arm_that_follows_late_goes_on() -> None:
+    bench = Bench(following_error=np.array([0.05, 0.05])).start()
+    bench.run(1.0)
+    assert bench.gate.supervisor.state is State.RUNNING
+
+
+@pytest.mark.parametrize(("age", "why"), [(0.7, "stale"), (-0.7, "from the future"), (np.nan, "from the future")])
+def test_a_state_of_another_time_is_silence(age: float, why: str) -> None:
+    bench = Bench()
+    bench.alive.discard("robot")
+    for _ in range(10):
+        bench.run(TICK)
+        bench.gate.measure(bench.pose, bench.steady, age)
+    with pytest.raises(InputError, match=rf"nothing is heard of robot state \(refused: {{'robot state {why}': 10}}\)"):
+        bench.gate.enable(bench.now, bench.steady)
+
+
+def test_an_old_wish_of_a_person_leads_nothing() -> None:
+    bench = Bench().start()
+    bench.gate.teleoperate(np.array([0.5, 0.7]), bench.steady, age=0.7)
+    bench.run(TICK)
+    assert not bench.gate.teleoperated
+    assert bench.gate.refused == {"teleop stale": 1}
 
 
 def test_a_person_goes_before_the_policy_which_does_not_come_back() -> None:

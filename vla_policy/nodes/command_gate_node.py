@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, String
@@ -17,7 +18,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from vla_policy.contract import Contract, load_contract
 from vla_policy.interfaces import STATE, ActionChunk, InputError
-from vla_policy.messages import away_from_constants, decode, require_frame
+from vla_policy.messages import away_from_constants, decode, require_frame, seconds
 from vla_policy.nodes import common
 from vla_policy.nodes.chunks import chunk_of
 from vla_policy.nodes.commands import encode, standstill
@@ -26,19 +27,27 @@ from vla_policy.runtime import Command, Gate, GateConfig, Limits, State, Timing
 PUBLISHERS_EVERY = 10  # ticks between two looks at who else sends commands
 
 
-def gate_config(contract: Contract, heartbeats: list[str]) -> GateConfig:
-    """The contract's limits and timeouts for the rate at which commands are sent."""
+EMERGENCY_STOP = "emergency_stop"
+
+
+def gate_config(contract: Contract, heartbeats: list[str], dry_run: bool) -> GateConfig:
+    """The contract's limits and timeouts for the rate at which commands are sent. In a dry run nothing follows them."""
     command, timeouts = contract.command, contract.timeouts
     change = None if command.acceleration is None else command.acceleration / command.rate**2
+    beats = {name: timeouts.policy if name.startswith("policy") else timeouts.monitor for name in heartbeats}
+    if timeouts.emergency_stop is not None:
+        beats[EMERGENCY_STOP] = timeouts.emergency_stop
     return GateConfig(
         rate=command.rate,
         limits=Limits(command.low, command.high, command.speed / command.rate, change),
-        heartbeats={name: timeouts.policy if name.startswith("policy") else timeouts.monitor for name in heartbeats},
+        heartbeats=beats,
         state_timeout=timeouts.state,
         teleop_timeout=timeouts.teleop,
         chunk_timeout=timeouts.chunk,
         clock_jump=timeouts.clock_jump,
         future=timeouts.slop,
+        max_age=timeouts.max_age,
+        following_error=None if dry_run else command.following_error,
         names=contract.interface.action.names,
     )
 
@@ -54,7 +63,7 @@ class CommandGateNode(Node):
             self, "heartbeats", ["policy/stop"], "Bool topics: the arm holds when one says true or falls silent"
         )
         heartbeats = list(filter(None, heartbeats))  # ROS knows no list without an entry
-        self._gate = Gate(gate_config(self._contract, heartbeats))
+        self._gate = Gate(gate_config(self._contract, heartbeats, self._dry_run))
         self._names = list(self._contract.interface.action.names)
         self._period = 1.0 / self._contract.interface.fps
         self._latency, self._jitter = Timing(), Timing()
@@ -75,7 +84,14 @@ class CommandGateNode(Node):
         self.create_subscription(kind, state.topic, self._on_state, common.STATE_QOS)
         self.create_subscription(JointTrajectory, "policy/action_chunk", self._on_chunk, common.COMMAND_QOS)
         self.create_subscription(JointState, "teleop/target", self._on_teleop, common.COMMAND_QOS)
-        self.create_subscription(Bool, "emergency_stop", self._on_emergency_stop, common.HEARTBEAT_QOS)
+        self.create_subscription(
+            Bool,
+            EMERGENCY_STOP,
+            self._on_emergency_stop,
+            common.HEARTBEAT_QOS,
+            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_deaf, incompatible_type=self._on_deaf),
+        )
+        self._singles = [state.topic, "policy/action_chunk", "teleop/target", *heartbeats]
         for name in heartbeats:
             self.create_subscription(Bool, name, partial(self._on_heartbeat, name), common.HEARTBEAT_QOS)
         self.create_service(SetBool, "~/enable", self._on_enable)
@@ -95,11 +111,14 @@ class CommandGateNode(Node):
             except InputError as error:
                 self._gate.supervisor.fault(str(error))
 
+    def _age(self, message: Any) -> float:
+        return common.now(self) - seconds(message.header.stamp)
+
     def _on_state(self, message: Any) -> None:
         with self._gated() as gate:
             stream = self._contract.stream(STATE)
             require_frame(message, stream, self._contract.command.frame_id)
-            gate.measure(decode(message, stream).astype(float), common.steady())
+            gate.measure(decode(message, stream).astype(float), common.steady(), self._age(message))
             gate.misplaced = away_from_constants(message, self._contract.command)
 
     def _on_chunk(self, message: JointTrajectory) -> None:
@@ -110,21 +129,28 @@ class CommandGateNode(Node):
         with self._gated() as gate:
             if list(message.name) != self._names:
                 raise InputError(f"teleop/target: expected {self._names}, found {list(message.name)}")
-            gate.teleoperate(np.array(message.position), common.steady())
+            gate.teleoperate(np.array(message.position), common.steady(), self._age(message))
 
     def _on_heartbeat(self, name: str, message: Bool) -> None:
         with self._gated() as gate:
             gate.heartbeat(name, message.data, common.steady())
 
     def _on_emergency_stop(self, message: Bool) -> None:
-        if message.data:
-            with self._gated() as gate:
+        with self._gated() as gate:
+            gate.heartbeat(EMERGENCY_STOP, message.data, common.steady())
+            if message.data:
                 gate.supervisor.fault("emergency stop")
+
+    def _on_deaf(self, event: Any) -> None:
+        """Somebody's emergency stop would not be heard."""
+        with self._lock:
+            self._gate.supervisor.fault(f"{EMERGENCY_STOP}: a publisher of it is not reliable or sends no Bool")
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         with self._lock:
             try:
                 if request.data:
+                    self._require_singles()
                     self._gate.enable(common.now(self), common.steady())
                 else:
                     self._gate.disable()
@@ -144,7 +170,7 @@ class CommandGateNode(Node):
         if self._last_tick:
             self._jitter.add(abs(steady - self._last_tick - 1.0 / self._contract.command.rate))
         self._last_tick = steady
-        if self._robot is not None and self._ticks % PUBLISHERS_EVERY == 0:
+        if self._ticks % PUBLISHERS_EVERY == 0:
             self._look_for_rivals()
         self._ticks += 1
         command = self._gate.tick(now, steady)
@@ -153,9 +179,21 @@ class CommandGateNode(Node):
         self._tell()
 
     def _look_for_rivals(self) -> None:
-        count = self.count_publishers(self._contract.command.topic)
-        if count > 1:
-            self._gate.supervisor.fault(f"{self._contract.command.topic}: expected no other publisher, found {count}")
+        topic = self._contract.command.topic
+        if self._robot is not None and (count := self.count_publishers(topic)) > 1:
+            self._gate.supervisor.fault(f"{topic}: expected no other publisher, found {count - 1}")
+        try:
+            self._require_singles()
+        except InputError as error:
+            self._gate.supervisor.hold(str(error))
+
+    def _require_singles(self) -> None:
+        """`InputError` if two want to lead the arm, vouch for it or say where it is: which one is obeyed is chance."""
+        for topic in self._singles:
+            if (count := self.count_publishers(topic)) > 1:
+                raise InputError(
+                    f"{topic}: expected one publisher, found {count} (a killed one counts for some seconds)"
+                )
 
     def _send(self, command: Command, now: float) -> None:
         spec = self._contract.command

@@ -149,6 +149,7 @@ class FakeRobot(Spinning):
     def start(self, witness: Witness) -> None:
         """Everybody well, the gate disabled and enabled again, the arm moving."""
         self.alive = {"robot", "policy", "monitor"}
+        self.emergency.publish(Bool(data=False))
         wait_for(lambda: self.enable(False).success, "disabling")
         self.pose = np.array([0.45, 0.0])
         time.sleep(0.1)  # the gate hears of all

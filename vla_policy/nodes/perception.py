@@ -23,6 +23,7 @@ class Perception:
         streams = [contract.stream(key) for key in keys]
         timeouts = contract.timeouts
         self.buffer = ObservationBuffer([stream.key for stream in streams], timeouts.slop, timeouts.max_age)
+        self._types = {stream.topic: stream.type for stream in streams}
         self._watchdog = Watchdog({stream.topic: timeouts.camera for stream in streams})
         self._bad: dict[str, str] = {}
         self._subscriptions = [
@@ -44,8 +45,20 @@ class Perception:
         silent = self._watchdog.check(common.steady())
         if self._bad:
             return next(iter(self._bad.values()))
+        if not silent:
+            return ""
         refused = f" (refused: {dict(self.buffer.refused)})" if self.buffer.refused else ""
-        return f"{', '.join(silent)} is silent{refused}" if silent else ""
+        return f"{', '.join(silent)} is silent{refused or self._of_other_types(silent)}"
+
+    def _of_other_types(self, topics: Iterable[str]) -> str:
+        """Who publishes on these topics what cannot be heard, for the user who wonders why."""
+        found = [
+            f"{topic}: expected {self._types[topic]}, found {publisher.topic_type}"
+            for topic in topics
+            for publisher in self._node.get_publishers_info_by_topic(self._node.resolve_topic_name(topic))
+            if publisher.topic_type != self._types[topic]
+        ]
+        return f" ({'; '.join(found)})" if found else ""
 
     def _on_message(self, stream: Stream, message: Any) -> None:
         try:

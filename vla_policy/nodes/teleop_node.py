@@ -32,7 +32,8 @@ class TeleopNode(Node):
 
     The target moves from the measured pose with `scale` times the contract's speed. Gamepad: hold `deadman_button`, the
     `axes` move the channels. Keyboard: w s, a d and r f move the first three channels, a key being its own deadman.
-    Anywhere: button or key `resume` (e) enables the gate, `stop` (space) is the emergency stop.
+    Anywhere: button or key `stop` (space) is the emergency stop, which `emergency_stop` says from then on; `resume` (e)
+    takes it back and disables the gate, and enables the gate where there is none to take back.
     """
 
     def __init__(self) -> None:
@@ -52,7 +53,7 @@ class TeleopNode(Node):
         self._target: np.ndarray | None = None  # None while nobody leads
         self._direction, self._held_until = np.zeros(len(self._names)), 0.0
         self._pressed: set[int] = set()
-        self._by_key = False
+        self._by_key = self._stopped = False
         self._connect()
         self._keys = Keys(self._on_key) if keyboard else None
 
@@ -82,7 +83,7 @@ class TeleopNode(Node):
         if self._stop in pressed - self._pressed:
             self._emergency_stop()
         if self._resume in pressed - self._pressed:
-            self._enable.call_async(SetBool.Request(data=True))
+            self._resume_or_clear()
         self._pressed = pressed
         if self._deadman in pressed:
             axes = [message.axes[axis] for axis in self._axes if axis < len(message.axes)]
@@ -94,7 +95,7 @@ class TeleopNode(Node):
         if key == " ":
             self._emergency_stop()
         elif key == "e":
-            self._enable.call_async(SetBool.Request(data=True))
+            self._resume_or_clear()
         elif key in KEYS and KEYS[key][0] < len(self._names):
             channel, direction = KEYS[key]
             self._lead(direction * np.eye(len(self._names))[channel], by_key=True)
@@ -107,10 +108,19 @@ class TeleopNode(Node):
         self._held_until = common.steady() + KEY_SECONDS
 
     def _emergency_stop(self) -> None:
+        self._stopped = True
         self._emergency.publish(Bool(data=True))
         self.get_logger().warning("emergency stop")
 
+    def _resume_or_clear(self) -> None:
+        """To take an emergency stop back is not yet to let the arm move."""
+        self._enable.call_async(SetBool.Request(data=not self._stopped))
+        if self._stopped:
+            self._stopped = False
+            self.get_logger().warning("emergency stop taken back; resume once more to enable the arm")
+
     def _tick(self) -> None:
+        self._emergency.publish(Bool(data=self._stopped))
         leading = common.steady() < self._held_until and self._measured is not None
         if leading and self._measured is not None:
             command = self._contract.command

@@ -25,7 +25,9 @@ class GateConfig:
     `heartbeats` are those whose silence stops the arm, with the silence they may keep; `state_timeout` is the same for
     the robot's own state. A message of teleoperation counts for `teleop_timeout`. An arm that was playing and has had
     nothing to play for `chunk_timeout` holds. `clock_jump` is how far the clock of
-    the stamps may move against a steady one between two commands. `future` is how far ahead of it a chunk may be.
+    the stamps may move against a steady one between two commands. `future` is how far ahead of it a chunk may be,
+    `max_age` how far from it the stamps of the robot's state and of teleoperation. `following_error` (D,), in the
+    action's units, is how far the measured pose may be from the last command (None: not looked at).
     `names` are the channels' for messages; by default their numbers.
     """
 
@@ -37,6 +39,8 @@ class GateConfig:
     chunk_timeout: float = 1.0
     clock_jump: float = 0.1
     future: float = 0.02
+    max_age: float = 0.5
+    following_error: np.ndarray | None = None
     names: tuple[str, ...] = ()
 
 
@@ -80,13 +84,14 @@ class Gate:
         """The last pose (D,) of finite numbers that the robot was at."""
         return self._measured
 
-    def measure(self, pose: np.ndarray, steady: float) -> None:
-        """Where the robot is (D,), in the action's units. Numbers that are not finite are as good as silence."""
-        if pose.shape == self._limits.low.shape and np.isfinite(pose).all():
+    def measure(self, pose: np.ndarray, steady: float, age: float = 0.0) -> None:
+        """Where the robot was (D,) `age` seconds ago, in the action's units.
+
+        What is too old, or not finite, is as good as silence.
+        """
+        if self._usable(pose, age, STATE_NAME):
             self._measured = np.asarray(pose, float)
             self._watchdog.feed(STATE_NAME, steady)
-        else:
-            self.refused["robot state"] += 1
 
     def heartbeat(self, name: str, stop: bool, steady: float) -> None:
         """`name` is alive and wants the arm to stop, or not."""
@@ -115,13 +120,24 @@ class Gate:
             return False
         return True
 
-    def teleoperate(self, wanted: np.ndarray, steady: float) -> None:
-        """A person leads the arm to `wanted` (D,). While they do the policy does not, and it does not come back."""
-        if wanted.shape == self._limits.low.shape and np.isfinite(wanted).all():
+    def teleoperate(self, wanted: np.ndarray, steady: float, age: float = 0.0) -> None:
+        """A person leads the arm to `wanted` (D,), said `age` seconds ago.
+
+        While they do the policy does not, and it does not come back.
+        """
+        if self._usable(wanted, age, TELEOP):
             self._wanted = np.asarray(wanted, float)
             self._teleop_watchdog.feed(TELEOP, steady)
-        else:
-            self.refused["teleop"] += 1
+
+    def _usable(self, pose: np.ndarray, age: float, name: str) -> bool:
+        bad = ""
+        if pose.shape != self._limits.low.shape or not np.isfinite(pose).all():
+            bad = "not finite or of another shape"
+        elif not abs(age) <= self.config.max_age:
+            bad = "stale" if age > 0 else "from the future"
+        if bad:
+            self.refused[f"{name} {bad}"] += 1
+        return not bad
 
     def enable(self, now: float, steady: float) -> None:
         """Arm, where the robot is, with what is planned from now on; `InputError` says why not."""
@@ -147,6 +163,7 @@ class Gate:
         self._watch(now, steady)
         if not self.supervisor.engaged or self._measured is None:
             return None
+        self._follow()
         action = self._action(now, steady)
         self._wait(action is not None, steady)
         self.supervisor.playing(action is not None)
@@ -158,6 +175,20 @@ class Gate:
         self._held = hold if command.status == "hold" else None
         self._previous, self._step = command.action, command.action - previous
         return command
+
+    def _follow(self) -> None:
+        """An arm that is stuck, or that somebody else leads, must not find a far target when it is free again."""
+        if self.config.following_error is None or self._previous is None or self._measured is None:
+            return
+        error = np.abs(self._measured - self._previous)
+        far = np.flatnonzero(error > self.config.following_error)
+        if len(far):
+            k = int(far[0])
+            most = self.config.following_error[k]
+            self.supervisor.hold(f"{self._name(k)} is {error[k]:.3g} away from its command, more than {most:.3g}")
+
+    def _name(self, channel: int) -> str:
+        return self.config.names[channel] if self.config.names else str(channel)
 
     def _wait(self, playing: bool, steady: float) -> None:
         """A chunk may be late, but nobody expects an arm that stood still for long to go on by itself."""
@@ -199,7 +230,8 @@ class Gate:
             return "there is no time yet (use_sim_time without /clock?)"
         silent = self._watchdog.check(steady)
         if silent:
-            return f"nothing is heard of {', '.join(silent)}"
+            refused = f" (refused: {dict(self.refused)})" if self.refused else ""
+            return f"nothing is heard of {', '.join(silent)}{refused}"
         stops = [name for name, stop in self._stops.items() if stop]
         return f"{', '.join(stops)} says stop" if stops else self.misplaced or self._outside()
 
@@ -209,6 +241,7 @@ class Gate:
         low, high = self._limits.low, self._limits.high
         step = 0.0 if self._limits.max_step is None else self._limits.max_step
         far = np.flatnonzero((self._measured < low - step) | (self._measured > high + step))
-        names = self.config.names or range(len(low))
-        found = [f"{names[k]}: expected {low[k]:g} to {high[k]:g}, found {self._measured[k]:.4g}" for k in far]
+        found = [
+            f"{self._name(int(k))}: expected {low[k]:g} to {high[k]:g}, found {self._measured[k]:.4g}" for k in far
+        ]
         return f"the measured pose is outside the box ({'; '.join(found)})" if found else ""
