@@ -108,9 +108,10 @@ def play(checkpoint: str, config: GraphConfig) -> tuple[list[GraphEpisode], dict
             for name, code in processes.dead().items():
                 raise GraphError(f"{name} ended with status {code}: {processes.last_words(name)}")
 
-        names = start(processes, checkpoint, config)
         with Operator(check) as operator, _bar() as progress:
             task = progress.add_task("starting the graph", total=config.n_episodes)
+            operator.require_alone()
+            names = start(processes, checkpoint, config)
             for name in names:
                 _bring_up(operator, processes, name)
             progress.update(task, description="playing")

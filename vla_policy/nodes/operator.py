@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -97,6 +98,22 @@ class Operator:
         future = client.call_async(request)
         self.wait(future.done, f"answer of {service}")
         return future.result()
+
+    def require_alone(self, seconds: float = 1.0, patience: float = 7.0) -> None:
+        """`GraphError` if this domain has a graph already; nodes that were killed are seen for some seconds more.
+
+        Others are found within `seconds`.
+        """
+        time.sleep(seconds)
+        end = time.monotonic() + patience
+        while others := [name for name in self.node.get_node_names() if name != self.node.get_name()]:
+            if time.monotonic() > end:
+                domain = os.environ.get("ROS_DOMAIN_ID", "0")
+                raise GraphError(
+                    f"ROS_DOMAIN_ID {domain}: expected no nodes yet, found {sorted(others)} (another vla-sim? choose "
+                    "another domain_id)"
+                )
+            time.sleep(0.1)
 
     def bring_up(self, name: str) -> None:
         """Configure and activate a lifecycle node. Activation is tried until its observations are there."""

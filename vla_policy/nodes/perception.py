@@ -47,7 +47,8 @@ class Perception:
             return next(iter(self._bad.values()))
         if not silent:
             return ""
-        refused = f" (refused: {dict(self.buffer.refused)})" if self.buffer.refused else ""
+        # Without counts: whatever changes is logged anew.
+        refused = f" (refused: {', '.join(sorted(self.buffer.refused))})" if self.buffer.refused else ""
         return f"{', '.join(silent)} is silent{refused or self._of_other_types(silent)}"
 
     def _of_other_types(self, topics: Iterable[str]) -> str:
