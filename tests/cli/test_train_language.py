@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from vla_policy.models import Backbone, DiffusionPolicy
@@ -55,6 +56,17 @@ def test_the_backbone_learns_with_the_actions_and_resumes(demonstrations: Path, 
     tuned = train(demonstrations, tmp_path / "tuned", "trainer.steps=1", f"init_from={run}/checkpoints/last")
     assert tuned.returncode == 0, tuned.stderr
 
+    frozen = ["policy.backbone.tuning=frozen", f"init_from={run}/checkpoints/last", "trainer.steps=3"]
+    done = train(demonstrations, tmp_path / "frozen", *frozen, "trainer.save_every=2")
+    assert done.returncode == 0, done.stderr
+    kept = DiffusionPolicy.from_pretrained(tmp_path / "frozen/checkpoints/last")
+    assert kept.backbone is not None
+    for name, value in policy.backbone.state_dict().items():  # there is no other place that it could come from
+        torch.testing.assert_close(kept.backbone.state_dict()[name], value, rtol=0, atol=0)
+    assert not torch.equal(kept.backbone_token.weight, policy.backbone_token.weight)
+    with open(tmp_path / "frozen/metrics.csv", newline="") as file:
+        assert "train/language" not in {row["metric"] for row in csv.DictReader(file)}
+
 
 @pytest.mark.parametrize("name", ["ddpm", "autoregressive", "masked"])
 def test_the_objective_is_all_that_changes(demonstrations: Path, tmp_path: Path, name: str) -> None:
@@ -68,6 +80,7 @@ def test_the_objective_is_all_that_changes(demonstrations: Path, tmp_path: Path,
     ("overrides", "message"),
     [
         (["policy.auxiliary_keys=[]"], "expected observation.environment_state among policy.auxiliary_keys"),
+        (["policy.backbone.tuning=frozen"], "expected full for a model built from nothing, found 'frozen'"),
         (["policy.backbone.path=no/such/model"], "neither a folder with a model nor readable from the hub"),
         (["policy.backbone.max_text_tokens=2"], "expected at most 2 tokens"),
         (["policy=autoregressive", "policy.action_normalization=mean_std"], "expected quantile or min_max"),

@@ -11,7 +11,7 @@ from helpers.small_diffusion import TOP, batch_of, histories_of, small_policy
 from helpers.small_vlm import TINY, frames_of, save_paligemma, save_smolvlm, small_backbone
 
 from vla_policy.interfaces import STATE, InputError
-from vla_policy.models import Backbone, BackboneConfig, DiffusionPolicy
+from vla_policy.models import BACKBONE_HIDDEN, BACKBONE_REAL, Backbone, BackboneConfig, DiffusionPolicy
 from vla_policy.models.backbone import load_model
 
 FAMILIES = {"smolvlm": save_smolvlm, "paligemma": save_paligemma}
@@ -157,6 +157,20 @@ def test_a_frozen_backbone_has_no_gradients_and_is_not_stored(folder: Path, tmp_
     same(policy, DiffusionPolicy.from_pretrained(tmp_path / "policy"))
 
 
+def test_what_a_frozen_backbone_read_before_stands_for_it(folder: Path) -> None:
+    policy = small_policy(image=True, backbone=from_folder(folder, tuning="frozen"), **vla(folder, tuning="frozen"))
+    policy.eval()
+    batch = batch_of(3)
+    hidden, real, _ = policy.read(batch)
+    read = {**batch, BACKBONE_HIDDEN: hidden, BACKBONE_REAL: real}
+    with torch.no_grad():
+        expected, found = (policy.loss(b, torch.Generator().manual_seed(0))[0] for b in (batch, read))
+    torch.testing.assert_close(found, expected)
+    with torch.no_grad():
+        other = policy.loss({**read, BACKBONE_HIDDEN: -hidden}, torch.Generator().manual_seed(0))[0]
+    assert abs(float(other - expected)) > 1e-4  # it is what the policy sees
+
+
 def test_a_checkpoint_of_a_tiny_model_is_complete(tmp_path: Path) -> None:
     policy = small_policy(image=True, backbone=small_backbone(), backbone_config=BackboneConfig(tiny=TINY))
     policy.save_pretrained(tmp_path / "policy")
@@ -236,7 +250,7 @@ def test_models_and_tokenizers_that_do_not_belong_are_refused(tmp_path: Path) ->
     ("change", "message"),
     [
         ({"tuning": "some"}, "tuning: expected full, lora or frozen, found 'some'"),
-        ({"tuning": "lora"}, "expected full for a model built from nothing, found 'lora'"),
+        ({"tuning": "lora"}, "expected full or frozen for a model without a path, found 'lora'"),
         ({"layer": 9}, "layer: expected 1 to 3, found 9"),
     ],
 )

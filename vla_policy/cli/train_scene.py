@@ -41,10 +41,11 @@ def tokenizer_corpus(config: DictConfig, windows: Windows) -> list[str]:
 
 def questions(config: DictConfig, policy: PolicyConfig) -> Annotate | None:
     """Questions and answers about a batch's first scenes, from the state that the simulator tells; None without a task
-    that has any.
+    that has any, or a backbone that learns.
     """
     scene = task_scene(config)
-    if policy.backbone is None or policy.language_weight == 0 or scene is None or not scene.goals:
+    learns = policy.backbone is not None and policy.backbone.tuning != "frozen" and policy.language_weight > 0
+    if not learns or scene is None or not scene.goals:
         return None
     if ENVIRONMENT_STATE not in [*policy.observation_keys, *policy.auxiliary_keys]:
         raise InputError(

@@ -15,11 +15,13 @@ from vla_policy.data import Normalizer, Windows
 from vla_policy.data.files import write_whole
 from vla_policy.evaluation.report import git_commit
 from vla_policy.interfaces import InputError
-from vla_policy.models import Backbone, DiffusionPolicy, PolicyConfig
+from vla_policy.models import Backbone, BackboneConfig, DiffusionPolicy, PolicyConfig
 from vla_policy.training import (
     DataConfig,
+    FrozenWindows,
     Trainer,
     TrainerConfig,
+    TrainingWindows,
     fit_normalizer,
     open_data,
     validate_world_model,
@@ -43,7 +45,7 @@ def train(config: DictConfig, run_dir: Path) -> None:
 
 
 def make_trainer(config: DictConfig, run_dir: Path) -> Trainer:
-    """The trainer that `config` describes, of a world model or a policy; nothing has been written."""
+    """The trainer that `config` describes, of a world model or a policy; nothing of the run has been written."""
     if config.get("world_model"):
         return _world_model_trainer(config, run_dir)
     policy_config = PolicyConfig.from_dict(config.policy)
@@ -54,8 +56,13 @@ def make_trainer(config: DictConfig, run_dir: Path) -> Trainer:
     torch.manual_seed(config.seed)
     policy = _policy(policy_config, windows, config)
     policy.card = {"data": described, "training": _training(config)}
+    if policy_config.backbone is not None and policy_config.backbone.tuning == "frozen":
+        seen: TrainingWindows = FrozenWindows(windows, policy, run_dir)
+        held_out: TrainingWindows | None = None if val_windows is None else FrozenWindows(val_windows, policy, run_dir)
+    else:
+        seen, held_out = windows, val_windows
     return Trainer(
-        policy, windows, run_dir, trainer, config.seed, val_windows, play, data.num_workers, plain(config), annotate
+        policy, seen, run_dir, trainer, config.seed, held_out, play, data.num_workers, plain(config), annotate
     )
 
 
@@ -103,6 +110,8 @@ def _policy(config: PolicyConfig, windows: Windows, run: DictConfig) -> Diffusio
     if run.init_from is None:
         backbone = None
         if config.backbone is not None:
+            if config.backbone.path is None and config.backbone.tuning == "frozen":
+                raise InputError("policy.backbone.tuning: expected full for a model built from nothing, found 'frozen'")
             backbone = Backbone.create(config.backbone, tokenizer_corpus(run, windows))
             for task in windows.tasks:
                 backbone.check_text(task, f"task of dataset {run.data.root}")
@@ -112,11 +121,19 @@ def _policy(config: PolicyConfig, windows: Windows, run: DictConfig) -> Diffusio
     source.interface.require(interface, name, f"dataset {run.data.root}")
     if (source.backbone is None) != (config.backbone is None):
         raise InputError(f"{name}: expected {_has(config.backbone)}, as backbone= says, found {_has(source.backbone)}")
-    policy = DiffusionPolicy(
-        config, interface, Normalizer.from_dict(source.normalizer.to_dict()), backbone=source.backbone
-    )
+    backbone = _retuned(source.backbone, config.backbone, name)
+    policy = DiffusionPolicy(config, interface, Normalizer.from_dict(source.normalizer.to_dict()), backbone=backbone)
     policy.load_stored(source.stored_state(), name)
     return policy
+
+
+def _retuned(backbone: Backbone | None, wanted: BackboneConfig | None, name: str) -> Backbone | None:
+    """A checkpoint's backbone, trained as this run says."""
+    if backbone is None or wanted is None or backbone.config.tuning == wanted.tuning:
+        return backbone
+    if "lora" in (backbone.config.tuning, wanted.tuning):
+        raise InputError(f"{name}: expected policy.backbone.tuning {wanted.tuning!r}, found {backbone.config.tuning!r}")
+    return Backbone(wanted, backbone.base, backbone.tokenizer)
 
 
 def _has(backbone: object | None) -> str:

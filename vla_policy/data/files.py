@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -108,3 +108,13 @@ def read_parquet(path: Path, keep: Callable[[str], bool] | None = None) -> pa.Ta
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}: expected a whole parquet file, found a broken one ({reason})") from None
+
+
+def reserve(file: IO[bytes], folder: Path, size: int) -> None:
+    """Take `size` bytes for a file in `folder` that is going to be mapped: a full disk would otherwise end the process
+    in the middle of a memory access. `InputError` if there are fewer.
+    """
+    try:
+        os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        raise InputError(f"{folder}: expected {size / 1e9:.1f} GB of space, found {error.strerror}") from None

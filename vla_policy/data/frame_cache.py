@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 from rich.progress import track
 
 from vla_policy.data.dataset import LeRobotDataset
-from vla_policy.data.files import read_json, write_json, write_whole
+from vla_policy.data.files import read_json, reserve, write_json, write_whole
 from vla_policy.data.quality import Finding, camera_findings, thumbnail
 from vla_policy.interfaces import ACTION, STATE, InputError
 
@@ -72,7 +71,8 @@ def _build(dataset: LeRobotDataset, key: str, needed: Collection[int], path: Pat
 
     def fill(temporary: Path) -> None:
         shape = (dataset.num_frames, *dataset.image_shape(key))
-        _reserve(temporary, int(np.prod(shape)) + 4096)
+        with open(temporary, "wb") as file:
+            reserve(file, temporary.parent, int(np.prod(shape)) + 4096)
         frames = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
         starts = np.cumsum(dataset.lengths) - dataset.lengths
         for episode in track(range(dataset.num_episodes), f"decoding {key}", disable=dataset.num_frames < 2000):
@@ -95,15 +95,6 @@ def _decode(dataset: LeRobotDataset, key: str, episode: int, rows: np.ndarray) -
         thumbnails.append(thumbnail(frame))
     columns = dataset.episode(episode).columns
     return camera_findings(episode, key, thumbnails, dataset.fps, columns[STATE if STATE in columns else ACTION])
-
-
-def _reserve(path: Path, size: int) -> None:
-    """Take the disk space now: a full disk would otherwise end the process in the middle of a memory access."""
-    with open(path, "wb") as file:
-        try:
-            os.posix_fallocate(file.fileno(), 0, size)
-        except OSError as error:
-            raise InputError(f"{path.parent}: expected {size / 1e9:.1f} GB of space, found {error.strerror}") from None
 
 
 def _remove_outdated(path: Path, key: str) -> None:

@@ -10,10 +10,12 @@ from vla_policy.models.config import (
     TinyVLMConfig,
     TransformerConfig,
 )
-from vla_policy.models.policy import DiffusionPolicy
+from vla_policy.models.policy import BACKBONE_HIDDEN, BACKBONE_REAL, DiffusionPolicy
 from vla_policy.models.trainable import TrainableModel
 
 __all__ = [
+    "BACKBONE_HIDDEN",
+    "BACKBONE_REAL",
     "Backbone",
     "BackboneConfig",
     "DiffusionPolicy",

@@ -113,6 +113,10 @@ class Backbone(nn.Module):
             hidden = self._run(ids, real, seen, None)
         return hidden, real
 
+    def length(self, instruction: str, cameras: int) -> int:
+        """Tokens that `forward` makes of an observation with this instruction."""
+        return len(self._ids(instruction if self.config.use_instruction else "", cameras))
+
     def language_loss(self, seen: Any, questions: Sequence[str], answers: Sequence[str], cameras: int) -> Tensor:
         """Cross-entropy of the answers' tokens, for as many first rows of `seen` as there are questions."""
         rows, labels = [], []

@@ -81,10 +81,8 @@ class BackboneConfig:
     def __post_init__(self) -> None:
         if self.tuning not in ("full", "lora", "frozen"):
             raise InputError(f"policy.backbone.tuning: expected full, lora or frozen, found {self.tuning!r}")
-        if self.path is None and self.tuning != "full":
-            raise InputError(
-                f"policy.backbone.tuning: expected full for a model built from nothing, found {self.tuning!r}"
-            )
+        if self.path is None and self.tuning == "lora":
+            raise InputError("policy.backbone.tuning: expected full or frozen for a model without a path, found 'lora'")
         if self.tiny.image_size % (self.tiny.patch_size * self.tiny.scale_factor):
             raise InputError(
                 f"policy.backbone.tiny.image_size: expected a multiple of patch_size * scale_factor = "

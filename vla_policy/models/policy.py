@@ -21,6 +21,9 @@ from vla_policy.models.heads import make_head
 from vla_policy.models.trainable import TrainableModel
 from vla_policy.models.transformer import ActionTransformer, Prefix
 
+# Entries of a batch that spare a frozen backbone its work: what `DiffusionPolicy.read` gives.
+BACKBONE_HIDDEN, BACKBONE_REAL = "backbone_hidden", "backbone_real"
+
 
 class Observed(NamedTuple):
     """What a policy made of a batch of observations."""
@@ -29,7 +32,7 @@ class Observed(NamedTuple):
     real: Tensor | None  # (B, N) bool, false where a token is padding; None: all are real
     estimates: dict[str, Tensor]  # normalised (B, image_steps, D) of each auxiliary key
     context: Tensor | None  # (B, time_width), what the backbone makes of it all; None without one
-    seen: Any  # what its vision tower saw
+    seen: Any  # what its vision tower saw; None without one and if the batch had been read before
 
 
 class DiffusionPolicy(TrainableModel):
@@ -78,10 +81,11 @@ class DiffusionPolicy(TrainableModel):
         self.estimate_tokens = nn.ModuleDict(
             {module_name(key): vector_token(feature.shape[0], width) for key, feature in auxiliary.items()}
         )
+        pretrained = config.backbone is not None and config.backbone.path is not None
         self._left_alone = {  # a deep copy for averaging has no gradients at all, so it is decided here
             name
             for name, value in self.named_parameters(remove_duplicate=False)
-            if name.startswith("backbone.") and not value.requires_grad
+            if pretrained and name.startswith("backbone.") and not value.requires_grad
         }
         self.head = make_head(config, interface.action.shape[0])
         self.transformer = ActionTransformer(self.head.length, config.transformer)
@@ -102,9 +106,7 @@ class DiffusionPolicy(TrainableModel):
         encoded, summary = self.encoder(values, corners)
         tokens, real, context, seen = [encoded], None, None, None
         if self.backbone is not None:
-            cameras = self.interface.cameras
-            seen = self.backbone.look([batch[key][:, -1].to(self.device) for key in cameras])
-            hidden, mask = self.backbone(seen, batch["task"], len(cameras))
+            hidden, mask, seen = self.read(batch)
             hidden = self.backbone_norm(hidden)
             mean = (mask / mask.sum(1, keepdim=True))[:, None].to(hidden.dtype) @ hidden  # (B, 1, V)
             tokens.append(self.backbone_token(hidden))
@@ -119,6 +121,16 @@ class DiffusionPolicy(TrainableModel):
             real = torch.ones(joined.shape[:2], dtype=torch.bool, device=joined.device)
             real[:, encoded.shape[1] : encoded.shape[1] + mask.shape[1]] = mask
         return Observed(joined, real, estimates, context, seen)
+
+    def read(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor, Any]:
+        """The backbone's hidden states (B, L, V), which of them are real (B, L), and what its vision tower saw."""
+        assert self.backbone is not None
+        if BACKBONE_HIDDEN in batch:
+            return batch[BACKBONE_HIDDEN].to(self.device).float(), batch[BACKBONE_REAL].to(self.device), None
+        cameras = self.interface.cameras
+        seen = self.backbone.look([batch[key][:, -1].to(self.device) for key in cameras])
+        hidden, real = self.backbone(seen, batch["task"], len(cameras))
+        return hidden, real, seen
 
     def _preprocess(
         self, batch: Mapping[str, Any], generator: torch.Generator | None

@@ -13,6 +13,7 @@ from vla_policy.data import LeRobotDataset, Normalizer, WindowDataset, Windows
 from vla_policy.interfaces import ACTION, STATE, InputError
 from vla_policy.models import PolicyConfig
 from vla_policy.training.config import DataConfig
+from vla_policy.training.frozen import TrainingWindows
 from vla_policy.world_model import WorldModelConfig
 
 ModelConfig = PolicyConfig | WorldModelConfig  # both say what a window of the data has to hold
@@ -112,7 +113,7 @@ class StepSampler(Sampler[list[int]]):
             yield np.searchsorted(cumulative, draws[mine] * cumulative[-1], side="right").tolist()
 
 
-def loader(windows: Windows, sampler: StepSampler, num_workers: int) -> DataLoader[dict[str, Any]]:
+def loader(windows: TrainingWindows, sampler: StepSampler, num_workers: int) -> DataLoader[dict[str, Any]]:
     """Batches as `WindowDataset` makes them."""
     return DataLoader(
         windows,

@@ -14,12 +14,12 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from vla_policy.data import Windows
 from vla_policy.interfaces import InputError
 from vla_policy.models import TrainableModel
 from vla_policy.training.batches import StepSampler, loader
 from vla_policy.training.config import TrainerConfig
 from vla_policy.training.ema import averaged_copy, ema_decay, update_average
+from vla_policy.training.frozen import TrainingWindows
 from vla_policy.training.logs import Display, MetricsLog
 from vla_policy.training.state import load_state, save_state
 from vla_policy.training.validation import validate_policy
@@ -27,7 +27,7 @@ from vla_policy.training.validation import validate_policy
 log = logging.getLogger(__name__)
 
 Rollouts = Callable[[Any], Mapping[str, float]]  # of a policy; has at least success_rate and mean_max_reward
-Validate = Callable[[Any, Windows, int], Mapping[str, float]]  # of a model, on so many of the held-out windows
+Validate = Callable[[Any, TrainingWindows, int], Mapping[str, float]]  # of a model, on so many of the held-out windows
 Annotate = Callable[[Mapping[str, Any], np.random.Generator], Mapping[str, Any]]  # more entries for a batch
 
 STATE_FILE = "state.safetensors"
@@ -46,11 +46,11 @@ class Trainer:
     def __init__(
         self,
         model: TrainableModel,
-        windows: Windows,
+        windows: TrainingWindows,
         run_dir: Path,
         config: TrainerConfig,
         seed: int = 0,
-        val_windows: Windows | None = None,
+        val_windows: TrainingWindows | None = None,
         rollouts: Rollouts | None = None,
         num_workers: int = 0,
         settings: Mapping[str, Any] | None = None,

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from vla_policy.data import Windows
 from vla_policy.interfaces import ACTION
 from vla_policy.models import DiffusionPolicy
+from vla_policy.training.frozen import TrainingWindows
 from vla_policy.world_model import WorldModel, latent_health, sigreg
 
 log = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ BATCH = 128
 
 
 @torch.no_grad()
-def validate_policy(policy: DiffusionPolicy, windows: Windows, count: int, seed: int = 0) -> dict[str, float]:
+def validate_policy(policy: DiffusionPolicy, windows: TrainingWindows, count: int, seed: int = 0) -> dict[str, float]:
     """Loss, and the mean absolute error of sampled actions (in their own units) against holding the last one.
 
     Always the same `count` windows and the same noise. The error counts the actions that would be executed; holding
@@ -45,7 +45,7 @@ def validate_policy(policy: DiffusionPolicy, windows: Windows, count: int, seed:
 
 
 @torch.no_grad()
-def validate_world_model(model: WorldModel, windows: Windows, count: int, seed: int = 0) -> dict[str, float]:
+def validate_world_model(model: WorldModel, windows: TrainingWindows, count: int, seed: int = 0) -> dict[str, float]:
     """Error of the predictions one step ahead beside that of expecting no change, and how far the latents are from a
     collapse; a warning is logged if they have collapsed.
     """
@@ -66,7 +66,7 @@ def validate_world_model(model: WorldModel, windows: Windows, count: int, seed: 
     }
 
 
-def _batches(windows: Windows, count: int, seed: int) -> Iterator[dict[str, Any]]:
+def _batches(windows: TrainingWindows, count: int, seed: int) -> Iterator[dict[str, Any]]:
     """Always the same windows."""
     chosen = np.random.default_rng(seed).permutation(len(windows))[:count]
     for first in range(0, len(chosen), BATCH):
