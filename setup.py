@@ -33,6 +33,7 @@ setup(
         (f"share/{PACKAGE}", ["package.xml"]),
         (f"share/{PACKAGE}/launch", sorted(glob("launch/*.launch.py"))),
         (f"share/{PACKAGE}/config", sorted(glob("config/*"))),
+        (f"share/{PACKAGE}/urdf", sorted(glob("urdf/*"))),
     ],
     zip_safe=True,
     install_requires=[
@@ -70,6 +71,7 @@ setup(
             "ros-jazzy-diagnostic-msgs",
             "ros-jazzy-std-srvs",
         ],
+        "ik": ["daqp", "pin-pink"],
         "gym_pusht": ["gym-pusht"],
         "zarr": ["zarr"],
         "wandb": ["wandb"],

@@ -24,6 +24,9 @@ UPPER, FORE = np.hypot(*ELBOW), np.hypot(*WRIST)
 JOINTS = 6
 JOINT_FORCES = [50.0, 50.0, 32.0, 32.0, 32.0, 20.0]  # N m, the URDF's effort limits
 PUSHER_HEIGHT = 0.04  # metres of the stick that are as wide as the pusher
+ORIGIN = (
+    "sim.arm.write_urdf: the kinematics of pybullet_data's xArm6 (xarm_ros, UFACTORY, BSD), drawn anew, with a pusher"
+)
 CONTACT_MARGIN = 0.001  # metres: PyBullet gives shapes this skin, at which they touch already
 
 
@@ -51,7 +54,13 @@ def write_urdf(path: Path, stick_length: float, colours: ColourConfig) -> None:
     """Write the xArm6 of pybullet_data with cylinders for its meshes and the pusher, its one collision shape."""
     source = Path(pybullet_data.getDataPath()) / "xarm" / "xarm6_robot.urdf"
     robot = ET.parse(source).getroot()
+    robot.insert(0, ET.Comment(ORIGIN))
+    for element in robot.findall("gazebo") + robot.findall("transmission"):
+        robot.remove(element)
     links = {link.get("name"): link for link in robot.iter("link")}
+    for root in (links["world"], robot.find("joint[@name='world_joint']/parent")):
+        assert root is not None
+        root.set("name" if root.tag == "link" else "link", "base_link")  # REP-105: where the poses are told
     for link in links.values():
         for element in link.findall("visual") + link.findall("collision"):
             link.remove(element)

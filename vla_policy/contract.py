@@ -17,6 +17,7 @@ import numpy as np
 import yaml
 
 from vla_policy.interfaces import STATE, Feature, InputError, Interface
+from vla_policy.kinematics import Kinematics
 
 IMAGE = "sensor_msgs/msg/Image"
 JOINT_STATE = "sensor_msgs/msg/JointState"
@@ -36,7 +37,8 @@ POSE_FIELDS = ("x", "y", "z", "qx", "qy", "qz", "qw")
 class Stream:
     """One observation: its topic, its message type and what of the message is the feature.
 
-    `fields` picks the channels of a vector: joint names of a JointState, or some of x, y, z, qx, qy, qz, qw.
+    `fields` picks the channels of a vector: joint names of a JointState, or some of x, y, z, qx, qy, qz, qw. With
+    `kinematics` these are the tip's where the joints are.
     """
 
     key: str
@@ -44,6 +46,7 @@ class Stream:
     type: str
     feature: Feature
     fields: tuple[str, ...] = ()
+    kinematics: Kinematics | None = None
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,10 @@ class CommandSpec:
     """Where commands go: absolute targets, one channel a name, in the units of the interface's action.
 
     `fields` says which field of the message each channel is (see `Stream`; joint names for joint commands; x, y, z for
-    the linear velocities of a twist). `constants`
-    fills the others of a pose. `low`, `high`, `speed` and `acceleration` (D,) are the limits, in units, units / s and
-    units / s^2 (None: no limit); `rate` in Hz is how often commands are sent. The arm holds when it is further than
-    `following_error` (D,) units from its command; by default half a second at the speed limit.
+    the linear velocities of a twist). `constants` fills the others of a pose. With `kinematics` the fields are of the
+    tip's pose, whatever the message. `low`, `high`, `speed` and `acceleration` (D,) are the limits, in units,
+    units / s and units / s^2 (None: no limit); `rate` in Hz is how often commands are sent. The arm holds when it is
+    further than `following_error` (D,) units from its command; by default half a second at the speed limit.
     """
 
     topic: str
@@ -68,6 +71,12 @@ class CommandSpec:
     acceleration: np.ndarray | None
     following_error: np.ndarray
     constants: Mapping[str, float]
+    kinematics: Kinematics | None = None
+
+    @property
+    def inverse(self) -> Kinematics | None:
+        """What makes the tip's targets those of the joints; None where the message says what the action does."""
+        return self.kinematics if self.type in (TRAJECTORY, ARRAY) else None
 
 
 @dataclass(frozen=True)
@@ -125,15 +134,15 @@ class Contract:
             raise InputError(f"robot contract {self.name}: {expected}")
 
 
-def find_config(name: str | Path, suffix: str = ".yaml") -> Path:
-    """A file by its path, or by its name among the package's `config/`, where that is installed."""
+def find_config(name: str | Path, suffix: str = ".yaml", folder: str = "config") -> Path:
+    """A file by its path, or by its name in the package's `folder`, where that is installed."""
     prefixes = [sys.prefix, *filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(":"))]
-    folders = [Path(__file__).parents[1], *(Path(prefix) / "share" / "vla_policy" for prefix in prefixes)]
-    for path in (Path(name), *(folder / "config" / f"{name}{suffix}" for folder in folders)):
+    roots = [Path(__file__).parents[1], *(Path(prefix) / "share" / "vla_policy" for prefix in prefixes)]
+    for path in (Path(name), *(root / folder / f"{name}{suffix}" for root in roots)):
         if path.is_file():
             return path
-    known = sorted(path.stem for path in (folders[0] / "config").glob(f"*{suffix}"))
-    raise InputError(f"robot contract: expected a {suffix} file or one of {known}, found {str(name)!r}")
+    known = sorted(path.stem for path in (roots[0] / folder).glob(f"*{suffix}"))
+    raise InputError(f"{folder}: expected a {suffix} file or one of {known}, found {str(name)!r}")
 
 
 def load_contract(name: str | Path) -> Contract:
@@ -144,18 +153,20 @@ def load_contract(name: str | Path) -> Contract:
     except yaml.YAMLError as error:
         raise InputError(f"{path}: expected YAML, found {str(error).splitlines()[0]}") from None
     try:
-        return _contract(path.stem, data)
+        return _contract(path, data)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
 
-def _contract(name: str, data: Any) -> Contract:
-    _keys(data, "contract", {"robot_type", "task", "fps", "frame", "observations", "action"}, {"timeouts"})
+def _contract(path: Path, data: Any) -> Contract:
+    needed = {"robot_type", "task", "fps", "frame", "observations", "action"}
+    _keys(data, "contract", needed, {"timeouts", "kinematics"})
     _keys(data["action"], "action", _ACTION_NEEDED, _ACTION_OPTIONAL)
     if not isinstance(data["observations"], Mapping):
         raise InputError(f"observations: expected streams by key, found {data['observations']!r}")
-    streams = tuple(_stream(key, value) for key, value in data["observations"].items())
     action = data["action"]
+    kinematics = _kinematics(path.parent, data["kinematics"], action["frame_id"]) if "kinematics" in data else None
+    streams = tuple(_stream(key, value, kinematics) for key, value in data["observations"].items())
     names = tuple(action["names"])
     feature = Feature("float32", (len(names),), names, tuple(action["units"]))
     fps = _positive(data["fps"], "fps")
@@ -167,10 +178,10 @@ def _contract(name: str, data: Any) -> Contract:
         raise InputError(
             f"{STATE}: expected the action's channels {list(zip(names, feature.units, strict=True))}, found {found}"
         )
-    command = _command(action)
+    command = _command(action, kinematics)
     _same_fields(streams, command)
     return Contract(
-        name, data["robot_type"], data["task"], interface, streams, command, _timeouts(data.get("timeouts"))
+        path.stem, data["robot_type"], data["task"], interface, streams, command, _timeouts(data.get("timeouts"))
     )
 
 
@@ -178,7 +189,14 @@ _ACTION_NEEDED = {"topic", "type", "frame_id", "names", "units", "fields", "rate
 _ACTION_OPTIONAL = {"acceleration", "following_error", "constants"}
 
 
-def _stream(key: str, data: Any) -> Stream:
+def _kinematics(folder: Path, data: Any, base: str) -> Kinematics:
+    _keys(data, "kinematics", {"urdf", "tip", "joints"}, {"speed"})
+    beside = folder / data["urdf"]
+    urdf = beside if beside.is_file() else find_config(data["urdf"], ".urdf", "urdf")
+    return Kinematics(urdf, base, data["tip"], data["joints"], data.get("speed"))
+
+
+def _stream(key: str, data: Any, kinematics: Kinematics | None) -> Stream:
     _keys(data, key, {"topic", "type"}, {"shape", "names", "units", "fields"})
     kind = data["type"]
     if kind == IMAGE:
@@ -188,22 +206,28 @@ def _stream(key: str, data: Any) -> Stream:
         raise InputError(f"{key}: type: expected one of {[IMAGE, *STATE_TYPES]}, found {kind!r}")
     _keys(data, key, {"topic", "type", "names", "units", "fields"}, set())
     names = tuple(data["names"])
-    chosen = _fields(data["fields"], kind, len(names), key)
-    return Stream(key, data["topic"], kind, Feature("float32", (len(names),), names, tuple(data["units"])), chosen)
+    tip = kinematics if key == STATE else None
+    if tip is not None and kind != JOINT_STATE:
+        raise InputError(f"{key}: type: expected {JOINT_STATE} for the kinematics, found {kind!r}")
+    chosen = _fields(data["fields"], kind if tip is None else POSE, len(names), key)
+    feature = Feature("float32", (len(names),), names, tuple(data["units"]))
+    return Stream(key, data["topic"], kind, feature, chosen, tip)
 
 
-def _command(data: Mapping[str, Any]) -> CommandSpec:
+def _command(data: Mapping[str, Any], kinematics: Kinematics | None) -> CommandSpec:
     kind, size = data["type"], len(data["names"])
     if kind not in COMMAND_TYPES:
         raise InputError(f"action: type: expected one of {list(COMMAND_TYPES)}, found {kind!r}")
     constants = data.get("constants", {})
-    if (constants and kind != POSE) or not set(constants) <= set(POSE_FIELDS):
+    tip = kinematics is not None and kind in (TRAJECTORY, ARRAY)
+    posed = tip or kind == POSE
+    if (constants and not posed) or not set(constants) <= set(POSE_FIELDS):
         raise InputError(f"action: constants: expected some of {list(POSE_FIELDS)} of a pose, found {constants}")
-    chosen = _fields(data["fields"], kind, size, "action")
+    chosen = _fields(data["fields"], POSE if tip else kind, size, "action")
     missing = [field for field in POSE_FIELDS if field not in {*constants, *chosen}]
-    if kind == POSE and missing:
+    if posed and missing:
         raise InputError(f"action: constants: expected what fields leave of a pose, found none for {missing}")
-    if kind == ARRAY and list(data["fields"]) != list(data["names"]):
+    if kind == ARRAY and not tip and list(data["fields"]) != list(data["names"]):
         raise InputError(
             f"action: fields: expected the names {list(data['names'])}, in whose order a Float64MultiArray has its "
             f"numbers, found {list(data['fields'])}"
@@ -228,13 +252,15 @@ def _command(data: Mapping[str, Any]) -> CommandSpec:
         acceleration=acceleration,
         following_error=error,
         constants={field: float(value) for field, value in constants.items()},
+        kinematics=kinematics,
     )
 
 
 def _same_fields(streams: tuple[Stream, ...], command: CommandSpec) -> None:
     """`InputError` unless what is measured is what is commanded, channel by channel: to hold depends on it."""
     state = next(stream for stream in streams if stream.key == STATE)
-    if (state.type == POSE) == (command.type in (POSE, TWIST)) and state.fields != command.fields:
+    posed = state.type == POSE or state.kinematics is not None
+    if posed == (command.type in (POSE, TWIST) or command.inverse is not None) and state.fields != command.fields:
         raise InputError(
             f"action: fields: expected those of {STATE} {list(state.fields)}, found {list(command.fields)}"
         )

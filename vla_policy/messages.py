@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from vla_policy.contract import ARRAY, IMAGE, JOINT_STATE, POSE, TRAJECTORY, CommandSpec, Stream
-from vla_policy.interfaces import InputError
+from vla_policy.contract import ARRAY, IMAGE, JOINT_STATE, POSE, POSE_FIELDS, TRAJECTORY, CommandSpec, Stream
+from vla_policy.interfaces import STATE, InputError
+from vla_policy.kinematics import Kinematics
 
 _CHANNELS = {"rgb8": (0, 1, 2), "bgr8": (2, 1, 0), "rgba8": (0, 1, 2), "bgra8": (2, 1, 0), "mono8": (0, 0, 0)}
 _BYTES = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
@@ -25,9 +26,22 @@ def decode(message: Any, stream: Stream) -> np.ndarray:
     """
     if stream.type == IMAGE:
         return _image(message, stream)
+    if stream.kinematics is not None:
+        return tip(joints(message, stream.kinematics, stream.topic), stream.fields, stream.kinematics)
     if stream.type == JOINT_STATE:
-        return _joints(message, stream)
+        return _by_name(message.name, message.position, stream.fields, stream.topic)
     return _pose_fields(message, stream.fields)
+
+
+def joints(message: Any, kinematics: Kinematics, topic: str) -> np.ndarray:
+    """The joints (n,) of a JointState, in the kinematics' order; `InputError` if it lacks one."""
+    return _by_name(message.name, message.position, kinematics.joints, topic)
+
+
+def tip(joints: np.ndarray, wanted: tuple[str, ...], kinematics: Kinematics) -> np.ndarray:
+    """Fields of the tip's pose where the joints (n,) are."""
+    pose = dict(zip(POSE_FIELDS, kinematics.pose(joints), strict=True))
+    return np.array([pose[name] for name in wanted], np.float32)
 
 
 def require_frame(message: Any, stream: Stream, frame_id: str) -> None:
@@ -44,11 +58,14 @@ TURN_TOLERANCE = 0.1  # of a quaternion's numbers, about 11 degrees
 
 def away_from_constants(message: Any, spec: CommandSpec) -> str:
     """Which constants of the commanded poses the measured one is far from; "" if none, or if it is no pose."""
-    if spec.type != POSE or not hasattr(message, "pose"):
-        return ""
     wanted = np.array(list(spec.constants.values()))
-    found = _pose_fields(message, tuple(spec.constants)).astype(float)
-    turning = np.array([name.startswith("q") for name in spec.constants])
+    if spec.kinematics is not None:
+        found = tip(joints(message, spec.kinematics, STATE), tuple(spec.constants), spec.kinematics).astype(float)
+    elif spec.type == POSE and hasattr(message, "pose"):
+        found = _pose_fields(message, tuple(spec.constants)).astype(float)
+    else:
+        return ""
+    turning = np.array([name.startswith("q") for name in spec.constants], bool)
     if turning.any() and np.dot(found[turning], wanted[turning]) < 0:
         found[turning] *= -1  # a quaternion and its negative are the same orientation
     most = np.array([CONSTANT_TOLERANCE.get(name, TURN_TOLERANCE) for name in spec.constants])
@@ -61,13 +78,15 @@ def decode_command(message: Any, spec: CommandSpec) -> np.ndarray:
     """The action (D,) float32 of a robot's command message; `InputError` if it lacks a channel."""
     if spec.type == POSE:
         return _pose_fields(message, spec.fields)
+    names = spec.fields if spec.inverse is None else spec.inverse.joints
     if spec.type == ARRAY:
         values = np.asarray(message.data, np.float32)
-        if values.shape != spec.low.shape:
-            raise InputError(f"{spec.topic}: expected {len(spec.low)} numbers, found {len(values)}")
-        return values
+        if values.shape != (len(names),):
+            raise InputError(f"{spec.topic}: expected {len(names)} numbers, found {len(values)}")
+        return values if spec.inverse is None else tip(values, spec.fields, spec.inverse)
     if spec.type == TRAJECTORY and len(message.points):
-        return _by_name(message.joint_names, message.points[-1].positions, spec.fields, spec.topic)
+        values = _by_name(message.joint_names, message.points[-1].positions, names, spec.topic)
+        return values if spec.inverse is None else tip(values, spec.fields, spec.inverse)
     raise InputError(f"{spec.topic}: expected absolute targets, found a {spec.type} without any")
 
 
@@ -87,10 +106,6 @@ def _image(message: Any, stream: Stream) -> np.ndarray:
         )
     rows = data.reshape(height, message.step)[:, : width * depth].reshape(height, width, depth)
     return np.ascontiguousarray(rows[..., _CHANNELS[message.encoding]])
-
-
-def _joints(message: Any, stream: Stream) -> np.ndarray:
-    return _by_name(message.name, message.position, stream.fields, stream.topic)
 
 
 def _by_name(names: Any, values: Any, wanted: tuple[str, ...], topic: str) -> np.ndarray:

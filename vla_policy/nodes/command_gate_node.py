@@ -18,10 +18,11 @@ from trajectory_msgs.msg import JointTrajectory
 
 from vla_policy.contract import Contract, load_contract
 from vla_policy.interfaces import STATE, ActionChunk, InputError
-from vla_policy.messages import away_from_constants, decode, require_frame, seconds
+from vla_policy.kinematics import JointTargets
+from vla_policy.messages import away_from_constants, decode, joints, require_frame, seconds, tip
 from vla_policy.nodes import common
 from vla_policy.nodes.chunks import chunk_of
-from vla_policy.nodes.commands import encode, standstill
+from vla_policy.nodes.commands import encode, pose, standstill
 from vla_policy.runtime import Command, Gate, GateConfig, Limits, State, Timing
 
 PUBLISHERS_EVERY = 10  # ticks between two looks at who else sends commands
@@ -75,6 +76,7 @@ class CommandGateNode(Node):
 
     def _connect(self, heartbeats: list[str]) -> None:
         command, state = self._contract.command, self._contract.stream(STATE)
+        self._joints = None if command.inverse is None else JointTargets(command.inverse, command.rate)
         self._robot = None
         if not self._dry_run:
             self._robot = self.create_publisher(common.message_class(command.type), command.topic, common.COMMAND_QOS)
@@ -120,6 +122,8 @@ class CommandGateNode(Node):
             require_frame(message, stream, self._contract.command.frame_id)
             gate.measure(decode(message, stream).astype(float), common.steady(), self._age(message))
             gate.misplaced = away_from_constants(message, self._contract.command)
+            if self._joints is not None:
+                self._joints.measure(joints(message, self._joints.kinematics, stream.topic))
 
     def _on_chunk(self, message: JointTrajectory) -> None:
         with self._gated() as gate:
@@ -176,6 +180,8 @@ class CommandGateNode(Node):
         command = self._gate.tick(now, steady)
         if command is not None:
             self._send(command, now)
+        elif self._joints is not None:
+            self._joints.rest()
         self._tell()
 
     def _look_for_rivals(self) -> None:
@@ -196,20 +202,31 @@ class CommandGateNode(Node):
                 )
 
     def _send(self, command: Command, now: float) -> None:
-        spec = self._contract.command
+        spec, action, target = self._contract.command, command.action, command.action
+        if self._joints is not None:
+            target = self._follow(self._joints, action)
+            action = tip(target, spec.fields, self._joints.kinematics)
         if self._robot is not None:
             # A velocity towards the held pose would run away should the measured one be old: holding is no velocity.
             measured = self._gate.measured
             if command.status == "hold" or measured is None:
                 measured = command.action
-            self._robot.publish(encode(spec, command.action, measured, now, self._period))
-        executed = JointState(name=self._names, position=command.action.tolist())
+            self._robot.publish(encode(spec, target, measured, now, self._period))
+        executed = JointState(name=self._names, position=action.tolist())
         executed.header.stamp, executed.header.frame_id = common.stamp(now), spec.frame_id
         self._executed.publish(executed)
         chunk = self._gate.chunk
         if chunk is not self._last_chunk and chunk is not None and command.status != "hold":
             self._latency.add(now - chunk.t_obs)
         self._last_chunk = chunk
+
+    def _follow(self, targets: JointTargets, action: np.ndarray) -> np.ndarray:
+        """The joints (n,) that lead the tip to an action (D,). Where there are none the arm holds, and stays."""
+        try:
+            return targets.follow(pose(self._contract.command, action))
+        except InputError as error:
+            self._gate.supervisor.hold(str(error))
+            return targets.hold()
 
     def _stand_still(self) -> None:
         """What the robot was told last must not go on without the gate."""

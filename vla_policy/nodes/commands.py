@@ -15,7 +15,7 @@ _POSE_PLACES = dict(
 
 
 def encode(spec: CommandSpec, action: np.ndarray, measured: np.ndarray, t: float, period: float) -> Any:
-    """The message that makes the robot go to `action` (D,), stamped `t` seconds.
+    """The message that makes the robot go to `action` (D,), stamped `t` seconds; to joints (n,) if it is led by those.
 
     `measured` (D,) is where it is and `period` a control period in seconds: velocity controllers are told to be there
     after one, no faster than the speed limit.
@@ -26,12 +26,12 @@ def encode(spec: CommandSpec, action: np.ndarray, measured: np.ndarray, t: float
         return message
     message.header.stamp, message.header.frame_id = stamp(t), spec.frame_id
     if spec.type == POSE:
-        for field, value in {**spec.constants, **dict(zip(spec.fields, action.tolist(), strict=True))}.items():
+        for field, value in zip(POSE_FIELDS, pose(spec, action).tolist(), strict=True):
             part, axis = _POSE_PLACES[field]
             setattr(getattr(message.pose, part), axis, value)
     elif spec.type == TRAJECTORY:
         message.header.stamp = stamp(0.0)  # "now": a point of the past would be entered without a ramp
-        message.joint_names = list(spec.fields)
+        message.joint_names = list(spec.fields if spec.inverse is None else spec.inverse.joints)
         point = message_class("trajectory_msgs/msg/JointTrajectoryPoint")(
             positions=action.tolist(), velocities=[0.0] * len(action), time_from_start=duration(2.0 / spec.rate)
         )
@@ -41,6 +41,12 @@ def encode(spec: CommandSpec, action: np.ndarray, measured: np.ndarray, t: float
         for field, value in zip(spec.fields, velocity.tolist(), strict=True):
             setattr(message.twist.linear, field, value)
     return message
+
+
+def pose(spec: CommandSpec, action: np.ndarray) -> np.ndarray:
+    """The whole pose (7,) that an action (D,) means, with what the contract holds constant."""
+    values = {**spec.constants, **dict(zip(spec.fields, action.tolist(), strict=True))}
+    return np.array([values[field] for field in POSE_FIELDS])
 
 
 def standstill(spec: CommandSpec, t: float) -> Any | None:

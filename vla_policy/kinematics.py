@@ -1,0 +1,201 @@
+"""From joints to the tip of an arm and back: a policy that thinks in the tip's coordinates on an arm led by its joints.
+
+Forward kinematics are Pinocchio's, from the robot's URDF; inverse kinematics are Pink's, which solves a small quadratic
+program within the joints' limits. Both are imported where a contract asks for them. No ROS.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vla_policy.interfaces import InputError
+
+TOLERANCE = 1e-5  # metres and radians that the tip may be off its target
+ITERATIONS = 30  # steps of the solver; the tip's next target is reached in one or two
+BEHIND = 0.03  # metres that slow joints may leave the tip behind its target: so far it goes on when told to hold
+FAR = 0.5  # radians or metres between joints and their targets: beyond it is another way to be there
+
+
+class Kinematics:
+    """The chain of joints from the link `base` to the link `tip` of a URDF.
+
+    `joints` (n) are the names of all that move between them, in the order of all arrays (n,) here: radians, or metres
+    of a sliding joint. `low`, `high` and `speed` are the URDF's limits, the last one tightened by `speed` if given.
+    Poses (7,) are x, y, z in metres and a quaternion qx, qy, qz, qw, of the tip in the base's frame. Stateless, so that
+    threads may share it. `InputError` for a URDF that cannot be read, a link or joint it lacks, a joint without limits.
+    """
+
+    def __init__(
+        self, urdf: Path, base: str, tip: str, joints: Sequence[str], speed: Sequence[float] | None = None
+    ) -> None:
+        pin = _pinocchio()
+        try:
+            whole = pin.buildModelFromUrdf(str(urdf))
+        except ValueError:
+            raise InputError(f"kinematics: urdf: expected a robot description, found {str(urdf)!r}") from None
+        for link in (base, tip):
+            if not whole.existBodyName(link):
+                known = [frame.name for frame in whole.frames if frame.type == pin.BODY]
+                raise InputError(f"kinematics: {urdf.name}: expected the link {link!r}, found {known}")
+        self.joints, self._tip, self._base = tuple(joints), tip, base
+        chain = [whole.names[k] for k in whole.supports[whole.frames[whole.getFrameId(tip)].parentJoint] if k > 0]
+        if sorted(chain) != sorted(self.joints):
+            raise InputError(
+                f"kinematics: joints: expected those that move {tip!r} of {urdf.name}, {chain}, found {list(joints)}"
+            )
+        still = [k for k, name in enumerate(whole.names) if k > 0 and name not in chain]
+        self._model = pin.buildReducedModel(whole, still, pin.neutral(whole))
+        if self._model.frames[self._model.getFrameId(base)].parentJoint != 0:
+            raise InputError(f"kinematics: {urdf.name}: expected a base that does not move, found {base!r}")
+        self._within = _pink().limits.ConfigurationLimit(self._model, config_limit_gain=1.0)
+        self._limits(speed)
+
+    def _limits(self, speed: Sequence[float] | None) -> None:
+        model = self._model
+        numbers = [model.joints[model.getJointId(name)] for name in self.joints]
+        endless = [name for name, joint in zip(self.joints, numbers, strict=True) if joint.nq != 1]
+        if endless:
+            raise InputError(f"kinematics: joints: expected joints with limits, found continuous ones {endless}")
+        self._places = [joint.idx_q for joint in numbers]
+        self.low, self.high = (limit[self._places] for limit in (model.lowerPositionLimit, model.upperPositionLimit))
+        self.speed = model.velocityLimit[self._places]
+        if speed is not None:
+            given = np.asarray(speed, float)
+            if given.shape != self.speed.shape or not (given > 0).all():
+                raise InputError(f"kinematics: speed: expected {len(self.joints)} numbers above 0, found {speed}")
+            self.speed = np.minimum(self.speed, given)
+        if not (self.low < self.high).all() or not (self.speed > 0).all():
+            raise InputError(f"kinematics: expected low < high and a speed above 0 of all the joints {self.joints}")
+
+    def pose(self, joints: np.ndarray) -> np.ndarray:
+        """The pose (7,) of the tip at these joints (n,)."""
+        pin, model = _pinocchio(), self._model
+        data = model.createData()
+        pin.framesForwardKinematics(model, data, self._inward(joints))
+        base, tip = (data.oMf[model.getFrameId(link)] for link in (self._base, self._tip))
+        return np.asarray(pin.SE3ToXYZQUAT(base.actInv(tip)))
+
+    def solve(self, pose: np.ndarray, near: np.ndarray) -> np.ndarray:
+        """The joints (n,) that put the tip at a pose (7,), those that are reached from the joints `near` (n,).
+
+        `InputError` where there are none within the limits.
+        """
+        pin, pink = _pinocchio(), _pink()
+        target = pin.XYZQUATToSE3(_unit(pose))
+        model = self._model
+        start = np.clip(self._inward(near), model.lowerPositionLimit, model.upperPositionLimit)
+        configuration = pink.Configuration(model, model.createData(), start, copy_data=False)
+        task = pink.tasks.FrameTask(self._tip, position_cost=1.0, orientation_cost=1.0, lm_damping=1e-6)
+        task.set_target(configuration.get_transform_frame_to_world(self._base) * target)
+        for _ in range(ITERATIONS):
+            if np.abs(task.compute_error(configuration)).max() < TOLERANCE:
+                return np.asarray(configuration.q[self._places])
+            try:
+                step = pink.solve_ik(configuration, [task], 1.0, "daqp", limits=[self._within])
+            except pink.exceptions.PinkError:
+                break
+            configuration.integrate_inplace(step, 1.0)
+        raise InputError(
+            f"kinematics: expected a pose that {self._tip!r} can reach, found {np.round(pose, 4).tolist()}"
+        )
+
+    def _inward(self, joints: np.ndarray) -> np.ndarray:
+        """Joints (n,) in the model's order."""
+        q = np.empty(len(self.joints))
+        q[self._places] = joints
+        return q
+
+
+class JointTargets:
+    """What the joints are told when the tip is led, `rate` times a second, from wherever they are.
+
+    Each target's joints are those that are reached from the last ones, so that the arm never changes to another way to
+    be there, and none is faster than it may.
+    """
+
+    def __init__(self, kinematics: Kinematics, rate: float) -> None:
+        self.kinematics, self._rate = kinematics, rate
+        self._measured: np.ndarray | None = None
+        self._last: np.ndarray | None = None
+
+    def measure(self, joints: np.ndarray) -> None:
+        """Where the joints (n,) are; as good as silence if they are not finite."""
+        if np.isfinite(joints).all():
+            self._measured = joints
+
+    def rest(self) -> None:
+        """The next target counts from the measured joints: somebody may move the arm until then."""
+        self._last = None
+
+    def hold(self) -> np.ndarray:
+        """The last joints (n,) told, or the measured ones."""
+        held = self._measured if self._last is None else self._last
+        if held is None:
+            raise InputError("kinematics: expected measured joints, found none yet")
+        return held
+
+    def follow(self, pose: np.ndarray) -> np.ndarray:
+        """The next joints (n,) on the way to a tip's pose (7,); `InputError` if they cannot, and then none are told.
+
+        Where a joint would have to be too fast the tip goes a part of its own straight way: between two far targets of
+        the joints it would leave that, towards the table for one.
+        """
+        kinematics, last = self.kinematics, self.hold()
+        step = kinematics.solve(pose, last) - last
+        far = int(np.argmax(np.abs(step)))
+        if abs(step[far]) > FAR:
+            raise InputError(
+                f"kinematics: {kinematics.joints[far]}: expected a target within {FAR:g} of the last, "
+                f"found {step[far]:+.2f}"
+            )
+        slower = self._slower(step)
+        if slower < 1.0:
+            step = kinematics.solve(between(kinematics.pose(last), pose, slower), last) - last
+        told = last + self._slower(step) * step
+        behind = float(np.linalg.norm(kinematics.pose(told)[:3] - pose[:3]))
+        if behind > BEHIND:
+            name = kinematics.joints[int(np.argmax(np.abs(step) / kinematics.speed))]
+            found = f"expected the tip within {BEHIND:g} m of its target, found {behind:.3f}"
+            raise InputError(f"kinematics: {name} is too slow: {found}")
+        self._last = told
+        return told
+
+    def _slower(self, step: np.ndarray) -> float:
+        """Which part of a step (n,) of the joints they can do until the next command, 1 at most."""
+        return float(1.0 / max(1.0, (np.abs(step) / self.kinematics.speed).max() * self._rate))
+
+
+def between(start: np.ndarray, end: np.ndarray, part: float) -> np.ndarray:
+    """The pose (7,) that is a part (0 to 1) of the way from one pose (7,) to another."""
+    pin = _pinocchio()
+    first, last = (pin.XYZQUATToSE3(_unit(pose)) for pose in (start, end))
+    position = (1 - part) * first.translation + part * last.translation
+    turn = first.rotation @ pin.exp3(part * pin.log3(first.rotation.T @ last.rotation))
+    return np.asarray(pin.SE3ToXYZQUAT(pin.SE3(turn, position)))
+
+
+def _unit(pose: np.ndarray) -> np.ndarray:
+    """A pose (7,) whose quaternion has the length 1."""
+    return np.concatenate([pose[:3], pose[3:] / np.linalg.norm(pose[3:])]).astype(float)
+
+
+def _pinocchio() -> Any:
+    return _library("pinocchio")
+
+
+def _pink() -> Any:
+    return _library("pink")
+
+
+def _library(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise InputError(
+            f"kinematics: expected {name} to be installed (pip install 'vla_policy[ik]'), found no such module"
+        ) from None
