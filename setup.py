@@ -72,6 +72,7 @@ setup(
             "ros-jazzy-std-srvs",
         ],
         "ik": ["daqp", "pin-pink"],
+        "mouse": ["opencv-python"],
         "gym_pusht": ["gym-pusht"],
         "zarr": ["zarr"],
         "wandb": ["wandb"],

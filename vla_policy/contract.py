@@ -18,6 +18,7 @@ import yaml
 
 from vla_policy.interfaces import STATE, Feature, InputError, Interface
 from vla_policy.kinematics import Kinematics
+from vla_policy.pointing import Pointing
 
 IMAGE = "sensor_msgs/msg/Image"
 JOINT_STATE = "sensor_msgs/msg/JointState"
@@ -106,7 +107,10 @@ class Timeouts:
 
 @dataclass(frozen=True)
 class Contract:
-    """What a robot provides; `name` is the file's. `task` is the instruction until another one is given."""
+    """What a robot provides; `name` is the file's. `task` is the instruction until another one is given.
+
+    `pointing` says what is where in a camera's picture, for those who lead the arm with a mouse.
+    """
 
     name: str
     robot_type: str
@@ -115,6 +119,7 @@ class Contract:
     streams: tuple[Stream, ...]
     command: CommandSpec
     timeouts: Timeouts
+    pointing: Pointing | None = None
 
     def stream(self, key: str) -> Stream:
         """The stream of an observation key; `InputError` if there is none."""
@@ -160,7 +165,7 @@ def load_contract(name: str | Path) -> Contract:
 
 def _contract(path: Path, data: Any) -> Contract:
     needed = {"robot_type", "task", "fps", "frame", "observations", "action"}
-    _keys(data, "contract", needed, {"timeouts", "kinematics"})
+    _keys(data, "contract", needed, {"timeouts", "kinematics", "pointing"})
     _keys(data["action"], "action", _ACTION_NEEDED, _ACTION_OPTIONAL)
     if not isinstance(data["observations"], Mapping):
         raise InputError(f"observations: expected streams by key, found {data['observations']!r}")
@@ -180,9 +185,9 @@ def _contract(path: Path, data: Any) -> Contract:
         )
     command = _command(action, kinematics)
     _same_fields(streams, command)
-    return Contract(
-        path.stem, data["robot_type"], data["task"], interface, streams, command, _timeouts(data.get("timeouts"))
-    )
+    pointing = _pointing(data["pointing"], interface) if "pointing" in data else None
+    timeouts = _timeouts(data.get("timeouts"))
+    return Contract(path.stem, data["robot_type"], data["task"], interface, streams, command, timeouts, pointing)
 
 
 _ACTION_NEEDED = {"topic", "type", "frame_id", "names", "units", "fields", "rate", "low", "high", "speed"}
@@ -254,6 +259,24 @@ def _command(data: Mapping[str, Any], kinematics: Kinematics | None) -> CommandS
         constants={field: float(value) for field, value in constants.items()},
         kinematics=kinematics,
     )
+
+
+def _pointing(data: Any, interface: Interface) -> Pointing:
+    _keys(data, "pointing", {"camera", "channels", "pixels", "places"}, set())
+    if data["camera"] not in interface.cameras:
+        raise InputError(f"pointing: camera: expected one of {interface.cameras}, found {data['camera']!r}")
+    channels = tuple(map(str, data["channels"]))
+    if len(set(channels)) != 2 or not set(channels) <= set(interface.action.names):
+        raise InputError(f"pointing: channels: expected two of {list(interface.action.names)}, found {list(channels)}")
+    pixels, places = (_points(data[key], f"pointing: {key}") for key in ("pixels", "places"))
+    return Pointing(data["camera"], (channels[0], channels[1]), pixels, places)
+
+
+def _points(value: Any, where: str) -> np.ndarray:
+    try:
+        return np.asarray(value, float)
+    except (TypeError, ValueError):
+        raise InputError(f"{where}: expected pairs of numbers, found {value!r}") from None
 
 
 def _same_fields(streams: tuple[Stream, ...], command: CommandSpec) -> None:

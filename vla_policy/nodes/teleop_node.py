@@ -1,4 +1,4 @@
-"""A person leads the arm with a gamepad (`joy`) or the keyboard."""
+"""A person leads the arm with a gamepad (`joy`), the keyboard or the mouse over a camera's picture."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from typing import Any
 
 import numpy as np
 from rclpy.node import Node
-from sensor_msgs.msg import JointState, Joy
+from sensor_msgs.msg import Image, JointState, Joy
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
 
 from vla_policy.contract import load_contract
 from vla_policy.interfaces import STATE, InputError
 from vla_policy.messages import decode
-from vla_policy.nodes import common
+from vla_policy.nodes import common, pointer
+from vla_policy.nodes.pointer import Pointer
 
 RATE = 50.0  # Hz
 LEASH = 0.5  # seconds of travel that the target may be ahead of the measured pose
 KEY_SECONDS = 0.2  # how long a key counts as held; a terminal repeats it faster
+WINDOW_RATE = 25.0  # Hz
 KEYS = {"w": (0, 1), "s": (0, -1), "a": (1, 1), "d": (1, -1), "r": (2, 1), "f": (2, -1)}  # channel, direction
 
 
@@ -32,11 +34,13 @@ class TeleopNode(Node):
 
     The target moves from the measured pose with `scale` times the contract's speed. Gamepad: hold `deadman_button`, the
     `axes` move the channels. Keyboard: w s, a d and r f move the first three channels, a key being its own deadman.
-    Anywhere: button or key `stop` (space) is the emergency stop, which `emergency_stop` says from then on; `resume` (e)
-    takes it back and disables the gate, and enables the gate where there is none to take back.
+    Mouse: while the left button is held over the picture that the contract's `pointing` is about the target moves
+    towards the place it shows; `window` opens the picture's window. Anywhere: button or key `stop` (space) is the
+    emergency stop, which `emergency_stop` says from then on; `resume` (e) takes it back and disables the gate, and
+    enables the gate where there is none to take back.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, window: Callable[..., pointer.Window] = pointer.OpenCVWindow) -> None:
         super().__init__("teleop")
         self._contract = load_contract(common.parameter(self, "contract", "pusht_sim", "robot contract: name or file"))
         scale = common.parameter(self, "scale", 0.1, "part of the contract's speed limit", (0.0, 1.0))
@@ -45,6 +49,7 @@ class TeleopNode(Node):
         self._resume = common.parameter(self, "resume_button", 7, "enables the gate", (0, 63))
         self._stop = common.parameter(self, "stop_button", 1, "emergency stop", (0, 63))
         keyboard = common.parameter(self, "keyboard", sys.stdin.isatty(), "read keys from the terminal")
+        mouse = common.parameter(self, "mouse", True, "a window of the camera's picture, where there is a display")
         self._names = list(self._contract.interface.action.names)
         if len(self._axes) > len(self._names):
             raise InputError(f"teleop: axes: expected {len(self._names)} at most, found {list(self._axes)}")
@@ -52,14 +57,38 @@ class TeleopNode(Node):
         self._measured: np.ndarray | None = None
         self._target: np.ndarray | None = None  # None while nobody leads
         self._direction, self._held_until = np.zeros(len(self._names)), 0.0
+        self._goal: tuple[list[int], np.ndarray] | None = None  # channels and where they are to be, by the mouse
         self._pressed: set[int] = set()
-        self._by_key = self._stopped = False
+        self._by_gamepad = self._stopped = False
         self._connect()
         self._keys = Keys(self._on_key) if keyboard else None
+        self._window: pointer.Window | None = None
+        if mouse:
+            self._open(window)
 
     def close(self) -> None:
         if self._keys is not None:
             self._keys.close()
+        if self._window is not None:
+            self._window.close()
+
+    def _open(self, window: Callable[..., pointer.Window]) -> None:
+        """The window of the picture to point at, or a word on why there is none."""
+        pointing = self._contract.pointing
+        if pointing is None:
+            self.get_logger().info("no mouse: the contract has no pointing")
+            return
+        reason = pointer.obstacle() if window is pointer.OpenCVWindow else ""
+        if reason:
+            self.get_logger().warning(f"no mouse: {reason}; gamepad and keyboard work without")
+            return
+        self._view = self._contract.stream(pointing.camera)
+        self._picture, self._seen = np.zeros(self._view.feature.shape, np.uint8), 0.0
+        self._pointed = [self._names.index(name) for name in pointing.channels]
+        self._pointer = Pointer(pointing, self._view.feature.shape)
+        self._window = window("teleop: hold the left button to lead", self._pointer.on_mouse)
+        self.create_subscription(Image, self._view.topic, self._on_picture, common.IMAGE_QOS)
+        self._window_timer = common.every(self, 1.0 / WINDOW_RATE, self._look)
 
     def _connect(self) -> None:
         state = self._contract.stream(STATE)
@@ -87,9 +116,9 @@ class TeleopNode(Node):
         self._pressed = pressed
         if self._deadman in pressed:
             axes = [message.axes[axis] for axis in self._axes if axis < len(message.axes)]
-            self._lead(np.array(axes))
-        elif not self._by_key:
-            self._held_until = 0.0  # released: not a moment longer
+            self._lead(np.array(axes), by_gamepad=True)
+        elif self._by_gamepad:
+            self._let_go()
 
     def _on_key(self, key: str) -> None:
         if key == " ":
@@ -98,11 +127,32 @@ class TeleopNode(Node):
             self._resume_or_clear()
         elif key in KEYS and KEYS[key][0] < len(self._names):
             channel, direction = KEYS[key]
-            self._lead(direction * np.eye(len(self._names))[channel], by_key=True)
+            self._lead(direction * np.eye(len(self._names))[channel])
 
-    def _lead(self, direction: np.ndarray, by_key: bool = False) -> None:
+    def _on_picture(self, message: Image) -> None:
+        try:
+            self._picture, self._seen = decode(message, self._view), common.steady()
+        except InputError as error:
+            self.get_logger().warning(str(error), throttle_duration_sec=1.0)
+
+    def _look(self) -> None:
+        """Show the picture, hear the mouse. Nobody leads by a picture of long ago."""
+        assert self._window is not None
+        self._on_key(self._window.show(self._pointer.enlarged(self._picture), self._pointer.mark))
+        place = self._pointer.place
+        if place is not None and common.steady() < self._seen + self._contract.timeouts.camera:
+            self._goal, self._by_gamepad = (self._pointed, place), False
+            self._held_until = common.steady() + KEY_SECONDS
+        elif self._goal is not None:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Released: not a moment longer."""
+        self._goal, self._held_until = None, 0.0
+
+    def _lead(self, direction: np.ndarray, by_gamepad: bool = False) -> None:
         """Move this way (each channel -1 to 1) until the next word, or for a moment."""
-        self._by_key = by_key
+        self._by_gamepad, self._goal = by_gamepad, None
         self._direction = np.zeros(len(self._names))
         self._direction[: len(direction)] = np.clip(direction, -1.0, 1.0)
         self._held_until = common.steady() + KEY_SECONDS
@@ -125,7 +175,7 @@ class TeleopNode(Node):
         if leading and self._measured is not None:
             command = self._contract.command
             start = self._measured if self._target is None else self._target
-            wanted = np.clip(start + self._direction * self._step, command.low, command.high)
+            wanted = np.clip(start + self._way(start) * self._step, command.low, command.high)
             # An arm that does not follow must not find a far target when it does again.
             leash = LEASH * RATE * self._step
             self._target = np.clip(wanted, self._measured - leash, self._measured + leash)
@@ -135,6 +185,15 @@ class TeleopNode(Node):
         else:
             self._target = None
         self._intervention.publish(Bool(data=leading))
+
+    def _way(self, start: np.ndarray) -> np.ndarray:
+        """Where to go from `start` (D,) in one tick, each channel -1 to 1: straight to the goal if there is one."""
+        if self._goal is None:
+            return self._direction
+        channels, place = self._goal
+        way = np.zeros_like(start)
+        way[channels] = (place - start[channels]) / np.maximum(self._step[channels], 1e-9)
+        return way / max(1.0, np.abs(way).max())
 
 
 class Keys:

@@ -1,0 +1,177 @@
+"""Leading with the mouse: its events without a window, then the node with a window that nobody sees."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+rclpy = pytest.importorskip("rclpy")
+
+from helpers.ros import ROOT, FakeRobot, image_message, own_domain, wait_for  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from sensor_msgs.msg import Image, JointState  # noqa: E402
+from std_msgs.msg import Bool  # noqa: E402
+
+from vla_policy.contract import load_contract  # noqa: E402
+from vla_policy.nodes import common, pointer  # noqa: E402
+from vla_policy.nodes.pointer import DOWN, HELD, UP, Pointer  # noqa: E402
+from vla_policy.nodes.processes import Processes  # noqa: E402
+from vla_policy.nodes.teleop_node import TeleopNode  # noqa: E402
+
+pytestmark = pytest.mark.xdist_group("dds")
+MOVE = 0
+POINTING = load_contract(ROOT / "config" / "pusht_sim.yaml").pointing
+assert POINTING is not None
+MIDDLE = (48 * 5, 35 * 5)  # of the table, on the screen
+
+
+def test_a_place_is_pointed_at_only_while_the_button_is_held() -> None:
+    mouse = Pointer(POINTING, (96, 96, 3))
+    mouse.on_mouse(MOVE, *MIDDLE, 0)
+    assert mouse.place is None
+    mouse.on_mouse(DOWN, *MIDDLE, HELD)
+    np.testing.assert_allclose(mouse.place, POINTING.place(np.array([48.1, 35.1])))  # the middle of a screen's pixel
+    mouse.on_mouse(MOVE, 100, 200, HELD)
+    np.testing.assert_allclose(mouse.place, POINTING.place(np.array([20.1, 40.1])))
+    mouse.on_mouse(MOVE, -1, 200, HELD)
+    assert mouse.place is None  # outside
+    mouse.on_mouse(MOVE, 100, 480, HELD)
+    assert mouse.place is None
+    mouse.on_mouse(MOVE, 100, 200, HELD)
+    assert mouse.place is not None
+    mouse.on_mouse(UP, 100, 200, 0)
+    assert mouse.place is None
+    assert mouse.mark is None
+    mouse.on_mouse(MOVE, *MIDDLE, HELD)  # pressed somewhere else and dragged in
+    assert mouse.place is None
+
+
+def test_a_release_outside_of_the_window_counts() -> None:
+    mouse = Pointer(POINTING, (96, 96, 3))
+    mouse.on_mouse(DOWN, *MIDDLE, HELD)
+    mouse.on_mouse(MOVE, *MIDDLE, 0)
+    assert mouse.place is None
+    mouse.on_mouse(MOVE, *MIDDLE, HELD)
+    assert mouse.place is None
+
+
+def test_small_pictures_are_enlarged_and_large_ones_are_not() -> None:
+    assert Pointer(POINTING, (96, 96, 3)).enlarged(np.zeros((96, 96, 3), np.uint8)).shape == (480, 480, 3)
+    assert Pointer(POINTING, (480, 640, 3)).enlarged(np.zeros((480, 640, 3), np.uint8)).shape == (480, 640, 3)
+
+
+class UnseenWindow:
+    """Keeps what is shown; `mouse` is where its events go, `key` what is pressed next."""
+
+    def __init__(self, title: str, on_mouse: Callable[[int, int, int, int], None]) -> None:
+        self.mouse, self.key = on_mouse, ""
+        self.shown: list[tuple[np.ndarray, tuple[int, int] | None]] = []
+        self.closed = False
+
+    def show(self, picture: np.ndarray, mark: tuple[int, int] | None) -> str:
+        self.shown.append((picture, mark))
+        key, self.key = self.key, ""
+        return key
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@contextmanager
+def teleoperation() -> Iterator[UnseenWindow]:
+    """The node, spinning in this process, and its window."""
+    rclpy.init(args=["--ros-args", "-p", "contract:=pusht_sim", "-p", "scale:=0.2", "-p", "keyboard:=false"])
+    windows: list[UnseenWindow] = []
+
+    def opened(title: str, on_mouse: Callable[[int, int, int, int], None]) -> UnseenWindow:
+        windows.append(UnseenWindow(title, on_mouse))
+        return windows[-1]
+
+    node, executor = TeleopNode(window=opened), SingleThreadedExecutor()
+    executor.add_node(node)
+    thread = threading.Thread(target=executor.spin, daemon=True)
+    thread.start()
+    try:
+        yield windows[0]
+    finally:
+        executor.shutdown(0)
+        thread.join(5)
+        node.close()
+        node.destroy_node()
+        rclpy.try_shutdown()
+    assert windows[0].closed
+
+
+def test_the_arm_is_led_to_where_the_mouse_points_while_there_are_pictures() -> None:
+    with own_domain(1), teleoperation() as window:
+        robot = FakeRobot()
+        targets: list[np.ndarray] = []
+        hands, stops = [False], []
+        robot.create_subscription(JointState, "teleop/target", lambda m: targets.append(np.array(m.position)), 50)
+        robot.create_subscription(Bool, "teleop/intervention", lambda m: hands.append(m.data), 50)
+        robot.create_subscription(Bool, "emergency_stop", lambda m: stops.append(m.data), 50)
+        camera = robot.create_publisher(Image, "/pusht_sim/camera/image_raw", common.IMAGE_QOS)
+        white = np.full((96, 96, 3), 255, np.uint8)
+        pictures = common.Ticker(0.05, lambda: camera.publish(image_message(white, robot.now())))
+        wait_for(lambda: window.shown and window.shown[-1][0].max() == 255, "a picture")
+        wait_for(lambda: len(hands) > 10, "the teleoperation")
+        assert targets == []
+
+        goal = POINTING.place(np.array([60.1, 60.1]))
+        window.mouse(DOWN, 300, 300, HELD)
+
+        def led() -> bool:
+            if targets:
+                robot.pose = targets[-1]  # a faithful arm
+            return bool(targets) and np.allclose(targets[-1], goal, atol=1e-4)
+
+        wait_for(led, "the arm at the pointed place")
+        assert hands[-1]
+        assert window.shown[-1][1] == (300, 300)
+        way = np.array(targets)
+        assert np.abs(np.diff(way, axis=0)).max() <= 0.2 * 1.5 / 50 + 1e-6
+        assert np.abs(way[0] - [0.45, 0.0]).max() < 0.02  # from where the arm is
+        line = (goal - way[0]) / np.linalg.norm(goal - way[0])
+        away = (way - way[0]) - np.outer((way - way[0]) @ line, line)
+        assert np.abs(away).max() < 0.01  # straight
+
+        window.mouse(UP, 300, 300, 0)
+        wait_for(lambda: not hands[-1], "the hand to let go")
+        window.mouse(DOWN, *MIDDLE, HELD)
+        wait_for(lambda: hands[-1], "the hand again")
+        pictures.close()  # nobody leads by an old picture
+        wait_for(lambda: not hands[-1], "the hand to let go without pictures")
+        window.key = " "
+        wait_for(lambda: stops == [True], "the emergency stop")
+        robot.close()
+
+
+def test_without_a_display_the_node_says_so_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    with own_domain(1), Processes(tmp_path) as processes:
+        processes.start("teleop", contract="pusht_sim")
+        robot, hands = FakeRobot(), []
+        robot.create_subscription(Bool, "teleop/intervention", lambda m: hands.append(m.data), 50)
+        wait_for(lambda: len(hands) > 5, "the teleoperation")
+        assert processes.dead() == {}
+        robot.close()
+    assert "no mouse: there is no display; gamepad and keyboard work without" in (tmp_path / "teleop.log").read_text()
+
+
+def test_an_opencv_that_cannot_open_a_window_is_found_out_without_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISPLAY", ":4321")  # where no server is
+    monkeypatch.setenv("QT_QPA_PLATFORM", "xcb")
+    assert pointer.obstacle().startswith("OpenCV opens no window")
+
+
+@pytest.mark.skipif(bool(pointer.obstacle()), reason="no display")
+def test_a_window_opens() -> None:
+    window = pointer.OpenCVWindow("test", lambda *_: None)
+    assert window.show(np.zeros((96, 96, 3), np.uint8), (40, 40)) == ""
+    window.close()
