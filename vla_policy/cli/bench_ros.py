@@ -2,94 +2,308 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 from vla_policy.cli import sim
 from vla_policy.cli.help import config_parser
-from vla_policy.cli.load import typed_config
-from vla_policy.interfaces import InputError
+from vla_policy.cli.load import load_policy, typed_config
+from vla_policy.contract import load_contract
+from vla_policy.interfaces import IMAGES, InputError
+
+if TYPE_CHECKING:
+    from vla_policy.evaluation.graph_report import Played
+    from vla_policy.nodes.graph import Graph
 
 console = Console()
-MEASURED = ("observation_to_command_ms", "jitter_ms", "inference_ms", "observation_age_ms")
+TELEPORT = "block_teleport"
+HOLD_WITHIN = 0.2  # seconds from a fault
+ALARM_WITHIN = 0.1  # seconds from an alarm
+JITTER = 10.0  # milliseconds, p99
+NO_TARGET = ("robot state silent",)  # the simulation's contract is patient with it, see timeouts.state
+
+Found = tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]  # times and counts by name
 
 
 @dataclass
 class RosConfig:
     """The keys of `conf/ros.yaml`, explained there."""
 
+    only: list[str] = field(default_factory=list)
     repeats: int = 20
-    n_episodes: int = 5
-    seed: int = 0
+    n_episodes: int = 100
+    soak_minutes: float = 20.0
+    seed: int = 100000
+    monitor: str | None = None
+    max_steps: int = 300
+    rearm: int = 10
     domain_id: int | None = 77
     out: str = "outputs/bench/ros"
 
+    def __post_init__(self) -> None:
+        for key in ("repeats", "n_episodes", "max_steps"):
+            if getattr(self, key) < 1:
+                raise InputError(f"{key}: expected at least 1, found {getattr(self, key)}")
+        unknown = set(self.only) - set(MEASUREMENTS)
+        if unknown or not self.soak_minutes > 0:
+            raise InputError(
+                f"only, soak_minutes: expected some of {list(MEASUREMENTS)} and more than 0, "
+                f"found {sorted(unknown)} and {self.soak_minutes}"
+            )
+        if "teleport" in self.only and self.monitor is None:
+            raise InputError("monitor: expected a calibration for the measurement 'teleport', found none")
+
+    @property
+    def chosen(self) -> list[str]:
+        """The measurements to make."""
+        return self.only or [name for name in MEASUREMENTS if name != "teleport" or self.monitor is not None]
+
 
 def ros(arguments: Sequence[str]) -> None:
-    """Faults, then episodes; ros.json has every number."""
-    description = "Time from faults to holding, latency, jitter and success of the ROS 2 graph in simulation."
+    """One measurement after the other; each adds its rows to ros.json."""
+    description = "Times to holding, latency, jitter, success and memory of the ROS 2 graph in simulation."
     parser = config_parser("vla-bench ros", description, "ros")
     parser.add_argument("CHECKPOINT", help="folder or hub name")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     options = parser.parse_args(arguments)
     config = typed_config(RosConfig, "ros", options.overrides)
-    if config.repeats < 1 or config.n_episodes < 1:
-        raise InputError(f"repeats, n_episodes: expected at least 1, found {config.repeats} and {config.n_episodes}")
     sim.require_ros()
     os.environ.update(sim.graph_environment(config.domain_id))
 
-    from vla_policy.evaluation.report import git_commit, write_json
-    from vla_policy.nodes.fault_timing import FAULTS, fault_timing
+    from vla_policy.evaluation.graph_report import tables
+    from vla_policy.evaluation.report import write_json
+    from vla_policy.nodes.operator import GraphError
 
-    out = Path(config.out)
+    path = Path(config.out) / "ros.json"
+    found = _begun(path, options.CHECKPOINT, config.seed)
     with Progress(console=console) as progress:
-        task = progress.add_task("faults", total=config.repeats * len(FAULTS))
-        seconds = fault_timing(config.repeats, out / "log", lambda: progress.advance(task))
-    graph = sim.GraphConfig(n_episodes=config.n_episodes, seed=config.seed, out=str(out))
-    episodes, diagnostics = sim.play(options.CHECKPOINT, graph)
-    found: dict[str, Any] = {
-        "hold_ms": {name: _percentiles(values) for name, values in seconds.items()},
-        "graph_ms": _measured(diagnostics),
-        "episodes": [asdict(episode) for episode in episodes],
-        "checkpoint": options.CHECKPOINT,
+        for name in config.chosen:
+            bench = Bench(options.CHECKPOINT, config, progress, name)
+            try:
+                _measure(found, bench)
+            except GraphError as error:
+                raise InputError(f"{name}: {error}\nlogs are in {bench.log}") from None
+            write_json(path, found)
+    for table in tables(found):
+        console.print(table)
+    console.print(f"written to {path}", markup=False, highlight=False)
+
+
+def _begun(path: Path, checkpoint: str, seed: int) -> dict[str, Any]:
+    """The file that an earlier call left, or an empty one."""
+    from vla_policy.data.files import read_json
+    from vla_policy.evaluation.report import write_json
+
+    made_for = {"checkpoint": checkpoint, "seed": seed}
+    if not path.is_file():
+        write_json(path, {**made_for, "measurements": {}, "times": {}, "counts": {}})
+    found: dict[str, Any] = read_json(path)
+    if any(found.get(key) != value for key, value in made_for.items()):
+        earlier = {key: found.get(key) for key in made_for}
+        raise InputError(f"{path}: expected measurements of {made_for}, found {earlier}; choose another out=")
+    return found
+
+
+def _measure(found: dict[str, Any], bench: Bench) -> None:
+    """Add what a measurement finds, and under which conditions, to the content of ros.json."""
+    from vla_policy.evaluation.report import git_commit
+
+    load, begin = os.getloadavg(), time.monotonic()
+    times, counts = MEASUREMENTS[bench.name](bench)
+    found["times"] |= times
+    found["counts"] |= counts
+    found["measurements"][bench.name] = {
+        "config": asdict(bench.config),
         "cpus": len(os.sched_getaffinity(0)),
+        "load_before": load,
+        "load_after": os.getloadavg(),
+        "seconds": time.monotonic() - begin,
         "git_commit": git_commit(),
     }
-    write_json(out / "ros.json", found)
-    console.print(_table(found))
-    console.print(f"written to {out / 'ros.json'}", markup=False, highlight=False)
 
 
-def _percentiles(seconds: Sequence[float]) -> dict[str, float]:
-    p50, p95, p99, most = (1e3 * np.percentile(seconds, [50, 95, 99, 100])).tolist()
-    return {"n": len(seconds), "p50": p50, "p95": p95, "p99": p99, "max": most}
+@dataclass(frozen=True)
+class Bench:
+    """What a measurement is made of."""
+
+    checkpoint: str
+    config: RosConfig
+    progress: Progress
+    name: str
+
+    @property
+    def log(self) -> Path:
+        return Path(self.config.out) / "log" / self.name
+
+    @property
+    def period(self) -> float:
+        """Seconds from one command to the next."""
+        return float(1.0 / load_contract("pusht_sim").command.rate)
+
+    def nodes(self, monitor: str | None, seed: int, disturbance: str = "") -> dict[str, dict[str, Any]]:
+        """The graph's, with the simulation's first start and disturbance."""
+        nodes = sim.nodes(self.checkpoint, sim.GraphConfig(seed=seed, monitor=monitor))
+        nodes["pusht_sim"]["disturbance"] = disturbance
+        return nodes
+
+    def bar(self, total: float, more: str = "") -> Callable[..., None]:
+        """A bar of its own; call the result at every step."""
+        return functools.partial(self.progress.advance, self.progress.add_task(self.name + more, total=total))
+
+    def played(self) -> list[Played]:
+        """The episodes of an earlier call."""
+        from vla_policy.data.files import read_json
+        from vla_policy.evaluation.graph_report import Played
+
+        return [Played(**episode) for episode in read_json(self._file)] if self._file.is_file() else []
+
+    def play(
+        self, graph: Graph, played: list[Played], more: Callable[[], bool], hear: Callable[[Played], None]
+    ) -> None:
+        """Episodes, added to `played` and to a file, while `more`."""
+        from sim.geometry import SUCCESS_COVERAGE
+        from vla_policy.data.files import write_json
+        from vla_policy.nodes.episodes import play
+        from vla_policy.nodes.harness import Witness
+
+        with closing(Witness()) as witness:
+            while more():
+                played.append(play(graph, witness, self.config.max_steps, SUCCESS_COVERAGE, self.config.rearm))
+                write_json(self._file, [asdict(episode) for episode in played])
+                hear(played[-1])
+
+    @property
+    def _file(self) -> Path:
+        return Path(self.config.out) / f"{self.name}.json"
 
 
-def _measured(diagnostics: dict[str, dict[str, str]]) -> dict[str, dict[str, float]]:
-    """What the nodes measured themselves, by name."""
-    values = {key: value for node in diagnostics.values() for key, value in node.items()}
-    names = ("n", "p50", "p95", "p99", "max")
-    return {
-        name: {what: float(values[f"{name}.{what}"]) for what in names} for name in MEASURED if f"{name}.p50" in values
+def _gate(bench: Bench) -> Found:
+    from vla_policy.evaluation.graph_report import holds
+    from vla_policy.nodes.fault_timing import FAULTS, fault_timing
+
+    repeats = bench.config.repeats
+    measured = fault_timing(repeats, bench.log, bench.bar(repeats * len(FAULTS)))
+    within = {"alarm": ALARM_WITHIN} | dict.fromkeys(NO_TARGET)
+    return {f"{name} to hold": holds(found, within.get(name, HOLD_WITHIN)) for name, found in measured.items()}, {}
+
+
+def _storm(bench: Bench) -> Found:
+    from vla_policy.evaluation.graph_report import jitter, storm_counts
+    from vla_policy.nodes.fault_timing import storms
+
+    found = storms(bench.config.repeats, bench.log, bench.bar(bench.config.repeats))
+    intervals = 1e3 * np.concatenate([storm.intervals for storm in found])
+    times = {"jitter of commands in storms": jitter(intervals, 1e3 * bench.period, JITTER)}
+    return times, storm_counts(found, bench.period)
+
+
+def _faults(bench: Bench) -> Found:
+    from vla_policy.evaluation.graph_report import holds
+    from vla_policy.nodes.graph import running
+    from vla_policy.nodes.graph_timing import graph_timing
+
+    config = bench.config
+    advance = bench.bar(config.repeats * (2 if config.monitor is None else 3))
+    with running(bench.log, bench.nodes(config.monitor, config.seed)) as graph:
+        measured = graph_timing(graph, config.repeats, np.random.default_rng(config.seed), advance)
+    return {f"{name} to hold": holds(found, HOLD_WITHIN) for name, found in measured.items()}, {}
+
+
+def _teleport(bench: Bench) -> Found:
+    from vla_policy.evaluation.graph_report import holds
+    from vla_policy.nodes.graph import running
+    from vla_policy.nodes.graph_timing import teleport_timing
+
+    config = bench.config
+    two_steps = 2.0 / load_contract("pusht_sim").interface.fps
+    with running(bench.log, bench.nodes(config.monitor, config.seed, TELEPORT)) as graph:
+        found, before = teleport_timing(graph, config.repeats, bench.bar(config.repeats))
+    return {"teleport to hold": {**holds(found, two_steps), "held_before_the_event": before}}, {}
+
+
+def _success(bench: Bench) -> Found:
+    """Finished episodes of an earlier call are not played again: success.json has them."""
+    from vla_policy.evaluation.graph_report import jitter, paired_success, percentile
+    from vla_policy.nodes.graph import running
+
+    config, played = bench.config, bench.played()[: bench.config.n_episodes]
+    advance = bench.bar(config.n_episodes)
+    advance(len(played))
+    if len(played) < config.n_episodes:
+        with running(bench.log, bench.nodes(None, config.seed + len(played))) as graph:
+            bench.play(graph, played, lambda: len(played) < config.n_episodes, lambda _: advance())
+    control_period = 1e3 / load_contract("pusht_sim").interface.fps
+    latency = _said(played[-1], "command_gate", "observation_to_command_ms")
+    delay = math.floor(latency["p50"] / control_period)
+    intervals = np.concatenate([episode.intervals for episode in played])
+    times = {
+        "camera stamp to first command of its chunk": percentile(latency, "p95", control_period),
+        "jitter of commands": jitter(intervals, 1e3 * bench.period, JITTER),
+        "inference": {**_said(played[-1], "policy", "inference_ms"), "target": "", "met": None},
     }
+    graph_success = {episode.seed: episode.success for episode in played}
+    paired = paired_success(graph_success, _in_process(bench, list(graph_success), delay), delay)
+    return times, {"success, graph - in process": paired}
 
 
-def _table(found: dict[str, Any]) -> Table:
-    table = Table(title="milliseconds, over DDS between processes", title_justify="left")
-    for name in ("", "n", "p50", "p95", "p99", "max"):
-        table.add_column(name, justify="left" if not name else "right")
-    rows = {f"{name} to hold": row for name, row in found["hold_ms"].items()} | found["graph_ms"]
-    for name, row in rows.items():
-        table.add_row(name, str(round(row["n"])), *(f"{row[what]:.1f}" for what in ("p50", "p95", "p99", "max")))
-    successes = sum(episode["success"] for episode in found["episodes"])
-    stops = sum(len(episode["stops"]) for episode in found["episodes"])
-    table.caption = f"success {successes} / {len(found['episodes'])}, the gate stopped the arm {stops} times"
-    return table
+def _said(episode: Played, node: str, name: str) -> dict[str, float]:
+    """What a node measured itself, of its last thousand."""
+    return {key: float(episode.diagnostics[node][f"{name}.{key}"]) for key in ("n", "p50", "p95", "p99", "max")}
+
+
+def _in_process(bench: Bench, seeds: list[int], delay: int) -> dict[int, bool]:
+    """Success on the same starts where the simulation waits for the policy, by seed."""
+    from sim import make_env
+    from vla_policy.evaluation.rollout import rollout
+
+    policy = load_policy(bench.checkpoint, "cpu")
+    cameras = [key.removeprefix(IMAGES) for key in policy.interface.cameras]
+    advance = bench.bar(len(seeds), ", in process")
+    results = rollout(
+        policy,
+        functools.partial(make_env, "pybullet", cameras),
+        seeds,
+        on_episode=lambda _: advance(),
+        delay=delay,
+    )
+    return {result.seed: result.success for result in results}
+
+
+def _soak(bench: Bench) -> Found:
+    from vla_policy.evaluation.graph_report import deadlines, false_holds, jitter, memory_growth
+    from vla_policy.nodes.graph import running
+
+    config = bench.config
+    played: list[Played] = []
+    advance = bench.bar(config.soak_minutes)
+    with running(bench.log, bench.nodes(config.monitor, config.seed)) as graph:
+        end = time.monotonic() + 60 * config.soak_minutes
+        bench.play(graph, played, lambda: time.monotonic() < end, lambda episode: advance(episode.seconds / 60))
+    intervals = np.concatenate([episode.intervals for episode in played])
+    counts = {
+        "missed deadlines unaccounted for": deadlines(played, 1e3 * bench.period),
+        "false holds": false_holds(played),
+        **memory_growth(played),
+    }
+    return {"jitter of commands in the soak": jitter(intervals, 1e3 * bench.period, JITTER)}, counts
+
+
+MEASUREMENTS: dict[str, Callable[[Bench], Found]] = {
+    "gate": _gate,
+    "storm": _storm,
+    "faults": _faults,
+    "teleport": _teleport,
+    "success": _success,
+    "soak": _soak,
+}

@@ -23,8 +23,7 @@ from vla_policy.contract import find_config, load_contract
 from vla_policy.interfaces import InputError
 
 if TYPE_CHECKING:
-    from vla_policy.nodes.operator import GraphEpisode, Operator
-    from vla_policy.nodes.processes import Processes
+    from vla_policy.nodes.operator import GraphEpisode
 
 console = Console()
 
@@ -64,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from vla_policy.nodes.operator import GraphError
 
     try:
-        episodes, _ = play(options.CHECKPOINT, config)
+        episodes = play(options.CHECKPOINT, config)
     except GraphError as error:
         Console(stderr=True).print(f"error: {error}\nlogs are in {config.out}/log", markup=False, highlight=False)
         raise SystemExit(1) from None
@@ -78,49 +77,38 @@ def require_ros() -> None:
         raise InputError("rclpy: expected a sourced ROS 2 Jazzy or pip install 'vla_policy[ros]', found neither")
 
 
-def start(processes: Processes, checkpoint: str, config: GraphConfig) -> list[str]:
-    """Start the nodes; the names of those that have to be brought up."""
-    managed = {"policy": "policy/stop"}
-    if config.monitor is not None:
-        managed["surprise_monitor"] = "surprise_monitor/stop"
+def nodes(checkpoint: str, config: GraphConfig) -> dict[str, dict[str, Any]]:
+    """The parameters of every node, by name."""
+    watched = config.monitor is not None
+    heartbeats = ["policy/stop", "surprise_monitor/stop"] if watched else ["policy/stop"]
     shared = {"contract": str(find_config(config.contract))}
-    model = {"checkpoint": checkpoint, "device": config.device, "threads": config.threads}
-    processes.start("command_gate", **shared, dry_run=False, heartbeats=list(managed.values()))
-    processes.start("pusht_sim", **shared, seed=config.seed)
-    processes.start("policy", **shared, **model, task=config.task, seed=config.policy_seed)
-    if config.monitor is not None:
-        processes.start("surprise_monitor", **shared, **model, calibration=config.monitor)
-    return list(managed)
+    model = {**shared, "checkpoint": checkpoint, "device": config.device, "threads": config.threads}
+    found: dict[str, dict[str, Any]] = {
+        "command_gate": {**shared, "dry_run": False, "heartbeats": heartbeats},
+        "pusht_sim": {**shared, "seed": config.seed},
+        "policy": {**model, "task": config.task, "seed": config.policy_seed},
+    }
+    return found | ({"surprise_monitor": {**model, "calibration": config.monitor}} if watched else {})
 
 
-def play(checkpoint: str, config: GraphConfig) -> tuple[list[GraphEpisode], dict[str, dict[str, str]]]:
-    """All episodes, written to episodes.json one after the other, and the last diagnostics of every node."""
+def play(checkpoint: str, config: GraphConfig) -> list[GraphEpisode]:
+    """All episodes, written to episodes.json one after the other, and the last diagnostics of every node beside it."""
     load_contract(config.contract).require_simulated()
     from sim.geometry import SUCCESS_COVERAGE
-    from vla_policy.nodes.operator import GraphError, Operator
-    from vla_policy.nodes.processes import Processes
+    from vla_policy.nodes.graph import running
 
     out = Path(config.out)
     episodes: list[GraphEpisode] = []
-    with Processes(out / "log") as processes:
-
-        def check() -> None:
-            for name, code in processes.dead().items():
-                raise GraphError(f"{name} ended with status {code}: {processes.last_words(name)}")
-
-        with Operator(check) as operator, _bar() as progress:
-            task = progress.add_task("starting the graph", total=config.n_episodes)
-            operator.require_alone()
-            names = start(processes, checkpoint, config)
-            for name in names:
-                _bring_up(operator, processes, name)
+    with _bar() as progress:
+        task = progress.add_task("starting the graph", total=config.n_episodes)
+        with running(out / "log", nodes(checkpoint, config)) as graph:
             progress.update(task, description="playing")
             for _ in range(config.n_episodes):
-                episodes.append(operator.play(config.max_steps, SUCCESS_COVERAGE, config.rearm))
+                episodes.append(graph.operator.play(config.max_steps, SUCCESS_COVERAGE, config.rearm))
                 _write(out / "episodes.json", [asdict(episode) for episode in episodes])
-                _write(out / "diagnostics.json", operator.diagnostics)
+                _write(out / "diagnostics.json", graph.operator.diagnostics)
                 progress.advance(task)
-            return episodes, operator.diagnostics
+    return episodes
 
 
 def graph_environment(domain_id: int | None) -> dict[str, str]:
@@ -137,15 +125,6 @@ def graph_environment(domain_id: int | None) -> dict[str, str]:
 
 def _write(path: Path, data: Any) -> None:
     path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-
-
-def _bring_up(operator: Operator, processes: Processes, name: str) -> None:
-    from vla_policy.nodes.operator import GraphError
-
-    try:
-        operator.bring_up(name)
-    except GraphError as error:
-        raise GraphError(f"{error}\n{processes.last_words(name)}") from None
 
 
 def _bar() -> Progress:

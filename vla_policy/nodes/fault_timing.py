@@ -1,16 +1,33 @@
-"""How fast the gate holds: every fault injected many times, timed by a witness on the robot's side."""
+"""How fast a gate in a process of its own holds: faults injected over DDS, timed by a witness on the robot's side."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
 from std_msgs.msg import Bool
 
-from vla_policy.nodes.harness import FakeRobot, Witness
+from vla_policy.evaluation.graph_report import Hold, Storm
+from vla_policy.nodes.harness import HOLDS, START, FakeRobot, Witness
 from vla_policy.nodes.processes import Processes
+
+JUMP = 3.0  # seconds that the clock is set forward or back
+STORM = 1.0  # seconds
+STALE = 2.0  # seconds, the age of a storm's chunks
+ELSEWHERE = 0.3  # metres, where a storm's chunks lead, along x
+ASTRAY = 0.01  # metres along x; the arm moves along y
+
+
+def timed(witness: Witness, fault: float, patience: float = 5.0) -> Hold:
+    """The hold after a fault at this time."""
+    try:
+        seconds = witness.seconds_to_hold(fault, patience)
+    except TimeoutError:
+        return Hold(None, "", witness.stood_still(fault))
+    return Hold(seconds, witness.reason, witness.stood_still(fault))
 
 
 def _nan(robot: FakeRobot) -> None:
@@ -19,34 +36,65 @@ def _nan(robot: FakeRobot) -> None:
     robot.offer(rows)
 
 
+def _jump(robot: FakeRobot) -> None:
+    robot.jump = JUMP if robot.jump == 0 else 0.0
+
+
 FAULTS: dict[str, Callable[[FakeRobot], None]] = {
     "policy silent": lambda robot: robot.alive.discard("policy"),
     "monitor silent": lambda robot: robot.alive.discard("monitor"),
-    "alarm of the monitor": lambda robot: robot.monitor.publish(Bool(data=True)),
+    "alarm": lambda robot: robot.monitor.publish(Bool(data=True)),
     "chunk with NaN": _nan,
     "emergency stop": lambda robot: robot.emergency.publish(Bool(data=True)),
     "robot state silent": lambda robot: robot.alive.discard("robot"),
+    "clock jump": _jump,
 }
 
 
-def fault_timing(repeats: int, log: Path, advance: Callable[[], None] = lambda: None) -> dict[str, list[float]]:
-    """Seconds from each fault until the target stays where it is, `repeats` times each, of a gate in its own process.
-
-    The longest standstill of this computer in between is taken off, see `Witness.seconds_to_hold`.
-    """
-    found: dict[str, list[float]] = {name: [] for name in FAULTS}
+@contextmanager
+def _gate(log: Path, simulated: bool = False) -> Iterator[tuple[FakeRobot, Witness]]:
+    """A gate between two others; `simulated`: on the robot's clock."""
+    heartbeats = ["policy/stop", "surprise_monitor/stop"]
     with Processes(log) as processes:
-        processes.start("command_gate", dry_run=False, heartbeats=["policy/stop", "surprise_monitor/stop"])
-        robot, witness = FakeRobot(), Witness()
-        try:
-            for name, inject in FAULTS.items():
-                for _ in range(repeats):
-                    robot.start(witness)
-                    fault = time.time()
-                    inject(robot)
-                    found[name].append(witness.seconds_to_hold(fault))
-                    advance()
-        finally:
-            robot.close()
-            witness.close()
+        processes.start("command_gate", dry_run=False, heartbeats=heartbeats, use_sim_time=simulated)
+        with closing(FakeRobot(simulated)) as robot, closing(Witness()) as witness:
+            yield robot, witness
+
+
+def fault_timing(repeats: int, log: Path, advance: Callable[[], None] = lambda: None) -> dict[str, list[Hold]]:
+    """Every one of `FAULTS`, `repeats` times, in an arm that moves."""
+    found: dict[str, list[Hold]] = {name: [] for name in FAULTS}
+    for simulated in (False, True):  # only a simulated clock can be set
+        names = [name for name in FAULTS if (name == "clock jump") == simulated]
+        with _gate(log, simulated) as (robot, witness):
+            for name in names * repeats:  # in turn: what else this computer does meets all alike
+                robot.start(witness)
+                fault = time.time()
+                FAULTS[name](robot)
+                found[name].append(timed(witness, fault))
+                advance()
     return found
+
+
+def storms(repeats: int, log: Path, advance: Callable[[], None] = lambda: None) -> list[Storm]:
+    """As many chunks of the past, heartbeats and states as one process can send, against an arm that moves."""
+    found = []
+    with _gate(log) as (robot, witness):
+        for _ in range(repeats):
+            robot.start(witness)
+            found.append(_storm(robot, witness))
+            advance()
+    return found
+
+
+def _storm(robot: FakeRobot, witness: Witness) -> Storm:
+    begin, stale = time.time(), np.full((15, 2), ELSEWHERE)
+    robot.offer_motion()
+    while time.time() < begin + STORM:
+        robot.offer(stale, age=STALE)
+        robot.policy.publish(Bool(data=False))
+        robot.publish_state()
+    received = [(t, target) for t, target in witness.commands if t > begin]
+    astray = sum(abs(target[0] - START[0]) > ASTRAY for _, target in received)
+    held = witness.reason if witness.state in HOLDS else ""
+    return Storm(np.diff([t for t, _ in received]), held, astray)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import rclpy
@@ -16,8 +17,8 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import JointState
-from std_msgs.msg import Bool, String
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import Bool, Header, String
 from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
@@ -28,6 +29,9 @@ from vla_policy.nodes.chunks import chunk_message
 
 PATIENCE = 60.0  # seconds, for what takes its time on a busy computer
 HELD = 1e-4  # metres that commands may differ by while the arm is held
+SETTLED = 0.5  # seconds of a hold that are watched
+START = np.array([0.45, 0.0])  # metres
+HOLDS = ("holding", "fault")
 
 
 def wait_for(condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
@@ -60,46 +64,92 @@ class Spinning(Node):
 
 
 class Witness(Spinning):
-    """Writes down every command that reaches the robot, and how long this computer stood still meanwhile."""
+    """Writes down every command that reaches the robot, and what the gate says it is doing.
+
+    Times are those of reception, taken by the middleware on the clock of `time.time`: neither the gate's stamps nor
+    this process's own callbacks have a part in them.
+    """
 
     def __init__(self) -> None:
         super().__init__("witness")
-        self.commands: list[tuple[float, np.ndarray]] = []  # stamp, target
-        self.state, self.reason = "", ""
-        self.stalls: list[tuple[float, float]] = []
-        self.create_subscription(PoseStamped, "/pusht_sim/target_pose", self._on_command, common.HEARTBEAT_QOS)
-        self.create_subscription(String, "command_gate/state", self._on_state, common.LATCHED_QOS)
+        self.commands: list[tuple[float, np.ndarray]] = []  # when received, target
+        self.said: list[tuple[float, str, str]] = [(0.0, "", "")]  # when received, state of the gate, reason
+        self.stalls: list[tuple[float, float]] = []  # end and length of this process's standstills
+        self.seen = 0.0  # when the last picture was received
+        self.event = 0.0  # stamp of the first picture that shows the last disturbance of the simulation
+        subscribe: Any = self.create_subscription  # whose hints know no callback with information about a message
+        subscribe(PoseStamped, "/pusht_sim/target_pose", self._on_command, common.HEARTBEAT_QOS)
+        subscribe(String, "command_gate/state", self._on_state, common.LATCHED_QOS)
+        subscribe(Image, "/pusht_sim/camera/image_raw", self._on_image, common.IMAGE_QOS)
+        self.create_subscription(Header, "/pusht_sim/event", self._on_event, 10)
         self._closing = threading.Event()
         threading.Thread(target=self._feel, daemon=True).start()
+
+    @property
+    def state(self) -> str:
+        return self.said[-1][1]
+
+    @property
+    def reason(self) -> str:
+        return self.said[-1][2]
 
     def close(self) -> None:
         self._closing.set()
         super().close()
 
-    def seconds_to_hold(self, fault: float, watched: float = 0.8) -> float:
-        """From the time of a fault until the command from which on the target stays where it is.
+    def forget(self) -> None:
+        """Begin anew: what was before does not count, and need not be looked through."""
+        self.commands.clear()
+        self.stalls.clear()
+        del self.said[:-1]
 
-        The longest that this computer stood still in between is taken off: nothing runs then, and nothing moves.
+    def seconds_to_hold(self, fault: float, patience: float = 5.0) -> float:
+        """From the time of a fault until the gate says that it holds and the target stays where it is.
+
+        `TimeoutError` if the gate does not hold within `patience` seconds.
         """
-        wait_for(lambda: self.state in ("holding", "fault"), "the gate's hold", patience=5.0)
-        wait_for(lambda: self.commands and self.commands[-1][0] > fault + watched, "commands while holding", 5.0)
+        wait_for(lambda: self.state in HOLDS, "the gate's hold", patience)
+        held = next((t for t, state, _ in self.said if t > fault and state in HOLDS), fault)
+        wait_for(lambda: self.commands and self.commands[-1][0] > held + SETTLED, "commands while holding", 5.0)
         after = [(t, target) for t, target in self.commands if t > fault]
-        last = after[-1][1]
-        moving = [t for t, target in after if np.abs(target - last).max() > HELD]
-        stalled = max((length for t, length in self.stalls if fault <= t <= fault + watched), default=0.0)
-        return max(0.0, (max(moving) if moving else fault) - fault - stalled)
+        moving = [k for k, (_, target) in enumerate(after) if np.abs(target - after[-1][1]).max() > HELD]
+        still = after[moving[-1] + 1][0] if moving else fault
+        return max(held, still) - fault
+
+    def intervals(self, since: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """When commands were received, seconds since the one before, whether the gate held; while it was enabled."""
+        times = np.array([t for t, _ in self.commands if t > since])
+        said = list(self.said)
+        changes = np.array([t for t, _, _ in said])
+        before = np.searchsorted(changes, times[:-1], "right") - 1  # what was said last before either command
+        after = np.searchsorted(changes, times[1:], "right") - 1
+        pairs = zip(before, after, strict=True)
+        enabled = np.array([all(said[k][1] != "idle" for k in range(b, a + 1)) for b, a in pairs], bool)
+        held = np.array([said[k][1] in HOLDS for k in after], bool)
+        return times[1:][enabled], np.diff(times)[enabled], held[enabled]
+
+    def stood_still(self, since: float) -> float:
+        """The longest time since then that this process was not run, in seconds: how busy the computer was."""
+        return max((length for t, length in self.stalls if t > since), default=0.0)
 
     def moved(self, since: float) -> float:
         """How far apart the targets since then are, in metres."""
         targets = np.array([target for t, target in self.commands if t > since])
         return float(np.ptp(targets, axis=0).max()) if len(targets) else 0.0
 
-    def _on_command(self, message: PoseStamped) -> None:
+    def _on_command(self, message: PoseStamped, info: Any) -> None:
         p = message.pose.position
-        self.commands.append((seconds(message.header.stamp), np.array([p.x, p.y])))
+        self.commands.append((1e-9 * info["received_timestamp"], np.array([p.x, p.y])))
 
-    def _on_state(self, message: String) -> None:
-        self.state, _, self.reason = message.data.partition(": ")
+    def _on_image(self, message: Image, info: Any) -> None:
+        self.seen = 1e-9 * info["received_timestamp"]
+
+    def _on_event(self, message: Header) -> None:
+        self.event = seconds(message.stamp)
+
+    def _on_state(self, message: String, info: Any) -> None:
+        state, _, reason = message.data.partition(": ")
+        self.said.append((1e-9 * info["received_timestamp"], state, reason))
 
     def _feel(self) -> None:
         last = time.time()
@@ -119,7 +169,7 @@ class FakeRobot(Spinning):
         super().__init__("fake_robot")
         self.alive = {"robot", "policy", "monitor"}
         self.jump = 0.0
-        self.pose = np.array([0.45, 0.0])
+        self.pose = START.copy()
         self._clock_publisher = self.create_publisher(Clock, "/clock", common.STATE_QOS) if simulated else None
         self._state = self.create_publisher(PoseStamped, "/pusht_sim/ee_pose", common.STATE_QOS)
         self.policy = self.create_publisher(Bool, "policy/stop", common.HEARTBEAT_QOS)
@@ -151,7 +201,8 @@ class FakeRobot(Spinning):
         self.alive = {"robot", "policy", "monitor"}
         self.emergency.publish(Bool(data=False))
         wait_for(lambda: self.enable(False).success, "disabling")
-        self.pose = np.array([0.45, 0.0])
+        witness.forget()
+        self.pose = START.copy()
         time.sleep(0.1)  # the gate hears of all
         wait_for(lambda: self.enable(True).success, "enabling")
         wait_for(lambda: witness.state == "armed", "the armed gate")
@@ -175,11 +226,14 @@ class FakeRobot(Spinning):
         steps = speed * 0.1 * np.arange(1, 16)
         self.offer(np.stack([np.full(15, self.pose[0]), self.pose[1] + steps], axis=1))
 
+    def publish_state(self) -> None:
+        self._state.publish(pose_message(self.pose, self.now()))
+
     def _live(self) -> None:
         if self._clock_publisher is not None:
             self._clock_publisher.publish(Clock(clock=common.stamp(self.now())))
         if "robot" in self.alive:
-            self._state.publish(pose_message(self.pose, self.now()))
+            self.publish_state()
         for name, publisher in (("policy", self.policy), ("monitor", self.monitor)):
             if name in self.alive:
                 publisher.publish(Bool(data=False))

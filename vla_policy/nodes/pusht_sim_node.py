@@ -14,10 +14,10 @@ from geometry_msgs.msg import PoseStamped
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import CameraInfo, Image, JointState
-from std_msgs.msg import Float64
+from std_msgs.msg import Float64, Header
 from std_srvs.srv import Trigger
 
-from sim import PushTEnv
+from sim import Disturbance, DisturbedEnv, PushTEnv
 from vla_policy.contract import IMAGE, POSE, load_contract
 from vla_policy.interfaces import IMAGES, InputError
 from vla_policy.messages import seconds
@@ -42,6 +42,7 @@ class PushTSimNode(Node):
         seed = common.parameter(
             self, "seed", 0, "of the start that the first reset makes; each counts on", (0, 2**31 - 1)
         )
+        kind = common.parameter(self, "disturbance", "", "what happens once in every episode; empty: nothing")
         clock_rate = common.parameter(self, "clock_rate", 0.0, "Hz of /clock; 0: none, all use system time", (0.0, 1e3))
         contract.require_simulated()  # else its pictures and poses would mix with a real arm's
         if contract.command.type != POSE:
@@ -49,6 +50,7 @@ class PushTSimNode(Node):
         self._contract, self._next_seed = contract, seed
         cameras = [key.removeprefix(IMAGES) for key in contract.interface.cameras]
         self._env = PushTEnv(cameras=cameras)
+        self._world: Any = DisturbedEnv(self._env, Disturbance(kind)) if kind else self._env
         contract.interface.require(self._env.interface, f"robot contract {contract.name}", "the simulation")
         self._advertise(clock_rate)
         self._dt = 1.0 / contract.interface.fps
@@ -79,6 +81,7 @@ class PushTSimNode(Node):
         self._info = self.create_publisher(CameraInfo, "~/camera/camera_info", common.IMAGE_QOS)
         self._joints = self.create_publisher(JointState, "~/joint_states", common.STATE_QOS)
         self._coverage = self.create_publisher(Float64, "~/coverage", 50)
+        self._event = self.create_publisher(Header, "~/event", common.LATCHED_QOS)
         self.create_subscription(PoseStamped, command.topic, self._on_command, common.COMMAND_QOS)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self._diagnostics = common.Diagnostics(self, self._report)
@@ -105,8 +108,8 @@ class PushTSimNode(Node):
         return response
 
     def _reset(self, seed: int) -> None:
-        observation, info = self._env.reset(seed=seed)
-        self._seed = seed
+        observation, info = self._world.reset(seed=seed)
+        self._seed, self._happened = seed, False
         self._commands.clear()
         self._target = np.asarray(info["pos_agent"], float)
         self._end = self._time() + self._dt  # of the control period in progress
@@ -125,7 +128,7 @@ class PushTSimNode(Node):
     def _step(self) -> None:
         """Live through the control period that has just ended."""
         self._target = next((target for t, target in reversed(self._commands) if t < self._end), self._target)
-        observation, _, _, _, info = self._env.step(self._target)
+        observation, _, _, _, info = self._world.step(self._target)
         self._publish(observation, info, self._end)
         self._late.add(self._time() - self._end)
         late = math.floor((self._time() - self._end) / self._dt)
@@ -143,6 +146,9 @@ class PushTSimNode(Node):
         joints.header.stamp = stamp
         self._joints.publish(joints)
         self._coverage.publish(Float64(data=float(info["coverage"])))
+        if info.get("event") and not self._happened:
+            self._happened = True
+            self._event.publish(Header(stamp=stamp, frame_id=info["event"]))
 
     def _pose(self, position: np.ndarray, stamp: Any) -> PoseStamped:
         message = PoseStamped()

@@ -1,0 +1,125 @@
+"""What measurements of the graph come to, against cases counted by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vla_policy.evaluation.graph_report import (
+    Hold,
+    Played,
+    Storm,
+    deadlines,
+    false_holds,
+    holds,
+    jitter,
+    memory_growth,
+    paired_success,
+    percentile,
+    spread,
+    storm_counts,
+    tables,
+)
+
+
+def played(seed: int = 0, **values: object) -> Played:
+    defaults = {
+        "success": True,
+        "steps": 10,
+        "seconds": 1.0,
+        "stops": (),
+        "intervals": [20.0] * 4,
+        "held": [False] * 4,
+        "stalled": [False] * 4,
+        "memory": {"policy": 100.0},
+        "diagnostics": {},
+    }
+    return Played(seed=seed, **{**defaults, **values})  # type: ignore[arg-type]
+
+
+def test_every_hold_has_to_be_in_time_and_an_arm_that_was_not_held_misses_the_target() -> None:
+    found = [Hold(0.1, "silent", 0.0), Hold(0.2, "silent", 0.03), Hold(0.15, "stop", 0.0)]
+    row = holds(found, 0.2)
+    assert (row["n"], row["in_time"], row["met"]) == (3, 3, True)
+    assert (row["p50"], row["max"]) == (pytest.approx(150), pytest.approx(200))
+    assert row["reasons"] == {"silent": 2, "stop": 1}
+    assert row["witness_stood_still_ms"]["max"] == pytest.approx(30)
+    row = holds([*found, Hold(0.21, "silent", 0.2)], 0.2)  # however busy the computer was
+    assert (row["in_time"], row["met"]) == (3, False)
+    row = holds([*found, Hold(None, "", 0.0)], 0.2)
+    assert (row["n"], row["not_held"], row["met"]) == (4, 1, False)
+    assert holds(found, None)["met"] is None
+    assert holds([Hold(None, "", 0.0)], 0.2)["p50"] is None
+
+
+def test_percentiles_have_targets_of_their_own() -> None:
+    found = spread(np.arange(101.0))
+    assert (found["n"], found["p50"], found["p95"], found["p99"], found["max"]) == (101, 50, 95, 99, 100)
+    assert percentile(found, "p95", 95.0)["met"] is True
+    assert percentile(found, "p99", 98.0)["met"] is False
+    assert jitter([20.0, 15.0, 28.0], 20.0, 10.0)["max"] == 8.0
+    assert jitter([], 20.0, 10.0)["met"] is None
+
+
+def test_a_storm_may_cost_a_deadline_where_the_arm_is_held_but_never_leads_astray() -> None:
+    kept, late = np.array([0.02, 0.039]), np.array([0.02, 0.05])
+    found = storm_counts([Storm(kept, "", 0), Storm(late, "policy/stop is silent", 0)], 0.02)
+    assert all(row["met"] for row in found.values())
+    stale, missed = storm_counts([Storm(kept, "", 2), Storm(late, "", 0)], 0.02).values()
+    assert (stale["found"], stale["met"]) == ("2", False)
+    assert (missed["found"], missed["met"]) == ("1", False)
+    assert missed["longest_interval_ms"]["max"] == pytest.approx(50)
+
+
+def test_missed_deadlines_are_accounted_for_by_holds_and_standstills() -> None:
+    episode = played(
+        intervals=[20.0, 41.0, 60.0, 70.0], held=[False, False, True, True], stalled=[False, True, False, True]
+    )
+    row = deadlines([episode, played()], 20.0)
+    assert (row["commands"], row["missed"], row["while_holding"]) == (8, 3, 2)
+    assert (row["while_the_computer_stood_still"], row["met"]) == (1, True)
+    row = deadlines([played(intervals=[41.0] * 4)], 20.0)
+    assert (row["found"], row["met"]) == ("4", False)
+
+
+def test_a_hold_without_a_fault_is_false_but_for_the_monitors_alarms() -> None:
+    alarm = played(stops=("holding: surprise_monitor/stop says stop",))
+    row = false_holds([alarm, played()])
+    assert (row["alarms"], row["found"], row["met"]) == (1, "0", True)
+    row = false_holds([alarm, played(stops=("holding: policy/stop is silent for 0.2 s",) * 2)])
+    assert (row["found"], row["met"]) == ("2", False)
+
+
+def test_memory_grows_from_the_second_quarter_to_the_last() -> None:
+    warm = [played(memory={"policy": m, "gate": 50.0}) for m in (80.0, 100.0, 101.0, 100.0)]
+    found = memory_growth(warm)
+    assert found["memory of policy"]["growth"] == pytest.approx(0.0)
+    assert all(row["met"] for row in found.values())
+    leaks = memory_growth([played(memory={"policy": 100.0 + 2 * k}) for k in range(8)])["memory of policy"]
+    assert leaks["met"] is False
+    assert leaks["found"] == "100 to 114 MB, +7.6 %"
+    assert memory_growth(warm[:3])["memory of policy"]["met"] is None  # too short to say
+
+
+def test_success_is_paired_by_start() -> None:
+    graph, alone = {3: True, 1: False, 2: True, 4: True}, {1: True, 2: True, 3: True, 4: True}
+    row = paired_success(graph, alone, 1)
+    assert (row["both"], row["only_a"], row["only_b"], row["neither"]) == (3, 1, 0, 0)
+    assert (row["difference"], row["delay_periods"]) == (-0.25, 1)
+    low, high = row["ci95"]
+    assert low < -0.25 < high
+    assert row["found"].startswith("75 % - 100 % = -25.0 %, 95 % [")
+
+
+def test_tables_say_what_was_met() -> None:
+    found = {
+        "times": {
+            "policy killed": holds([Hold(0.3, "", 0.0)], 0.2),
+            "inference": {**spread([]), "target": "", "met": None},
+        },
+        "counts": storm_counts([Storm(np.array([0.02]), "", 0)], 0.02),
+    }
+    times, counts = tables(found)
+    assert list(times.columns[-1].cells) == ["NO", ""]
+    assert list(times.columns[2].cells) == ["300.0", "-"]
+    assert list(counts.columns[-1].cells) == ["yes", "yes"]

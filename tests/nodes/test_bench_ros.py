@@ -1,0 +1,62 @@
+"""vla-bench ros on the gate alone: what it measures, writes and refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+rclpy = pytest.importorskip("rclpy")
+
+from helpers.ros import own_domain  # noqa: E402
+
+from vla_policy.cli import bench_ros  # noqa: E402
+from vla_policy.interfaces import InputError  # noqa: E402
+from vla_policy.nodes.fault_timing import FAULTS  # noqa: E402
+
+pytestmark = pytest.mark.xdist_group("dds")
+REASONS = {
+    "policy silent": "policy/stop is silent",
+    "monitor silent": "surprise_monitor/stop is silent",
+    "alarm": "surprise_monitor/stop says stop",
+    "chunk with NaN": "not finite",
+    "emergency stop": "emergency stop",
+    "robot state silent": "robot state is silent",
+    "clock jump": "the clock jumped",
+}
+
+
+def test_every_fault_is_timed_and_storms_lead_nothing_astray(tmp_path: Path) -> None:
+    shared = ["nowhere", "repeats=1", "seed=3", "domain_id=null", f"out={tmp_path}"]  # no policy is needed
+    with own_domain(2):
+        bench_ros.ros([*shared, "only=[storm]"])
+        bench_ros.ros([*shared, "only=[gate]"])
+    found = json.loads((tmp_path / "ros.json").read_text())
+    assert list(found["measurements"]) == ["storm", "gate"]  # the second call adds to the first one's
+    for name in FAULTS:
+        row = found["times"][f"{name} to hold"]
+        assert (row["n"], row["not_held"]) == (1, 0)
+        (reason,) = row["reasons"]
+        assert REASONS[name] in reason
+        assert 0 < row["max"] < 2000  # how fast it is depends on what else this computer does
+        assert row["milliseconds"] == [row["max"]]
+    assert found["counts"]["stale commands in storms"]["met"]
+    assert found["times"]["jitter of commands in storms"]["n"] > 5
+    assert found["measurements"]["gate"]["cpus"] >= 1
+    with pytest.raises(InputError, match=r"ros.json: expected measurements of .*'seed': 4.*found .*'seed': 3"):
+        bench_ros.ros(["nowhere", "seed=4", "only=[gate]", f"out={tmp_path}"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("only=[gates]", "expected some of .*'gate'.*found .*'gates'"),
+        ("repeats=0", "repeats: expected at least 1, found 0"),
+        ("only=[teleport]", "monitor: expected a calibration"),
+        ("soak_minutes=0", "expected .* more than 0"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        bench_ros.ros(["nowhere", override, f"out={tmp_path}"])

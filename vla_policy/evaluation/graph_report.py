@@ -1,0 +1,191 @@
+"""What measurements of the ROS 2 graph came to: percentiles, counts, and whether the targets are met."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from vla_policy.evaluation.report import interval
+from vla_policy.evaluation.statistics import compare_paired
+
+GROWTH = 0.02  # of a process's memory from the second to the last quarter of a soak; the rest is noise of the allocator
+LEFT_OUT = 2  # periods after a command without the next one: a deadline was missed
+MONITOR = "surprise_monitor/stop says stop"
+
+
+@dataclass(frozen=True)
+class Hold:
+    """What came of one fault: seconds to the hold (None: the arm was not held), the gate's reason, and the longest time
+    that the witness itself was not run meanwhile.
+    """
+
+    seconds: float | None
+    reason: str
+    stood_still: float
+
+
+@dataclass(frozen=True)
+class Storm:
+    """One storm: seconds between the commands (n,) in it, why the arm was held (""), how many commands went astray."""
+
+    intervals: np.ndarray
+    held: str
+    astray: int
+
+
+@dataclass(frozen=True)
+class Played:
+    """An episode through the graph, seen from the robot's side.
+
+    `stops` says why the gate stopped the arm, each time. `intervals` are the milliseconds from one command to the next
+    while the gate was enabled, `held` those of them in which it held, `stalled` those in which the computer did not run
+    the witness either. `memory` is megabytes by process, at the end; `diagnostics` what the nodes said last.
+    """
+
+    seed: int
+    success: bool
+    steps: int
+    seconds: float
+    stops: tuple[str, ...]
+    intervals: list[float]
+    held: list[bool]
+    stalled: list[bool]
+    memory: dict[str, float]
+    diagnostics: dict[str, dict[str, str]]
+
+
+def spread(milliseconds: Sequence[float] | np.ndarray) -> dict[str, float | None]:
+    """n, p50, p95, p99 and the largest; None where there is nothing."""
+    names = ("p50", "p95", "p99", "max")
+    found = np.percentile(milliseconds, [50, 95, 99, 100]).tolist() if len(milliseconds) else [None] * 4
+    return {"n": len(milliseconds), **dict(zip(names, found, strict=True))}
+
+
+def holds(found: Sequence[Hold], within: float | None) -> dict[str, Any]:
+    """Faults of one kind; the target is a hold `within` so many seconds after each (None: there is none)."""
+    seconds = [hold.seconds for hold in found if hold.seconds is not None]
+    in_time = None if within is None else sum(s <= within for s in seconds)
+    return {
+        **spread([1e3 * s for s in seconds]),
+        "n": len(found),
+        "not_held": len(found) - len(seconds),
+        "in_time": in_time,
+        "target": "" if within is None else f"each within {1e3 * within:.0f} ms",
+        "met": None if within is None else in_time == len(found),
+        "reasons": Counter(hold.reason for hold in found),
+        "witness_stood_still_ms": spread([1e3 * hold.stood_still for hold in found]),
+        "milliseconds": [None if hold.seconds is None else 1e3 * hold.seconds for hold in found],
+    }
+
+
+def percentile(milliseconds: Mapping[str, float | None], name: str, most: float) -> dict[str, Any]:
+    """A spread whose percentile `name` may be `most` milliseconds."""
+    found = milliseconds.get(name)
+    return {**milliseconds, "target": f"{name} within {most:g} ms", "met": None if found is None else found <= most}
+
+
+def count(found: int, **more: Any) -> dict[str, Any]:
+    """What should never happen."""
+    return {"found": str(found), "target": "0", "met": found == 0, **more}
+
+
+def jitter(intervals: Sequence[float] | np.ndarray, period: float, most: float) -> dict[str, Any]:
+    """How far intervals (milliseconds) are from the period."""
+    return percentile(spread(np.abs(np.asarray(intervals, float) - period)), "p99", most)
+
+
+def storm_counts(found: Sequence[Storm], period: float) -> dict[str, dict[str, Any]]:
+    """Whether in every storm deadlines (of `period` seconds) were kept or the arm held, and nothing went astray."""
+    late = [storm for storm in found if (storm.intervals > LEFT_OUT * period).any() and not storm.held]
+    longest = spread([1e3 * storm.intervals.max(initial=0.0) for storm in found])
+    return {
+        "stale commands in storms": count(sum(storm.astray for storm in found), storms=len(found)),
+        "storms with a missed deadline, not held": count(
+            len(late), storms=len(found), longest_interval_ms=longest, holds=Counter(s.held for s in found if s.held)
+        ),
+    }
+
+
+def deadlines(episodes: Sequence[Played], period: float) -> dict[str, Any]:
+    """Commands left out, `period` in milliseconds, and what accounts for them: a hold, a computer that stood still."""
+    of_all = [
+        (length, held, stalled)
+        for e in episodes
+        for length, held, stalled in zip(e.intervals, e.held, e.stalled, strict=True)
+    ]
+    missed = [(held, stalled) for length, held, stalled in of_all if length > LEFT_OUT * period]
+    return count(
+        sum(not held and not stalled for held, stalled in missed),
+        commands=len(of_all),
+        missed=len(missed),
+        while_holding=sum(held for held, _ in missed),
+        while_the_computer_stood_still=sum(stalled and not held for held, stalled in missed),
+    )
+
+
+def false_holds(episodes: Sequence[Played]) -> dict[str, Any]:
+    """Holds in episodes in which nothing was wrong. How often the monitor may be wrong its calibration says."""
+    reasons = Counter(stop for e in episodes for stop in e.stops)
+    alarms = sum(n for reason, n in reasons.items() if MONITOR in reason)
+    return count(reasons.total() - alarms, alarms=alarms, reasons=reasons, episodes=len(episodes))
+
+
+def memory_growth(episodes: Sequence[Played]) -> dict[str, dict[str, Any]]:
+    """Of each process, from the second quarter of the episodes to the last one. Before, caches fill."""
+    quarter = len(episodes) // 4
+    found = {}
+    for name in episodes[-1].memory:
+        values = np.array([e.memory[name] for e in episodes])
+        growth = float(values[-quarter:].mean() / values[quarter : 2 * quarter].mean() - 1) if quarter else None
+        text = f"{values[0]:.0f} to {values[-1]:.0f} MB" + ("" if growth is None else f", {100 * growth:+.1f} %")
+        met = None if growth is None else growth <= GROWTH
+        found[f"memory of {name}"] = {
+            "found": text,
+            "target": f"at most {100 * GROWTH:+.0f} %",
+            "met": met,
+            "growth": growth,
+            "megabytes": values.tolist(),
+        }
+    return found
+
+
+def paired_success(graph: Mapping[int, bool], in_process: Mapping[int, bool], delay: int) -> dict[str, Any]:
+    """Success by seed through the graph, against the same starts in one process with a delay of so many periods."""
+    seeds = sorted(graph)
+    pairs = compare_paired([in_process[s] for s in seeds], [graph[s] for s in seeds])
+    rates = [sum(where[s] for s in seeds) / pairs.n for where in (graph, in_process)]
+    text = f"{100 * rates[0]:.0f} % - {100 * rates[1]:.0f} % = {100 * pairs.difference:+.1f} %"
+    return {
+        "found": f"{text}, 95 % {interval(pairs.ci95, 100, 1)}",
+        "target": "",
+        "met": None,
+        **asdict(pairs),
+        "success_graph": rates[0],
+        "success_in_process": rates[1],
+        "delay_periods": delay,
+    }
+
+
+def tables(found: Mapping[str, Any]) -> list[Table]:
+    """The content of ros.json for people."""
+    times = Table(title="milliseconds, over DDS between processes", title_justify="left")
+    for name in ("", "n", "p50", "p95", "p99", "max", "target", "met"):
+        times.add_column(name, justify="left" if name in ("", "target", "met") else "right")
+    for name, row in found["times"].items():
+        numbers = ("-" if row[key] is None else f"{row[key]:.1f}" for key in ("p50", "p95", "p99", "max"))
+        times.add_row(name, f"{row['n']:.0f}", *numbers, row["target"], _met(row["met"]))
+    counts = Table(title="counts", title_justify="left")
+    for name in ("", "found", "target", "met"):
+        counts.add_column(name)
+    for name, row in found["counts"].items():
+        counts.add_row(name, row["found"], row["target"], _met(row["met"]))
+    return [table for table in (times, counts) if table.row_count]
+
+
+def _met(met: bool | None) -> str:
+    return "" if met is None else "yes" if met else "NO"
