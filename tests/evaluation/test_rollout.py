@@ -114,3 +114,19 @@ def test_impossible_requests_are_refused() -> None:
         rollout(Scripted(), PointEnv, SEEDS, num_envs=0)
     with pytest.raises(InputError, match="distinct seeds"):
         rollout(Scripted(), PointEnv, [1, 1])
+
+
+def test_a_delayed_chunk_is_entered_at_the_row_that_is_due_and_the_one_before_bridges_the_gap() -> None:
+    (result,) = rollout(Scripted(), PointEnv, [50001], num_envs=1, num_workers=0, delay=2)
+    (own,) = rollout(Scripted(), PointEnv, [50001], num_envs=1, num_workers=0, delay=2, policy_factory=OwnScripted)
+    assert same([result], [own])
+    env = PointEnv()
+    observation, _ = env.reset(seed=50001)
+    states = [observation["observation.state"]]
+    for action in result.actions:
+        states.append(env.step(action)[0]["observation.state"])
+    fraction = np.linspace(0.5, 0, 8)
+    rows = [states[0] * fraction[k] for k in range(2, 6)] + [states[4] * fraction[k] for k in range(2, 6)]
+    np.testing.assert_allclose(result.actions[:10], [states[0], states[0], *rows], atol=1e-6)
+    with pytest.raises(InputError, match="delay: expected 0 to 3 control periods, found 4"):
+        rollout(Scripted(), PointEnv, [50001], delay=4)

@@ -10,21 +10,27 @@ import gymnasium
 import numpy as np
 
 from vla_policy.evaluation.watching import Aftermath, EventLog, Watch
-from vla_policy.interfaces import ActionChunk, Interface, Observation, Policy
+from vla_policy.interfaces import ActionChunk, InputError, Interface, Observation, Policy
 from vla_policy.runtime import Executor, Limits
 
 
 @dataclass(frozen=True)
 class PolicySpec:
-    """What the environment's side must know of a policy; cheap to send to another process."""
+    """What the environment's side must know of a policy; cheap to send to another process.
+
+    `delay` is how many control periods a chunk takes: it is entered so much later, at the row that is due by then.
+    """
 
     interface: Interface
     n_obs_steps: int
     n_action_steps: int
+    delay: int = 0
 
     @classmethod
-    def of(cls, policy: Policy) -> PolicySpec:
-        return cls(policy.interface, policy.n_obs_steps, policy.n_action_steps)
+    def of(cls, policy: Policy, delay: int = 0) -> PolicySpec:
+        if not 0 <= delay < policy.n_action_steps:
+            raise InputError(f"delay: expected 0 to {policy.n_action_steps - 1} control periods, found {delay}")
+        return cls(policy.interface, policy.n_obs_steps, policy.n_action_steps, delay)
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,7 @@ class Player:
             spec.interface, spec.n_obs_steps, spec.n_action_steps, Limits(box.low.astype(float), box.high.astype(float))
         )
         self._dt = 1.0 / spec.interface.fps
+        self._delay = spec.delay
         self.steps = 0  # of the current episode
 
     def start(self, start: Start) -> None:
@@ -112,7 +119,13 @@ class Player:
         return self._executor.window()
 
     def play(self, chunk: ActionChunk) -> EpisodeResult | None:
-        """Execute the chunk until the next one is wanted (None) or the episode is over (its result)."""
+        """Execute the chunk until the next one is wanted (None) or the episode is over (its result).
+
+        While a chunk is delayed the one before it is played on, and before the first one the arm holds.
+        """
+        for _ in range(self._delay):
+            if self._step():
+                return self._result()
         if self._executor.accept(chunk, self._now):
             self._chunk = chunk
         over = False

@@ -43,6 +43,7 @@ class EvalConfig:
     num_envs: int = 16
     num_workers: int = 2
     policy_seed: int = 0
+    delay: int = 0
     baseline: str | None = None
     device: str = "auto"
     threads: int | None = None
@@ -120,6 +121,7 @@ def evaluate(
             on_episode,
             on_steps,
             watch_factory,
+            config.delay,
         )
     except RolloutError as error:
         write_episodes(out / "episodes.csv", error.finished)
@@ -137,6 +139,7 @@ def evaluate(
         checkpoint=checkpoint,
         chunk_ms=chunk_ms,
         policy_seed=config.policy_seed,
+        delay=config.delay,
         num_envs=config.num_envs,
         num_workers=config.num_workers,
         rollout_seconds=seconds,

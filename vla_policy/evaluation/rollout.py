@@ -35,6 +35,7 @@ def rollout(
     on_episode: Callable[[EpisodeResult], None] | None = None,
     on_steps: Callable[[int], None] | None = None,
     watch_factory: WatchFactory | None = None,
+    delay: int = 0,
 ) -> list[EpisodeResult]:
     """Play one episode for each of `seeds` (a `Start` says more than a seed), results in that order.
 
@@ -42,8 +43,9 @@ def rollout(
     `env_factory` must be picklable. The workers take strict turns: while the policy answers one of them, in one batch,
     the others simulate. So equal `seed` (the policy's noise), `num_envs` and `num_workers` repeat a run bit for bit on
     the same machine. With `policy_factory` each episode has a policy of its own, asked in the worker; `policy` then
-    only says what it needs. `watch_factory` (picklable) makes what looks on, one an environment. `on_episode` hears of
-    every episode that ends, `on_steps` of simulated steps, in batches.
+    only says what it needs. `watch_factory` (picklable) makes what looks on, one an environment. A chunk takes `delay`
+    control periods of the environment's time. `on_episode` hears of every episode that ends, `on_steps` of simulated
+    steps, in batches.
 
     Raises `InputError` if policy and environment do not fit, `RolloutError` with the finished episodes if a worker
     dies or an environment fails.
@@ -61,7 +63,7 @@ def rollout(
             on_episode(result)
 
     factories = policy_factory, watch_factory
-    groups = _groups(PolicySpec.of(policy), env_factory, starts, num_envs, num_workers, factories, finish)
+    groups = _groups(PolicySpec.of(policy, delay), env_factory, starts, num_envs, num_workers, factories, finish)
     try:
         with _torch_threads(_free_cores(num_workers)):
             _take_turns(groups, policy, np.random.default_rng(seed), on_steps)
