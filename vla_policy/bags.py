@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import struct
+import threading
+from collections import Counter, deque
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -12,6 +16,9 @@ from vla_policy.interfaces import InputError
 if TYPE_CHECKING:
     from mcap.writer import Writer
 
+BATCH_SECONDS = 0.1  # between two writes of a `BagThread`
+ROOM = 128 << 20  # bytes that may wait for the disk: two seconds of two cameras of 480 x 640 at 30 Hz
+_MAGIC = b"\x89MCAP0\r\n"  # MCAP files begin and end with it
 _WANTED = "expected pip install 'vla_policy[ros]' (rosbags and mcap), found none"
 
 
@@ -61,28 +68,125 @@ class BagWriter:
         self._file.flush()
 
     def close(self) -> None:
-        self._writer.finish()
-        self._file.close()
+        """End the file, so that even a power cut does not take it back. `OSError` if the disk is full."""
+        try:
+            self._writer.finish()
+            self.flush()
+            os.fsync(self._file.fileno())
+        finally:
+            self._file.close()
+
+    def abandon(self) -> None:
+        """Leave the file without an end; what could be written can be read."""
+        with suppress(OSError):
+            self._file.close()
+
+
+class BagThread:
+    """A bag that a thread of its own writes, so that who puts messages in never waits for the disk.
+
+    At most `room` bytes wait to be written; messages beyond that are dropped, and `dropped` counts them by topic. Every
+    tenth of a second what waits is handed to the operating system, as far as the disk keeps up. An `error` of the disk
+    ends the bag.
+    """
+
+    def __init__(self, path: Path, room: int = ROOM) -> None:
+        self.path, self.waiting = path, 0  # bytes
+        self.dropped: Counter[str] = Counter()
+        self._room, self._bag = room, BagWriter(path)
+        self.error: OSError | None = None
+        self._messages: deque[tuple[str, str, float, bytes]] = deque()
+        self._lock, self._stopping = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="bag", daemon=True)
+        self._thread.start()
+
+    @property
+    def messages(self) -> int:
+        """Written."""
+        return self._bag.messages
+
+    def put(self, topic: str, kind: str, t: float, data: bytes) -> None:
+        """As `BagWriter.write`."""
+        with self._lock:
+            fits = self.error is None and self.waiting + len(data) <= self._room
+            self.waiting += len(data) if fits else 0
+        if fits:
+            self._messages.append((topic, kind, t, data))
+        else:
+            self.dropped[topic] += 1
+
+    def stop(self) -> BagWriter:
+        """Wait until everything is written; the writer, which is the caller's then. `OSError` if the disk is full."""
+        self._stopping.set()
+        self._thread.join()
+        if self.error is not None:
+            raise self.error
+        return self._bag
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.wait(BATCH_SECONDS):
+                self._write()
+            self._write()
+        except OSError as error:
+            self.error = error
+            self._bag.abandon()
+
+    def _write(self) -> None:
+        while self._messages:
+            message = self._messages.popleft()
+            self._bag.write(*message)
+            with self._lock:
+                self.waiting -= len(message[-1])
+        self._bag.flush()
 
 
 def read_bag(path: Path, topics: Collection[str]) -> Iterator[Recorded]:
     """The messages of these topics in the order they were received; leading slashes make no difference.
 
-    `path` is an MCAP file, which may have lost its end, or any bag that `rosbags` reads. `InputError` if it is none.
+    `path` is an MCAP file, which may have lost its end, or any bag that `rosbags` reads. `InputError` if it is none, or
+    a broken one.
     """
     wanted = {topic.lstrip("/") for topic in topics}
     types = _typestore()
-    for topic, kind, nanoseconds, data in _mcap(path) if path.suffix == ".mcap" else _any(path):
+    for topic, kind, nanoseconds, data in _messages(path):
         if topic.lstrip("/") in wanted:
-            yield Recorded(topic.lstrip("/"), kind, nanoseconds * 1e-9, types.deserialize_cdr(data, kind))
+            try:
+                message = types.deserialize_cdr(data, kind)
+            except Exception as error:  # rosbags asserts, and raises whatever numpy and struct do
+                raise InputError(f"{path}: {topic}: expected a {kind}, found {_words(error)}") from None
+            yield Recorded(topic.lstrip("/"), kind, nanoseconds * 1e-9, message)
 
 
 def bag_topics(path: Path) -> dict[str, str]:
     """Types by topic."""
     found: dict[str, str] = {}
-    for topic, kind, _, _ in _mcap(path) if path.suffix == ".mcap" else _any(path):
+    for topic, kind, _, _ in _messages(path):
         found.setdefault(topic, kind)
     return found
+
+
+def has_end(path: Path) -> bool:
+    """Whether an MCAP file was closed; other bags always seem so."""
+    if path.suffix != ".mcap":
+        return True
+    with path.open("rb") as file:
+        file.seek(-min(len(_MAGIC), path.stat().st_size), os.SEEK_END)
+        return file.read() == _MAGIC
+
+
+def _messages(path: Path) -> Iterator[tuple[str, str, int, bytes]]:
+    """Topic, type, nanoseconds and data."""
+    try:
+        yield from _mcap(path) if path.suffix == ".mcap" else _any(path)
+    except InputError:
+        raise
+    except Exception as error:  # the readers have no word of their own for most ways to be broken
+        raise InputError(f"{path}: expected a whole bag, found a broken one ({_words(error)})") from None
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _mcap(path: Path) -> Iterator[tuple[str, str, int, bytes]]:
@@ -100,8 +204,10 @@ def _mcap(path: Path) -> Iterator[tuple[str, str, int, bytes]]:
                 yield channel.topic, schema.name if schema else "", message.log_time, message.data
                 read += 1
         except (McapError, struct.error, EOFError) as error:
-            if read == 0:  # what is missing at the end was never written
-                raise InputError(f"{path}: expected an MCAP file with messages, found {error}") from None
+            if read == 0:
+                raise InputError(f"{path}: expected an MCAP file with messages, found {_words(error)}") from None
+            if has_end(path):  # otherwise what is missing was never written
+                raise InputError(f"{path}: expected a whole bag, found a broken one ({_words(error)})") from None
 
 
 def _any(path: Path) -> Iterator[tuple[str, str, int, bytes]]:

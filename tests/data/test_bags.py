@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import resource
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +15,15 @@ import numpy as np
 import pytest
 from helpers.ros_bags import PUSHT, SAME, cut, type_store, write_pusht_bag
 
-from vla_policy.bags import read_bag
+from vla_policy.bags import BagThread, BagWriter, read_bag
 from vla_policy.cli.dataset import main as vla_dataset
 from vla_policy.contract import load_contract
 from vla_policy.data import LeRobotDataset
-from vla_policy.data.bag_import import bag_episode, find_bags
+from vla_policy.data.bag_import import bag_episode, find_bags, name_result
 from vla_policy.interfaces import ACTION, IMAGES, STATE, InputError
 
 TOP = IMAGES + "top"
+BOOL, TRUE = "std_msgs/msg/Bool", b"\0\1\0\0\1"
 
 
 def test_frames_lie_where_the_pictures_do_and_actions_are_the_last_commands(tmp_path: Path) -> None:
@@ -114,12 +120,104 @@ def test_import_bag_is_resumed_and_leaves_failures_out(tmp_path: Path, capsys: p
     vla_dataset(["import-bag", str(bags), str(out)])
     said = capsys.readouterr().out
     assert "left out, a failure" in said
-    assert "episode 1, 14 frames, success, 1 interventions" in said.replace("\n", " ")
+    assert "episode 1, 14 frames, success, nothing dropped, 1 interventions" in said.replace("\n", " ")
     dataset = LeRobotDataset(out)
     assert dataset.lengths.tolist() == [12, 14]
     assert dataset.interface.differences(load_contract(SAME).interface) == []
     about = json.loads((out / "recordings.json").read_text())
     assert [entry["interventions"] for entry in about] == [[], [[2, 4]]]
+
+
+def test_a_bad_bag_is_named_and_the_others_are_imported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bags, out = tmp_path / "bags", tmp_path / "dataset"
+    good = write_pusht_bag(bags / "a.mcap", frames=12)
+    (bags / "b.mcap").touch()
+    write_pusht_bag(bags / "c.mcap", frames=12, camera="camera/other")
+    (bags / "d.mcap").write_bytes(good.read_bytes().replace(b"\0\0\0base_link", b"\xff\xff\xffbase_link"))
+    (bags / "e").mkdir()
+    (bags / "e" / "metadata.yaml").write_text("of another: program")
+    spoilt = bytearray(good.read_bytes())
+    spoilt[len(spoilt) // 2 : len(spoilt) // 2 + 50_000] = b"\xff" * 50_000
+    (bags / "f.mcap").write_bytes(spoilt)
+    write_pusht_bag(bags / "g.mcap", frames=14)
+    with pytest.raises(SystemExit) as left:
+        vla_dataset(["import-bag", str(bags), str(out)])
+    assert left.value.code == 1
+    *said, last = capsys.readouterr().out.strip().splitlines()
+    assert last == f"2 episodes, 26 frames in {out}; 5 of 7 bags left out: b.mcap, c.mcap, d.mcap, e, f.mcap"
+    assert f"{bags}/b.mcap: left out: expected an MCAP file with messages, found EndOfFile" in said
+    assert f"{bags}/f.mcap: left out: expected a whole bag, found a broken one" in "\n".join(said)
+    assert LeRobotDataset(out).lengths.tolist() == [12, 14]
+    assert [Path(entry["bag"]).name for entry in json.loads((out / "recordings.json").read_text())] == [
+        "a.mcap",
+        "g.mcap",
+    ]
+
+
+def test_a_bag_without_its_end_says_so_and_may_have_its_result_in_its_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = write_pusht_bag(tmp_path / "whole.mcap", frames=20)
+    bags, out = tmp_path / "bags", tmp_path / "dataset"
+    bags.mkdir()
+    for result in ("success", "failure"):
+        cut(whole, 0.6, name_result(bags / f"{result[0]}.mcap", result))
+    vla_dataset(["import-bag", str(bags), str(out)])
+    said = capsys.readouterr().out
+    assert f"{bags}/f.failure.mcap: left out, a failure" in said
+    assert "frames, success, the end of the bag is missing" in said
+    entry = json.loads((out / "recordings.json").read_text())[0]
+    assert (entry["result"], entry["ended"]) == ("success", False)
+
+
+def test_a_disk_that_fills_up_during_the_import_is_one_line_and_the_dataset_whole(tmp_path: Path) -> None:
+    """The limit of a process on its files stands in for the disk."""
+    bags, out = tmp_path / "bags", tmp_path / "dataset"
+    write_pusht_bag(bags / "a.mcap", frames=12)
+    words = [sys.executable, "-m", "vla_policy.cli.dataset", "import-bag", str(bags), str(out)]
+    assert subprocess.run(words, capture_output=True).returncode == 0
+    write_pusht_bag(bags / "b.mcap", frames=12)
+
+    def full() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
+
+    failed = subprocess.run(words, capture_output=True, text=True, preexec_fn=full)
+    assert failed.returncode == 2
+    assert failed.stderr.startswith(f"error: {out}: expected to be able to write, found ")
+    assert LeRobotDataset(out).lengths.tolist() == [12]
+    assert subprocess.run(words, capture_output=True).returncode == 0
+    assert LeRobotDataset(out).lengths.tolist() == [12, 12]
+
+
+def test_a_slow_disk_drops_messages_by_count_and_never_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written, disk = BagWriter.write, threading.Event()
+
+    def slow(self: BagWriter, *message: Any) -> None:
+        disk.wait()
+        written(self, *message)
+
+    monkeypatch.setattr(BagWriter, "write", slow)
+    bag = BagThread(tmp_path / "a.mcap", room=10 * len(TRUE))
+    for k in range(15):
+        bag.put("few" if k < 5 else "many", BOOL, float(k), TRUE)
+    assert bag.dropped == {"many": 5}
+    assert bag.waiting == 10 * len(TRUE)
+    disk.set()
+    bag.stop().close()
+    assert bag.waiting == 0
+    assert [(m.topic, m.t) for m in read_bag(tmp_path / "a.mcap", ["few", "many"])] == [
+        ("few" if k < 5 else "many", float(k)) for k in range(10)
+    ]
+
+
+def test_what_is_put_is_on_the_disk_within_a_second(tmp_path: Path) -> None:
+    bag = BagThread(tmp_path / "a.mcap")
+    bag.put("few", BOOL, 1.0, TRUE)
+    end = time.monotonic() + 1.0
+    while time.monotonic() < end and not (tmp_path / "a.mcap").read_bytes().endswith(TRUE):
+        time.sleep(0.02)
+    assert [message.t for message in read_bag(tmp_path / "a.mcap", ["few"])] == [1.0]
+    bag.stop().close()
 
 
 def test_import_bag_without_bags_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

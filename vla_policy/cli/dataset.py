@@ -93,30 +93,21 @@ def _import_pusht(options: argparse.Namespace, chosen: argparse.Namespace) -> No
 
 
 def _import_bag(options: argparse.Namespace, chosen: argparse.Namespace) -> None:
-    """Bags that are in the dataset already are left out, so that the command can be given again."""
+    """Status 1 if a bag had to be left out, 2 if nothing could be imported."""
     from vla_policy.contract import load_contract
-    from vla_policy.data import LeRobotWriter
-    from vla_policy.data.bag_import import FAILURE, RECORDINGS, bag_episode, find_bags, read_recordings
-    from vla_policy.data.files import write_json
+    from vla_policy.data.bag_import import import_bags
 
     contract = load_contract(chosen.contract)
-    recordings = read_recordings(options.OUT)
-    with LeRobotWriter(options.OUT, contract.interface, contract.robot_type, chosen.codec) as writer:
-        recordings = [about for about in recordings if about["episode"] < writer.num_episodes]
-        known = {about["bag"] for about in recordings}
-        for bag in find_bags(options.BAG):
-            if str(bag.resolve()) in known:
-                continue
-            episode = bag_episode(bag, contract)
-            if episode.result == FAILURE and not chosen.failures:
-                _say(f"{bag}: left out, a failure (failures=true takes them)")
-                continue
-            # Written first: an entry of an episode that did not come to be is dropped the next time.
-            recordings.append({"episode": writer.num_episodes, "bag": str(bag.resolve()), **episode.about()})
-            write_json(options.OUT / RECORDINGS, recordings)
-            index = writer.add_episode(episode.columns, episode.images, episode.task)
-            _say(f"{bag}: episode {index}, {episode.length} frames, {episode.summary()}")
-        _say(f"{writer.num_episodes} episodes, {writer.num_frames} frames in {options.OUT}")
+    try:
+        done = import_bags(options.BAG, options.OUT, contract, chosen.failures, chosen.codec, _say)
+    except OSError as error:
+        raise InputError(f"{options.OUT}: expected to be able to write, found {error}") from None
+    total = f"{done.episodes} episodes, {done.frames} frames in {options.OUT}"
+    if done.left_out:
+        names = ", ".join(bag.name for bag in done.left_out)
+        _say(f"{total}; {len(done.left_out)} of {done.bags} bags left out: {names}")
+        raise SystemExit(1)
+    _say(total)
 
 
 def _info(options: argparse.Namespace, chosen: argparse.Namespace) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vla_policy.bags import Recorded, bag_topics, read_bag
+from vla_policy.bags import Recorded, bag_topics, has_end, read_bag
 from vla_policy.contract import Contract
-from vla_policy.data.files import read_json
+from vla_policy.data.files import read_json, write_json
+from vla_policy.data.writer import LeRobotWriter
 from vla_policy.interfaces import ACTION, STATE, InputError
 from vla_policy.messages import decode, decode_command, seconds
 
@@ -28,6 +29,7 @@ class BagEpisode:
     `columns` maps keys to (T, D), `images` to (T, H, W, 3). `result` is "success", "failure" or "" (nobody said).
     `interventions` are the spans of frames [first, last) in which a person led the arm. `repeated` counts frames, by
     key, for which no sample was near enough in time and the one before was taken; `refused` messages, by reason.
+    `ended` is whether the bag has its end, or lost it to a kill or a full disk.
     """
 
     columns: dict[str, np.ndarray]
@@ -37,6 +39,7 @@ class BagEpisode:
     interventions: list[tuple[int, int]]
     repeated: dict[str, int]
     refused: dict[str, int] = field(default_factory=dict)
+    ended: bool = True
 
     @property
     def length(self) -> int:
@@ -49,14 +52,17 @@ class BagEpisode:
             "interventions": self.interventions,
             "repeated": self.repeated,
             "refused": self.refused,
+            "ended": self.ended,
         }
 
     def summary(self) -> str:
         """The same for people."""
         said = [f"{key}: {count} frames repeated" for key, count in self.repeated.items()]
         said += [f"{why}: {count} messages refused" for why, count in self.refused.items()]
-        said += [f"{len(self.interventions)} interventions"] if self.interventions else []
-        return ", ".join([self.result or "no result", *said]) + ("" if said else ", nothing dropped")
+        said += [] if self.ended else ["the end of the bag is missing"]
+        dropped = said or ["nothing dropped"]
+        hands = [f"{len(self.interventions)} interventions"] if self.interventions else []
+        return ", ".join([self.result or "no result", *dropped, *hands])
 
 
 @dataclass
@@ -111,8 +117,62 @@ def bag_episode(path: Path, contract: Contract) -> BagEpisode:
         (images if feature.dtype == "image" else columns)[key] = np.stack([samples[key].values[k] for k in rows])
     columns[ACTION] = _actions(samples[ACTION], times, columns[STATE], contract.interface.fps)
     spans = _spans(hands, times)
-    task = texts.get(TASK, contract.task)
-    return BagEpisode(columns, images, task, texts.get(RESULT, ""), spans, repeated, refused)
+    task, result = texts.get(TASK, contract.task), texts.get(RESULT, _named_result(path))
+    return BagEpisode(columns, images, task, result, spans, repeated, refused, has_end(path))
+
+
+def name_result(path: Path, result: str) -> Path:
+    """What to call a bag for whose result the disk has no room: a.mcap becomes a.success.mcap."""
+    return path.with_suffix(f".{result}{path.suffix}")
+
+
+def _named_result(path: Path) -> str:
+    return next((result for result in (SUCCESS, FAILURE) if path.stem.endswith(f".{result}")), "")
+
+
+@dataclass(frozen=True)
+class Imported:
+    """How large the dataset is now, and which bags could not be read."""
+
+    episodes: int
+    frames: int
+    bags: int
+    left_out: list[Path]
+
+
+def import_bags(
+    path: Path, root: Path, contract: Contract, failures: bool, codec: str, say: Callable[[str], None]
+) -> Imported:
+    """Add the bag, or the bags of the folder `path` to the dataset at `root`, an episode each.
+
+    Bags that are in it already are passed over, so that this can be repeated; failures are unless `failures`. A bag
+    that cannot be read or is of another robot is named and left out. `say` hears what became of each. `InputError` if
+    the dataset is not one to add to, `OSError` if the disk is full; both leave it whole.
+    """
+    left_out: list[Path] = []
+    found = find_bags(path)
+    with LeRobotWriter(root, contract.interface, contract.robot_type, codec) as writer:
+        recordings = [about for about in read_recordings(root) if about["episode"] < writer.num_episodes]
+        known = {about["bag"] for about in recordings}
+        for bag in found:
+            if str(bag.resolve()) in known:
+                continue
+            try:
+                episode = bag_episode(bag, contract)
+                if episode.result == FAILURE and not failures:
+                    say(f"{bag}: left out, a failure (failures=true takes them)")
+                    continue
+                entry = {"episode": writer.num_episodes, "bag": str(bag.resolve()), **episode.about()}
+                # Written first: an entry of an episode that did not come to be is dropped the next time.
+                write_json(root / RECORDINGS, [*recordings, entry])
+                index = writer.add_episode(episode.columns, episode.images, episode.task)
+            except InputError as error:
+                say(f"{bag}: left out: {str(error).removeprefix(f'{bag}: ')}")
+                left_out.append(bag)
+                continue
+            recordings.append(entry)
+            say(f"{bag}: episode {index}, {episode.length} frames, {episode.summary()}")
+        return Imported(writer.num_episodes, writer.num_frames, len(found), left_out)
 
 
 def read_recordings(dataset: Path) -> list[dict[str, Any]]:

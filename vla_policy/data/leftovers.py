@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 from vla_policy.data.dataset import LeRobotDataset
-from vla_policy.data.files import TEMPORARY, Neighbours
+from vla_policy.data.files import TEMPORARY, Neighbours, only_one
 from vla_policy.data.layout import CHUNKS_SIZE
 from vla_policy.interfaces import InputError
 
@@ -27,14 +26,7 @@ def lock(root: Path) -> IO[str]:
         if foreign:
             raise InputError(f"{root}: expected a LeRobotDataset or an empty folder, found {foreign[:3]}")
     Neighbours(root.resolve()).recover()
-    root.mkdir(parents=True, exist_ok=True)
-    file = open(root / LOCK, "w")  # noqa: SIM115, the lock lives as long as the file is open
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise InputError(f"{root}: expected no other writer, found one at work") from None
-    return file
+    return only_one(root / LOCK, "writer")
 
 
 def remove_leftovers(dataset: LeRobotDataset) -> None:
