@@ -47,6 +47,7 @@ setup(
         "numpy",
         "peft",
         "pillow",
+        "psutil",
         "pyarrow",
         "pybullet",
         "rich",

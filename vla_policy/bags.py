@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from mcap.writer import Writer
 
 BATCH_SECONDS = 0.1  # between two writes of a `BagThread`
+TASK, RESULT = "task", "recorder/result"  # topics with one text an episode
+SUCCESS, FAILURE = "success", "failure"
+STRING = "std_msgs/msg/String"
 ROOM = 128 << 20  # bytes that may wait for the disk: two seconds of two cameras of 480 x 640 at 30 Hz
 _MAGIC = b"\x89MCAP0\r\n"  # MCAP files begin and end with it
 _WANTED = "expected pip install 'vla_policy[ros]' (rosbags and mcap), found none"
@@ -59,8 +62,7 @@ class BagWriter:
 
     def write_text(self, topic: str, text: str, t: float) -> None:
         """A `std_msgs/String`."""
-        kind = "std_msgs/msg/String"
-        self.write(topic, kind, t, bytes(self._types.serialize_cdr(self._types.types[kind](text), kind)))
+        self.write(topic, STRING, t, bytes(self._types.serialize_cdr(self._types.types[STRING](text), STRING)))
 
     def flush(self) -> None:
         """Hand everything to the operating system."""
@@ -83,17 +85,17 @@ class BagWriter:
 
 
 class BagThread:
-    """A bag that a thread of its own writes, so that who puts messages in never waits for the disk.
+    """Writes a bag in a thread of its own, so that who puts messages in never waits for the disk.
 
     At most `room` bytes wait to be written; messages beyond that are dropped, and `dropped` counts them by topic. Every
     tenth of a second what waits is handed to the operating system, as far as the disk keeps up. An `error` of the disk
     ends the bag.
     """
 
-    def __init__(self, path: Path, room: int = ROOM) -> None:
-        self.path, self.waiting = path, 0  # bytes
+    def __init__(self, bag: BagWriter, room: int = ROOM) -> None:
+        self.path, self.waiting = bag.path, 0  # bytes
         self.dropped: Counter[str] = Counter()
-        self._room, self._bag = room, BagWriter(path)
+        self._bag, self._room = bag, room
         self.error: OSError | None = None
         self._messages: deque[tuple[str, str, float, bytes]] = deque()
         self._lock, self._stopping = threading.Lock(), threading.Event()
@@ -173,6 +175,16 @@ def has_end(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(-min(len(_MAGIC), path.stat().st_size), os.SEEK_END)
         return file.read() == _MAGIC
+
+
+def name_result(path: Path, result: str) -> Path:
+    """What to call a bag that has no room for its result: a.mcap becomes a.success.mcap."""
+    return path.with_suffix(f".{result}{path.suffix}")
+
+
+def named_result(path: Path) -> str:
+    """The result of `name_result`, "" if there is none."""
+    return next((result for result in (SUCCESS, FAILURE) if path.stem.endswith(f".{result}")), "")
 
 
 def _messages(path: Path) -> Iterator[tuple[str, str, int, bytes]]:

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from helpers.ros_bags import PUSHT, SAME, cut, type_store, write_pusht_bag
 
-from vla_policy.bags import BagThread, BagWriter, read_bag
+from vla_policy.bags import BagThread, BagWriter, name_result, read_bag
 from vla_policy.cli.dataset import main as vla_dataset
 from vla_policy.contract import load_contract
 from vla_policy.data import LeRobotDataset
-from vla_policy.data.bag_import import bag_episode, find_bags, name_result
+from vla_policy.data.bag_import import bag_episode, find_bags
 from vla_policy.interfaces import ACTION, IMAGES, STATE, InputError
 
 TOP = IMAGES + "top"
@@ -197,7 +197,7 @@ def test_a_slow_disk_drops_messages_by_count_and_never_blocks(tmp_path: Path, mo
         written(self, *message)
 
     monkeypatch.setattr(BagWriter, "write", slow)
-    bag = BagThread(tmp_path / "a.mcap", room=10 * len(TRUE))
+    bag = BagThread(BagWriter(tmp_path / "a.mcap"), room=10 * len(TRUE))
     for k in range(15):
         bag.put("few" if k < 5 else "many", BOOL, float(k), TRUE)
     assert bag.dropped == {"many": 5}
@@ -211,7 +211,7 @@ def test_a_slow_disk_drops_messages_by_count_and_never_blocks(tmp_path: Path, mo
 
 
 def test_what_is_put_is_on_the_disk_within_a_second(tmp_path: Path) -> None:
-    bag = BagThread(tmp_path / "a.mcap")
+    bag = BagThread(BagWriter(tmp_path / "a.mcap"))
     bag.put("few", BOOL, 1.0, TRUE)
     end = time.monotonic() + 1.0
     while time.monotonic() < end and not (tmp_path / "a.mcap").read_bytes().endswith(TRUE):

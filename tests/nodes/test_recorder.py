@@ -1,123 +1,119 @@
-"""The recorder as a process: episodes of a robot that never tires, ended, discarded, and interrupted by SIGKILL."""
+"""The recorder as a process: episodes of a robot that never tires, ended, discarded, killed and out of disk."""
 
 from __future__ import annotations
 
+import resource
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 rclpy = pytest.importorskip("rclpy")
 
-from helpers.ros import FakeRobot, image_message, own_domain, wait_for  # noqa: E402
-from sensor_msgs.msg import Image, JointState  # noqa: E402
-from std_msgs.msg import String  # noqa: E402
-from std_srvs.srv import SetBool, Trigger  # noqa: E402
+from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
+from helpers.ros import ROOT, own_domain, wait_for  # noqa: E402
 
 from vla_policy.contract import load_contract  # noqa: E402
 from vla_policy.data import LeRobotDataset  # noqa: E402
-from vla_policy.data.bag_import import bag_episode  # noqa: E402
+from vla_policy.data.bag_import import bag_episode, read_recordings  # noqa: E402
 from vla_policy.interfaces import ACTION, STATE  # noqa: E402
-from vla_policy.nodes import common  # noqa: E402
 from vla_policy.nodes.processes import Processes  # noqa: E402
+from vla_policy.nodes.recording_bench import Filmed, RecorderClient, survive_kills, two_cameras  # noqa: E402
 
 pytestmark = [pytest.mark.xdist_group("dds"), pytest.mark.slow]
+LONG = 300.0  # seconds, for an import beside other tests, which go first
 
 
-class Filmed(FakeRobot):
-    """With a camera at 10 Hz, and commands at 50 Hz that are as good as executed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.filming, self.status, self.frame = True, [""], 0
-        self._called: dict = {}
-        self._pictures = self.create_publisher(Image, "/pusht_sim/camera/image_raw", common.IMAGE_QOS)
-        self._executed = self.create_publisher(JointState, "command/executed", 10)
-        self.create_subscription(String, "recorder/status", lambda m: self.status.append(m.data), common.LATCHED_QOS)
-        self._film_ticker = common.Ticker(0.1, self._film)
-        self._command_ticker = common.Ticker(0.02, self._command)
-
-    def close(self) -> None:
-        self._film_ticker.close()
-        self._command_ticker.close()
-        super().close()
-
-    def call(self, service: str, kind: type = Trigger, **request: bool) -> tuple[bool, str]:
-        if service not in self._called:
-            self._called[service] = self.create_client(kind, f"recorder/{service}")
-        client = self._called[service]
-        wait_for(client.service_is_ready, service)
-        future = client.call_async(kind.Request(**request))
-        wait_for(future.done, f"answer of {service}")
-        return future.result().success, future.result().message
-
-    def start(self) -> None:
-        wait_for(lambda: self.call("start_episode")[0], "the start of an episode")
-
-    def said(self, text: str) -> bool:
-        return any(text in status for status in self.status)
-
-    def _film(self) -> None:
-        if self.filming:
-            self.frame += 1
-            self._pictures.publish(image_message(np.full((96, 96, 3), self.frame % 256, np.uint8), self.now()))
-
-    def _command(self) -> None:
-        executed = JointState(name=["x", "y"], position=self.pose.tolist())
-        executed.header.stamp = common.stamp(self.now())
-        self._executed.publish(executed)
+@pytest.fixture
+def contract(tmp_path: Path) -> Path:
+    """The simulation's, of a robot that may stand still as long as a busy computer does."""
+    text = (ROOT / "config" / "pusht_sim.yaml").read_text()
+    path = tmp_path / "patient.yaml"
+    path.write_text(text.replace("max_age: 0.5", "max_age: 2.0"))
+    return path
 
 
 @pytest.fixture
 def robot() -> Iterator[Filmed]:
-    with own_domain():
-        robot = Filmed()
+    with own_domain(), Filmed() as robot:
         yield robot
-        robot.close()
 
 
-def test_episodes_survive_a_kill_and_become_a_dataset(robot: Filmed, tmp_path: Path) -> None:
-    root = tmp_path / "recordings"
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "recordings"
+
+
+@pytest.fixture
+def start(tmp_path: Path, root: Path, contract: Path) -> Iterator[Callable[..., psutil.Process]]:
     with Processes(tmp_path / "log") as processes:
-        processes.start("recorder", root=str(root), task="keep still")
-        robot.start()
-        time.sleep(1.5)
-        assert robot.call("start_episode") == (False, "start_episode: expected no episode in progress, found one")
-        assert robot.call("end_episode", SetBool, data=True)[0]
 
-        robot.start()
-        time.sleep(0.3)
-        assert robot.call("discard_episode")[0]
+        def start(**parameters: str) -> psutil.Process:
+            return psutil.Process(processes.start("recorder", root=str(root), contract=str(contract), **parameters).pid)
 
-        robot.start()
-        time.sleep(0.5)
-        robot.filming = False
-        wait_for(lambda: robot.said("recording, but /pusht_sim/camera/image_raw is silent"), "the missing camera", 5.0)
-        ok, why = robot.call("end_episode", SetBool, data=False)
-        assert ok
-        assert why.endswith("episode_000001.mcap")
-        ok, why = robot.call("start_episode")
-        assert not ok
-        assert "/pusht_sim/camera/image_raw is silent" in why
-        robot.filming = True
+        yield start
 
-        robot.start()
-        begin = time.time()
-        time.sleep(2.0)
-        processes["recorder"].kill()
-        killed = time.time()
-        assert processes["recorder"].wait(10) == -signal.SIGKILL
-        names = sorted(path.name for path in (root / "bags").iterdir())
-        assert names == ["episode_000000.mcap", "episode_000001.mcap", "episode_000002.mcap.part"]
 
-        processes.start("recorder", root=str(root))
-        wait_for(lambda: robot.said("an interrupted episode was found"), "the repair")
-        interrupted = bag_episode(root / "bags" / "interrupted" / "episode_000002.mcap", load_contract("pusht_sim"))
-        assert interrupted.length / 10 > killed - begin - 1.0  # at most a second is lost
-        wait_for(lambda: robot.said("1 episodes, "), "the import", 120.0)
+def end(process: psutil.Process) -> None:
+    process.kill()
+    process.wait(10)
+
+
+def settled(file: Path) -> int:
+    """Its size once it has stopped growing."""
+    size = -1
+    while size != file.stat().st_size:
+        size = file.stat().st_size
+        time.sleep(1.0)
+    return size
+
+
+def names(root: Path) -> list[str]:
+    return sorted(path.name for path in (root / "bags").iterdir())
+
+
+def test_episodes_survive_a_kill_and_become_a_dataset(
+    robot: Filmed, root: Path, start: Callable[..., psutil.Process], contract: Path
+) -> None:
+    recorder, client = start(task="keep still"), RecorderClient(robot)
+    client.start()
+    time.sleep(1.5)
+    assert client.try_to_start() == (False, "start_episode: expected no episode in progress, found one")
+    assert client.end()[0]
+
+    client.start()
+    time.sleep(0.3)
+    assert client.discard()[0]
+
+    client.start()
+    time.sleep(0.5)
+    robot.filming = False
+    wait_for(lambda: client.said("recording, but /pusht_sim/camera/image_raw is silent"), "the missing camera", 5.0)
+    ok, why = client.end(success=False)
+    assert ok
+    assert why.endswith("episode_000001.mcap")
+    ok, why = client.try_to_start()
+    assert not ok
+    assert "/pusht_sim/camera/image_raw is silent" in why
+    robot.filming = True
+
+    client.start()
+    begin = time.time()
+    time.sleep(2.0)
+    recorder.send_signal(signal.SIGKILL)
+    killed = time.time()
+    recorder.wait(10)
+    assert names(root) == ["episode_000000.mcap", "episode_000001.mcap", "episode_000002.mcap.part"]
+
+    start()
+    wait_for(lambda: client.said("an interrupted episode was found"), "the repair")
+    interrupted = bag_episode(root / "bags" / "interrupted" / "episode_000002.mcap", load_contract(contract))
+    assert interrupted.length / 10 > killed - begin - 1.0  # at most a second is lost
+    wait_for(lambda: client.said("1 episodes, "), "the import", LONG)
 
     dataset = LeRobotDataset(root / "dataset")
     assert dataset.tasks == ["keep still"]
@@ -125,3 +121,87 @@ def test_episodes_survive_a_kill_and_become_a_dataset(robot: Filmed, tmp_path: P
     columns = dataset.episode(0).columns
     assert len(columns[ACTION]) >= 12
     np.testing.assert_allclose(columns[STATE], np.float32([[0.45, 0.0]]).repeat(len(columns[STATE]), axis=0), atol=1e-6)
+
+
+def test_a_full_disk_is_said_at_once_and_no_finished_episode_is_lost(
+    robot: Filmed, root: Path, start: Callable[..., psutil.Process]
+) -> None:
+    """The limit of a process on its files stands in for the disk."""
+    recorder, client = start(), RecorderClient(robot)
+    diagnostics: list[str] = []
+
+    def hear(message: DiagnosticArray) -> None:
+        diagnostics.extend(status.message for status in message.status if status.level == status.ERROR)
+
+    robot.create_subscription(DiagnosticArray, "/diagnostics", hear, 10)
+    client.start()
+    time.sleep(1.5)
+    robot.filming = False  # so that the recorder meets the full disk when it ends the episode
+    robot.alive.clear()
+    recorder.rlimit(resource.RLIMIT_FSIZE, (settled(root / "bags" / "episode_000000.mcap.part"), -1))
+    ok, why = client.end()
+    assert not ok
+    assert "episode_000000.mcap lost its end: File too large; the next start of the recorder imports " in why
+    assert client.said(why)
+    wait_for(lambda: why in diagnostics, "the diagnostics")
+    assert names(root) == ["episode_000000.success.mcap"]
+
+    recorder.rlimit(resource.RLIMIT_FSIZE, (-1, -1))
+    robot.filming = True
+    robot.alive.add("robot")
+    client.start()
+    recorder.rlimit(resource.RLIMIT_FSIZE, (1 << 20, -1))
+    wait_for(lambda: client.said("episode_000001.mcap.part was given up: File too large"), "the full disk")
+    ok, why = client.end()
+    assert not ok
+    assert "expected an episode in progress, found episode_000001.mcap.part was given up: File too large" in why
+    assert (root / "bags" / "interrupted" / "episode_000001.mcap").is_file()
+    end(recorder)
+
+    start()
+    wait_for(lambda: client.said("1 episodes, "), "the import", LONG)
+    assert client.said("frames, success, ")
+    assert client.said("the end of the bag is missing")
+    (entry,) = read_recordings(root / "dataset")
+    assert entry["bag"].endswith("episode_000000.success.mcap")
+    assert (entry["result"], entry["ended"]) == ("success", False)
+
+
+def test_one_recorder_a_folder_and_no_import_outlives_it(
+    robot: Filmed, root: Path, start: Callable[..., psutil.Process], tmp_path: Path
+) -> None:
+    recorder, client = start(), RecorderClient(robot)
+    client.start()
+    time.sleep(1.0)
+    with Processes(tmp_path / "second") as others:
+        second = others.start("recorder", root=str(root))
+        assert second.wait(60) == 2
+        assert others.last_words("recorder") == f"error: {root}: expected no other recorder, found one at work"
+    assert names(root) == ["episode_000000.mcap.part"]  # which the second one has left alone
+    assert client.end()[0]
+    wait_for(recorder.children, "the import")
+    imports = recorder.children()
+    end(recorder)
+    assert psutil.wait_procs(imports, timeout=10)[1] == []
+
+    (root / "bags" / "episode_000001.mcap").touch()  # nor does a bad bag keep the others out
+    start()
+    wait_for(lambda: client.said("1 of 2 bags left out: episode_000001.mcap"), "the import", LONG)
+    assert LeRobotDataset(root / "dataset").num_episodes == 1
+
+
+def test_finished_episodes_survive_kills_at_random_moments(tmp_path: Path, root: Path, contract: Path) -> None:
+    with own_domain():
+        found = survive_kills(4, root, tmp_path / "log", str(contract))
+    assert found["episodes_intact"] == found["episodes_expected"] > 0
+    assert found["repairs_said"] == len(found["lost_s"]) > 0
+    assert max(found["lost_s"]) <= 1.0, found["lost_s"]
+
+
+def test_two_cameras_are_recorded(tmp_path: Path, root: Path) -> None:
+    """How many frames a busy computer keeps is for `vla-bench`; here some are, and they are counted."""
+    with own_domain():
+        found = two_cameras(3.0, root, tmp_path / "log")
+    assert found["frames_sent"] > 60
+    assert 0.5 < found["share"] <= 1.0
+    assert found["cpu_percent"] > 0

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vla_policy.bags import Recorded, bag_topics, has_end, read_bag
+from vla_policy.bags import FAILURE, RESULT, TASK, Recorded, bag_topics, has_end, named_result, read_bag
 from vla_policy.contract import Contract
 from vla_policy.data.files import read_json, write_json
 from vla_policy.data.writer import LeRobotWriter
@@ -17,8 +17,7 @@ from vla_policy.interfaces import ACTION, STATE, InputError
 from vla_policy.messages import decode, decode_command, seconds
 
 EXECUTED = "command/executed"
-TASK, RESULT, INTERVENTION = "task", "recorder/result", "teleop/intervention"
-SUCCESS, FAILURE = "success", "failure"
+INTERVENTION = "teleop/intervention"
 RECORDINGS = "recordings.json"  # in the dataset's folder: one entry an episode, `BagEpisode.about` and the bag
 
 
@@ -117,17 +116,8 @@ def bag_episode(path: Path, contract: Contract) -> BagEpisode:
         (images if feature.dtype == "image" else columns)[key] = np.stack([samples[key].values[k] for k in rows])
     columns[ACTION] = _actions(samples[ACTION], times, columns[STATE], contract.interface.fps)
     spans = _spans(hands, times)
-    task, result = texts.get(TASK, contract.task), texts.get(RESULT, _named_result(path))
+    task, result = texts.get(TASK, contract.task), texts.get(RESULT, named_result(path))
     return BagEpisode(columns, images, task, result, spans, repeated, refused, has_end(path))
-
-
-def name_result(path: Path, result: str) -> Path:
-    """What to call a bag for whose result the disk has no room: a.mcap becomes a.success.mcap."""
-    return path.with_suffix(f".{result}{path.suffix}")
-
-
-def _named_result(path: Path) -> str:
-    return next((result for result in (SUCCESS, FAILURE) if path.stem.endswith(f".{result}")), "")
 
 
 @dataclass(frozen=True)

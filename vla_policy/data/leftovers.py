@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import IO
 
 from vla_policy.data.dataset import LeRobotDataset
-from vla_policy.data.files import TEMPORARY, Neighbours, only_one
+from vla_policy.data.files import TEMPORARY, Neighbours
 from vla_policy.data.layout import CHUNKS_SIZE
 from vla_policy.interfaces import InputError
+from vla_policy.locks import only_one
 
 LOCK = ".lock"
 

@@ -43,6 +43,11 @@ HEARTBEAT_QOS = _qos(ReliabilityPolicy.RELIABLE, 50, DurabilityPolicy.VOLATILE) 
 LATCHED_QOS = _qos(ReliabilityPolicy.RELIABLE, 1, DurabilityPolicy.TRANSIENT_LOCAL)
 
 
+def best_effort(depth: int) -> QoSProfile:
+    """As it comes, with room for `depth` messages."""
+    return _qos(ReliabilityPolicy.BEST_EFFORT, depth, DurabilityPolicy.VOLATILE)
+
+
 def run(make: Callable[[], Node]) -> None:
     """Run one node until Ctrl-C, SIGTERM or the crash of a ticker, which is status 1. A mistake of the user's is one
     line and status 2.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import rclpy
@@ -54,6 +54,12 @@ class Spinning(Node):
         self._spinner.add_node(self)
         self._spin_thread = threading.Thread(target=self._spinner.spin, daemon=True)
         self._spin_thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     def close(self) -> None:
         self._spinner.shutdown(0)

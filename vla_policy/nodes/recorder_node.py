@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import queue
 import shutil
-import subprocess
-import sys
-import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,14 +13,19 @@ from rclpy.node import Node
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
-from vla_policy.bags import BagWriter
+from vla_policy.bags import FAILURE, RESULT, SUCCESS, TASK, BagThread, BagWriter, name_result
 from vla_policy.contract import IMAGE, JOINT_STATE, TRAJECTORY, find_config, load_contract
 from vla_policy.interfaces import InputError
+from vla_policy.locks import only_one
 from vla_policy.nodes import common
+from vla_policy.nodes.importer import Importer
 from vla_policy.runtime import Watchdog
 
-FLUSH_SECONDS = 0.25  # how much of a running episode a kill may cost
+LOOK_SECONDS = 0.25
 LEAST_FREE = 1 << 30  # bytes on the disk to begin an episode
+LOCK = ".recorder.lock"
+IMAGE_QOS = common.best_effort(30)  # a second of pictures, for a computer that stands still for a moment
+STATE_QOS = common.best_effort(1000)  # joint states may come at 1 kHz
 BOOL, FLOAT = "std_msgs/msg/Bool", "std_msgs/msg/Float64"
 OTHERS = {
     "command/executed": JOINT_STATE,
@@ -32,14 +34,14 @@ OTHERS = {
     "teleop/intervention": BOOL,
     "surprise_monitor/surprise": FLOAT,
 }
-TASK, RESULT = "task", "recorder/result"
 
 
 class RecorderNode(Node):
     """`~/start_episode`, then `~/end_episode` (true: a success) or `~/discard_episode`; `~/status` says what it does.
 
     A bag is written as `<root>/bags/episode_<n>.mcap.part` and loses its last suffix when the episode ends; another
-    process then adds it to `<root>/dataset`. What a killed recorder left behind goes to `<root>/bags/interrupted`.
+    process then adds it to `<root>/dataset`. What a killed recorder or a full disk left of a running episode goes to
+    `<root>/bags/interrupted`. An episode for whose end the disk had no room is `episode_<n>.<result>.mcap`.
     """
 
     def __init__(self) -> None:
@@ -49,59 +51,72 @@ class RecorderNode(Node):
         self._root = Path(common.parameter(self, "root", "outputs/recordings", "folder of bags and dataset"))
         self._task = common.parameter(self, "task", "", "the instruction; empty: the contract's") or self._contract.task
         self._bags = self._root / "bags"
-        self._bag: BagWriter | None = None
+        self._lock = only_one(self._root / LOCK, "recorder")
+        self._bag: BagThread | None = None
         self._status = self.create_publisher(String, "~/status", common.LATCHED_QOS)
-        self._told = ""
-        streams = {stream.topic: stream.type for stream in self._contract.streams}
-        self._watchdog = Watchdog(dict.fromkeys(streams, self._contract.timeouts.camera))
-        for topic, kind in {**streams, **OTHERS}.items():
-            qos = common.IMAGE_QOS if kind == IMAGE else common.STATE_QOS
-            self.create_subscription(common.message_class(kind), topic, partial(self._on, topic, kind), qos, raw=True)
-        self.create_subscription(String, TASK, self._on_task, common.LATCHED_QOS)
-        self.create_service(Trigger, "~/start_episode", self._on_start)
-        self.create_service(SetBool, "~/end_episode", self._on_end)
-        self.create_service(Trigger, "~/discard_episode", self._on_discard)
-        self._timer = common.every(self, FLUSH_SECONDS, self._look_after)
-        self._finished: queue.Queue[Path | None] = queue.Queue()
-        self._importer = threading.Thread(target=self._import_bags, name="import", daemon=True)
-        self._importer.start()
+        self._told, self._problem, self._given_up = "", False, ""
+        self._importer = Importer(self._bags, self._root / "dataset", self._contract_file, self._say)
+        self._subscribe()
+        self._timer = common.every(self, LOOK_SECONDS, self._look_after)
+        self._diagnostics = common.Diagnostics(self, self._report)
         self._repair()
 
     def close(self) -> None:
         """An episode in progress is kept as an interrupted one."""
         if self._bag is not None:
-            self._bag.close()
-            self._repair()
-        self._finished.put(None)
-        self._importer.join()
+            with suppress(OSError):
+                self._bag.stop().close()
+            self._set_aside(self._bag.path)
+        self._importer.close()
+        self._lock.close()
+
+    def _subscribe(self) -> None:
+        streams = {stream.topic: stream.type for stream in self._contract.streams}
+        self._watchdog = Watchdog(dict.fromkeys(streams, self._contract.timeouts.camera))
+        for topic, kind in {**streams, **OTHERS}.items():
+            qos = IMAGE_QOS if kind == IMAGE else STATE_QOS
+            self.create_subscription(common.message_class(kind), topic, partial(self._on, topic, kind), qos, raw=True)
+        self.create_subscription(String, TASK, self._on_task, common.LATCHED_QOS)
+        self.create_service(Trigger, "~/start_episode", self._on_start)
+        self.create_service(SetBool, "~/end_episode", self._on_end)
+        self.create_service(Trigger, "~/discard_episode", self._on_discard)
 
     def _say(self, text: str, problem: bool = False) -> None:
         if text != self._told:
-            self._told = text
+            self._told, self._problem = text, problem
             self._status.publish(String(data=text))
             if problem:  # two calls: rclpy refuses one whose severity changes
                 self.get_logger().error(text)
             else:
                 self.get_logger().info(text)
 
+    def _report(self) -> tuple[bytes, str, dict[str, Any]]:
+        wrong = self._problem or self._importer.failed
+        level = common.Diagnostics.ERROR if wrong else common.Diagnostics.OK
+        values: dict[str, Any] = {"free_mib": _free(self._root) >> 20, "import": self._importer.told}
+        if (bag := self._bag) is not None:
+            dropped = common.flat("dropped", bag.dropped)
+            values |= {"messages": bag.messages, "waiting_mib": bag.waiting / 2**20, **dropped}
+        return level, self._told, values
+
     def _repair(self) -> None:
         """Put aside what was being recorded when a recorder was killed; import what was not yet."""
-        for part in sorted(self._bags.glob("*.mcap.part")):
-            place = self._bags / "interrupted" / part.name.removesuffix(".part")
-            place.parent.mkdir(exist_ok=True)
-            part.rename(place)
-            self._say(f"an interrupted episode was found and put into {place}")
+        parts = sorted(self._bags.glob("*.mcap.part"))
+        places = [str(self._set_aside(part)) for part in parts]
+        if places:
+            self._say(f"an interrupted episode was found and put into {', '.join(places)}")
         if any(self._bags.glob("*.mcap")):
-            self._finished.put(self._bags)
+            self._importer.put(self._bags)
+
+    def _set_aside(self, part: Path) -> Path:
+        place = self._bags / "interrupted" / part.name.removesuffix(".part")
+        place.parent.mkdir(exist_ok=True)
+        return part.rename(place)
 
     def _on(self, topic: str, kind: str, data: bytes) -> None:
         self._watchdog.feed(topic, common.steady())
-        if self._bag is None:
-            return
-        try:
-            self._bag.write(topic, kind, common.now(self), data)
-        except OSError as error:
-            self._give_up(error)
+        if self._bag is not None:
+            self._bag.put(topic, kind, common.now(self), data)
 
     def _on_task(self, message: String) -> None:
         self._task = message.data
@@ -110,21 +125,26 @@ class RecorderNode(Node):
         silent = self._watchdog.check(common.steady())
         if self._bag is None:
             return
-        try:
-            self._bag.flush()
-        except OSError as error:
-            self._give_up(error)
+        if self._bag.error is not None:
+            self._give_up(self._bag.error)
             return
-        if silent:
-            self._say(f"recording, but {', '.join(silent)} is silent", problem=True)
+        problems = [f"{topic} is silent" for topic in silent]
+        problems += [f"messages of {topic} are dropped: the disk is too slow" for topic in sorted(self._bag.dropped)]
+        problems += [f"less than {LEAST_FREE >> 20} MiB are free"] if _free(self._bags) < LEAST_FREE else []
+        if problems:
+            self._say(f"recording, but {'; '.join(problems)}", problem=True)
         else:
             self._say(f"recording {self._bag.path.name}")
 
     def _give_up(self, error: OSError) -> None:
         assert self._bag is not None
-        name = self._bag.path.name
-        self._bag = None
-        self._say(f"{name} was given up: {error.strerror}", problem=True)
+        bag, self._bag = self._bag, None
+        try:
+            kept = f"what was written is {self._set_aside(bag.path)}"
+        except OSError:
+            kept = f"what was written is {bag.path}"
+        self._given_up = f"{bag.path.name} was given up: {error.strerror}; {kept}"
+        self._say(self._given_up, problem=True)
 
     def _start(self) -> str:
         if self._bag is not None:
@@ -133,51 +153,59 @@ class RecorderNode(Node):
         if silent:
             raise InputError(f"start_episode: expected every stream of the contract, but {', '.join(silent)} is silent")
         self._bags.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(self._bags).free
+        free = _free(self._bags)
         if free < LEAST_FREE:
             raise InputError(f"{self._bags}: expected {LEAST_FREE >> 20} MiB free, found {free >> 20} MiB")
-        numbers = [int(path.name[8:14]) for path in self._bags.rglob("episode_*.mcap*")]
+        numbers = [int(path.name[8:14]) for path in self._bags.rglob(f"episode_{6 * '[0-9]'}.*")]
         name = f"episode_{max(numbers, default=-1) + 1:06d}.mcap"
-        self._bag = BagWriter(self._bags / f"{name}.part")
-        self._bag.write_text(TASK, self._task, common.now(self))
+        writer = BagWriter(self._bags / f"{name}.part")
+        writer.write_text(TASK, self._task, common.now(self))
+        writer.flush()
+        self._bag, self._given_up = BagThread(writer), ""
         self._say(f"recording {self._bag.path.name}")
         return name
 
-    def _end(self, result: str | None) -> str:
-        """`result`: None discards."""
-        if self._bag is None:
-            raise InputError("recorder: expected an episode in progress, found none")
-        bag, self._bag = self._bag, None
-        if result is not None:
-            bag.write_text(RESULT, result, common.now(self))
-        bag.close()
-        if result is None:
-            bag.path.unlink()
-            self._say(f"discarded {bag.path.name}")
-            return "discarded"
+    def _end(self, result: str) -> str:
+        bag = self._take()
         place = bag.path.with_name(bag.path.name.removesuffix(".part"))
+        try:
+            writer = bag.stop()
+            writer.write_text(RESULT, result, common.now(self))
+            writer.close()
+        except OSError as error:
+            kept = bag.path.rename(name_result(place, result))
+            text = f"{place.name} lost its end: {error.strerror}; the next start of the recorder imports {kept}"
+            self._say(text, problem=True)
+            raise InputError(text) from None
         bag.path.rename(place)
-        self._say(f"{place.name}: {result}, {bag.messages} messages")
-        self._finished.put(place)
+        dropped = sum(bag.dropped.values())
+        self._say(f"{place.name}: {result}, {bag.messages} messages, {dropped} dropped", problem=dropped > 0)
+        self._importer.put(place)
         return str(place)
 
-    def _import_bags(self) -> None:
-        """Each in a process of its own, so that the next recording loses no frames meanwhile."""
-        while (bags := self._finished.get()) is not None:
-            words = ["import-bag", str(bags), str(self._root / "dataset"), f"contract={self._contract_file}"]
-            command = [sys.executable, "-m", "vla_policy.cli.dataset", *words]
-            done = subprocess.run(command, capture_output=True, text=True, process_group=0)
-            said = (done.stderr if done.returncode else done.stdout).strip().splitlines()
-            self._say(" ".join(said[-1:]) or f"import ended with status {done.returncode}", done.returncode != 0)
+    def _discard(self) -> str:
+        bag = self._take()
+        with suppress(OSError):
+            bag.stop().abandon()
+        bag.path.unlink()
+        self._say(f"discarded {bag.path.name}")
+        return "discarded"
+
+    def _take(self) -> BagThread:
+        """The running episode's bag, which is running no longer."""
+        if self._bag is None:
+            raise InputError(f"recorder: expected an episode in progress, found {self._given_up or 'none'}")
+        bag, self._bag = self._bag, None
+        return bag
 
     def _on_start(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         return _answer(response, self._start)
 
     def _on_end(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        return _answer(response, lambda: self._end("success" if request.data else "failure"))
+        return _answer(response, lambda: self._end(SUCCESS if request.data else FAILURE))
 
     def _on_discard(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        return _answer(response, lambda: self._end(None))
+        return _answer(response, self._discard)
 
 
 def _answer(response: Any, action: Callable[[], str]) -> Any:
@@ -187,6 +215,11 @@ def _answer(response: Any, action: Callable[[], str]) -> Any:
     except (InputError, OSError) as error:
         response.success, response.message = False, str(error)
     return response
+
+
+def _free(folder: Path) -> int:
+    """Bytes."""
+    return shutil.disk_usage(folder).free
 
 
 def main() -> None:

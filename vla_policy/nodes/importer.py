@@ -1,0 +1,62 @@
+"""Finished bags into a dataset, one after the other, in processes that leave the recording its processor."""
+
+from __future__ import annotations
+
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from vla_policy.nodes.processes import die_with_parent
+
+LEFT_OUT = 1  # the status of an import that had to leave a bag out
+
+
+class Importer:
+    """A thread that runs `vla-dataset import-bag` on each of the bags, or folders of bags, that it is given.
+
+    `say(text, problem)` hears the outcome. After an import that failed as a whole, by a full disk or another writer,
+    the next one takes all of `bags`. No import outlives this process, so that those of the next one find none at work.
+    """
+
+    def __init__(self, bags: Path, dataset: Path, contract: Path, say: Callable[[str, bool], None]) -> None:
+        self._bags, self._dataset, self._contract, self._say = bags, dataset, contract, say
+        self._queue: queue.Queue[Path | None] = queue.Queue()
+        self.failed, self.told = False, ""  # of the last import
+        self._thread = threading.Thread(target=self._run, name="import", daemon=True)
+        self._thread.start()
+
+    def put(self, path: Path) -> None:
+        self._queue.put(path)
+
+    def close(self) -> None:
+        """Wait until everything is imported."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        repeat = False
+        while (path := self._queue.get()) is not None:
+            status = self._import(self._bags if repeat else path)
+            self.failed, repeat = status != 0, status not in (0, LEFT_OUT)
+
+    def _import(self, path: Path) -> int:
+        words = ["import-bag", str(path), str(self._dataset), f"contract={self._contract}"]
+        command = [sys.executable, "-m", "vla_policy.cli.dataset", *words]
+        done = subprocess.run(command, capture_output=True, text=True, process_group=0, preexec_fn=_humble)
+        lines = done.stdout.strip().splitlines()
+        if done.returncode not in (0, LEFT_OUT):
+            why = [f"status {done.returncode}", *done.stderr.strip().splitlines()][-1]
+            lines.append(f"the import failed and is repeated after the next episode or start: {why}")
+        for line in lines:
+            self.told = line
+            self._say(line, done.returncode != 0)
+        return done.returncode
+
+
+def _humble() -> None:
+    die_with_parent()
+    os.nice(19)
