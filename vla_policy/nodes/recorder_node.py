@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -55,6 +56,7 @@ class RecorderNode(Node):
         self._bag: BagThread | None = None
         self._status = self.create_publisher(String, "~/status", common.LATCHED_QOS)
         self._told, self._problem, self._given_up = "", False, ""
+        self._began, self._behind = 0.0, 0.0  # the time of an episode's start; seconds that the last message waited
         self._importer = Importer(self._bags, self._root / "dataset", self._contract_file, self._say)
         self._subscribe()
         self._timer = common.every(self, LOOK_SECONDS, self._look_after)
@@ -94,6 +96,7 @@ class RecorderNode(Node):
         wrong = self._problem or self._importer.failed
         level = common.Diagnostics.ERROR if wrong else common.Diagnostics.OK
         values: dict[str, Any] = {"free_mib": _free(self._root) >> 20, "import": self._importer.told}
+        values["behind_s"] = self._behind
         if (bag := self._bag) is not None:
             dropped = common.flat("dropped", bag.dropped)
             values |= {"messages": bag.messages, "waiting_mib": bag.waiting / 2**20, **dropped}
@@ -113,10 +116,13 @@ class RecorderNode(Node):
         place.parent.mkdir(exist_ok=True)
         return part.rename(place)
 
-    def _on(self, topic: str, kind: str, data: bytes) -> None:
-        self._watchdog.feed(topic, common.steady())
-        if self._bag is not None:
-            self._bag.put(topic, kind, common.now(self), data)
+    def _on(self, topic: str, kind: str, data: bytes, info: Mapping[str, int]) -> None:
+        """A message may have waited: after a standstill of this computer those from before an episode still come."""
+        self._behind = max(0.0, time.time() - 1e-9 * info["received_timestamp"])
+        self._watchdog.feed(topic, common.steady() - self._behind)
+        received = common.now(self) - self._behind
+        if self._bag is not None and received >= self._began:
+            self._bag.put(topic, kind, received, data)
 
     def _on_task(self, message: String) -> None:
         self._task = message.data
@@ -159,7 +165,8 @@ class RecorderNode(Node):
         numbers = [int(path.name[8:14]) for path in self._bags.rglob(f"episode_{6 * '[0-9]'}.*")]
         name = f"episode_{max(numbers, default=-1) + 1:06d}.mcap"
         writer = BagWriter(self._bags / f"{name}.part")
-        writer.write_text(TASK, self._task, common.now(self))
+        self._began = common.now(self)
+        writer.write_text(TASK, self._task, self._began)
         writer.flush()
         self._bag, self._given_up = BagThread(writer), ""
         self._say(f"recording {self._bag.path.name}")

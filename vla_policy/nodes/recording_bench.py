@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
@@ -27,12 +28,14 @@ from vla_policy.data.files import read_json
 from vla_policy.interfaces import InputError
 from vla_policy.messages import seconds
 from vla_policy.nodes import common
-from vla_policy.nodes.harness import FakeRobot, Spinning, wait_for
+from vla_policy.nodes.harness import PATIENCE, FakeRobot, Spinning, wait_for
 from vla_policy.nodes.processes import Processes
 
 TWO_CAMERAS = "so101"  # a contract with two cameras of 480 x 640 at 30 Hz
 SETTLE = 1.0  # seconds for the last frames to arrive
 IMPORT_PATIENCE = 600.0
+ANSWER_PATIENCE = 3.0
+NO_ANSWER = "no answer"
 EPISODE_SECONDS = (0.5, 2.0)  # at least and at most
 KILLED_AFTER = (0.2, 5.0)  # seconds from the start of the first of them
 TOLERANCE = 1.0  # seconds at both ends of an episode that its messages may take to arrive
@@ -45,7 +48,7 @@ class RecorderClient:
     Nothing is waited for any longer once `alive` says that the recorder runs no more.
     """
 
-    def __init__(self, node: Spinning, alive: Callable[[], bool] = lambda: True) -> None:
+    def __init__(self, node: Node, alive: Callable[[], bool] = lambda: True) -> None:
         self._node, self._alive, self.status = node, alive, [""]
         self._clients = {
             name: node.create_client(kind, f"recorder/{name}")
@@ -54,12 +57,23 @@ class RecorderClient:
         node.create_subscription(String, "recorder/status", self._on_status, common.LATCHED_QOS)
 
     def start(self) -> None:
-        """An episode, once the recorder hears of every stream."""
-        wait_for(lambda: self.try_to_start()[0] or not self._alive(), "the start of an episode")
+        """An episode, once the recorder hears of every stream.
+
+        Asked again when there is no answer: for a while the middleware takes a killed recorder for the one to ask.
+        """
+        unanswered = False
+
+        def begun() -> bool:
+            nonlocal unanswered
+            ok, why = self.try_to_start()
+            unanswered |= why == NO_ANSWER
+            return ok or (unanswered and why.endswith("found one")) or not self._alive()
+
+        wait_for(begun, "the start of an episode")
 
     def try_to_start(self) -> tuple[bool, str]:
         """Whether it began, and its bag or why not; so do the others."""
-        return self._call("start_episode", Trigger.Request())
+        return self._call("start_episode", Trigger.Request(), ANSWER_PATIENCE)
 
     def end(self, success: bool = True) -> tuple[bool, str]:
         return self._call("end_episode", SetBool.Request(data=success))
@@ -70,12 +84,12 @@ class RecorderClient:
     def said(self, text: str) -> bool:
         return any(text in status for status in self.status)
 
-    def _call(self, service: str, request: Any) -> tuple[bool, str]:
-        client = self._clients[service]
+    def _call(self, service: str, request: Any, patience: float = PATIENCE) -> tuple[bool, str]:
+        client, end = self._clients[service], time.monotonic() + patience
         wait_for(lambda: client.service_is_ready() or not self._alive(), service)
         future = client.call_async(request)
-        wait_for(lambda: future.done() or not self._alive(), f"answer of {service}")
-        return (future.result().success, future.result().message) if future.done() else (False, "no answer")
+        wait_for(lambda: future.done() or not self._alive() or time.monotonic() > end, service, patience + 1.0)
+        return (future.result().success, future.result().message) if future.done() else (False, NO_ANSWER)
 
     def _on_status(self, message: String) -> None:
         self.status.append(message.data)
