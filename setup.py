@@ -33,6 +33,7 @@ setup(
         (f"share/{PACKAGE}", ["package.xml"]),
         (f"share/{PACKAGE}/launch", sorted(glob("launch/*.launch.py"))),
         (f"share/{PACKAGE}/config", sorted(glob("config/*"))),
+        (f"share/{PACKAGE}/rviz", sorted(glob("rviz/*"))),
         (f"share/{PACKAGE}/urdf", sorted(glob("urdf/*"))),
     ],
     zip_safe=True,

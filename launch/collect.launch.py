@@ -13,6 +13,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchDescription
 from vla_policy.contract import SIMULATED, load_contract
+from vla_policy.launching import flag
 
 ARGUMENTS = {
     "contract": ("pusht_sim", "robot contract: a name in config/ or a file"),
@@ -22,14 +23,6 @@ ARGUMENTS = {
     "dry_run": ("", "send nothing to the robot; empty: unless it is simulated"),
     "joy": ("true", "start joy_node for a gamepad"),
 }
-
-
-def flag(context, name, default):
-    """A launch argument that is true or false, or empty for the default."""
-    text = LaunchConfiguration(name).perform(context).lower()
-    if text not in ("", "true", "false"):
-        raise RuntimeError(f"{name}: expected true, false or nothing, found {text!r}")
-    return text == "true" if text else default
 
 
 def nodes(context, *args, **kwargs):

@@ -10,6 +10,10 @@ from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchDescription
+from sim.cameras import Camera
+from sim.config import PushTConfig
+from vla_policy import launching
+from vla_policy.contract import find_config, load_contract
 
 ARGUMENTS = {
     "checkpoint": ("checkpoints/pusht_image", "folder or hub name"),
@@ -17,6 +21,7 @@ ARGUMENTS = {
     "seed": ("0", "of the first episode"),
     "calibration": ("", "folder of a calibrated surprise monitor; empty: none runs"),
     "arm": ("true", "bring all up and enable the gate"),
+    "rviz": ("false", "show camera, arm and target in RViz"),
 }
 
 
@@ -59,7 +64,18 @@ def nodes(context, *args, **kwargs):
         condition=IfCondition(LaunchConfiguration("arm")),
         output="screen",
     )
-    return [*started, bring_up]
+    return [*started, bring_up, *description(launching.flag(context, "rviz"))]
+
+
+def description(shown):
+    """The arm's transforms and the camera's, and RViz if it is to be shown, all below the simulation's name."""
+    contract = load_contract("pusht_sim")
+    camera = Camera(PushTConfig().cameras["top"])
+    return [
+        *launching.robot_state_publisher(find_config("xarm6_pusher", ".urdf", "urdf"), launching.SIM),
+        *launching.camera_transform(contract.command.frame_id, "camera_optical", camera.extrinsics, launching.SIM),
+        *(launching.rviz(contract, launching.SIM) if shown else []),
+    ]
 
 
 def generate_launch_description():

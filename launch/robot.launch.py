@@ -9,6 +9,8 @@ from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchDescription
+from vla_policy import launching
+from vla_policy.contract import find_config, load_contract
 
 ARGUMENTS = {
     "contract": ("xarm6", "robot contract: a name in config/ or a file"),
@@ -17,6 +19,8 @@ ARGUMENTS = {
     "calibration": ("", "folder of a calibrated surprise monitor; empty: none runs"),
     "dry_run": ("true", "send nothing to the robot"),
     "device": ("cpu", "cpu or cuda"),
+    "urdf": ("", "robot description to publish, a name in urdf/ or a file; empty: the driver does it"),
+    "rviz": ("false", "show camera, arm and target in RViz"),
 }
 
 
@@ -46,6 +50,11 @@ def nodes(context, *args, **kwargs):
     ]
     if watched:
         started.append(node(LifecycleNode, "surprise_monitor", {**model, "calibration": text("calibration")}))
+    urdf = LaunchConfiguration("urdf").perform(context)
+    if urdf:
+        started += launching.robot_state_publisher(find_config(urdf, ".urdf", "urdf"))
+    if launching.flag(context, "rviz"):
+        started += launching.rviz(load_contract(LaunchConfiguration("contract").perform(context)))
     return started
 
 

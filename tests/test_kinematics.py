@@ -13,6 +13,7 @@ import yaml
 
 pytest.importorskip("pink")
 
+from sim import PushTEnv
 from sim.arm import inverse_kinematics, write_urdf
 from sim.config import PushTConfig
 from vla_policy.contract import ARRAY, load_contract
@@ -48,6 +49,13 @@ def test_the_tip_is_where_the_closed_form_has_it(arm: Kinematics) -> None:
         np.testing.assert_allclose(arm.pose(joints)[:3], tip, atol=1e-5)
     # The URDF's offsets with all joints at zero: the wrist 0.131 m ahead of the base, flange and stick below it.
     np.testing.assert_allclose(arm.pose(np.zeros(6)), [0.207, 0.0, 0.267 - 0.058 - 0.097 - STICK, *DOWN], atol=1e-5)
+
+
+def test_the_tip_is_where_the_simulation_has_it() -> None:
+    arm, env = Kinematics(URDF, "base_link", "pusher", JOINTS), PushTEnv(cameras=())
+    env.reset(seed=3)
+    np.testing.assert_allclose(arm.pose(env.scene.save().joints)[:3], env.scene.pusher_state()[0], atol=1e-5)
+    env.close()
 
 
 def test_joints_lead_back_to_the_pose_over_the_workspace_without_changing_the_branch(arm: Kinematics) -> None:

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import runpy
 import sys
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+import yaml
+from scipy.spatial.transform import Rotation
 
+from sim.config import PushTConfig
+from vla_policy import launching
+from vla_policy.contract import load_contract
 from vla_policy.interfaces import InputError
 
-FILE = Path(__file__).parents[1] / "launch" / "collect.launch.py"
+ROOT = Path(__file__).parents[1]
+ROS = ("robot_state_publisher", "tf2_ros", "rviz2")
 
 
 class Argument:
@@ -35,31 +43,93 @@ CLASSES = {
     "launch.conditions": {"IfCondition": _made},
     "launch.substitutions": {"LaunchConfiguration": Argument},
     "launch_ros": {},
-    "launch_ros.actions": {"Node": _made},
+    "launch_ros.actions": {"Node": _made, "LifecycleNode": _made},
     "launch_ros.parameter_descriptions": {"ParameterValue": _made},
 }
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The nodes of collect.launch.py with these arguments, as (dry_run of the gate, whether there is a simulation)."""
+def launched(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The nodes that a launch file starts with these arguments, by executable; `found` are the packages there are."""
     for name, classes in CLASSES.items():
         module = ModuleType(name)
         vars(module).update(classes)
         monkeypatch.setitem(sys.modules, name, module)
-    launch = runpy.run_path(str(FILE))
 
-    def start(**chosen: str) -> tuple[bool, bool]:
+    def start(file: str, found: tuple[str, ...] = (), **chosen: str) -> dict[str, SimpleNamespace]:
+        monkeypatch.setattr(launching, "installed", lambda package: package in found)
+        launch = runpy.run_path(str(ROOT / "launch" / f"{file}.launch.py"))
         context = {name: value for name, (value, _) in launch["ARGUMENTS"].items()} | chosen
-        nodes = {node.executable: node for node in launch["nodes"](context)}
-        return nodes["command_gate_node"].parameters[0]["dry_run"], "pusht_sim_node" in nodes
+        return {node.executable: node for node in launch["nodes"](context)}
 
     return start
 
 
-def test_collecting_sends_to_the_simulated_arm_and_to_a_real_one_only_when_told_so(started: Any) -> None:
+def test_collecting_sends_to_the_simulated_arm_and_to_a_real_one_only_when_told_so(launched: Any) -> None:
+    def started(**chosen: str) -> tuple[bool, bool]:
+        nodes = launched("collect", **chosen)
+        return nodes["command_gate_node"].parameters[0]["dry_run"], "pusht_sim_node" in nodes
+
     assert started() == (False, True)
     assert started(contract="xarm6") == (True, False)
     assert started(contract="xarm6", dry_run="false") == (False, False)
     with pytest.raises(InputError, match="expected the simulated"):
         started(contract="xarm6", sim="true")
+
+
+def test_the_simulated_arm_is_described_where_ros_is_installed_and_below_its_name(launched: Any) -> None:
+    assert "robot_state_publisher" not in launched("pusht")
+    nodes = launched("pusht", ROS, rviz="true")
+    publisher, camera, rviz = (nodes[name] for name in ("robot_state_publisher", "static_transform_publisher", "rviz2"))
+    assert all(node.namespace == "/pusht_sim" for node in (publisher, camera, rviz))
+    assert all(("/tf", "tf") in node.remappings for node in (publisher, camera, rviz))
+    links = ElementTree.fromstring(publisher.parameters[0]["robot_description"]).findall("link")
+    assert {"base_link", "link_base", "pusher"} <= {link.get("name") for link in links}
+    given = dict(zip(camera.arguments[::2], camera.arguments[1::2], strict=True))
+    config = PushTConfig().cameras["top"]
+    np.testing.assert_allclose([float(given[f"--{axis}"]) for axis in "xyz"], config.position, atol=1e-6)
+    forward = Rotation.from_quat([float(given[f"--q{axis}"]) for axis in "xyzw"]).apply([0, 0, 1])
+    aim = np.array(config.target) - config.position
+    np.testing.assert_allclose(forward, aim / np.linalg.norm(aim), atol=1e-6)  # an optical frame: z looks
+    assert "rviz2" not in launched("pusht", ROS)
+
+
+def test_a_real_arms_own_description_is_left_alone(launched: Any) -> None:
+    assert "robot_state_publisher" not in launched("robot", ROS)
+    assert "robot_state_publisher" not in launched("robot", urdf="xarm6_pusher")
+    nodes = launched("robot", ROS, urdf="xarm6_pusher", rviz="true")
+    assert nodes["robot_state_publisher"].remappings == []
+    renamed = dict(nodes["rviz2"].remappings)
+    assert renamed["/pusht_sim/camera/image_raw"] == "/camera/color/image_square"
+    assert renamed["/pusht_sim/target_pose"] == "/target_pose"
+    assert renamed["/pusht_sim/robot_description"] == "/robot_description"
+    assert nodes["rviz2"].arguments[-2:] == ["-f", "link_base"]
+
+
+def test_a_view_that_cannot_be_shown_is_refused(launched: Any) -> None:
+    with pytest.raises(RuntimeError, match="rviz: expected rviz2 to be installed, found no such package"):
+        launched("pusht", rviz="true")
+    with pytest.raises(RuntimeError, match="rviz: expected true, false or nothing, found 'perhaps'"):
+        launched("robot", rviz="perhaps")
+
+
+def test_the_view_shows_what_the_simulation_sends() -> None:
+    view = yaml.safe_load((ROOT / "rviz" / "pusht.rviz").read_text())["Visualization Manager"]
+    contract = load_contract(ROOT / "config" / "pusht_sim.yaml")
+    assert view["Global Options"]["Fixed Frame"] == contract.command.frame_id
+    shown = {display["Class"].rpartition("/")[2]: display for display in view["Displays"]}
+    assert {"Image", "RobotModel", "TF", "Pose"} <= set(shown)
+    assert shown["Image"]["Topic"]["Value"] == contract.stream("observation.images.top").topic
+    assert shown["Image"]["Topic"]["Reliability Policy"] == "Best Effort"  # as pictures are sent
+    assert shown["Pose"]["Topic"]["Value"] == contract.command.topic
+    assert shown["RobotModel"]["Description Topic"]["Durability Policy"] == "Transient Local"
+
+
+def test_packages_are_looked_for_without_harm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("ament_index_python")
+    for prefixes in ("", str(tmp_path)):
+        monkeypatch.setenv("AMENT_PREFIX_PATH", prefixes)
+        assert not launching.installed("rviz2")
+    (tmp_path / "share" / "ament_index" / "resource_index" / "packages").mkdir(parents=True)
+    (tmp_path / "share" / "ament_index" / "resource_index" / "packages" / "rviz2").touch()
+    assert launching.installed("rviz2")
