@@ -9,12 +9,24 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from sensor_msgs.msg import Image
+from rclpy.node import Node
+from sensor_msgs.msg import Image, JointState
 
+from vla_policy.messages import seconds
 from vla_policy.nodes import common
 from vla_policy.nodes.harness import FakeRobot, Spinning, Witness, pose_message, wait_for
 
-__all__ = ["ROOT", "FakeRobot", "Spinning", "Witness", "image_message", "own_domain", "pose_message", "wait_for"]
+__all__ = [
+    "ROOT",
+    "FakeRobot",
+    "Spinning",
+    "Targets",
+    "Witness",
+    "image_message",
+    "own_domain",
+    "pose_message",
+    "wait_for",
+]
 ROOT = Path(__file__).parents[2]
 
 
@@ -37,6 +49,28 @@ def own_domain(another: int = 0) -> Iterator[Mapping[str, str]]:
                 del os.environ[key]
             else:
                 os.environ[key] = value
+
+
+class Targets:
+    """What `teleop/target` says to `node`, and whether it moves no faster than it may."""
+
+    def __init__(self, node: Node) -> None:
+        self.stamps: list[float] = []
+        self.positions: list[np.ndarray] = []
+        node.create_subscription(JointState, "teleop/target", self._on_target, 50)
+
+    def require_slow(self, step: float, start: np.ndarray) -> None:
+        """No channel by more than `step` a tick of 20 ms. A target may be lost, and one tick late; on a busy computer
+        the hand may let go, and then it begins again within a step from `start`.
+        """
+        ticks = np.round(np.diff(self.stamps) * 50) + 1
+        slow = np.abs(np.diff(self.positions, axis=0)).max(axis=1) <= ticks * step + 1e-9
+        anew = np.abs(np.array(self.positions[1:]) - start).max(axis=1) <= step + 1e-9
+        assert (slow | anew).all()
+
+    def _on_target(self, message: JointState) -> None:
+        self.stamps.append(seconds(message.header.stamp))
+        self.positions.append(np.array(message.position))
 
 
 def image_message(pixels: np.ndarray, t: float) -> Image:

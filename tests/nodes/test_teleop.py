@@ -9,8 +9,8 @@ import pytest
 
 rclpy = pytest.importorskip("rclpy")
 
-from helpers.ros import FakeRobot, own_domain, wait_for  # noqa: E402
-from sensor_msgs.msg import JointState, Joy  # noqa: E402
+from helpers.ros import FakeRobot, Targets, own_domain, wait_for  # noqa: E402
+from sensor_msgs.msg import Joy  # noqa: E402
 from std_msgs.msg import Bool  # noqa: E402
 from std_srvs.srv import SetBool  # noqa: E402
 
@@ -25,7 +25,7 @@ def test_a_gamepad_leads_while_the_deadman_is_held(tmp_path: Path) -> None:
     with own_domain(1), Processes(tmp_path) as processes:
         processes.start("teleop", contract="pusht_sim", scale=0.2)
         robot = FakeRobot()
-        targets: list[np.ndarray] = []
+        targets = Targets(robot)
         hands, stops, enabled = [False], [], []
 
         def enable(request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
@@ -33,7 +33,6 @@ def test_a_gamepad_leads_while_the_deadman_is_held(tmp_path: Path) -> None:
             return response
 
         robot.create_service(SetBool, "command_gate/enable", enable)
-        robot.create_subscription(JointState, "teleop/target", lambda m: targets.append(np.array(m.position)), 50)
         robot.create_subscription(Bool, "teleop/intervention", lambda m: hands.append(m.data), 50)
         robot.create_subscription(Bool, "emergency_stop", lambda m: stops.append(m.data), 50)
         joy = robot.create_publisher(Joy, "joy", common.STATE_QOS)
@@ -44,18 +43,18 @@ def test_a_gamepad_leads_while_the_deadman_is_held(tmp_path: Path) -> None:
 
         press()
         wait_for(lambda: len(hands) > 20, "time to go by")
-        assert targets == []  # the stick is pushed, the deadman is not held
+        assert targets.positions == []  # the stick is pushed, the deadman is not held
 
         def lead() -> bool:
             press(DEADMAN)
-            return len(targets) > 30
+            return len(targets.positions) > 30
 
         wait_for(lead, "targets")
         assert hands[-1]
-        moved = np.array(targets[:30])
+        moved = np.array(targets.positions[:30])
         np.testing.assert_allclose(moved[0], [0.45, 0.0], atol=0.02)  # from where the arm is
         assert (np.diff(moved[:, 0]) > 0).any()
-        assert np.abs(np.diff(moved, axis=0)).max() <= 0.2 * 1.5 / 50 + 1e-9
+        targets.require_slow(0.2 * 1.5 / 50, robot.pose)
         wait_for(lambda: not hands[-1], "the hand to let go")
 
         assert stops  # a heartbeat
