@@ -23,6 +23,7 @@ from vla_policy.nodes.importer import Importer
 from vla_policy.runtime import Watchdog
 
 LOOK_SECONDS = 0.25
+LONGEST_WAIT = 0.5  # seconds from a message's arrival until it is read; a kill costs as much
 LEAST_FREE = 1 << 30  # bytes on the disk to begin an episode
 LOCK = ".recorder.lock"
 IMAGE_QOS = common.best_effort(30)  # a second of pictures, for a computer that stands still for a moment
@@ -56,7 +57,8 @@ class RecorderNode(Node):
         self._bag: BagThread | None = None
         self._status = self.create_publisher(String, "~/status", common.LATCHED_QOS)
         self._told, self._problem, self._given_up = "", False, ""
-        self._began, self._behind = 0.0, 0.0  # the time of an episode's start; seconds that the last message waited
+        self._began = 0.0  # when the episode did
+        self._behind, self._longest = 0.0, 0.0  # seconds that messages waited, until and since the last look
         self._importer = Importer(self._bags, self._root / "dataset", self._contract_file, self._say)
         self._subscribe()
         self._timer = common.every(self, LOOK_SECONDS, self._look_after)
@@ -118,9 +120,11 @@ class RecorderNode(Node):
 
     def _on(self, topic: str, kind: str, data: bytes, info: Mapping[str, int]) -> None:
         """A message may have waited: after a standstill of this computer those from before an episode still come."""
-        self._behind = max(0.0, time.time() - 1e-9 * info["received_timestamp"])
-        self._watchdog.feed(topic, common.steady() - self._behind)
-        received = common.now(self) - self._behind
+        self._watchdog.feed(topic, common.steady())
+        arrived = 1e-9 * info["received_timestamp"] or time.time()  # CycloneDDS does not say
+        waited = max(0.0, time.time() - arrived)
+        self._longest = max(self._longest, waited)
+        received = common.now(self) - waited
         if self._bag is not None and received >= self._began:
             self._bag.put(topic, kind, received, data)
 
@@ -129,12 +133,14 @@ class RecorderNode(Node):
 
     def _look_after(self) -> None:
         silent = self._watchdog.check(common.steady())
+        self._behind, self._longest = self._longest, 0.0
         if self._bag is None:
             return
         if self._bag.error is not None:
             self._give_up(self._bag.error)
             return
         problems = [f"{topic} is silent" for topic in silent]
+        problems += ["messages wait, this computer is too busy"] if self._behind > LONGEST_WAIT else []
         problems += [f"messages of {topic} are dropped: the disk is too slow" for topic in sorted(self._bag.dropped)]
         problems += [f"less than {LEAST_FREE >> 20} MiB are free"] if _free(self._bags) < LEAST_FREE else []
         if problems:
@@ -158,6 +164,8 @@ class RecorderNode(Node):
         silent = self._watchdog.check(common.steady())
         if silent:
             raise InputError(f"start_episode: expected every stream of the contract, but {', '.join(silent)} is silent")
+        if self._behind > LONGEST_WAIT:
+            raise InputError(f"start_episode: expected to keep up, but messages wait for {self._behind:.1f} s")
         self._bags.mkdir(parents=True, exist_ok=True)
         free = _free(self._bags)
         if free < LEAST_FREE:
