@@ -16,7 +16,7 @@ pytest.importorskip("pink")
 from sim import PushTEnv
 from sim.arm import inverse_kinematics, write_urdf
 from sim.config import PushTConfig
-from vla_policy.contract import ARRAY, load_contract
+from vla_policy.contract import ARRAY, TWIST, load_contract
 from vla_policy.interfaces import STATE, InputError
 from vla_policy.kinematics import FAR, JointTargets, Kinematics, between
 from vla_policy.messages import away_from_constants, decode, decode_command
@@ -215,6 +215,17 @@ def test_messages_of_joints_tell_where_the_tip_is(tmp_path: Path) -> None:
     np.testing.assert_allclose(decode_command(Message(data=joints), array), [0.45, 0.0], atol=1e-5)
     with pytest.raises(InputError, match="expected 6 numbers, found 2"):
         decode_command(Message(data=joints[:2]), array)
+
+
+def test_a_controller_of_twists_needs_no_other_word_of_where_the_tip_is(tmp_path: Path) -> None:
+    data = yaml.safe_load(CONTRACT.read_text())
+    data["action"] |= {"topic": "/servo_node/delta_twist_cmds", "type": TWIST}
+    del data["action"]["constants"]
+    (tmp_path / "servo.yaml").write_text(yaml.safe_dump(data))
+    contract, state = load_contract(tmp_path / "servo.yaml"), Message(name=JOINTS, position=start())
+    assert contract.command.inverse is None
+    np.testing.assert_allclose(decode(state, contract.stream(STATE)), [0.45, 0.0], atol=1e-5)
+    assert away_from_constants(state, contract.command) == ""
 
 
 def test_one_checkpoint_serves_poses_and_joints() -> None:

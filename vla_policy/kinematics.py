@@ -155,15 +155,19 @@ class JointTargets:
             )
         slower = self._slower(step)
         if slower < 1.0:
-            step = kinematics.solve(between(kinematics.pose(last), pose, slower), last) - last
-        told = last + self._slower(step) * step
-        behind = float(np.linalg.norm(kinematics.pose(told)[:3] - pose[:3]))
+            part = kinematics.solve(between(kinematics.pose(last), pose, slower), last) - last
+            self._require_near(last + self._slower(part) * part, pose, step)
+            step = self._slower(part) * part
+        self._last = last + step
+        return self._last
+
+    def _require_near(self, joints: np.ndarray, pose: np.ndarray, step: np.ndarray) -> None:
+        """`InputError` naming the slowest joint if joints (n,) leave the tip too far behind its target."""
+        behind = float(np.linalg.norm(self.kinematics.pose(joints)[:3] - pose[:3]))
         if behind > BEHIND:
-            name = kinematics.joints[int(np.argmax(np.abs(step) / kinematics.speed))]
+            name = self.kinematics.joints[int(np.argmax(np.abs(step) / self.kinematics.speed))]
             found = f"expected the tip within {BEHIND:g} m of its target, found {behind:.3f}"
             raise InputError(f"kinematics: {name} is too slow: {found}")
-        self._last = told
-        return told
 
     def _slower(self, step: np.ndarray) -> float:
         """Which part of a step (n,) of the joints they can do until the next command, 1 at most."""
