@@ -23,6 +23,7 @@ from std_srvs.srv import SetBool, Trigger
 from vla_policy.nodes import common
 
 POLL = 0.005  # seconds
+ANSWER = 5.0  # seconds without an answer after which a node is asked for its state
 CONFIGURE = (Transition.TRANSITION_CONFIGURE, LifecycleState.PRIMARY_STATE_INACTIVE)
 ACTIVATE = (Transition.TRANSITION_ACTIVATE, LifecycleState.PRIMARY_STATE_ACTIVE)
 
@@ -91,13 +92,16 @@ class Operator:
 
     def call(self, kind: type, service: str, request: Any) -> Any:
         """A service's response."""
+        future = self._ask(kind, service, request)
+        self.wait(future.done, f"answer of {service}")
+        return future.result()
+
+    def _ask(self, kind: type, service: str, request: Any) -> Any:
         if service not in self._clients:
             self._clients[service] = self.node.create_client(kind, service)
         client = self._clients[service]
         self.wait(client.service_is_ready, f"service {service}")
-        future = client.call_async(request)
-        self.wait(future.done, f"answer of {service}")
-        return future.result()
+        return client.call_async(request)
 
     def require_alone(self, seconds: float = 1.0, patience: float = 7.0) -> None:
         """`GraphError` if this domain has a graph already; nodes that were killed are seen for some seconds more.
@@ -124,9 +128,25 @@ class Operator:
     def change(self, name: str, transition: tuple[int, int]) -> bool:
         """Ask for a lifecycle transition, CONFIGURE or ACTIVATE; whether the node is where it leads to."""
         number, goal = transition
-        self.call(ChangeState, f"{name}/change_state", ChangeState.Request(transition=Transition(id=number)))
-        state = self.call(GetState, f"{name}/get_state", GetState.Request())
-        return bool(state.current_state.id == goal)
+        request = ChangeState.Request(transition=Transition(id=number))
+        future = self._ask(ChangeState, f"{name}/change_state", request)
+        asked = time.monotonic()
+
+        def there() -> bool:
+            state = self.call(GetState, f"{name}/get_state", GetState.Request())
+            return bool(state.current_state.id == goal)
+
+        def settled() -> bool:
+            nonlocal asked
+            if future.done():
+                return True
+            if time.monotonic() < asked + ANSWER:
+                return False
+            asked = time.monotonic()
+            return there()  # the answer may be lost on a busy computer
+
+        self.wait(settled, f"answer of {name}/change_state")
+        return there()
 
     def enable(self, wanted: bool) -> None:
         """Arm or disarm the gate. It is asked again while it says that somebody has not been heard of yet."""
