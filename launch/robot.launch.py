@@ -19,6 +19,7 @@ ARGUMENTS = {
     "calibration": ("", "folder of a calibrated surprise monitor; empty: none runs"),
     "dry_run": ("true", "send nothing to the robot"),
     "device": ("cpu", "cpu or cuda"),
+    "joy": ("false", "start joy_node and teleop: a gamepad takes over, resumes and stops"),
     "urdf": ("", "robot description to publish, a name in urdf/ or a file; empty: the driver does it"),
     "rviz": ("false", "show camera, arm and target in RViz"),
 }
@@ -50,6 +51,9 @@ def nodes(context, *args, **kwargs):
     ]
     if watched:
         started.append(node(LifecycleNode, "surprise_monitor", {**model, "calibration": text("calibration")}))
+    if launching.flag(context, "joy"):
+        started.append(node(Node, "teleop", {**shared, "keyboard": False}))
+        started.append(Node(package="joy", executable="joy_node"))
     urdf = LaunchConfiguration("urdf").perform(context)
     if urdf:
         started += launching.robot_state_publisher(find_config(urdf, ".urdf", "urdf"))

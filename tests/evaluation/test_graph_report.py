@@ -13,6 +13,8 @@ from vla_policy.evaluation.graph_report import (
     false_holds,
     holds,
     jitter,
+    kept_of_cameras,
+    kept_of_kills,
     memory_growth,
     paired_success,
     percentile,
@@ -123,3 +125,28 @@ def test_tables_say_what_was_met() -> None:
     assert list(times.columns[-1].cells) == ["NO", ""]
     assert list(times.columns[2].cells) == ["300.0", "-"]
     assert list(counts.columns[-1].cells) == ["yes", "yes"]
+
+
+@pytest.mark.parametrize(
+    ("change", "met"),
+    [
+        ({}, True),
+        ({"episodes_intact": 9}, False),
+        ({"episodes_imported": 9}, False),
+        ({"repairs_said": 1}, False),
+        ({"lost_s": [0.1, 1.2]}, False),
+    ],
+)
+def test_of_a_killed_recorder_every_finished_episode_is_expected(change: dict, met: bool) -> None:
+    kills = {"kills": 2, "episodes_expected": 10, "episodes_intact": 10, "episodes_imported": 10}
+    row = kept_of_kills({**kills, "lost_s": [0.1, 0.3], "repairs_said": 2, **change})
+    assert row["met"] is met
+    assert row["lost_ms"]["max"] == pytest.approx(1e3 * max(row["lost_s"]))
+
+
+def test_of_two_cameras_99_percent_of_the_frames_are_expected() -> None:
+    film = {"frames_sent": 1000, "sent_hz": 29.9, "cpu_percent": 21.0}
+    assert kept_of_cameras({**film, "frames_recorded": 990, "share": 0.99})["met"] is True
+    row = kept_of_cameras({**film, "frames_recorded": 870, "share": 0.87})
+    assert row["met"] is False
+    assert row["found"] == "870 of 1000 = 87.0 % of 29.9 Hz, recorder 21 % of a processor"

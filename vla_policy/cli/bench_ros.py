@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -31,6 +32,7 @@ TELEPORT = "block_teleport"
 HOLD_WITHIN = 0.2  # seconds from a fault
 ALARM_WITHIN = 0.1  # seconds from an alarm
 JITTER = 10.0  # milliseconds, p99
+CAMERA_SECONDS = 20.0  # that two cameras are recorded
 NO_TARGET = ("robot state silent",)  # the simulation's contract is patient with it, see timeouts.state
 
 Found = tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]  # times and counts by name
@@ -299,11 +301,32 @@ def _soak(bench: Bench) -> Found:
     return {"jitter of commands in the soak": jitter(intervals, 1e3 * bench.period, JITTER)}, counts
 
 
+def _kills(bench: Bench) -> Found:
+    from vla_policy.evaluation.graph_report import kept_of_kills
+    from vla_policy.nodes.recording_bench import survive_kills
+
+    repeats, seed = bench.config.repeats, bench.config.seed
+    with tempfile.TemporaryDirectory() as root:
+        found = survive_kills(repeats, Path(root), bench.log, "pusht_sim", seed, bench.bar(repeats))
+    return {}, {"recorder killed": kept_of_kills(found)}
+
+
+def _cameras(bench: Bench) -> Found:
+    from vla_policy.evaluation.graph_report import kept_of_cameras
+    from vla_policy.nodes.recording_bench import two_cameras
+
+    with tempfile.TemporaryDirectory() as root:
+        found = two_cameras(CAMERA_SECONDS, Path(root), bench.log)
+    return {}, {"two cameras of 480 x 640 recorded": kept_of_cameras(found)}
+
+
 MEASUREMENTS: dict[str, Callable[[Bench], Found]] = {
     "gate": _gate,
     "storm": _storm,
     "faults": _faults,
     "teleport": _teleport,
     "success": _success,
+    "recorder": _kills,
+    "cameras": _cameras,
     "soak": _soak,
 }

@@ -15,6 +15,8 @@ from vla_policy.evaluation.statistics import compare_paired
 
 GROWTH = 0.02  # of a process's memory from the second to the last quarter of a soak; the rest is noise of the allocator
 LEFT_OUT = 2  # periods after a command without the next one: a deadline was missed
+LOST = 1.0  # seconds of an episode that a kill may cost
+KEPT = 0.99  # of the frames
 MONITOR = "surprise_monitor/stop says stop"
 
 
@@ -152,6 +154,34 @@ def memory_growth(episodes: Sequence[Played]) -> dict[str, dict[str, Any]]:
             "megabytes": values.tolist(),
         }
     return found
+
+
+def kept_of_kills(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What a recorder that was killed again and again kept; see `nodes.recording_bench.survive_kills`."""
+    lost = spread([1e3 * seconds for seconds in found["lost_s"]])
+    most = lost["max"] or 0.0
+    whole = found["episodes_intact"] == found["episodes_expected"] <= found["episodes_imported"]
+    repairs, running = found["repairs_said"], len(found["lost_s"])
+    return {
+        "found": f"{found['episodes_intact']} of {found['episodes_expected']} episodes intact, {repairs} of {running} "
+        f"repairs said, at most {most / 1e3:.2f} s lost",
+        "target": f"all, at most {LOST:g} s",
+        "met": whole and repairs == running and most <= 1e3 * LOST,
+        "lost_ms": lost,
+        **found,
+    }
+
+
+def kept_of_cameras(found: Mapping[str, Any]) -> dict[str, Any]:
+    """How many frames of two cameras a recorder kept; see `nodes.recording_bench.two_cameras`."""
+    share, rate = f"{100 * found['share']:.1f} %", f"{found['sent_hz']:.1f} Hz"
+    return {
+        "found": f"{found['frames_recorded']} of {found['frames_sent']} = {share} of {rate}, recorder "
+        f"{found['cpu_percent']:.0f} % of a processor",
+        "target": f"at least {100 * KEPT:g} %",
+        "met": found["share"] >= KEPT,
+        **found,
+    }
 
 
 def paired_success(graph: Mapping[int, bool], in_process: Mapping[int, bool], delay: int) -> dict[str, Any]:
