@@ -266,7 +266,7 @@ def _said(episode: Played, node: str, name: str) -> dict[str, float]:
 
 def _in_process(bench: Bench, seeds: list[int], delay: int) -> dict[int, bool]:
     """Success on the same starts where the simulation waits for the policy, by seed."""
-    from sim import make_env
+    from sim import PushTConfig, make_env
     from vla_policy.evaluation.rollout import rollout
 
     policy = load_policy(bench.checkpoint, "cpu")
@@ -274,7 +274,7 @@ def _in_process(bench: Bench, seeds: list[int], delay: int) -> dict[int, bool]:
     advance = bench.bar(len(seeds), ", in process")
     results = rollout(
         policy,
-        functools.partial(make_env, "pybullet", cameras),
+        functools.partial(make_env, "pybullet", cameras, PushTConfig(max_episode_steps=bench.config.max_steps)),
         seeds,
         on_episode=lambda _: advance(),
         delay=delay,
