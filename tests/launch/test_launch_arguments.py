@@ -19,7 +19,7 @@ from vla_policy import launching
 from vla_policy.contract import load_contract
 from vla_policy.interfaces import InputError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ROS = ("robot_state_publisher", "tf2_ros", "rviz2")
 
 
