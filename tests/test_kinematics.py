@@ -103,7 +103,7 @@ def test_joints_stay_within_their_limits(arm: Kinematics, tmp_path: Path) -> Non
 
 def test_no_joint_is_faster_than_it_may_and_the_tip_keeps_to_its_way() -> None:
     slow = Kinematics(URDF, "link_base", "pusher", JOINTS, speed=[0.4] * 6)
-    targets = JointTargets(slow, RATE)
+    targets = JointTargets(slow, RATE, followed=False)
     targets.measure(start())
     told = [start()]
     while np.linalg.norm(slow.pose(told[-1])[:3] - [0.45, 0.025, 0.01]) > 1e-4 and len(told) < 100:
@@ -116,7 +116,7 @@ def test_no_joint_is_faster_than_it_may_and_the_tip_keeps_to_its_way() -> None:
 
 
 def test_joints_too_slow_for_the_tip_are_named() -> None:
-    targets = JointTargets(Kinematics(URDF, "link_base", "pusher", JOINTS, speed=[0.1] * 6), RATE)
+    targets = JointTargets(Kinematics(URDF, "link_base", "pusher", JOINTS, speed=[0.1] * 6), RATE, followed=False)
     targets.measure(start())
     ways = iter(np.linspace(0.003, 0.18, 60))
 
@@ -141,6 +141,18 @@ def test_another_way_to_be_there_is_refused_and_the_last_joints_are_kept(arm: Ki
     np.testing.assert_array_equal(targets.hold(), told)
     targets.rest()
     np.testing.assert_array_equal(targets.hold(), start())
+
+
+def test_a_joint_that_does_not_follow_is_named_and_what_is_told_begins_anew_where_it_is() -> None:
+    targets = JointTargets(Kinematics(URDF, "link_base", "pusher", JOINTS, speed=[1.0] * 6), RATE)
+    targets.measure(start())
+    told = targets.follow(pose(0.45, 0.0))
+    stuck = told.copy()
+    stuck[5] += 0.6  # the wrist does not move the tip in x, y
+    targets.measure(stuck)
+    with pytest.raises(InputError, match=r"kinematics: joint6: expected it within 0.5 of its target, found 0.6"):
+        targets.follow(pose(0.45, 0.0))
+    np.testing.assert_array_equal(targets.hold(), stuck)
 
 
 def test_between_two_poses_the_way_is_straight() -> None:

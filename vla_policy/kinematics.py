@@ -17,6 +17,7 @@ from vla_policy.interfaces import InputError
 
 TOLERANCE = 1e-5  # metres and radians that the tip may be off its target
 ITERATIONS = 30  # steps of the solver; the tip's next target is reached in one or two
+FOLLOWING = 0.5  # seconds at its fastest that a joint may be away from what it was told
 BEHIND = 0.03  # metres that slow joints may leave the tip behind its target: so far it goes on when told to hold
 FAR = 0.5  # radians or metres between joints and their targets: beyond it is another way to be there
 
@@ -115,11 +116,12 @@ class JointTargets:
     """What the joints are told when the tip is led, `rate` times a second, from wherever they are.
 
     Each target's joints are those that are reached from the last ones, so that the arm never changes to another way to
-    be there, and none is faster than it may.
+    be there, and none is faster than it may. The joints have to be near what they were told, unless they are not
+    `followed`, as in a dry run.
     """
 
-    def __init__(self, kinematics: Kinematics, rate: float) -> None:
-        self.kinematics, self._rate = kinematics, rate
+    def __init__(self, kinematics: Kinematics, rate: float, followed: bool = True) -> None:
+        self.kinematics, self._rate, self._followed = kinematics, rate, followed
         self._measured: np.ndarray | None = None
         self._last: np.ndarray | None = None
 
@@ -145,6 +147,8 @@ class JointTargets:
         Where a joint would have to be too fast the tip goes a part of its own straight way: between two far targets of
         the joints it would leave that, towards the table for one.
         """
+        if self._followed:
+            self._require_followed()
         kinematics, last = self.kinematics, self.hold()
         step = kinematics.solve(pose, last) - last
         far = int(np.argmax(np.abs(step)))
@@ -160,6 +164,18 @@ class JointTargets:
             step = self._slower(part) * part
         self._last = last + step
         return self._last
+
+    def _require_followed(self) -> None:
+        """`InputError` naming a joint that is not where it was told to be; what is told next is where it is."""
+        if self._last is None or self._measured is None:
+            return
+        error = np.abs(self._measured - self._last)
+        far = int(np.argmax(error / self.kinematics.speed))
+        most = FOLLOWING * self.kinematics.speed[far]
+        if error[far] > most:
+            self.rest()
+            found = f"expected it within {most:.3g} of its target, found {error[far]:.3g}"
+            raise InputError(f"kinematics: {self.kinematics.joints[far]}: {found}")
 
     def _require_near(self, joints: np.ndarray, pose: np.ndarray, step: np.ndarray) -> None:
         """`InputError` naming the slowest joint if joints (n,) leave the tip too far behind its target."""

@@ -52,8 +52,9 @@ def require_frame(message: Any, stream: Stream, frame_id: str) -> None:
         )
 
 
-CONSTANT_TOLERANCE = {"x": 0.02, "y": 0.02, "z": 0.02}  # metres
-TURN_TOLERANCE = 0.1  # of a quaternion's numbers, about 11 degrees
+# What is off when the arm is enabled the first command removes at once, at whatever speed the arm's controller allows.
+CONSTANT_TOLERANCE = {"x": 0.005, "y": 0.005, "z": 0.005}  # metres
+TURN_TOLERANCE = 0.03  # of a quaternion's numbers, about 3 degrees
 
 
 def away_from_constants(message: Any, spec: CommandSpec) -> str:

@@ -126,6 +126,21 @@ def test_emergency_stop_is_a_fault_until_disabled(running: Setup) -> None:
     wait_for(lambda: running.robot.enable().success, "enabling", 5.0)
 
 
+def test_teleoperation_does_not_take_back_another_emergency_stop(running: Setup) -> None:
+    running.start()
+    hand = running.robot.create_publisher(Bool, "teleop/emergency_stop", common.HEARTBEAT_QOS)
+    well = common.Ticker(0.02, lambda: hand.publish(Bool(data=False)))
+    try:
+        running.robot.emergency.publish(Bool(data=True))
+        wait_for(lambda: running.witness.state == "fault", "the fault", 5.0)
+        time.sleep(0.2)
+        assert running.robot.enable(False).success
+        assert running.robot.enable().message == "cannot enable: emergency_stop says stop"
+    finally:
+        well.close()
+        running.robot.destroy_publisher(hand)
+
+
 def test_an_emergency_stop_that_would_not_be_heard_is_a_fault(running: Setup) -> None:
     running.start()
     button = running.robot.create_publisher(Bool, "emergency_stop", common.IMAGE_QOS)
@@ -141,10 +156,10 @@ def test_a_second_policy_holds_and_nothing_is_enabled_beside_it(running: Setup) 
     rival = running.robot.create_publisher(JointTrajectory, "policy/action_chunk", common.COMMAND_QOS)
     try:
         wait_for(lambda: running.witness.state == "holding", "the hold", 10.0)
-        assert running.witness.reason.startswith("policy/action_chunk: expected one publisher, found 2")
+        assert running.witness.reason.startswith("/policy/action_chunk: expected one publisher, found 2")
         answer = running.robot.enable()
         assert not answer.success
-        assert answer.message.startswith("policy/action_chunk: expected one publisher, found 2")
+        assert answer.message.startswith("/policy/action_chunk: expected one publisher, found 2")
     finally:
         running.robot.destroy_publisher(rival)
 

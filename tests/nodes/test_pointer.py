@@ -73,7 +73,9 @@ class UnseenWindow:
         self.shown: list[tuple[np.ndarray, tuple[int, int] | None]] = []
         self.closed = False
 
-    def show(self, picture: np.ndarray, mark: tuple[int, int] | None) -> str:
+    def show(self, picture: np.ndarray, mark: tuple[int, int] | None) -> str | None:
+        if self.closed:
+            return None
         self.shown.append((picture, mark))
         key, self.key = self.key, ""
         return key
@@ -114,7 +116,7 @@ def test_the_arm_is_led_to_where_the_mouse_points_while_there_are_pictures() -> 
         hands, stops = [False], []
         robot.create_subscription(JointState, "teleop/target", lambda m: targets.append(np.array(m.position)), 50)
         robot.create_subscription(Bool, "teleop/intervention", lambda m: hands.append(m.data), 50)
-        robot.create_subscription(Bool, "emergency_stop", lambda m: stops.append(m.data), 50)
+        robot.create_subscription(Bool, "teleop/emergency_stop", lambda m: stops.append(m.data), 50)
         camera = robot.create_publisher(Image, "/pusht_sim/camera/image_raw", common.IMAGE_QOS)
         white = np.full((96, 96, 3), 255, np.uint8)
         pictures = common.Ticker(0.05, lambda: camera.publish(image_message(white, robot.now())))
@@ -148,6 +150,22 @@ def test_the_arm_is_led_to_where_the_mouse_points_while_there_are_pictures() -> 
         wait_for(lambda: not hands[-1], "the hand to let go without pictures")
         window.key = " "
         wait_for(lambda: stops and stops[-1], "the emergency stop")
+        robot.close()
+
+
+def test_a_window_that_is_closed_leads_no_more() -> None:
+    with own_domain(1), teleoperation() as window:
+        robot = FakeRobot()
+        hands = [False]
+        robot.create_subscription(Bool, "teleop/intervention", lambda m: hands.append(m.data), 50)
+        camera = robot.create_publisher(Image, "/pusht_sim/camera/image_raw", common.IMAGE_QOS)
+        white = np.full((96, 96, 3), 255, np.uint8)
+        pictures = common.Ticker(0.05, lambda: camera.publish(image_message(white, robot.now())))
+        window.mouse(DOWN, *MIDDLE, HELD)
+        wait_for(lambda: hands[-1], "the hand")
+        window.close()  # with the button held: its release is nobody's
+        wait_for(lambda: not hands[-1] and not any(hands[-50:]), "the hand to let go for good")
+        pictures.close()
         robot.close()
 
 

@@ -112,11 +112,11 @@ def test_it_sees_what_was_done_and_stops_the_arm_until_the_gate_is_disabled(
     seconds = []
     while len(seconds) < 3 and min(seconds, default=1.0) > 0.3:  # at once; the rest is a busy computer's
         monitor.surprised = False
-        robot.gate.publish(String(data="idle"))
+        for state in ("idle", "armed"):
+            resets = monitor.resets
+            robot.gate.publish(String(data=state))
+            wait_for(lambda resets=resets: monitor.resets > resets, f"{state} being heard")
         wait_for(lambda: not robot.stops[-1], "no stop")
-        resets = monitor.resets
-        robot.gate.publish(String(data="armed"))
-        wait_for(lambda resets=resets: monitor.resets > resets, "the beginning of an episode")
         robot.gate.publish(String(data="running"))
         time.sleep(0.3)
         monitor.surprised = True

@@ -34,7 +34,7 @@ def test_a_gamepad_leads_while_the_deadman_is_held(tmp_path: Path) -> None:
 
         robot.create_service(SetBool, "command_gate/enable", enable)
         robot.create_subscription(Bool, "teleop/intervention", lambda m: hands.append(m.data), 50)
-        robot.create_subscription(Bool, "emergency_stop", lambda m: stops.append(m.data), 50)
+        robot.create_subscription(Bool, "teleop/emergency_stop", lambda m: stops.append(m.data), 50)
         joy = robot.create_publisher(Joy, "joy", common.STATE_QOS)
         wait_for(lambda: len(hands) > 1 and joy.get_subscription_count(), "the teleoperation")
 

@@ -194,6 +194,54 @@ def test_an_arm_that_does_not_follow_holds_where_it_is() -> None:
     np.testing.assert_allclose(held.action, bench.pose, atol=1e-9)  # not where it could not go
 
 
+@pytest.mark.parametrize("state", ["armed", "holding", "fault"])
+def test_a_held_arm_that_is_moved_by_hand_stays_where_it_was_brought(state: str) -> None:
+    bench = Bench(following_error=np.array([0.05, 0.05]))
+    bench.run(0.1)
+    bench.gate.enable(bench.now, bench.steady)
+    bench.run(0.1)
+    if state == "holding":
+        bench.gate.heartbeat("policy", True, bench.steady)
+    elif state == "fault":
+        bench.gate.supervisor.fault("emergency stop")
+    bench.run(0.1)
+    rests = bench.gate.rests
+    bench.pose = np.array([0.1, 0.5])
+    bench.alive.add("stuck")
+    command = bench.run(0.1)[-1]
+    assert command is not None
+    assert command.status == "hold"
+    np.testing.assert_allclose(command.action, [0.1, 0.5])  # and is not pulled back when its drives are on again
+    assert bench.gate.rests == rests + 1  # what the joints are told begins anew as well
+
+
+def test_enabling_after_a_hold_begins_where_the_arm_is() -> None:
+    bench = Bench().start()
+    bench.gate.heartbeat("policy", True, bench.steady)
+    bench.run(0.1)
+    rests, bench.pose = bench.gate.rests, np.array([0.52, 0.5])
+    bench.alive.add("stuck")
+    bench.run(0.1)
+    bench.gate.enable(bench.now, bench.steady)
+    assert bench.gate.rests > rests
+    command = bench.run(TICK)[-1]
+    assert command is not None
+    np.testing.assert_allclose(command.action, [0.52, 0.5])
+
+
+def test_a_hand_that_falls_silent_at_once_leads_no_longer_than_its_timeout() -> None:
+    bench = Bench().start()
+    for _ in range(100):  # the policy plays for a while after the last takeover
+        bench.offer(np.full(15, 0.6))
+        bench.run(0.3)
+    bench.gate.teleoperate(np.array([0.5, 0.7]), bench.steady)
+    bench.run(TICK)
+    assert bench.gate.teleoperated
+    bench.run(0.2)
+    assert not bench.gate.teleoperated
+    assert bench.gate.supervisor.reason == "teleoperation ended"
+
+
 def test_an_arm_that_follows_late_goes_on() -> None:
     bench = Bench(following_error=np.array([0.05, 0.05])).start()
     bench.run(1.0)

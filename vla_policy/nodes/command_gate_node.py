@@ -28,7 +28,8 @@ from vla_policy.runtime import Command, Gate, GateConfig, Limits, State, Timing
 PUBLISHERS_EVERY = 10  # ticks between two looks at who else sends commands
 
 
-EMERGENCY_STOP = "emergency_stop"
+EMERGENCY_STOP = "emergency_stop"  # which a contract may expect to hear of; teleoperation has one of its own
+EMERGENCY_STOPS = (EMERGENCY_STOP, "teleop/emergency_stop")
 
 
 def gate_config(contract: Contract, heartbeats: list[str], dry_run: bool) -> GateConfig:
@@ -76,7 +77,10 @@ class CommandGateNode(Node):
 
     def _connect(self, heartbeats: list[str]) -> None:
         command, state = self._contract.command, self._contract.stream(STATE)
-        self._joints = None if command.inverse is None else JointTargets(command.inverse, command.rate)
+        self._rests = 0
+        self._joints = None
+        if command.inverse is not None:
+            self._joints = JointTargets(command.inverse, command.rate, followed=not self._dry_run)
         self._robot = None
         if not self._dry_run:
             self._robot = self.create_publisher(common.message_class(command.type), command.topic, common.COMMAND_QOS)
@@ -86,14 +90,12 @@ class CommandGateNode(Node):
         self.create_subscription(kind, state.topic, self._on_state, common.STATE_QOS)
         self.create_subscription(JointTrajectory, "policy/action_chunk", self._on_chunk, common.COMMAND_QOS)
         self.create_subscription(JointState, "teleop/target", self._on_teleop, common.COMMAND_QOS)
-        self.create_subscription(
-            Bool,
-            EMERGENCY_STOP,
-            self._on_emergency_stop,
-            common.HEARTBEAT_QOS,
-            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_deaf, incompatible_type=self._on_deaf),
-        )
-        self._singles = [state.topic, "policy/action_chunk", "teleop/target", *heartbeats]
+        for name in EMERGENCY_STOPS:
+            deaf = partial(self._on_deaf, name)
+            events = SubscriptionEventCallbacks(incompatible_qos=deaf, incompatible_type=deaf)
+            heard = partial(self._on_emergency_stop, name)
+            self.create_subscription(Bool, name, heard, common.HEARTBEAT_QOS, event_callbacks=events)
+        self._singles = [state.topic, "policy/action_chunk", "teleop/target", *heartbeats, *EMERGENCY_STOPS]
         for name in heartbeats:
             self.create_subscription(Bool, name, partial(self._on_heartbeat, name), common.HEARTBEAT_QOS)
         self.create_service(SetBool, "~/enable", self._on_enable)
@@ -120,9 +122,9 @@ class CommandGateNode(Node):
         with self._gated() as gate:
             stream = self._contract.stream(STATE)
             require_frame(message, stream, self._contract.command.frame_id)
-            gate.measure(decode(message, stream).astype(float), common.steady(), self._age(message))
+            taken = gate.measure(decode(message, stream).astype(float), common.steady(), self._age(message))
             gate.misplaced = away_from_constants(message, self._contract.command)
-            if self._joints is not None:
+            if self._joints is not None and taken:
                 self._joints.measure(joints(message, self._joints.kinematics, stream.topic))
 
     def _on_chunk(self, message: JointTrajectory) -> None:
@@ -139,16 +141,16 @@ class CommandGateNode(Node):
         with self._gated() as gate:
             gate.heartbeat(name, message.data, common.steady())
 
-    def _on_emergency_stop(self, message: Bool) -> None:
+    def _on_emergency_stop(self, name: str, message: Bool) -> None:
         with self._gated() as gate:
-            gate.heartbeat(EMERGENCY_STOP, message.data, common.steady())
+            gate.heartbeat(name, message.data, common.steady())
             if message.data:
                 gate.supervisor.fault("emergency stop")
 
-    def _on_deaf(self, event: Any) -> None:
+    def _on_deaf(self, name: str, event: Any) -> None:
         """Somebody's emergency stop would not be heard."""
         with self._lock:
-            self._gate.supervisor.fault(f"{EMERGENCY_STOP}: a publisher of it is not reliable or sends no Bool")
+            self._gate.supervisor.fault(f"{name}: a publisher of it is not reliable or sends no Bool")
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         with self._lock:
@@ -180,12 +182,10 @@ class CommandGateNode(Node):
         command = self._gate.tick(now, steady)
         if command is not None:
             self._send(command, now)
-        elif self._joints is not None:
-            self._joints.rest()
         self._tell()
 
     def _look_for_rivals(self) -> None:
-        topic = self._contract.command.topic
+        topic = self.resolve_topic_name(self._contract.command.topic)
         if self._robot is not None and (count := self.count_publishers(topic)) > 1:
             self._gate.supervisor.fault(f"{topic}: expected no other publisher, found {count - 1}")
         try:
@@ -195,7 +195,7 @@ class CommandGateNode(Node):
 
     def _require_singles(self) -> None:
         """`InputError` if two want to lead the arm, vouch for it or say where it is: which one is obeyed is chance."""
-        for topic in self._singles:
+        for topic in map(self.resolve_topic_name, self._singles):
             if (count := self.count_publishers(topic)) > 1:
                 raise InputError(
                     f"{topic}: expected one publisher, found {count} (a killed one counts for some seconds)"
@@ -204,6 +204,9 @@ class CommandGateNode(Node):
     def _send(self, command: Command, now: float) -> None:
         spec, action, target = self._contract.command, command.action, command.action
         if self._joints is not None:
+            if self._rests != self._gate.rests:
+                self._joints.rest()
+                self._rests = self._gate.rests
             target = self._follow(self._joints, action)
             action = tip(target, spec.fields, self._joints.kinematics)
         if self._robot is not None:

@@ -93,13 +93,13 @@ class ModelNode(LifecycleNode):
 
     def problem(self) -> str:
         """Why the arm must not move on this node's account; "" if it may."""
+        late = self._answers.check(common.steady())  # always, or what is not looked at would count as sleep
         if not self.active or self.perception is None:
             return "not active"
         problem = self.error or self.perception.problem()
         if problem:
             self.answered()  # the model is not to blame for what it could not see
             return problem
-        late = self._answers.check(common.steady())
         return f"no answer of the model for {late[ANSWER]:.1f} s" if late else ""
 
     def answered(self) -> None:

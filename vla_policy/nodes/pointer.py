@@ -21,8 +21,11 @@ MARK = (255, 0, 0)  # RGB
 class Window(Protocol):
     """A picture on a screen."""
 
-    def show(self, picture: np.ndarray, mark: tuple[int, int] | None) -> str:
-        """Show a picture (H, W, 3) RGB with a mark at a pixel; the key pressed since the last one, "" if none."""
+    def show(self, picture: np.ndarray, mark: tuple[int, int] | None) -> str | None:
+        """Show a picture (H, W, 3) RGB with a mark at a pixel; the key pressed since the last one, "" if none.
+
+        None if somebody has closed the window.
+        """
 
     def close(self) -> None: ...
 
@@ -42,11 +45,14 @@ class OpenCVWindow:
     def __init__(self, title: str, on_mouse: Callable[[int, int, int, int], None]) -> None:
         import cv2
 
-        self._cv2, self._title = cv2, title
+        self._cv2, self._title, self._shown = cv2, title, False
         cv2.namedWindow(title, cv2.WINDOW_AUTOSIZE | getattr(cv2, "WINDOW_GUI_NORMAL", 0))
         cv2.setMouseCallback(title, lambda event, u, v, flags, _: on_mouse(event, u, v, flags))
 
-    def show(self, picture: np.ndarray, mark: tuple[int, int] | None) -> str:
+    def show(self, picture: np.ndarray, mark: tuple[int, int] | None) -> str | None:
+        if self._shown and self._cv2.getWindowProperty(self._title, self._cv2.WND_PROP_VISIBLE) < 1:
+            return None  # imshow would open another one, whose mouse nobody hears
+        self._shown = True
         drawn = np.ascontiguousarray(picture)
         if mark is not None:
             self._cv2.circle(drawn, mark, 6, MARK, 2)

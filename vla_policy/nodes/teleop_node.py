@@ -36,7 +36,7 @@ class TeleopNode(Node):
     `axes` move the channels. Keyboard: w s, a d and r f move the first three channels, a key being its own deadman.
     Mouse: while the left button is held over the picture that the contract's `pointing` is about the target moves
     towards the place it shows; `window` opens the picture's window. Anywhere: button or key `stop` (space) is the
-    emergency stop, which `emergency_stop` says from then on; `resume` (e) takes it back and disables the gate, and
+    emergency stop, which `~/emergency_stop` says from then on; `resume` (e) takes it back and disables the gate, and
     enables the gate where there is none to take back.
     """
 
@@ -97,7 +97,7 @@ class TeleopNode(Node):
         self.create_subscription(Joy, "joy", self._on_joy, common.STATE_QOS)
         self._targets = self.create_publisher(JointState, "teleop/target", common.COMMAND_QOS)
         self._intervention = self.create_publisher(Bool, "teleop/intervention", common.COMMAND_QOS)
-        self._emergency = self.create_publisher(Bool, "emergency_stop", common.HEARTBEAT_QOS)
+        self._emergency = self.create_publisher(Bool, "teleop/emergency_stop", common.HEARTBEAT_QOS)
         self._enable = self.create_client(SetBool, "command_gate/enable")
         self._timer = common.every(self, 1.0 / RATE, self._tick)
 
@@ -138,7 +138,13 @@ class TeleopNode(Node):
     def _look(self) -> None:
         """Show the picture, hear the mouse. Nobody leads by a picture of long ago."""
         assert self._window is not None
-        self._on_key(self._window.show(self._pointer.enlarged(self._picture), self._pointer.mark))
+        key = self._window.show(self._pointer.enlarged(self._picture), self._pointer.mark)
+        if key is None:
+            self._let_go()
+            self._window_timer.cancel()
+            self.get_logger().warning("no mouse any more: its window was closed")
+            return
+        self._on_key(key)
         place = self._pointer.place
         if place is not None and common.steady() < self._seen + self._contract.timeouts.camera:
             self._goal, self._by_gamepad = (self._pointed, place), False

@@ -73,6 +73,7 @@ class Gate:
         self._offset: float | None = None  # of the stamps' clock from the steady one
         self._played: float | None = None  # the last time that there was something to play, steady
         self._enabled_at = -math.inf  # on the stamps' clock
+        self.rests = 0  # how often what is told has begun anew at the measured pose
 
     @property
     def chunk(self) -> ActionChunk | None:
@@ -84,14 +85,16 @@ class Gate:
         """The last pose (D,) of finite numbers that the robot was at."""
         return self._measured
 
-    def measure(self, pose: np.ndarray, steady: float, age: float = 0.0) -> None:
-        """Where the robot was (D,) `age` seconds ago, in the action's units.
+    def measure(self, pose: np.ndarray, steady: float, age: float = 0.0) -> bool:
+        """Where the robot was (D,) `age` seconds ago, in the action's units; False if that is of no use.
 
         What is too old, or not finite, is as good as silence.
         """
-        if self._usable(pose, age, STATE_NAME):
+        usable = self._usable(pose, age, STATE_NAME)
+        if usable:
             self._measured = np.asarray(pose, float)
             self._watchdog.feed(STATE_NAME, steady)
+        return usable
 
     def heartbeat(self, name: str, stop: bool, steady: float) -> None:
         """`name` is alive and wants the arm to stop, or not."""
@@ -157,6 +160,7 @@ class Gate:
     def _rest(self) -> None:
         """The next command counts from the measured pose: somebody may move the arm by hand until then."""
         self._held = self._previous = self._step = self._played = None
+        self.rests += 1
 
     def tick(self, now: float, steady: float) -> Command | None:
         """What to send now; None unless enabled."""
@@ -177,7 +181,10 @@ class Gate:
         return command
 
     def _follow(self) -> None:
-        """An arm that is stuck, or that somebody else leads, must not find a far target when it is free again."""
+        """An arm that is stuck, or that somebody else leads, must not find a far target when it is free again.
+
+        Nor must one that is held: it stays wherever it was brought.
+        """
         if self.config.following_error is None or self._previous is None or self._measured is None:
             return
         error = np.abs(self._measured - self._previous)
@@ -186,6 +193,7 @@ class Gate:
             k = int(far[0])
             most = self.config.following_error[k]
             self.supervisor.hold(f"{self._name(k)} is {error[k]:.3g} away from its command, more than {most:.3g}")
+            self._rest()
 
     def _name(self, channel: int) -> str:
         return self.config.names[channel] if self.config.names else str(channel)
@@ -200,7 +208,8 @@ class Gate:
     def _action(self, now: float, steady: float) -> np.ndarray | None:
         """What to approach in this tick; None to hold."""
         released = self.teleoperated
-        self.teleoperated = self._wanted is not None and not self._teleop_watchdog.check(steady)
+        silent = self._teleop_watchdog.check(steady)  # in every tick, or its sleep would count as the gate's
+        self.teleoperated = self._wanted is not None and not silent
         if not self.supervisor.moving:
             return None
         if self.teleoperated:
