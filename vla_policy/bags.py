@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import struct
 import threading
@@ -19,8 +21,10 @@ if TYPE_CHECKING:
 BATCH_SECONDS = 0.1  # between two writes of a `BagThread`
 TASK, RESULT = "task", "recorder/result"  # topics with one text an episode
 SUCCESS, FAILURE = "success", "failure"
+RECORDINGS = "recordings.json"  # in a dataset's folder: an entry an episode, with the bag and its digest
 STRING = "std_msgs/msg/String"
 ROOM = 128 << 20  # bytes that may wait for the disk: two seconds of two cameras of 480 x 640 at 30 Hz
+ENDS = 1 << 16  # bytes at both ends of a bag by which it is known
 _MAGIC = b"\x89MCAP0\r\n"  # MCAP files begin and end with it
 _WANTED = "expected pip install 'vla_policy[ros]' (rosbags and mcap), found none"
 
@@ -175,6 +179,31 @@ def has_end(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(-min(len(_MAGIC), path.stat().st_size), os.SEEK_END)
         return file.read() == _MAGIC
+
+
+def bag_digest(path: Path) -> str:
+    """By which a bag is known wherever it lies: of its size and both of its ends, which hold the times of its messages.
+
+    Of a bag that is a folder, of its metadata. `InputError` if it cannot be read.
+    """
+    try:
+        with (path / "metadata.yaml" if path.is_dir() else path).open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            digest = hashlib.sha256(size.to_bytes(8, "little") + file.read(ENDS))
+            file.seek(-min(ENDS, size), os.SEEK_END)
+            digest.update(file.read())
+    except OSError as error:
+        raise InputError(f"{path}: expected a bag that can be read, found {error.strerror}") from None
+    return digest.hexdigest()
+
+
+def read_recordings(dataset: Path) -> list[dict[str, Any]]:
+    """The entries of `RECORDINGS`, none where there is no such file. The last ones may have become no episodes."""
+    path = dataset / RECORDINGS
+    try:
+        return list(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else []
+    except ValueError as error:
+        raise InputError(f"{path}: expected JSON, found something else ({error})") from None
 
 
 def name_result(path: Path, result: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from helpers.ros_bags import PUSHT, SAME, cut, type_store, write_pusht_bag
 
-from vla_policy.bags import BagThread, BagWriter, name_result, read_bag
+from vla_policy.bags import BagThread, BagWriter, bag_digest, name_result, read_bag, read_recordings
 from vla_policy.cli.dataset import main as vla_dataset
 from vla_policy.contract import load_contract
 from vla_policy.data import LeRobotDataset
@@ -109,6 +110,8 @@ def test_other_peoples_bags_of_commands_in_the_contracts_type(tmp_path: Path) ->
     np.testing.assert_allclose(mine.columns[ACTION], theirs.columns[ACTION])
     assert theirs.task == PUSHT.task
     assert find_bags(tmp_path) == [ours, tmp_path / "theirs"]
+    known = bag_digest(tmp_path / "theirs")
+    assert bag_digest((tmp_path / "theirs").rename(tmp_path / "elsewhere")) == known
 
 
 def test_import_bag_is_resumed_and_leaves_failures_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,6 +131,44 @@ def test_import_bag_is_resumed_and_leaves_failures_out(tmp_path: Path, capsys: p
     assert [entry["interventions"] for entry in about] == [[], [[2, 4]]]
 
 
+def test_bags_are_known_wherever_they_lie(tmp_path: Path) -> None:
+    bags, moved, out = tmp_path / "bags", tmp_path / "moved", tmp_path / "dataset"
+    write_pusht_bag(bags / "episode_000000.mcap", frames=12)
+    vla_dataset(["import-bag", str(bags), str(out)])
+    bags.rename(moved)
+    write_pusht_bag(moved / "episode_000001.mcap", frames=13)
+    shutil.copy(moved / "episode_000001.mcap", moved / "copy.mcap")
+    vla_dataset(["import-bag", str(moved), str(out)])
+    assert LeRobotDataset(out).lengths.tolist() == [12, 13]
+    write_pusht_bag(bags / "episode_000000.mcap", frames=14)  # where another one lay
+    vla_dataset(["import-bag", str(bags), str(out)])
+    assert LeRobotDataset(out).lengths.tolist() == [12, 13, 14]
+
+
+def test_recordings_without_digests_are_known_by_their_places(tmp_path: Path) -> None:
+    bags, out = tmp_path / "bags", tmp_path / "dataset"
+    write_pusht_bag(bags / "a.mcap", frames=12)
+    vla_dataset(["import-bag", str(bags), str(out)])
+    (entry,) = read_recordings(out)
+    del entry["digest"]
+    (out / "recordings.json").write_text(json.dumps([entry]))
+    write_pusht_bag(bags / "b.mcap", frames=14)
+    vla_dataset(["import-bag", str(bags), str(out)])
+    assert LeRobotDataset(out).lengths.tolist() == [12, 14]
+    assert ["digest" in about for about in read_recordings(out)] == [False, True]
+
+
+def test_a_digest_is_of_what_a_bag_holds(tmp_path: Path) -> None:
+    bag = write_pusht_bag(tmp_path / "a.mcap", frames=12)
+    digest = bag_digest(bag)
+    assert bag_digest(bag.rename(tmp_path / "b.mcap")) == digest
+    others = [write_pusht_bag(tmp_path / "failure.mcap", frames=12, result="failure")]
+    others += [write_pusht_bag(tmp_path / "longer.mcap", frames=13), cut(tmp_path / "b.mcap", 0.6, tmp_path / "c.mcap")]
+    assert len({digest, *map(bag_digest, others)}) == 4
+    with pytest.raises(InputError, match=r"none\.mcap: expected a bag that can be read, found No such file"):
+        bag_digest(tmp_path / "none.mcap")
+
+
 def test_a_bad_bag_is_named_and_the_others_are_imported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bags, out = tmp_path / "bags", tmp_path / "dataset"
     good = write_pusht_bag(bags / "a.mcap", frames=12)
@@ -136,7 +177,7 @@ def test_a_bad_bag_is_named_and_the_others_are_imported(tmp_path: Path, capsys: 
     (bags / "d.mcap").write_bytes(good.read_bytes().replace(b"\0\0\0base_link", b"\xff\xff\xffbase_link"))
     (bags / "e").mkdir()
     (bags / "e" / "metadata.yaml").write_text("of another: program")
-    spoilt = bytearray(good.read_bytes())
+    spoilt = bytearray(write_pusht_bag(tmp_path / "whole.mcap", frames=13).read_bytes())
     spoilt[len(spoilt) // 2 : len(spoilt) // 2 + 50_000] = b"\xff" * 50_000
     (bags / "f.mcap").write_bytes(spoilt)
     write_pusht_bag(bags / "g.mcap", frames=14)
@@ -176,7 +217,7 @@ def test_a_disk_that_fills_up_during_the_import_is_one_line_and_the_dataset_whol
     write_pusht_bag(bags / "a.mcap", frames=12)
     words = [sys.executable, "-m", "vla_policy.cli.dataset", "import-bag", str(bags), str(out)]
     assert subprocess.run(words, capture_output=True).returncode == 0
-    write_pusht_bag(bags / "b.mcap", frames=12)
+    write_pusht_bag(bags / "b.mcap", frames=14)
 
     def full() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
@@ -186,7 +227,7 @@ def test_a_disk_that_fills_up_during_the_import_is_one_line_and_the_dataset_whol
     assert failed.stderr.startswith(f"error: {out}: expected to be able to write, found ")
     assert LeRobotDataset(out).lengths.tolist() == [12]
     assert subprocess.run(words, capture_output=True).returncode == 0
-    assert LeRobotDataset(out).lengths.tolist() == [12, 12]
+    assert LeRobotDataset(out).lengths.tolist() == [12, 14]
 
 
 def test_a_slow_disk_drops_messages_by_count_and_never_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

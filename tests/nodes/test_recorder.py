@@ -17,9 +17,10 @@ rclpy = pytest.importorskip("rclpy")
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from helpers.ros import ROOT, own_domain, wait_for  # noqa: E402
 
+from vla_policy.bags import read_recordings  # noqa: E402
 from vla_policy.contract import load_contract  # noqa: E402
 from vla_policy.data import LeRobotDataset  # noqa: E402
-from vla_policy.data.bag_import import bag_episode, read_recordings  # noqa: E402
+from vla_policy.data.bag_import import bag_episode  # noqa: E402
 from vla_policy.interfaces import ACTION, STATE  # noqa: E402
 from vla_policy.nodes.processes import Processes  # noqa: E402
 from vla_policy.nodes.recording_bench import Filmed, RecorderClient, survive_kills, two_cameras  # noqa: E402
@@ -121,6 +122,28 @@ def test_episodes_survive_a_kill_and_become_a_dataset(
     columns = dataset.episode(0).columns
     assert len(columns[ACTION]) >= 12
     np.testing.assert_allclose(columns[STATE], np.float32([[0.45, 0.0]]).repeat(len(columns[STATE]), axis=0), atol=1e-6)
+
+
+def test_bags_that_were_moved_away_stay_imported_and_their_numbers_taken(
+    robot: Filmed, root: Path, start: Callable[..., psutil.Process]
+) -> None:
+    recorder, client = start(), RecorderClient(robot)
+    client.start()
+    time.sleep(1.5)
+    assert client.end()[0]
+    wait_for(lambda: client.said("1 episodes, "), "the import", LONG)
+    end(recorder)
+    (root / "bags").rename(root / "archive")
+
+    start()
+    client.start()
+    time.sleep(1.5)
+    ok, why = client.end()
+    assert ok, why
+    assert why.endswith("episode_000001.mcap")
+    wait_for(lambda: client.said("2 episodes, "), "the second import", LONG)
+    first, second = (Path(about["bag"]).name for about in read_recordings(root / "dataset"))
+    assert (first, second) == ("episode_000000.mcap", "episode_000001.mcap")
 
 
 def test_a_full_disk_is_said_at_once_and_no_finished_episode_is_lost(

@@ -9,16 +9,27 @@ from typing import Any
 
 import numpy as np
 
-from vla_policy.bags import FAILURE, RESULT, TASK, Recorded, bag_topics, has_end, named_result, read_bag
+from vla_policy.bags import (
+    FAILURE,
+    RECORDINGS,
+    RESULT,
+    TASK,
+    Recorded,
+    bag_digest,
+    bag_topics,
+    has_end,
+    named_result,
+    read_bag,
+    read_recordings,
+)
 from vla_policy.contract import Contract
-from vla_policy.data.files import read_json, write_json
+from vla_policy.data.files import write_json
 from vla_policy.data.writer import LeRobotWriter
 from vla_policy.interfaces import ACTION, STATE, InputError
 from vla_policy.messages import decode, decode_command, seconds
 
 EXECUTED = "command/executed"
 INTERVENTION = "teleop/intervention"
-RECORDINGS = "recordings.json"  # in the dataset's folder: one entry an episode, `BagEpisode.about` and the bag
 
 
 @dataclass
@@ -135,24 +146,25 @@ def import_bags(
 ) -> Imported:
     """Add the bag, or the bags of the folder `path` to the dataset at `root`, an episode each.
 
-    Bags that are in it already are passed over, so that this can be repeated; failures are unless `failures`. A bag
-    that cannot be read or is of another robot is named and left out. `say` hears what became of each. `InputError` if
-    the dataset is not one to add to, `OSError` if the disk is full; both leave it whole.
+    Bags that are in it already, wherever they lay then, are passed over, so that this can be repeated; failures are
+    unless `failures`. A bag that cannot be read or is of another robot is named and left out. `say` hears what became
+    of each. `InputError` if the dataset is not one to add to, `OSError` if the disk is full; both leave it whole.
     """
     left_out: list[Path] = []
     found = find_bags(path)
     with LeRobotWriter(root, contract.interface, contract.robot_type, codec) as writer:
         recordings = [about for about in read_recordings(root) if about["episode"] < writer.num_episodes]
-        known = {about["bag"] for about in recordings}
+        known = {about.get("digest", about["bag"]) for about in recordings}  # older entries have no digest
         for bag in found:
-            if str(bag.resolve()) in known:
-                continue
             try:
+                place, digest = str(bag.resolve()), bag_digest(bag)
+                if not known.isdisjoint((place, digest)):
+                    continue
                 episode = bag_episode(bag, contract)
                 if episode.result == FAILURE and not failures:
                     say(f"{bag}: left out, a failure (failures=true takes them)")
                     continue
-                entry = {"episode": writer.num_episodes, "bag": str(bag.resolve()), **episode.about()}
+                entry = {"episode": writer.num_episodes, "bag": place, "digest": digest, **episode.about()}
                 # Written first: an entry of an episode that did not come to be is dropped the next time.
                 write_json(root / RECORDINGS, [*recordings, entry])
                 index = writer.add_episode(episode.columns, episode.images, episode.task)
@@ -161,14 +173,9 @@ def import_bags(
                 left_out.append(bag)
                 continue
             recordings.append(entry)
+            known.add(digest)
             say(f"{bag}: episode {index}, {episode.length} frames, {episode.summary()}")
         return Imported(writer.num_episodes, writer.num_frames, len(found), left_out)
-
-
-def read_recordings(dataset: Path) -> list[dict[str, Any]]:
-    """The entries of `RECORDINGS`, none where there is no such file. The last ones may have become no episodes."""
-    path = dataset / RECORDINGS
-    return list(read_json(path)) if path.is_file() else []
 
 
 def find_bags(path: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -14,7 +15,7 @@ from rclpy.node import Node
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
-from vla_policy.bags import FAILURE, RESULT, SUCCESS, TASK, BagThread, BagWriter, name_result
+from vla_policy.bags import FAILURE, RESULT, SUCCESS, TASK, BagThread, BagWriter, name_result, read_recordings
 from vla_policy.contract import IMAGE, JOINT_STATE, TRAJECTORY, find_config, load_contract
 from vla_policy.interfaces import InputError
 from vla_policy.locks import only_one
@@ -26,6 +27,7 @@ LOOK_SECONDS = 0.25
 LONGEST_WAIT = 0.5  # seconds from a message's arrival until it is read; a kill costs as much
 LEAST_FREE = 1 << 30  # bytes on the disk to begin an episode
 LOCK = ".recorder.lock"
+EPISODE = re.compile(r"episode_(\d{6})\.")  # the names of bags
 IMAGE_QOS = common.best_effort(30)  # a second of pictures, for a computer that stands still for a moment
 STATE_QOS = common.best_effort(1000)  # joint states may come at 1 kHz
 BOOL, FLOAT = "std_msgs/msg/Bool", "std_msgs/msg/Float64"
@@ -52,14 +54,14 @@ class RecorderNode(Node):
         self._contract_file, self._contract = find_config(name), load_contract(name)
         self._root = Path(common.parameter(self, "root", "outputs/recordings", "folder of bags and dataset"))
         self._task = common.parameter(self, "task", "", "the instruction; empty: the contract's") or self._contract.task
-        self._bags = self._root / "bags"
+        self._bags, self._dataset = self._root / "bags", self._root / "dataset"
         self._lock = only_one(self._root / LOCK, "recorder")
         self._bag: BagThread | None = None
         self._status = self.create_publisher(String, "~/status", common.LATCHED_QOS)
         self._told, self._problem, self._given_up = "", False, ""
         self._began = 0.0  # when the episode did
         self._behind, self._longest = 0.0, 0.0  # seconds that messages waited, until and since the last look
-        self._importer = Importer(self._bags, self._root / "dataset", self._contract_file, self._say)
+        self._importer = Importer(self._bags, self._dataset, self._contract_file, self._say)
         self._subscribe()
         self._timer = common.every(self, LOOK_SECONDS, self._look_after)
         self._diagnostics = common.Diagnostics(self, self._report)
@@ -170,8 +172,7 @@ class RecorderNode(Node):
         free = _free(self._bags)
         if free < LEAST_FREE:
             raise InputError(f"{self._bags}: expected {LEAST_FREE >> 20} MiB free, found {free >> 20} MiB")
-        numbers = [int(path.name[8:14]) for path in self._bags.rglob(f"episode_{6 * '[0-9]'}.*")]
-        name = f"episode_{max(numbers, default=-1) + 1:06d}.mcap"
+        name = f"episode_{self._next_number():06d}.mcap"
         writer = BagWriter(self._bags / f"{name}.part")
         self._began = common.now(self)
         writer.write_text(TASK, self._task, self._began)
@@ -179,6 +180,13 @@ class RecorderNode(Node):
         self._bag, self._given_up = BagThread(writer), ""
         self._say(f"recording {self._bag.path.name}")
         return name
+
+    def _next_number(self) -> int:
+        """Above those of all bags here, and of those that are in the dataset and may have been moved away."""
+        here = [path.name for path in self._bags.rglob("episode_*")]
+        imported = [Path(about["bag"]).name for about in read_recordings(self._dataset)]
+        numbers = [int(found[1]) for name in here + imported if (found := EPISODE.match(name))]
+        return max(numbers, default=-1) + 1
 
     def _end(self, result: str) -> str:
         bag = self._take()

@@ -21,10 +21,8 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
-from vla_policy.bags import RESULT, SUCCESS, has_end, read_bag
+from vla_policy.bags import RESULT, SUCCESS, has_end, read_bag, read_recordings
 from vla_policy.contract import IMAGE, Contract, load_contract
-from vla_policy.data.bag_import import RECORDINGS
-from vla_policy.data.files import read_json
 from vla_policy.interfaces import InputError
 from vla_policy.messages import seconds
 from vla_policy.nodes import common
@@ -189,7 +187,7 @@ def survive_kills(
         "kills": kills,
         "episodes_expected": len(episodes),
         "episodes_intact": sum(episode.intact() for episode in episodes),
-        "episodes_imported": len(read_json(root / "dataset" / RECORDINGS)),
+        "episodes_imported": len(read_recordings(root / "dataset")),
         "lost_s": lost,
         "repairs_said": said,
     }
