@@ -92,15 +92,15 @@ class BagThread:
     """Writes a bag in a thread of its own, so that who puts messages in never waits for the disk.
 
     At most `room` bytes wait to be written; messages beyond that are dropped, and `dropped` counts them by topic. Every
-    tenth of a second what waits is handed to the operating system, as far as the disk keeps up. An `error` of the disk
-    ends the bag.
+    tenth of a second what waits is handed to the operating system, as far as the disk keeps up. An `error`, of the disk
+    or of a message that cannot be written, ends the bag.
     """
 
     def __init__(self, bag: BagWriter, room: int = ROOM) -> None:
         self.path, self.waiting = bag.path, 0  # bytes
         self.dropped: Counter[str] = Counter()
         self._bag, self._room = bag, room
-        self.error: OSError | None = None
+        self.error: Exception | None = None
         self._messages: deque[tuple[str, str, float, bytes]] = deque()
         self._lock, self._stopping = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="bag", daemon=True)
@@ -122,7 +122,7 @@ class BagThread:
             self.dropped[topic] += 1
 
     def stop(self) -> BagWriter:
-        """Wait until everything is written; the writer, which is the caller's then. `OSError` if the disk is full."""
+        """Wait until everything is written; the writer, which is the caller's then. Raises `error`, if there is one."""
         self._stopping.set()
         self._thread.join()
         if self.error is not None:
@@ -134,7 +134,7 @@ class BagThread:
             while not self._stopping.wait(BATCH_SECONDS):
                 self._write()
             self._write()
-        except OSError as error:
+        except Exception as error:  # whatever it is: nobody may take the bag for a whole one
             self.error = error
             self._bag.abandon()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import shutil
+import struct
 import subprocess
 import sys
 import threading
@@ -249,6 +250,18 @@ def test_a_slow_disk_drops_messages_by_count_and_never_blocks(tmp_path: Path, mo
     assert [(m.topic, m.t) for m in read_bag(tmp_path / "a.mcap", ["few", "many"])] == [
         ("few" if k < 5 else "many", float(k)) for k in range(10)
     ]
+
+
+def test_whatever_breaks_the_writer_is_its_error(tmp_path: Path) -> None:
+    bag = BagThread(BagWriter(tmp_path / "a.mcap"))
+    bag.put("few", BOOL, 1.0, TRUE)
+    bag.put("few", BOOL, -1.0, TRUE)  # MCAP knows no times before 1970
+    with pytest.raises(struct.error):
+        bag.stop()
+    assert isinstance(bag.error, struct.error)
+    assert [message.t for message in read_bag(tmp_path / "a.mcap", ["few"])] == [1.0]
+    bag.put("few", BOOL, 2.0, TRUE)
+    assert bag.dropped == {"few": 1}
 
 
 def test_what_is_put_is_on_the_disk_within_a_second(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -17,11 +18,12 @@ rclpy = pytest.importorskip("rclpy")
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from helpers.ros import ROOT, own_domain, wait_for  # noqa: E402
 
-from vla_policy.bags import read_recordings  # noqa: E402
+from vla_policy.bags import read_bag, read_recordings  # noqa: E402
 from vla_policy.contract import load_contract  # noqa: E402
 from vla_policy.data import LeRobotDataset  # noqa: E402
 from vla_policy.data.bag_import import bag_episode  # noqa: E402
 from vla_policy.interfaces import ACTION, STATE  # noqa: E402
+from vla_policy.messages import seconds  # noqa: E402
 from vla_policy.nodes.processes import Processes  # noqa: E402
 from vla_policy.nodes.recording_bench import Filmed, RecorderClient, survive_kills, two_cameras  # noqa: E402
 
@@ -53,7 +55,7 @@ def root(tmp_path: Path) -> Path:
 def start(tmp_path: Path, root: Path, contract: Path) -> Iterator[Callable[..., psutil.Process]]:
     with Processes(tmp_path / "log") as processes:
 
-        def start(**parameters: str) -> psutil.Process:
+        def start(**parameters: Any) -> psutil.Process:
             return psutil.Process(processes.start("recorder", root=str(root), contract=str(contract), **parameters).pid)
 
         yield start
@@ -188,6 +190,35 @@ def test_a_full_disk_is_said_at_once_and_no_finished_episode_is_lost(
     (entry,) = read_recordings(root / "dataset")
     assert entry["bag"].endswith("episode_000000.success.mcap")
     assert (entry["result"], entry["ended"]) == ("success", False)
+
+
+def test_a_clock_that_is_set_back_loses_nothing(root: Path, start: Callable[..., psutil.Process]) -> None:
+    with own_domain(), Filmed(simulated=True) as robot:
+        client = RecorderClient(robot)
+        start(use_sim_time=True)
+        begin = robot.now()
+        client.start()
+        time.sleep(0.5)
+        robot.jump = -1000.0
+        time.sleep(3.0)
+        ok, bag = client.end()
+    assert ok, bag
+    stamps = [seconds(m.message.header.stamp) for m in read_bag(Path(bag), ["pusht_sim/ee_pose"])]
+    assert sum(stamp < begin - 100.0 for stamp in stamps) > 50  # of 150
+
+
+def test_a_writer_that_breaks_is_said_and_makes_no_success(
+    robot: Filmed, root: Path, start: Callable[..., psutil.Process]
+) -> None:
+    """Without /clock the messages come before time zero, at times which a bag cannot hold."""
+    start(use_sim_time=True)
+    client = RecorderClient(robot)
+    client.start()
+    wait_for(lambda: client.said("episode_000000.mcap.part was given up: error: "), "the broken writer")
+    ok, why = client.end()
+    assert not ok
+    assert "expected an episode in progress, found episode_000000.mcap.part was given up: error: " in why
+    assert (root / "bags" / "interrupted" / "episode_000000.mcap").is_file()
 
 
 def test_one_recorder_a_folder_and_no_import_outlives_it(

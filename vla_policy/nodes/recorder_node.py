@@ -59,7 +59,7 @@ class RecorderNode(Node):
         self._bag: BagThread | None = None
         self._status = self.create_publisher(String, "~/status", common.LATCHED_QOS)
         self._told, self._problem, self._given_up = "", False, ""
-        self._began = 0.0  # when the episode did
+        self._began = 0.0  # when the episode did, on the steady clock
         self._behind, self._longest = 0.0, 0.0  # seconds that messages waited, until and since the last look
         self._importer = Importer(self._bags, self._dataset, self._contract_file, self._say)
         self._subscribe()
@@ -70,7 +70,7 @@ class RecorderNode(Node):
     def close(self) -> None:
         """An episode in progress is kept as an interrupted one."""
         if self._bag is not None:
-            with suppress(OSError):
+            with suppress(Exception):
                 self._bag.stop().close()
             self._set_aside(self._bag.path)
         self._importer.close()
@@ -126,9 +126,8 @@ class RecorderNode(Node):
         arrived = 1e-9 * info["received_timestamp"] or time.time()  # CycloneDDS does not say
         waited = max(0.0, time.time() - arrived)
         self._longest = max(self._longest, waited)
-        received = common.now(self) - waited
-        if self._bag is not None and received >= self._began:
-            self._bag.put(topic, kind, received, data)
+        if self._bag is not None and common.steady() - waited >= self._began:
+            self._bag.put(topic, kind, common.now(self) - waited, data)
 
     def _on_task(self, message: String) -> None:
         self._task = message.data
@@ -150,14 +149,14 @@ class RecorderNode(Node):
         else:
             self._say(f"recording {self._bag.path.name}")
 
-    def _give_up(self, error: OSError) -> None:
+    def _give_up(self, error: Exception) -> None:
         assert self._bag is not None
         bag, self._bag = self._bag, None
         try:
             kept = f"what was written is {self._set_aside(bag.path)}"
         except OSError:
             kept = f"what was written is {bag.path}"
-        self._given_up = f"{bag.path.name} was given up: {error.strerror}; {kept}"
+        self._given_up = f"{bag.path.name} was given up: {_why(error)}; {kept}"
         self._say(self._given_up, problem=True)
 
     def _start(self) -> str:
@@ -174,8 +173,8 @@ class RecorderNode(Node):
             raise InputError(f"{self._bags}: expected {LEAST_FREE >> 20} MiB free, found {free >> 20} MiB")
         name = f"episode_{self._next_number():06d}.mcap"
         writer = BagWriter(self._bags / f"{name}.part")
-        self._began = common.now(self)
-        writer.write_text(TASK, self._task, self._began)
+        self._began = common.steady()
+        writer.write_text(TASK, self._task, common.now(self))
         writer.flush()
         self._bag, self._given_up = BagThread(writer), ""
         self._say(f"recording {self._bag.path.name}")
@@ -195,9 +194,9 @@ class RecorderNode(Node):
             writer = bag.stop()
             writer.write_text(RESULT, result, common.now(self))
             writer.close()
-        except OSError as error:
+        except Exception as error:  # the thread's own too
             kept = bag.path.rename(name_result(place, result))
-            text = f"{place.name} lost its end: {error.strerror}; the next start of the recorder imports {kept}"
+            text = f"{place.name} lost its end: {_why(error)}; the next start of the recorder imports {kept}"
             self._say(text, problem=True)
             raise InputError(text) from None
         bag.path.rename(place)
@@ -208,7 +207,7 @@ class RecorderNode(Node):
 
     def _discard(self) -> str:
         bag = self._take()
-        with suppress(OSError):
+        with suppress(Exception):
             bag.stop().abandon()
         bag.path.unlink()
         self._say(f"discarded {bag.path.name}")
@@ -238,6 +237,12 @@ def _answer(response: Any, action: Callable[[], str]) -> Any:
     except (InputError, OSError) as error:
         response.success, response.message = False, str(error)
     return response
+
+
+def _why(error: Exception) -> str:
+    """In a few words, of the disk or of whatever broke."""
+    strerror = error.strerror if isinstance(error, OSError) else None
+    return strerror or f"{type(error).__name__}: {error}"
 
 
 def _free(folder: Path) -> int:

@@ -96,8 +96,8 @@ class RecorderClient:
 class Filmed(FakeRobot):
     """With a camera at 10 Hz while `filming`, and commands at 50 Hz that are as good as executed."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, simulated: bool = False) -> None:
+        super().__init__(simulated)
         self.filming, self._frame = True, 0
         self._pictures = self.create_publisher(Image, "/pusht_sim/camera/image_raw", common.IMAGE_QOS)
         self._executed = self.create_publisher(JointState, "command/executed", common.COMMAND_QOS)
