@@ -39,6 +39,11 @@ def played(seed: int = 0, **values: object) -> Played:
     return Played(seed=seed, **{**defaults, **values})  # type: ignore[arg-type]
 
 
+def storm(*times: float, held: str = "", astray: int = 0) -> Storm:
+    """Of a tenth of a second."""
+    return Storm(np.array(times), 0.1, 300, held, astray)
+
+
 def test_every_hold_has_to_be_in_time_and_an_arm_that_was_not_held_misses_the_target() -> None:
     found = [Hold(0.1, "silent", 0.0), Hold(0.2, "silent", 0.03), Hold(0.15, "stop", 0.0)]
     row = holds(found, 0.2)
@@ -64,13 +69,22 @@ def test_percentiles_have_targets_of_their_own() -> None:
 
 
 def test_a_storm_may_cost_a_deadline_where_the_arm_is_held_but_never_leads_astray() -> None:
-    kept, late = np.array([0.02, 0.039]), np.array([0.02, 0.05])
-    found = storm_counts([Storm(kept, "", 0), Storm(late, "policy/stop is silent", 0)], 0.02)
+    found = storm_counts([storm(0.01, 0.03, 0.069), storm(0.01, 0.06, 0.08, held="policy/stop is silent")], 0.02)
     assert all(row["met"] for row in found.values())
-    stale, missed = storm_counts([Storm(kept, "", 2), Storm(late, "", 0)], 0.02).values()
+    stale, missed = storm_counts([storm(0.01, 0.03, 0.069, astray=2), storm(0.01, 0.06, 0.08)], 0.02).values()
     assert (stale["found"], stale["met"]) == ("2", False)
+    assert stale["messages_sent"] == [300, 300]
     assert (missed["found"], missed["met"]) == ("1", False)
     assert missed["longest_interval_ms"]["max"] == pytest.approx(50)
+
+
+@pytest.mark.parametrize("times", [(), (0.05, 0.07), (0.01, 0.03, 0.05)])
+def test_a_gate_that_sends_nothing_at_the_begin_or_end_of_a_storm_missed_a_deadline(times: tuple[float, ...]) -> None:
+    silent = storm(*times)
+    np.testing.assert_allclose(silent.intervals, np.diff(times))  # the gaps at its ends are no intervals of commands
+    _, missed = storm_counts([silent], 0.02).values()
+    assert (missed["found"], missed["met"]) == ("1", False)
+    assert missed["longest_interval_ms"]["max"] == pytest.approx({0: 100, 2: 50, 3: 50}[len(times)])
 
 
 def test_missed_deadlines_are_accounted_for_by_holds_and_standstills() -> None:
@@ -119,7 +133,7 @@ def test_tables_say_what_was_met() -> None:
             "policy killed": holds([Hold(0.3, "", 0.0)], 0.2),
             "inference": {**spread([]), "target": "", "met": None},
         },
-        "counts": storm_counts([Storm(np.array([0.02]), "", 0)], 0.02),
+        "counts": storm_counts([storm(0.02, 0.04, 0.06, 0.08)], 0.02),
     }
     times, counts = tables(found)
     assert list(times.columns[-1].cells) == ["NO", ""]

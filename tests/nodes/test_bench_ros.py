@@ -42,6 +42,7 @@ def test_every_fault_is_timed_and_storms_lead_nothing_astray(tmp_path: Path) -> 
         assert 0 < row["max"] < 2000  # how fast it is depends on what else this computer does
         assert row["milliseconds"] == [row["max"]]
     assert found["counts"]["stale commands in storms"]["met"]
+    assert found["counts"]["stale commands in storms"]["messages_sent"][0] > 100
     assert found["times"]["jitter of commands in storms"]["n"] > 5
     assert found["measurements"]["gate"]["cpus"] >= 1
     with pytest.raises(InputError, match=r"ros.json: expected measurements of .*'seed': 4.*found .*'seed': 3"):

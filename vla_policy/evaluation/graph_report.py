@@ -33,11 +33,25 @@ class Hold:
 
 @dataclass(frozen=True)
 class Storm:
-    """One storm: seconds between the commands (n,) in it, why the arm was held (""), how many commands went astray."""
+    """One storm: when commands were received (n,), in seconds since it began, how many `seconds` it took, how many
+    messages it `sent`, why the arm was held (""), how many commands went astray.
+    """
 
-    intervals: np.ndarray
+    times: np.ndarray
+    seconds: float
+    sent: int
     held: str
     astray: int
+
+    @property
+    def intervals(self) -> np.ndarray:
+        """Seconds from one command to the next (n - 1,)."""
+        return np.diff(self.times)
+
+    @property
+    def longest(self) -> float:
+        """The most seconds without a command, up to the storm's end: the gate may have stopped sending."""
+        return float(np.diff([0.0, *self.times, self.seconds]).max())
 
 
 @dataclass(frozen=True)
@@ -103,10 +117,12 @@ def jitter(intervals: Sequence[float] | np.ndarray, period: float, most: float) 
 
 def storm_counts(found: Sequence[Storm], period: float) -> dict[str, dict[str, Any]]:
     """Whether in every storm deadlines (of `period` seconds) were kept or the arm held, and nothing went astray."""
-    late = [storm for storm in found if (storm.intervals > LEFT_OUT * period).any() and not storm.held]
-    longest = spread([1e3 * storm.intervals.max(initial=0.0) for storm in found])
+    late = [storm for storm in found if storm.longest > LEFT_OUT * period and not storm.held]
+    longest = spread([1e3 * storm.longest for storm in found])
     return {
-        "stale commands in storms": count(sum(storm.astray for storm in found), storms=len(found)),
+        "stale commands in storms": count(
+            sum(storm.astray for storm in found), storms=len(found), messages_sent=[storm.sent for storm in found]
+        ),
         "storms with a missed deadline, not held": count(
             len(late), storms=len(found), longest_interval_ms=longest, holds=Counter(s.held for s in found if s.held)
         ),

@@ -16,6 +16,7 @@ from vla_policy.nodes.processes import Processes
 
 JUMP = 3.0  # seconds that the clock is set forward or back
 STORM = 1.0  # seconds
+AFTERWARDS = 0.3  # seconds after a storm in which the witness reads what it received meanwhile
 STALE = 2.0  # seconds, the age of a storm's chunks
 ELSEWHERE = 0.3  # metres, where a storm's chunks lead, along x
 ASTRAY = 0.01  # metres along x; the arm moves along y
@@ -88,13 +89,16 @@ def storms(repeats: int, log: Path, advance: Callable[[], None] = lambda: None) 
 
 
 def _storm(robot: FakeRobot, witness: Witness) -> Storm:
-    begin, stale = time.time(), np.full((15, 2), ELSEWHERE)
+    begin, stale, sent = time.time(), np.full((15, 2), ELSEWHERE), 0
     robot.offer_motion()
     while time.time() < begin + STORM:
         robot.offer(stale, age=STALE)
         robot.policy.publish(Bool(data=False))
         robot.publish_state()
-    received = [(t, target) for t, target in witness.commands if t > begin]
+        sent += 3
+    end = time.time()
+    time.sleep(AFTERWARDS)
+    received = [(t, target) for t, target in list(witness.commands) if begin < t <= end]
     astray = sum(abs(target[0] - START[0]) > ASTRAY for _, target in received)
-    held = witness.reason if witness.state in HOLDS else ""
-    return Storm(np.diff([t for t, _ in received]), held, astray)
+    held = next((reason for t, state, reason in witness.said if begin < t <= end and state in HOLDS), "")
+    return Storm(np.array([t - begin for t, _ in received]), end - begin, sent, held, astray)
