@@ -45,18 +45,26 @@ def storm(*times: float, held: str = "", astray: int = 0) -> Storm:
 
 
 def test_every_hold_has_to_be_in_time_and_an_arm_that_was_not_held_misses_the_target() -> None:
-    found = [Hold(0.1, "silent", 0.0), Hold(0.2, "silent", 0.03), Hold(0.15, "stop", 0.0)]
-    row = holds(found, 0.2)
+    found = [Hold(0.1, "silent", 0.0), Hold(0.2, "silent", 0.03, discarded=2), Hold(0.15, "stop", 0.0)]
+    row = holds(found, 0.2, ["silent", "stop"])
     assert (row["n"], row["in_time"], row["met"]) == (3, 3, True)
     assert (row["p50"], row["max"]) == (pytest.approx(150), pytest.approx(200))
     assert row["reasons"] == {"silent": 2, "stop": 1}
+    assert row["held_before_the_fault"] == 2
     assert row["witness_stood_still_ms"]["max"] == pytest.approx(30)
-    row = holds([*found, Hold(0.21, "silent", 0.2)], 0.2)  # however busy the computer was
+    row = holds([*found, Hold(0.21, "silent", 0.2)], 0.2, ["s"])  # however busy the computer was
     assert (row["in_time"], row["met"]) == (3, False)
-    row = holds([*found, Hold(None, "", 0.0)], 0.2)
+    row = holds([*found, Hold(None, "", 0.0)], 0.2, ["s"])
     assert (row["n"], row["not_held"], row["met"]) == (4, 1, False)
-    assert holds(found, None)["met"] is None
-    assert holds([Hold(None, "", 0.0)], 0.2)["p50"] is None
+    assert holds(found, None, ["s"])["met"] is None
+    assert holds([Hold(None, "", 0.0)], 0.2, ["s"])["p50"] is None
+
+
+def test_a_hold_for_something_else_is_none() -> None:
+    row = holds([Hold(0.1, "policy/stop is silent for 0.14 s", 0.0), Hold(0.05, "nothing to play", 0.0)], 0.2, ["stop"])
+    assert (row["n"], row["not_held"], row["in_time"], row["met"]) == (2, 1, 1, False)
+    assert row["milliseconds"] == [100, None]
+    assert row["reasons"]["nothing to play"] == 1
 
 
 def test_percentiles_have_targets_of_their_own() -> None:
@@ -130,7 +138,7 @@ def test_success_is_paired_by_start() -> None:
 def test_tables_say_what_was_met() -> None:
     found = {
         "times": {
-            "policy killed": holds([Hold(0.3, "", 0.0)], 0.2),
+            "policy killed": holds([Hold(0.3, "silent", 0.0)], 0.2, ["silent"]),
             "inference": {**spread([]), "target": "", "met": None},
         },
         "counts": storm_counts([storm(0.02, 0.04, 0.06, 0.08)], 0.02),

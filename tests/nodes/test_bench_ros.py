@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -12,19 +14,13 @@ rclpy = pytest.importorskip("rclpy")
 from helpers.ros import own_domain  # noqa: E402
 
 from vla_policy.cli import bench_ros  # noqa: E402
+from vla_policy.evaluation.graph_report import Hold  # noqa: E402
 from vla_policy.interfaces import InputError  # noqa: E402
-from vla_policy.nodes.fault_timing import FAULTS  # noqa: E402
+from vla_policy.nodes.fault_timing import FAULTS, TRIES, measured  # noqa: E402
+from vla_policy.nodes.harness import HeldBefore, Witness  # noqa: E402
+from vla_policy.nodes.operator import GraphError  # noqa: E402
 
 pytestmark = pytest.mark.xdist_group("dds")
-REASONS = {
-    "policy silent": "policy/stop is silent",
-    "monitor silent": "surprise_monitor/stop is silent",
-    "alarm": "surprise_monitor/stop says stop",
-    "chunk with NaN": "not finite",
-    "emergency stop": "emergency stop",
-    "robot state silent": "robot state is silent",
-    "clock jump": "the clock jumped",
-}
 
 
 def test_every_fault_is_timed_and_storms_lead_nothing_astray(tmp_path: Path) -> None:
@@ -38,7 +34,7 @@ def test_every_fault_is_timed_and_storms_lead_nothing_astray(tmp_path: Path) -> 
         row = found["times"][f"{name} to hold"]
         assert (row["n"], row["not_held"]) == (1, 0)
         (reason,) = row["reasons"]
-        assert REASONS[name] in reason
+        assert FAULTS[name].reason in reason
         assert 0 < row["max"] < 2000  # how fast it is depends on what else this computer does
         assert row["milliseconds"] == [row["max"]]
     assert found["counts"]["stale commands in storms"]["met"]
@@ -47,6 +43,17 @@ def test_every_fault_is_timed_and_storms_lead_nothing_astray(tmp_path: Path) -> 
     assert found["measurements"]["gate"]["cpus"] >= 1
     with pytest.raises(InputError, match=r"ros.json: expected measurements of .*'seed': 4.*found .*'seed': 3"):
         bench_ros.ros(["nowhere", "seed=4", "only=[gate]", f"out={tmp_path}"])
+
+
+def test_an_arm_that_was_held_before_its_fault_is_tried_again_and_not_for_ever() -> None:
+    with own_domain(2), closing(Witness()) as witness:
+        witness.said += [(10.0, "running", ""), (20.0, "holding", "policy/stop is silent")]
+        with pytest.raises(HeldBefore):
+            witness.seconds_to_hold(20.5)
+    attempt = Mock(side_effect=[HeldBefore, HeldBefore, Hold(0.1, "silent", 0.0)])
+    assert measured(attempt, "silence") == Hold(0.1, "silent", 0.0, discarded=2)
+    with pytest.raises(GraphError, match=f"silence: expected an arm that is not held before, found it held {TRIES}"):
+        measured(Mock(side_effect=HeldBefore), "silence")
 
 
 @pytest.mark.parametrize(

@@ -197,7 +197,10 @@ def _gate(bench: Bench) -> Found:
     repeats = bench.config.repeats
     measured = fault_timing(repeats, bench.log, bench.bar(repeats * len(FAULTS)))
     within = {"alarm": ALARM_WITHIN} | dict.fromkeys(NO_TARGET)
-    return {f"{name} to hold": holds(found, within.get(name, HOLD_WITHIN)) for name, found in measured.items()}, {}
+    return {
+        f"{name} to hold": holds(found, within.get(name, HOLD_WITHIN), [FAULTS[name].reason])
+        for name, found in measured.items()
+    }, {}
 
 
 def _storm(bench: Bench) -> Found:
@@ -213,25 +216,25 @@ def _storm(bench: Bench) -> Found:
 def _faults(bench: Bench) -> Found:
     from vla_policy.evaluation.graph_report import holds
     from vla_policy.nodes.graph import running
-    from vla_policy.nodes.graph_timing import graph_timing
+    from vla_policy.nodes.graph_timing import faults, graph_timing
 
-    config = bench.config
-    advance = bench.bar(config.repeats * (2 if config.monitor is None else 3))
+    config, wanted = bench.config, faults(monitored=bench.config.monitor is not None)
+    advance = bench.bar(config.repeats * len(wanted))
     with running(bench.log, bench.nodes(config.monitor, config.seed)) as graph:
-        measured = graph_timing(graph, config.repeats, np.random.default_rng(config.seed), advance)
-    return {f"{name} to hold": holds(found, HOLD_WITHIN) for name, found in measured.items()}, {}
+        measured = graph_timing(graph, wanted, config.repeats, np.random.default_rng(config.seed), advance)
+    return {f"{name} to hold": holds(found, HOLD_WITHIN, wanted[name].reasons) for name, found in measured.items()}, {}
 
 
 def _teleport(bench: Bench) -> Found:
-    from vla_policy.evaluation.graph_report import holds
+    from vla_policy.evaluation.graph_report import MONITOR, holds
     from vla_policy.nodes.graph import running
     from vla_policy.nodes.graph_timing import teleport_timing
 
     config = bench.config
     two_steps = 2.0 / load_contract("pusht_sim").interface.fps
     with running(bench.log, bench.nodes(config.monitor, config.seed, TELEPORT)) as graph:
-        found, before = teleport_timing(graph, config.repeats, bench.bar(config.repeats))
-    return {"teleport to hold": {**holds(found, two_steps), "held_before_the_event": before}}, {}
+        found = teleport_timing(graph, config.repeats, bench.bar(config.repeats))
+    return {"teleport, from its first picture to hold": holds(found, two_steps, [MONITOR])}, {}
 
 
 def _success(bench: Bench) -> Found:

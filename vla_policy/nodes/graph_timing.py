@@ -1,20 +1,22 @@
-"""How fast the whole graph stops: processes killed, a camera stopped, the block teleported while the policy plays."""
+"""How fast the whole graph stops: processes killed or stopped, the block teleported while the policy plays."""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from std_srvs.srv import Trigger
 
-from vla_policy.evaluation.graph_report import Hold
-from vla_policy.nodes.fault_timing import timed
+from vla_policy.evaluation.graph_report import MONITOR, Hold
+from vla_policy.nodes.fault_timing import measured, timed
 from vla_policy.nodes.graph import Graph
-from vla_policy.nodes.harness import HOLDS, Witness, wait_for
+from vla_policy.nodes.harness import HOLDS, HeldBefore, Witness, wait_for
 
 PERIOD = 0.1  # seconds of a chunk's row, and from one picture to the next
 CHUNK = 0.8  # seconds from one chunk to the next
@@ -26,64 +28,88 @@ def kill(graph: Graph, witness: Witness, name: str) -> Hold:
     """SIGKILL to a node's process, which is started again afterwards."""
     fault = time.time()
     graph.processes[name].kill()
-    hold = timed(witness, fault)
-    graph.processes[name].wait()
-    graph.restart(name)
-    return hold
+    try:
+        return timed(witness, fault)
+    finally:
+        graph.processes[name].wait()
+        graph.restart(name)
 
 
-def silence_camera(graph: Graph, witness: Witness) -> Hold:
-    """The robot's process stopped; seconds count from when its next picture would have come."""
+def stop_robot(graph: Graph, witness: Witness) -> Hold:
+    """The robot's process stopped, pictures and state; seconds count from when its next picture would have come."""
     robot = graph.processes["pusht_sim"]
     os.kill(robot.pid, signal.SIGSTOP)
-    time.sleep(PERIOD / 2)  # what is under way arrives
-    hold = timed(witness, witness.seen + PERIOD)
-    os.kill(robot.pid, signal.SIGCONT)
-    return hold
+    try:
+        time.sleep(PERIOD / 2)  # what is under way arrives
+        return timed(witness, witness.seen + PERIOD)
+    finally:
+        os.kill(robot.pid, signal.SIGCONT)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """How to bring it about and time it, and what the gate's reason to hold has to contain, one of these."""
+
+    inject: Callable[[Graph, Witness], Hold]
+    reasons: tuple[str, ...]
+
+
+def faults(monitored: bool) -> dict[str, Fault]:
+    """Those of a graph, by what is timed."""
+    found = {
+        "policy killed": Fault(partial(kill, name="policy"), ("policy/stop is silent",)),
+        "robot stopped, from its next picture": Fault(
+            stop_robot, ("policy/stop says stop", MONITOR, "robot state is silent")
+        ),
+    }
+    if monitored:
+        killed = partial(kill, name="surprise_monitor")
+        found["monitor killed"] = Fault(killed, ("surprise_monitor/stop is silent",))
+    return found
 
 
 def graph_timing(
-    graph: Graph, repeats: int, generator: np.random.Generator, advance: Callable[[], None] = lambda: None
+    graph: Graph,
+    wanted: Mapping[str, Fault],
+    repeats: int,
+    generator: np.random.Generator,
+    advance: Callable[[], None] = lambda: None,
 ) -> dict[str, list[Hold]]:
     """Every fault `repeats` times, anywhere in a chunk."""
-    faults: dict[str, Callable[[Graph, Witness], Hold]] = {
-        "policy killed": lambda graph, witness: kill(graph, witness, "policy"),
-        "camera silent": silence_camera,
-    }
-    if "surprise_monitor" in graph.nodes:
-        faults["monitor killed"] = lambda graph, witness: kill(graph, witness, "surprise_monitor")
-    found: dict[str, list[Hold]] = {name: [] for name in faults}
+    found: dict[str, list[Hold]] = {name: [] for name in wanted}
     with closing(Witness()) as witness:
         for _ in range(repeats):
-            for name, inject in faults.items():
-                _play(graph, witness, generator)
-                found[name].append(inject(graph, witness))
+            for name, fault in wanted.items():
+                found[name].append(measured(partial(_fault, graph, witness, generator, fault), name))
                 advance()
     return found
 
 
-def teleport_timing(graph: Graph, repeats: int, advance: Callable[[], None] = lambda: None) -> tuple[list[Hold], int]:
-    """Holds after `repeats` events of a simulation with a disturbance, and how many episodes had a hold before theirs.
+def _fault(graph: Graph, witness: Witness, generator: np.random.Generator, fault: Fault) -> Hold:
+    _play(graph, witness, generator)
+    return fault.inject(graph, witness)
+
+
+def teleport_timing(graph: Graph, repeats: int, advance: Callable[[], None] = lambda: None) -> list[Hold]:
+    """Holds after `repeats` events of a simulation with a disturbance.
 
     Seconds count from the stamp of the first picture that shows the event.
     """
     found: list[Hold] = []
-    early = 0
     with closing(Witness()) as witness:
-        while len(found) < repeats:
-            before = witness.event
-            _begin(graph, witness)
-            _wait_for_event(witness, before)
-            if witness.event > before:
-                found.append(timed(witness, witness.event, MISSED))
-                advance()
-            else:
-                early += 1
-    return found, early
+        for _ in range(repeats):
+            found.append(measured(partial(_event, graph, witness), "an event"))
+            advance()
+    return found
 
 
-def _wait_for_event(witness: Witness, before: float) -> None:
+def _event(graph: Graph, witness: Witness) -> Hold:
+    before = witness.event
+    _begin(graph, witness)
     wait_for(lambda: witness.event > before or witness.state in HOLDS, "the event")
+    if witness.event <= before:
+        raise HeldBefore
+    return timed(witness, witness.event, MISSED)
 
 
 def _begin(graph: Graph, witness: Witness) -> None:
@@ -95,10 +121,9 @@ def _begin(graph: Graph, witness: Witness) -> None:
 
 
 def _play(graph: Graph, witness: Witness, generator: np.random.Generator) -> None:
-    """Until the arm moves, at some place in a chunk. A busy computer may stop it before; then once more."""
-    while True:
-        _begin(graph, witness)
-        wait_for(lambda: witness.moved(0.0) > MOVED or witness.state in HOLDS, "a moving arm")
-        time.sleep(generator.uniform(0.0, CHUNK))
-        if witness.state == "running":
-            return
+    """Until the arm moves, at some place in a chunk; `HeldBefore` if a busy computer stopped it."""
+    _begin(graph, witness)
+    wait_for(lambda: witness.moved(0.0) > MOVED or witness.state in HOLDS, "a moving arm")
+    time.sleep(generator.uniform(0.0, CHUNK))
+    if witness.state != "running":
+        raise HeldBefore

@@ -34,6 +34,10 @@ START = np.array([0.45, 0.0])  # metres
 HOLDS = ("holding", "fault")
 
 
+class HeldBefore(RuntimeError):
+    """The arm stood still before the fault came, so that it says nothing about the fault."""
+
+
 def wait_for(condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
     """Until `condition`; `TimeoutError` naming `what` after `patience` seconds."""
     end = time.monotonic() + patience
@@ -112,10 +116,12 @@ class Witness(Spinning):
     def seconds_to_hold(self, fault: float, patience: float = 5.0) -> float:
         """From the time of a fault until the gate says that it holds and the target stays where it is.
 
-        `TimeoutError` if the gate does not hold within `patience` seconds.
+        `TimeoutError` if the gate does not hold within `patience` seconds, `HeldBefore` if it did before the fault.
         """
         wait_for(lambda: self.state in HOLDS, "the gate's hold", patience)
-        held = next((t for t, state, _ in self.said if t > fault and state in HOLDS), fault)
+        if next((state for t, state, _ in reversed(self.said) if t <= fault), "") in HOLDS:
+            raise HeldBefore
+        held = next(t for t, state, _ in self.said if t > fault and state in HOLDS)
         wait_for(lambda: self.commands and self.commands[-1][0] > held + SETTLED, "commands while holding", 5.0)
         after = [(t, target) for t, target in self.commands if t > fault]
         moving = [k for k, (_, target) in enumerate(after) if np.abs(target - after[-1][1]).max() > HELD]
