@@ -192,6 +192,34 @@ def test_a_full_disk_is_said_at_once_and_no_finished_episode_is_lost(
     assert (entry["result"], entry["ended"]) == ("success", False)
 
 
+def test_a_silent_camera_is_said_soon_and_a_standstill_is_not_its_fault(
+    robot: Filmed, start: Callable[..., psutil.Process]
+) -> None:
+    """The timeout of 0.22 s and a look every quarter of a second make it half a second, mostly."""
+    recorder, client = start(), RecorderClient(robot)
+    client.start()
+    waited, quiet = [], []
+    for _ in range(5):
+        wait_for(lambda: client.status[-1].startswith("recording episode"), "the camera")
+        time.sleep(0.5)
+        said = len(client.status)
+        robot.filming, begin = False, time.monotonic()
+        wait_for(lambda said=said: any("image_raw is silent" in s for s in client.status[said:]), "its absence")
+        waited.append(time.monotonic() - begin)
+        robot.filming = True
+    assert np.median(waited) < 1.0, waited
+    for _ in range(3):
+        wait_for(lambda: client.status[-1].startswith("recording episode"), "the camera")
+        said = len(client.status)
+        recorder.suspend()
+        time.sleep(1.0)
+        recorder.resume()
+        time.sleep(1.0)
+        quiet.append(not any("silent" in status for status in client.status[said:]))
+    assert any(quiet)
+    assert client.end()[0]
+
+
 def test_a_clock_that_is_set_back_loses_nothing(root: Path, start: Callable[..., psutil.Process]) -> None:
     with own_domain(), Filmed(simulated=True) as robot:
         client = RecorderClient(robot)

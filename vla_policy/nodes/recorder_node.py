@@ -24,6 +24,7 @@ from vla_policy.nodes.importer import Importer
 from vla_policy.runtime import Watchdog
 
 LOOK_SECONDS = 0.25
+WATCH_SECONDS = 0.04  # more often than the watchdog takes for sleep, which it forgives the streams
 LONGEST_WAIT = 0.5  # seconds from a message's arrival until it is read; a kill costs as much
 LEAST_FREE = 1 << 30  # bytes on the disk to begin an episode
 LOCK = ".recorder.lock"
@@ -64,6 +65,7 @@ class RecorderNode(Node):
         self._importer = Importer(self._bags, self._dataset, self._contract_file, self._say)
         self._subscribe()
         self._timer = common.every(self, LOOK_SECONDS, self._look_after)
+        self._watch_timer = common.every(self, WATCH_SECONDS, self._watch)
         self._diagnostics = common.Diagnostics(self, self._report)
         self._repair()
 
@@ -131,6 +133,9 @@ class RecorderNode(Node):
 
     def _on_task(self, message: String) -> None:
         self._task = message.data
+
+    def _watch(self) -> None:
+        self._watchdog.check(common.steady())
 
     def _look_after(self) -> None:
         silent = self._watchdog.check(common.steady())
