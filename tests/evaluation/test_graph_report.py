@@ -30,6 +30,7 @@ def played(seed: int = 0, **values: object) -> Played:
         "steps": 10,
         "seconds": 1.0,
         "stops": (),
+        "rearmed": 0,
         "intervals": [20.0] * 4,
         "held": [False] * 4,
         "stalled": [False] * 4,
@@ -126,13 +127,14 @@ def test_memory_grows_from_the_second_quarter_to_the_last() -> None:
 
 
 def test_success_is_paired_by_start() -> None:
-    graph, alone = {3: True, 1: False, 2: True, 4: True}, {1: True, 2: True, 3: True, 4: True}
-    row = paired_success(graph, alone, 1)
+    graph = [played(3), played(1, success=False, rearmed=2), played(2, rearmed=1), played(4)]
+    row = paired_success(graph, {1: True, 2: True, 3: True, 4: True}, 1)
     assert (row["both"], row["only_a"], row["only_b"], row["neither"]) == (3, 1, 0, 0)
     assert (row["difference"], row["delay_periods"]) == (-0.25, 1)
     low, high = row["ci95"]
     assert low < -0.25 < high
     assert row["found"].startswith("75 % - 100 % = -25.0 %, 95 % [")
+    assert row["found"].endswith("; armed again after 3 stops in 2 episodes")
 
 
 def test_tables_say_what_was_met() -> None:

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+import torch
+from rich.progress import Progress
 
 rclpy = pytest.importorskip("rclpy")
 
-from helpers.ros import own_domain  # noqa: E402
+from helpers.ros import FakeRobot, Witness, own_domain, wait_for  # noqa: E402
+from helpers.small_diffusion import small_policy  # noqa: E402
+from std_msgs.msg import Bool  # noqa: E402
 
 from vla_policy.cli import bench_ros  # noqa: E402
-from vla_policy.evaluation.graph_report import Hold  # noqa: E402
+from vla_policy.data.files import write_json  # noqa: E402
+from vla_policy.evaluation.graph_report import Hold, Played  # noqa: E402
 from vla_policy.interfaces import InputError  # noqa: E402
 from vla_policy.nodes.fault_timing import FAULTS, TRIES, measured  # noqa: E402
-from vla_policy.nodes.harness import HeldBefore, Witness  # noqa: E402
+from vla_policy.nodes.harness import HeldBefore  # noqa: E402
 from vla_policy.nodes.operator import GraphError  # noqa: E402
+from vla_policy.nodes.processes import Processes  # noqa: E402
 
 pytestmark = pytest.mark.xdist_group("dds")
+EPISODE = Played(100000, True, 90, 9.0, ("holding: late",), 1, [20.0], [False], [False], {"policy": 1.0}, {})
 
 
 def test_every_fault_is_timed_and_storms_lead_nothing_astray(tmp_path: Path) -> None:
@@ -54,6 +62,63 @@ def test_an_arm_that_was_held_before_its_fault_is_tried_again_and_not_for_ever()
     assert measured(attempt, "silence") == Hold(0.1, "silent", 0.0, discarded=2)
     with pytest.raises(GraphError, match=f"silence: expected an arm that is not held before, found it held {TRIES}"):
         measured(Mock(side_effect=HeldBefore), "silence")
+
+
+def test_episodes_of_another_policy_or_configuration_are_not_counted_together(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "policy"
+    policy = small_policy()
+    policy.save_pretrained(checkpoint)
+
+    def bench(**changes: int) -> bench_ros.Bench:
+        config = bench_ros.RosConfig(out=str(tmp_path), **changes)
+        return bench_ros.Bench(str(checkpoint), config, Progress(), "success")
+
+    assert bench().played() == []
+    write_json(tmp_path / "success.json", {"made_with": bench().made_with, "episodes": [asdict(EPISODE)]})
+    (episode,) = bench(n_episodes=7).played()
+    assert (episode.seed, episode.rearmed) == (EPISODE.seed, 1)
+    for changes in ({"max_steps": 7}, {"rearm": 0}, {"seed": 7}):
+        with pytest.raises(InputError, match=r"success.json: expected episodes made with .*; choose another out="):
+            bench(**changes).played()
+    with torch.no_grad():
+        next(policy.parameters()).add_(1.0)
+    policy.save_pretrained(checkpoint)  # trained on, in the same folder
+    with pytest.raises(InputError, match=r"success.json: expected episodes made with"):
+        bench().played()
+    write_json(tmp_path / "success.json", [asdict(EPISODE)])
+    with pytest.raises(InputError, match="found None"):
+        bench().played()
+
+
+@pytest.mark.parametrize("error", [TimeoutError("a moving arm: not there"), GraphError("a moving arm: not there")])
+def test_a_graph_that_fails_is_one_error_and_earlier_measurements_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    row = {"found": "0", "target": "0", "met": True}
+    done, failing = Mock(return_value=({}, {"storms": row})), Mock(side_effect=error)
+    monkeypatch.setattr(bench_ros, "MEASUREMENTS", {"storm": done, "gate": failing})
+    with own_domain(2), pytest.raises(InputError, match=r"gate: a moving arm: not there\nlogs are in .*gate"):
+        bench_ros.ros(["nowhere", "only=[storm,gate]", "domain_id=null", f"out={tmp_path}"])
+    assert json.loads((tmp_path / "ros.json").read_text())["counts"] == {"storms": row}
+
+
+def test_an_arm_that_was_stopped_before_it_moved_is_started_again(tmp_path: Path) -> None:
+    with own_domain(2), Processes(tmp_path) as processes:
+        heartbeats = ["policy/stop", "surprise_monitor/stop"]
+        processes.start("command_gate", dry_run=False, heartbeats=heartbeats)
+        with closing(FakeRobot()) as robot, closing(Witness()) as witness:
+            offer, alarms = robot.offer_motion, [True]
+
+            def offer_after_an_alarm() -> None:
+                if alarms:
+                    robot.monitor.publish(Bool(data=alarms.pop()))
+                    wait_for(lambda: witness.state == "holding", "the hold")
+                offer()
+
+            robot.offer_motion = offer_after_an_alarm  # type: ignore[method-assign]
+            robot.start(witness)
+            assert alarms == []
+            wait_for(lambda: witness.moved(0.0) > 0.01, "a moving arm")
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def ros(arguments: Sequence[str]) -> None:
             bench = Bench(options.CHECKPOINT, config, progress, name)
             try:
                 _measure(found, bench)
-            except GraphError as error:
+            except (GraphError, TimeoutError) as error:
                 raise InputError(f"{name}: {error}\nlogs are in {bench.log}") from None
             write_json(path, found)
     for table in tables(found):
@@ -164,11 +164,29 @@ class Bench:
         return functools.partial(self.progress.advance, self.progress.add_task(self.name + more, total=total))
 
     def played(self) -> list[Played]:
-        """The episodes of an earlier call."""
+        """The episodes of an earlier call; `InputError` if another policy or configuration made them."""
         from vla_policy.data.files import read_json
         from vla_policy.evaluation.graph_report import Played
 
-        return [Played(**episode) for episode in read_json(self._file)] if self._file.is_file() else []
+        if not self._file.is_file():
+            return []
+        stored = read_json(self._file)
+        made_with = stored.get("made_with") if isinstance(stored, dict) else None
+        if made_with != self.made_with:
+            raise InputError(
+                f"{self._file}: expected episodes made with {self.made_with}, found {made_with}; choose another out="
+            )
+        return [Played(**episode) for episode in stored["episodes"]]
+
+    @functools.cached_property
+    def made_with(self) -> dict[str, Any]:
+        """What episodes depend on: those that differ in any of it are not counted together."""
+        from vla_policy.models.checkpoint import POLICY, checkpoint_folder
+        from vla_policy.world_model.monitors import model_digest
+
+        digest = model_digest(checkpoint_folder(self.checkpoint), POLICY)
+        chosen = {key: getattr(self.config, key) for key in ("seed", "max_steps", "rearm")}
+        return {"policy": digest, **chosen}
 
     def play(
         self, graph: Graph, played: list[Played], more: Callable[[], bool], hear: Callable[[Played], None]
@@ -182,7 +200,8 @@ class Bench:
         with closing(Witness()) as witness:
             while more():
                 played.append(play(graph, witness, self.config.max_steps, SUCCESS_COVERAGE, self.config.rearm))
-                write_json(self._file, [asdict(episode) for episode in played])
+                episodes = [asdict(episode) for episode in played]
+                write_json(self._file, {"made_with": self.made_with, "episodes": episodes})
                 hear(played[-1])
 
     @property
@@ -257,8 +276,7 @@ def _success(bench: Bench) -> Found:
         "jitter of commands": jitter(intervals, 1e3 * bench.period, JITTER),
         "inference": {**_said(played[-1], "policy", "inference_ms"), "target": "", "met": None},
     }
-    graph_success = {episode.seed: episode.success for episode in played}
-    paired = paired_success(graph_success, _in_process(bench, list(graph_success), delay), delay)
+    paired = paired_success(played, _in_process(bench, [episode.seed for episode in played], delay), delay)
     return times, {"success, graph - in process": paired}
 
 

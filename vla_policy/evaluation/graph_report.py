@@ -60,9 +60,10 @@ class Storm:
 class Played:
     """An episode through the graph, seen from the robot's side.
 
-    `stops` says why the gate stopped the arm, each time. `intervals` are the milliseconds from one command to the next
-    while the gate was enabled, `held` those of them in which it held, `stalled` those in which the computer did not run
-    the witness either. `memory` is megabytes by process, at the end; `diagnostics` what the nodes said last.
+    `stops` says why the gate stopped the arm, each time; after `rearmed` of them it was armed again. `intervals` are
+    the milliseconds from one command to the next while the gate was enabled, `held` those of them in which it held,
+    `stalled` those in which the computer did not run the witness either. `memory` is megabytes by
+    process, at the end; `diagnostics` what the nodes said last.
     """
 
     seed: int
@@ -70,6 +71,7 @@ class Played:
     steps: int
     seconds: float
     stops: tuple[str, ...]
+    rearmed: int
     intervals: list[float]
     held: list[bool]
     stalled: list[bool]
@@ -208,20 +210,26 @@ def kept_of_cameras(found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def paired_success(graph: Mapping[int, bool], in_process: Mapping[int, bool], delay: int) -> dict[str, Any]:
-    """Success by seed through the graph, against the same starts in one process with a delay of so many periods."""
-    seeds = sorted(graph)
-    pairs = compare_paired([in_process[s] for s in seeds], [graph[s] for s in seeds])
-    rates = [sum(where[s] for s in seeds) / pairs.n for where in (graph, in_process)]
+def paired_success(graph: Sequence[Played], in_process: Mapping[int, bool], delay: int) -> dict[str, Any]:
+    """Success through the graph, against the same starts in one process, by seed, with a delay of so many periods.
+
+    Through the graph the arm may be stopped and armed again, which nobody does in one process: how often is said.
+    """
+    pairs = compare_paired([in_process[e.seed] for e in graph], [e.success for e in graph])
+    rates = [sum(e.success for e in graph) / pairs.n, sum(in_process[e.seed] for e in graph) / pairs.n]
+    rearmed = [e.rearmed for e in graph if e.rearmed]
     text = f"{100 * rates[0]:.0f} % - {100 * rates[1]:.0f} % = {100 * pairs.difference:+.1f} %"
+    again = f"armed again after {sum(rearmed)} stops in {len(rearmed)} episodes"
     return {
-        "found": f"{text}, 95 % {interval(pairs.ci95, 100, 1)}",
+        "found": f"{text}, 95 % {interval(pairs.ci95, 100, 1)}; {again}",
         "target": "",
         "met": None,
         **asdict(pairs),
         "success_graph": rates[0],
         "success_in_process": rates[1],
         "delay_periods": delay,
+        "rearmed_stops": sum(rearmed),
+        "rearmed_episodes": len(rearmed),
     }
 
 

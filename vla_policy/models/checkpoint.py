@@ -106,7 +106,7 @@ def read_checkpoint(name: str | Path, kind: str) -> Checkpoint:
     """Read a folder, or download a hub repository; `InputError` names the file that is missing or broken, or says that
     it holds another kind of model.
     """
-    folder = _folder(name)
+    folder = checkpoint_folder(name)
     stored = _parse(folder / CONFIG, yaml.safe_load)
     if not isinstance(stored, dict) or stored.get("format") != FORMAT:
         raise InputError(f"{folder / CONFIG}: expected to end with 'format: {FORMAT}', found a truncated or other file")
@@ -156,7 +156,8 @@ def _what(evaluation: Mapping[str, Any]) -> tuple[Any, Any]:
     return evaluation.get("env"), evaluation.get("task")
 
 
-def _folder(name: str | Path) -> Path:
+def checkpoint_folder(name: str | Path) -> Path:
+    """A folder as it is, a hub repository downloaded; `InputError` if it is neither."""
     if Path(name).is_dir():
         return Path(name)
     files = [CONFIG, WEIGHTS, NORMALIZER, INTERFACE, CARD, f"{BACKBONE}/*"]

@@ -27,6 +27,7 @@ def play(graph: Graph, witness: Witness, max_steps: int, success_coverage: float
         steps=episode.steps,
         seconds=episode.seconds,
         stops=episode.stops,
+        rearmed=episode.rearmed,
         intervals=(1e3 * lengths).round(3).tolist(),
         held=held.tolist(),
         stalled=stalled,

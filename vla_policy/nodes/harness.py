@@ -212,22 +212,33 @@ class FakeRobot(Spinning):
         """Everybody well, the gate disabled and enabled again, the arm moving."""
         self.alive = {"robot", "policy", "monitor"}
         self.emergency.publish(Bool(data=False))
-        wait_for(lambda: self.enable(False).success, "disabling")
-        witness.forget()
-        self.pose = START.copy()
-        time.sleep(0.1)  # the gate hears of all
-        wait_for(lambda: self.enable(True).success, "enabling")
-        wait_for(lambda: witness.state == "armed", "the armed gate")
+        self._arm(witness)
         begin, offered = time.time(), 0.0
 
         def moving() -> bool:
-            nonlocal offered
+            nonlocal begin, offered
+            if witness.state in HOLDS:  # a busy computer stopped it
+                self._arm(witness)
+                begin, offered = time.time(), 0.0
             if time.time() > offered + 0.5:  # again: the gate refuses chunks ahead of its clock, which may lag
                 offered = time.time()
                 self.offer_motion()
-            return witness.moved(begin) > 0.01
+            return witness.state == "running" and witness.moved(begin) > 0.01
 
         wait_for(moving, "a moving arm")
+
+    def _arm(self, witness: Witness) -> None:
+        """The gate disabled and enabled again, where the arm began."""
+
+        def armed() -> bool:
+            self.enable(False)  # acknowledges a fault
+            witness.forget()
+            self.pose = START.copy()
+            time.sleep(0.1)  # the gate hears of all
+            return bool(self.enable().success)
+
+        wait_for(armed, "enabling")
+        wait_for(lambda: any(state == "armed" for _, state, _ in witness.said[1:]), "the armed gate")
 
     def offer(self, rows: np.ndarray, age: float = 0.0, names: tuple[str, ...] = ("x", "y")) -> None:
         """A chunk of these rows, made `age` seconds ago."""

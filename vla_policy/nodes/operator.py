@@ -34,7 +34,9 @@ class GraphError(RuntimeError):
 
 @dataclass(frozen=True)
 class GraphEpisode:
-    """An episode through the graph. `stops` says why the gate stopped the arm, each time that it did."""
+    """An episode through the graph. `stops` says why the gate stopped the arm, each time that it did; after `rearmed`
+    of them it was armed again.
+    """
 
     seed: int
     success: bool
@@ -43,6 +45,7 @@ class GraphEpisode:
     final_coverage: float
     seconds: float
     stops: tuple[str, ...]
+    rearmed: int
 
 
 class Operator:
@@ -176,22 +179,26 @@ class Operator:
         self.enable(True)
         begin = time.monotonic()
         stops: list[str] = []
+        rearmed = 0
 
         def finished() -> bool:
             return len(self.coverages) >= max_steps or max(self.coverages, default=0.0) > success_coverage
 
-        while not finished() and len(stops) <= rearm:
+        while not finished():
             # ten times as long as it should take
             self.wait(lambda: finished() or self._stopped(), "the end of the episode", seconds=max_steps)
             if self._stopped():
                 stops.append(f"{self.gate_state}: {self.gate_reason}")
-                if len(stops) <= rearm and not self._try_to_enable():
-                    break  # somebody still says stop
+                if rearmed == rearm or not self._try_to_enable():
+                    break  # often enough, or somebody still says stop
+                rearmed += 1
         coverages = self.coverages[:max_steps] or [0.0]
         seconds = time.monotonic() - begin
         self.enable(False)
         success = max(coverages) > success_coverage
-        return GraphEpisode(seed, success, len(coverages), max(coverages), coverages[-1], seconds, tuple(stops))
+        return GraphEpisode(
+            seed, success, len(coverages), max(coverages), coverages[-1], seconds, tuple(stops), rearmed
+        )
 
     def _try_to_enable(self) -> bool:
         try:
