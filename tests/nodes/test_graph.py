@@ -25,10 +25,12 @@ from trajectory_msgs.msg import JointTrajectory  # noqa: E402
 
 from sim import TASK, PushTEnv  # noqa: E402
 from vla_policy.data import LeRobotDataset, LeRobotWriter, WindowDataset  # noqa: E402
+from vla_policy.evaluation.graph_report import Hold  # noqa: E402
 from vla_policy.interfaces import ACTION, IMAGES, STATE, Observation  # noqa: E402
 from vla_policy.models import DiffusionPolicy  # noqa: E402
 from vla_policy.nodes import common  # noqa: E402
 from vla_policy.nodes.chunks import chunk_of  # noqa: E402
+from vla_policy.nodes.fault_timing import measured, timed  # noqa: E402
 from vla_policy.nodes.operator import ACTIVATE, CONFIGURE, Operator  # noqa: E402
 from vla_policy.nodes.processes import Processes  # noqa: E402
 
@@ -163,20 +165,25 @@ def test_an_episode_then_a_silent_camera_then_a_killed_policy(graph: tuple[Proce
 
         wait_for(moving, "a chunk being played", 30.0)
 
-    deadline, seconds = 0.2, []
-    while len(seconds) < 3 and min(seconds, default=1.0) >= deadline:  # another process may have the computer meanwhile
+    def stop_robot() -> Hold:
         move()
         os.kill(processes["pusht_sim"].pid, signal.SIGSTOP)
-        missed = time.time() + 0.1  # its next frame would have come by then
-        seconds.append(witness.seconds_to_hold(missed))
-        assert witness.reason
-        os.kill(processes["pusht_sim"].pid, signal.SIGCONT)
+        try:
+            return timed(witness, time.time() + 0.1)  # its next frame would have come by then
+        finally:
+            os.kill(processes["pusht_sim"].pid, signal.SIGCONT)
+
+    deadline, seconds = 0.2, []
+    while len(seconds) < 3 and min(seconds, default=1.0) >= deadline:  # another process may have the computer meanwhile
+        hold = measured(stop_robot, "a stopped robot")
+        assert hold.seconds is not None
+        assert hold.reason
+        seconds.append(hold.seconds)
         time.sleep(0.5)
         assert witness.state == "holding"  # frames are back; nobody armed it
     assert min(seconds) < deadline
 
     move()
-    time.sleep(0.2)
     killed = time.time()
     processes["policy"].kill()
     # 20 of them on a computer with nothing else to do: vla-bench ros

@@ -109,7 +109,7 @@ def test_worker_never_blocks_and_survives_work_that_raises() -> None:
     begin = time.monotonic()
     assert worker.ask(1.0)
     assert not worker.ask(2.0)
-    assert time.monotonic() - begin < 1.0
+    assert time.monotonic() - begin < 5.0  # the work takes ten
     assert worker.busy
     go.set()
     wait_for(lambda: not worker.busy)
