@@ -120,7 +120,8 @@ def test_the_tip_ends_where_the_chunk_says(tmp_path: Path, kind: str) -> None:
         assert np.abs(tips[:, 2] - 0.01).max() < 5e-4  # never towards the table
         assert (np.abs(tips[:, 3:] @ [1.0, 0.0, 0.0, 0.0]) > 1 - 1e-4).all()
         assert np.abs(np.diff(told, axis=0)).max() < JUMP
-        wait_for(lambda: np.allclose(arm.executed[-1], end, atol=1e-3), "what was executed, by another topic", PATIENCE)
+        # Held is where the arm was measured when the chunk ended, some ticks before the end on a busy computer.
+        wait_for(lambda: np.allclose(arm.executed[-1], end, atol=5e-3), "what was executed, by another topic", PATIENCE)
         arm.emergency.publish(Bool(data=True))
         wait_for(lambda: witness.state == "fault", "the fault", PATIENCE)
         np.testing.assert_allclose(arm.tip[:2], end, atol=5e-3)  # the measured pose, which may be some ticks old
