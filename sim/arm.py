@@ -50,8 +50,12 @@ def inverse_kinematics(tip: np.ndarray, stick_length: float) -> np.ndarray:
     return np.stack([np.arctan2(y, x), shoulder, elbow, zero, wrist, zero], axis=-1)
 
 
-def write_urdf(path: Path, stick_length: float, colours: ColourConfig) -> None:
-    """Write the xArm6 of pybullet_data with cylinders for its meshes and the pusher, its one collision shape."""
+def write_urdf(path: Path, stick_length: float, colours: ColourConfig, base: str = "world") -> None:
+    """Write the xArm6 of pybullet_data with cylinders for its meshes and the pusher, its one collision shape.
+
+    `base` is the link without a mass that the arm stands on: Bullet asks for the mass of any but "world", while in ROS
+    it is "base_link" (REP 105), where the poses are told.
+    """
     source = Path(pybullet_data.getDataPath()) / "xarm" / "xarm6_robot.urdf"
     robot = ET.parse(source).getroot()
     robot.insert(0, ET.Comment(ORIGIN))
@@ -60,7 +64,7 @@ def write_urdf(path: Path, stick_length: float, colours: ColourConfig) -> None:
     links = {link.get("name"): link for link in robot.iter("link")}
     for root in (links["world"], robot.find("joint[@name='world_joint']/parent")):
         assert root is not None
-        root.set("name" if root.tag == "link" else "link", "base_link")  # REP-105: where the poses are told
+        root.set("name" if root.tag == "link" else "link", base)
     for link in links.values():
         for element in link.findall("visual") + link.findall("collision"):
             link.remove(element)

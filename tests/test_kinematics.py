@@ -247,7 +247,7 @@ def test_one_checkpoint_serves_poses_and_joints() -> None:
 
 def test_the_robot_description_is_the_simulated_arm(tmp_path: Path) -> None:
     config = PushTConfig()
-    write_urdf(tmp_path / "arm.urdf", config.arm.stick_length, config.colours)
+    write_urdf(tmp_path / "arm.urdf", config.arm.stick_length, config.colours, "base_link")
     written, shipped = (
         ElementTree.canonicalize(from_file=path, strip_text=True) for path in (tmp_path / "arm.urdf", URDF)
     )
