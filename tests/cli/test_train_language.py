@@ -64,6 +64,11 @@ def test_the_backbone_learns_with_the_actions_and_resumes(demonstrations: Path, 
     for name, value in policy.backbone.state_dict().items():  # there is no other place that it could come from
         torch.testing.assert_close(kept.backbone.state_dict()[name], value, rtol=0, atol=0)
     assert not torch.equal(kept.backbone_token.weight, policy.backbone_token.weight)
+    full = train(demonstrations, tmp_path / "full", "trainer.steps=2", f"init_from={tmp_path}/frozen/checkpoints/last")
+    assert full.returncode == 0, full.stderr
+    learned = DiffusionPolicy.from_pretrained(tmp_path / "full/checkpoints/last").backbone
+    assert learned is not None
+    assert any(not torch.equal(learned.state_dict()[name], value) for name, value in kept.backbone.state_dict().items())
     with open(tmp_path / "frozen/metrics.csv", newline="") as file:
         assert "train/language" not in {row["metric"] for row in csv.DictReader(file)}
 

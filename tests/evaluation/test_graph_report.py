@@ -53,6 +53,7 @@ def test_every_hold_has_to_be_in_time_and_an_arm_that_was_not_held_misses_the_ta
     assert row["reasons"] == {"silent": 2, "stop": 1}
     assert row["held_before_the_fault"] == 2
     assert row["witness_stood_still_ms"]["max"] == pytest.approx(30)
+    assert row["in_time_ci95"] == pytest.approx((0.292, 1.0), abs=1e-3)  # 0.025^(1/3)
     row = holds([*found, Hold(0.21, "silent", 0.2)], 0.2, ["s"])  # however busy the computer was
     assert (row["in_time"], row["met"]) == (3, False)
     row = holds([*found, Hold(None, "", 0.0)], 0.2, ["s"])

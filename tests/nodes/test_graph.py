@@ -186,8 +186,7 @@ def test_an_episode_then_a_silent_camera_then_a_killed_policy(graph: tuple[Proce
     move()
     killed = time.time()
     processes["policy"].kill()
-    # 20 of them on a computer with nothing else to do: vla-bench ros
-    assert witness.seconds_to_hold(killed) < 2 * deadline + witness.stood_still(killed)
+    assert witness.seconds_to_hold(killed) < deadline + witness.stood_still(killed)
     assert "policy/stop is silent" in witness.reason
     witness.close()
     assert processes["policy"].wait(5) == -signal.SIGKILL

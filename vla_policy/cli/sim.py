@@ -6,7 +6,6 @@ import importlib.util
 import json
 import os
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -143,10 +142,6 @@ def _table(episodes: Sequence[GraphEpisode]) -> Table:
             str(e.seed), done, str(e.steps), f"{e.max_coverage:.3f}", f"{e.seconds:.1f}", "\n".join(e.stops) or "none"
         )
     return table
-
-
-def _counted(stops: Sequence[str]) -> str:
-    return "\n".join(f"{count} x {stop}" for stop, count in Counter(stops).items()) or "none"
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from accelerate import PartialState
 from omegaconf import DictConfig, OmegaConf
 
 from vla_policy.cli.train_scene import plain, questions, rollouts, tokenizer_corpus
@@ -57,6 +58,7 @@ def make_trainer(config: DictConfig, run_dir: Path) -> Trainer:
     policy = _policy(policy_config, windows, config)
     policy.card = {"data": described, "training": _training(config)}
     if policy_config.backbone is not None and policy_config.backbone.tuning == "frozen":
+        policy.to(PartialState().device)  # it reads before the trainer has it
         seen: TrainingWindows = FrozenWindows(windows, policy, run_dir)
         held_out: TrainingWindows | None = None if val_windows is None else FrozenWindows(val_windows, policy, run_dir)
     else:
@@ -133,7 +135,7 @@ def _retuned(backbone: Backbone | None, wanted: BackboneConfig | None, name: str
         return backbone
     if "lora" in (backbone.config.tuning, wanted.tuning):
         raise InputError(f"{name}: expected policy.backbone.tuning {wanted.tuning!r}, found {backbone.config.tuning!r}")
-    return Backbone(wanted, backbone.base, backbone.tokenizer)
+    return Backbone(wanted, backbone.base.requires_grad_(True), backbone.tokenizer)
 
 
 def _has(backbone: object | None) -> str:

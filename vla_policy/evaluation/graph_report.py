@@ -11,7 +11,7 @@ import numpy as np
 from rich.table import Table
 
 from vla_policy.evaluation.report import interval
-from vla_policy.evaluation.statistics import compare_paired
+from vla_policy.evaluation.statistics import compare_paired, success_interval
 
 GROWTH = 0.02  # of a process's memory from the second to the last quarter of a soak; the rest is noise of the allocator
 LEFT_OUT = 2  # periods after a command without the next one: a deadline was missed
@@ -99,6 +99,7 @@ def holds(found: Sequence[Hold], within: float | None, expected: Sequence[str]) 
         "n": len(found),
         "not_held": len(found) - len(seconds),
         "in_time": in_time,
+        "in_time_ci95": None if in_time is None else success_interval(in_time, len(found)),
         "target": "" if within is None else f"each within {1e3 * within:.0f} ms",
         "met": None if within is None else in_time == len(found),
         "expected_reasons": list(expected),
@@ -236,17 +237,25 @@ def paired_success(graph: Sequence[Played], in_process: Mapping[int, bool], dela
 def tables(found: Mapping[str, Any]) -> list[Table]:
     """The content of ros.json for people."""
     times = Table(title="milliseconds, over DDS between processes", title_justify="left")
-    for name in ("", "n", "p50", "p95", "p99", "max", "target", "met"):
-        times.add_column(name, justify="left" if name in ("", "target", "met") else "right")
+    words = ("", "target", "met", "in time")
+    for name in ("", "n", "p50", "p95", "p99", "max", "in time", "target", "met"):
+        times.add_column(name, justify="left" if name in words else "right")
     for name, row in found["times"].items():
         numbers = ("-" if row[key] is None else f"{row[key]:.1f}" for key in ("p50", "p95", "p99", "max"))
-        times.add_row(name, f"{row['n']:.0f}", *numbers, row["target"], _met(row["met"]))
+        times.add_row(name, f"{row['n']:.0f}", *numbers, _in_time(row), row["target"], _met(row["met"]))
     counts = Table(title="counts", title_justify="left")
     for name in ("", "found", "target", "met"):
         counts.add_column(name)
     for name, row in found["counts"].items():
         counts.add_row(name, row["found"], row["target"], _met(row["met"]))
     return [table for table in (times, counts) if table.row_count]
+
+
+def _in_time(row: Mapping[str, Any]) -> str:
+    """The share of faults held in time, with its exact interval; "" for what is no count of faults."""
+    if row.get("in_time") is None:
+        return ""
+    return f"{100 * row['in_time'] / row['n']:.0f} % {interval(row['in_time_ci95'], 100, 0)}"
 
 
 def _met(met: bool | None) -> str:
