@@ -73,6 +73,7 @@ setup(
             "ros-jazzy-diagnostic-msgs",
             "ros-jazzy-std-srvs",
         ],
+        "bags": ["mcap", "rosbags"],
         "ik": ["daqp", "pin-pink"],
         "mouse": ["opencv-python"],
         "gym_pusht": ["gym-pusht"],

@@ -21,13 +21,19 @@ ARGUMENTS = {
     "instruction": ("", "empty: the contract's"),
     "sim": ("", "start the simulated arm; empty: where the contract is its"),
     "dry_run": ("", "send nothing to the robot; empty: unless it is simulated"),
+    "teleop": ("true", "start teleop; false: run it in a terminal of its own, where it hears keys"),
     "joy": ("true", "start joy_node for a gamepad"),
+    "scale": ("0.1", "part of the contract's speed limit that a person leads with"),
+    "axes": ("[1, 0]", "of the gamepad, one a channel"),
 }
 
 
 def nodes(context, *args, **kwargs):
+    def value(name, kind):
+        return ParameterValue(LaunchConfiguration(name), value_type=kind)
+
     def text(name):
-        return ParameterValue(LaunchConfiguration(name), value_type=str)
+        return value(name, str)
 
     def node(name, parameters, **more):
         return Node(
@@ -40,11 +46,12 @@ def nodes(context, *args, **kwargs):
     sim, dry_run = flag(context, "sim", simulated), flag(context, "dry_run", not simulated)
     if sim:
         robot.require_simulated()
+    led = {**contract, "keyboard": False, "scale": value("scale", float), "axes": value("axes", list[int])}
     nobody = [""]  # whose silence would stop the arm; a list without any entry has no type
     return [
         node("command_gate", {**contract, "dry_run": dry_run, "heartbeats": nobody}),
         *([node("pusht_sim", contract)] if sim else []),
-        node("teleop", {**contract, "keyboard": False}),
+        *([node("teleop", led)] if flag(context, "teleop", True) else []),
         node("recorder", {**contract, "root": text("root"), "task": text("instruction")}),
         Node(package="joy", executable="joy_node", condition=IfCondition(LaunchConfiguration("joy"))),
     ]

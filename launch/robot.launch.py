@@ -56,6 +56,7 @@ def nodes(context, *args, **kwargs):
         started.append(Node(package="joy", executable="joy_node"))
     urdf = LaunchConfiguration("urdf").perform(context)
     if urdf:
+        launching.require("robot_state_publisher", "urdf")
         started += launching.robot_state_publisher(find_config(urdf, ".urdf", "urdf"))
     if launching.flag(context, "rviz"):
         started += launching.rviz(load_contract(LaunchConfiguration("contract").perform(context)))

@@ -26,7 +26,7 @@ STRING = "std_msgs/msg/String"
 ROOM = 128 << 20  # bytes that may wait for the disk: two seconds of two cameras of 480 x 640 at 30 Hz
 ENDS = 1 << 16  # bytes at both ends of a bag by which it is known
 _MAGIC = b"\x89MCAP0\r\n"  # MCAP files begin and end with it
-_WANTED = "expected pip install 'vla_policy[ros]' (rosbags and mcap), found none"
+_WANTED = "expected rosbags and mcap to be installed (pip install rosbags mcap), found none"
 
 
 class Recorded(NamedTuple):

@@ -217,5 +217,5 @@ def _library(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError:
         raise InputError(
-            f"kinematics: expected {name} to be installed (pip install 'vla_policy[ik]'), found no such module"
+            f"kinematics: expected {name} to be installed (pip install pin-pink daqp), found no such module"
         ) from None

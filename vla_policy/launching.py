@@ -36,6 +36,12 @@ def installed(package: str) -> bool:
     return True
 
 
+def require(package: str, argument: str) -> None:
+    """`RuntimeError` if a launch argument needs a ROS package that is not installed."""
+    if not installed(package):
+        raise RuntimeError(f"{argument}: expected {package} to be installed, found no such package")
+
+
 def robot_state_publisher(urdf: Path, namespace: str = "") -> list[Any]:
     """The node that makes transforms of joint states, where it is installed."""
     if not installed("robot_state_publisher"):
@@ -58,8 +64,7 @@ def camera_transform(frame_id: str, camera: str, extrinsics: np.ndarray, namespa
 
 def rviz(contract: Contract, namespace: str = "") -> list[Any]:
     """RViz with the package's view, its topics those of the contract."""
-    if not installed("rviz2"):
-        raise RuntimeError("rviz: expected rviz2 to be installed, found no such package")
+    require("rviz2", "rviz")
     topics = [(f"{SIM}/robot_description", f"{namespace}/robot_description")]
     topics += [(f"{SIM}/camera/image_raw", contract.stream(camera).topic) for camera in contract.interface.cameras[:1]]
     if contract.command.type == POSE:

@@ -235,18 +235,27 @@ def test_a_clock_that_is_set_back_loses_nothing(root: Path, start: Callable[...,
     assert sum(stamp < begin - 100.0 for stamp in stamps) > 50  # of 150
 
 
-def test_a_writer_that_breaks_is_said_and_makes_no_success(
-    robot: Filmed, root: Path, start: Callable[..., psutil.Process]
-) -> None:
-    """Without /clock the messages come before time zero, at times which a bag cannot hold."""
-    start(use_sim_time=True)
-    client = RecorderClient(robot)
-    client.start()
-    wait_for(lambda: client.said("episode_000000.mcap.part was given up: error: "), "the broken writer")
-    ok, why = client.end()
+def test_a_writer_that_breaks_is_said_and_makes_no_success(root: Path, start: Callable[..., psutil.Process]) -> None:
+    """Messages that came before time zero are at times which a bag cannot hold."""
+    with own_domain(), Filmed(simulated=True) as robot:
+        client = RecorderClient(robot)
+        start(use_sim_time=True)
+        client.start()
+        robot.now = lambda: 0.0  # type: ignore[method-assign]
+        wait_for(lambda: client.said("episode_000000.mcap.part was given up: error: "), "the broken writer")
+        ok, why = client.end()
     assert not ok
     assert "expected an episode in progress, found episode_000000.mcap.part was given up: error: " in why
     assert (root / "bags" / "interrupted" / "episode_000000.mcap").is_file()
+
+
+def test_without_a_clock_nothing_is_recorded(robot: Filmed, root: Path, start: Callable[..., psutil.Process]) -> None:
+    start(use_sim_time=True)
+    client = RecorderClient(robot)
+    ok, why = client.try_to_start()
+    assert not ok
+    assert "expected a clock, found no time yet (use_sim_time without /clock?)" in why
+    assert not (root / "bags").exists()
 
 
 def test_one_recorder_a_folder_and_no_import_outlives_it(

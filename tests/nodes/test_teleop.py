@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +28,11 @@ def test_a_gamepad_leads_while_the_deadman_is_held(tmp_path: Path) -> None:
         robot = FakeRobot()
         targets = Targets(robot)
         hands, stops, enabled = [False], [], []
+        refusal = ""
 
         def enable(request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
             enabled.append(request.data)
+            response.success, response.message = not (request.data and refusal), refusal
             return response
 
         robot.create_service(SetBool, "command_gate/enable", enable)
@@ -68,4 +71,12 @@ def test_a_gamepad_leads_while_the_deadman_is_held(tmp_path: Path) -> None:
         press()
         press(RESUME)
         wait_for(lambda: enabled == [False, True], "the arm to be enabled, by pressing once more")
+        time.sleep(0.5)
+        assert enabled == [False, True]
+
+        refusal = "cannot enable: surprise_monitor/stop says stop"
+        press()
+        press(RESUME)
+        wait_for(lambda: enabled[2:] == [True, False], "the reason to be acknowledged")
+        wait_for(lambda: f"{refusal}; disabled, resume once more" in (tmp_path / "teleop.log").read_text(), "the reason")
         robot.close()

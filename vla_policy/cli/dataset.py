@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def command(run: Callable[..., None], name: str, text: str, words: Sequence[str], **defaults: Any) -> None:
         sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         for word in words:
-            sub.add_argument(word, type=int if word == "EPISODE" else Path)
+            sub.add_argument(word, type=int if word in ("EPISODE", "FRAME") else Path)
         sub.add_argument("overrides", nargs="*", metavar="key=value", help=_show(defaults) if defaults else "none")
         if name in ("info", "replay"):
             sub.add_argument("--json", action="store_true", help="print JSON instead of tables")
@@ -47,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command(_info, "info", text, dataset, videos=True)
     text = "show an episode as a film (out=name.mp4) or as a contact sheet (out=name.png)"
     command(_view, "view", text, (*dataset, "EPISODE"), out="")
+    text = "save one frame as it is, a picture a camera, named by it"
+    command(_frame, "frame", text, (*dataset, "EPISODE", "FRAME"), out=".")
     text = "send an episode's actions to the simulation and compare where the block goes"
     command(_replay, "replay", text, (*dataset, "EPISODE"), env="pybullet", out="")
     text = "merge many small files into few, without encoding videos again"
@@ -149,6 +151,13 @@ def _view(options: argparse.Namespace, chosen: argparse.Namespace) -> None:
     out = Path(chosen.out or f"episode_{options.EPISODE:06d}.png")
     save_episode(dataset, options.EPISODE, out)
     _say(f"episode {options.EPISODE} is in {out}")
+
+
+def _frame(options: argparse.Namespace, chosen: argparse.Namespace) -> None:
+    from vla_policy.data.pictures import save_frame
+
+    for path in save_frame(LeRobotDataset(options.DATASET), options.EPISODE, options.FRAME, Path(chosen.out)):
+        _say(str(path))
 
 
 def _replay(options: argparse.Namespace, chosen: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ from vla_policy.interfaces import InputError
 console = Console()
 
 EXAMPLE = """example:
-  vla-describe checkpoints/pusht_language top.png "where is the T seen from the red goal?"
+  vla-describe outputs/train/language/checkpoints/last top.png "where is the T seen from the red goal?"
 """
 
 

@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def require_ros() -> None:
     """`InputError` where rclpy is not installed."""
     if importlib.util.find_spec("rclpy") is None:
-        raise InputError("rclpy: expected a sourced ROS 2 Jazzy or pip install 'vla_policy[ros]', found neither")
+        raise InputError("rclpy: expected a sourced ROS 2 Jazzy or its wheels (pip install -e '.[ros]'), found neither")
 
 
 def nodes(checkpoint: str, config: GraphConfig) -> dict[str, dict[str, Any]]:

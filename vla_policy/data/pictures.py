@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import chain
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from vla_policy.data.dataset import LeRobotDataset
 from vla_policy.data.files import write_whole
 from vla_policy.data.video import encode
-from vla_policy.interfaces import InputError
+from vla_policy.interfaces import IMAGES, InputError
 
 PAPER, INK = (255, 255, 255), (20, 20, 20)
 SMALLEST = 288  # pixels; smaller cameras are shown larger by a whole factor
@@ -25,9 +26,7 @@ def save_episode(dataset: LeRobotDataset, index: int, out: Path) -> None:
 
     `InputError` for other suffixes, episodes that are not there and datasets without cameras.
     """
-    cameras = dataset.interface.cameras
-    if not cameras:
-        raise InputError(f"{dataset.root}: expected cameras to show, found none in {sorted(dataset.features)}")
+    cameras = _cameras(dataset)
     if out.suffix not in (".mp4", ".png"):
         raise InputError(f"{out}: expected a file name ending in .mp4 or .png, found {out.suffix!r}")
     episode = dataset.episode(index)
@@ -48,6 +47,30 @@ def save_episode(dataset: LeRobotDataset, index: int, out: Path) -> None:
             for t, frames in enumerate(views)
         )
         save_film(film, out, round(dataset.fps))
+
+
+def save_frame(dataset: LeRobotDataset, index: int, frame: int, folder: Path) -> list[Path]:
+    """What each camera showed at one moment, as PNGs of the camera's size in `folder`; where they are.
+
+    `InputError` for frames and episodes that are not there and datasets without cameras.
+    """
+    length = dataset.episode(index).length
+    if not 0 <= frame < length:
+        raise InputError(f"{dataset.root}: expected a frame of episode {index} from 0 to {length - 1}, found {frame}")
+    paths = []
+    for key in _cameras(dataset):
+        pixels = next(islice(dataset.iter_frames(index, key), frame, None))
+        paths.append(folder / f"{key.removeprefix(IMAGES)}.png")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(paths[-1], partial(Image.fromarray(pixels).save, format="png"))
+    return paths
+
+
+def _cameras(dataset: LeRobotDataset) -> list[str]:
+    cameras = dataset.interface.cameras
+    if not cameras:
+        raise InputError(f"{dataset.root}: expected cameras to show, found none in {sorted(dataset.features)}")
+    return cameras
 
 
 def save_film(pictures: Iterable[np.ndarray], out: Path, fps: int) -> None:

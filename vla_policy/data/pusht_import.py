@@ -118,7 +118,7 @@ def _from_zarr(path: Path, names: list[str]) -> Iterator[tuple[str, Any]]:
     try:
         import zarr
     except ImportError:
-        raise InputError("reading zarr needs the extra 'zarr': pip install 'vla_policy[zarr]'") from None
+        raise InputError("zarr: expected it to be installed (pip install zarr), found no such module") from None
     for name in names:
         folder = path / ZARR_NAMES[name]
         if not (folder / ".zarray").exists():

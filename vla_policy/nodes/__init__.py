@@ -4,5 +4,5 @@ try:
     import rclpy  # noqa: F401
 except ImportError:
     raise ImportError(
-        "rclpy: expected a sourced ROS 2 Jazzy, or the wheels of pip install 'vla_policy[ros]', found neither"
+        "rclpy: expected a sourced ROS 2 Jazzy, or its wheels (pip install -e '.[ros]'), found neither"
     ) from None

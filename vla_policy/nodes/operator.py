@@ -23,6 +23,7 @@ from std_srvs.srv import SetBool, Trigger
 from vla_policy.nodes import common
 
 POLL = 0.005  # seconds
+RETRY = 0.2  # seconds until a node is asked again that could not be activated
 ANSWER = 5.0  # seconds without an answer after which a node is asked for its state
 CONFIGURE = (Transition.TRANSITION_CONFIGURE, LifecycleState.PRIMARY_STATE_INACTIVE)
 ACTIVATE = (Transition.TRANSITION_ACTIVATE, LifecycleState.PRIMARY_STATE_ACTIVE)
@@ -125,8 +126,15 @@ class Operator:
     def bring_up(self, name: str) -> None:
         """Configure and activate a lifecycle node. Activation is tried until its observations are there."""
         if not self.change(name, CONFIGURE):
-            raise GraphError(f"{name}: could not be configured")
-        self.wait(lambda: self.change(name, ACTIVATE), f"activation of {name}")
+            raise GraphError(f"{name}: could not be configured; its log says why, unless it is configured already")
+
+        def active() -> bool:
+            if self.change(name, ACTIVATE):
+                return True
+            time.sleep(RETRY)  # the node logs each refusal
+            return False
+
+        self.wait(active, f"activation of {name}, whose log says what is missing")
 
     def change(self, name: str, transition: tuple[int, int]) -> bool:
         """Ask for a lifecycle transition, CONFIGURE or ACTIVATE; whether the node is where it leads to."""

@@ -167,6 +167,8 @@ class RecorderNode(Node):
     def _start(self) -> str:
         if self._bag is not None:
             raise InputError("start_episode: expected no episode in progress, found one")
+        if common.now(self) <= 0:
+            raise InputError("start_episode: expected a clock, found no time yet (use_sim_time without /clock?)")
         silent = self._watchdog.check(common.steady())
         if silent:
             raise InputError(f"start_episode: expected every stream of the contract, but {', '.join(silent)} is silent")

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from rclpy.node import Node
+from rclpy.task import Future
 from sensor_msgs.msg import Image, JointState, Joy
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
@@ -37,7 +38,8 @@ class TeleopNode(Node):
     Mouse: while the left button is held over the picture that the contract's `pointing` is about the target moves
     towards the place it shows; `window` opens the picture's window. Anywhere: button or key `stop` (space) is the
     emergency stop, which `~/emergency_stop` says from then on; `resume` (e) takes it back and disables the gate, and
-    enables the gate where there is none to take back.
+    enables the gate where there is none to take back. A gate that refuses is disabled, which acknowledges a fault or a
+    surprise, and the log says why: resume once more.
     """
 
     def __init__(self, window: Callable[..., pointer.Window] = pointer.OpenCVWindow) -> None:
@@ -170,10 +172,18 @@ class TeleopNode(Node):
 
     def _resume_or_clear(self) -> None:
         """To take an emergency stop back is not yet to let the arm move."""
-        self._enable.call_async(SetBool.Request(data=not self._stopped))
-        if self._stopped:
+        asked = self._enable.call_async(SetBool.Request(data=not self._stopped))
+        if not self._stopped:
+            asked.add_done_callback(self._on_answer)
+        else:
             self._stopped = False
             self.get_logger().warning("emergency stop taken back; resume once more to enable the arm")
+
+    def _on_answer(self, asked: Future) -> None:
+        answer = asked.result()
+        if not answer.success:
+            self.get_logger().warning(f"{answer.message}; disabled, resume once more")
+            self._enable.call_async(SetBool.Request(data=False))
 
     def _tick(self) -> None:
         self._emergency.publish(Bool(data=self._stopped))

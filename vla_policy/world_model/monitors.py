@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vla_policy.interfaces import InputError, Interface
-from vla_policy.models.checkpoint import POLICY, WEIGHTS, read_checkpoint
+from vla_policy.models.checkpoint import POLICY, WEIGHTS, checkpoint_folder, read_checkpoint
 from vla_policy.monitoring import Calibration, Monitor, PredictionError
 from vla_policy.monitoring.calibration import FILE
 from vla_policy.world_model.latent_model import NumpyWorldModel
@@ -18,10 +18,10 @@ from vla_policy.world_model.model import KIND, WorldModel
 DETECTOR = "prediction_error"
 
 
-def binding(policy_folder: Path, world_model_folder: Path, interface: Interface) -> dict[str, str]:
+def binding(policy: str | Path, world_model_folder: Path, interface: Interface) -> dict[str, str]:
     """What a calibration is made for: the two models' weights, and the interface that both see the robot through."""
     return {
-        "policy": model_digest(policy_folder, POLICY),
+        "policy": model_digest(checkpoint_folder(policy), POLICY),
         "world model": model_digest(world_model_folder, KIND),
         "interface (cameras, action space, rate)": interface.digest(),
     }
