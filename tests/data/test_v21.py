@@ -102,7 +102,7 @@ def test_reads_all_of_it(old):
 
 
 def test_windows_of_it(old):
-    windows = WindowDataset(LeRobotDataset(old), [STATE, CAMERA], 2, 16, 8)
+    windows = WindowDataset(LeRobotDataset(old), [STATE, CAMERA], 2, 16, 7)
     batch = windows.__getitems__([0, len(windows) - 1])
     assert batch["task"] == ["task 0", "task 0"]
     assert batch[ACTION].dtype == batch[STATE].dtype

@@ -19,7 +19,7 @@ from vla_policy.interfaces import STATE, InputError
 def both(root: Path, episodes: list[int] | None = None) -> tuple[WindowDataset, WindowDataset]:
     dataset = LeRobotDataset(root)
     return tuple(
-        WindowDataset(dataset, [STATE, HEAD, WRIST], 2, 16, 8, episodes, cache=cache) for cache in (True, False)
+        WindowDataset(dataset, [STATE, HEAD, WRIST], 2, 16, 7, episodes, cache=cache) for cache in (True, False)
     )  # type: ignore[return-value]
 
 
@@ -43,7 +43,7 @@ def test_batches_are_those_of_the_cache(bimanual_dataset: Path, layout: str, mon
 
 
 def test_without_a_cache_nothing_is_written(bimanual_dataset: Path) -> None:
-    windows = WindowDataset(LeRobotDataset(bimanual_dataset), [WRIST], 2, 16, 8, cache=False)
+    windows = WindowDataset(LeRobotDataset(bimanual_dataset), [WRIST], 2, 16, 7, cache=False)
     windows.__getitems__([0, 50])
     assert not (bimanual_dataset / ".cache").exists()
 

@@ -20,7 +20,7 @@ from vla_policy.interfaces import ACTION, STATE, Feature, InputError, Interface
 def test_windows_are_those_of_a_plain_loop(bimanual_dataset, n_obs, horizon, n_action):
     dataset = LeRobotDataset(bimanual_dataset)
     chosen = [4, 1]
-    windows = WindowDataset(dataset, [STATE, HEAD], n_obs, horizon, n_action, episodes=chosen)
+    windows = WindowDataset(dataset, [STATE, HEAD], n_obs, horizon, n_action - 1, episodes=chosen)
     expected = []
     for episode in chosen:
         length = dataset.lengths[episode]
@@ -43,7 +43,7 @@ def test_windows_are_those_of_a_plain_loop(bimanual_dataset, n_obs, horizon, n_a
 
 
 def test_batch_types(bimanual_dataset):
-    windows = WindowDataset(LeRobotDataset(bimanual_dataset), [STATE, HEAD, WRIST], 2, 16, 8)
+    windows = WindowDataset(LeRobotDataset(bimanual_dataset), [STATE, HEAD, WRIST], 2, 16, 7)
     batch = windows.__getitems__([5, 0])
     shapes = {key: (value.dtype, tuple(value.shape)) for key, value in batch.items() if key != "task"}
     assert shapes == {
@@ -59,7 +59,7 @@ def test_batch_types(bimanual_dataset):
 
 
 def test_batches_are_fast(bimanual_dataset):
-    windows = WindowDataset(LeRobotDataset(bimanual_dataset), [STATE, HEAD, WRIST], 2, 16, 8)
+    windows = WindowDataset(LeRobotDataset(bimanual_dataset), [STATE, HEAD, WRIST], 2, 16, 7)
     indices = np.random.default_rng(0).integers(0, len(windows), (20, 64))
     begin = time.perf_counter()
     for chosen in indices:
@@ -75,16 +75,16 @@ def test_frames_are_decoded_once_and_again_when_a_video_changes(bimanual_dataset
         LeRobotDataset, "iter_frames", lambda self, i, key: (decoded.append(i), original(self, i, key))[1]
     )
     for _ in range(2):
-        WindowDataset(dataset, [HEAD], 2, 16, 8, episodes=[2])
+        WindowDataset(dataset, [HEAD], 2, 16, 7, episodes=[2])
     assert decoded == list(range(6))
     os.utime(dataset.records[0].videos[HEAD].path)
-    WindowDataset(dataset, [HEAD], 2, 16, 8)
+    WindowDataset(dataset, [HEAD], 2, 16, 7)
     assert len(decoded) == 12
     assert len(list((bimanual_dataset / ".cache").glob("*.npy"))) == 1
 
 
 def test_cache_lies_where_it_is_told(bimanual_dataset, tmp_path):
-    WindowDataset(LeRobotDataset(bimanual_dataset), [WRIST], 2, 16, 8, cache_dir=tmp_path / "elsewhere")
+    WindowDataset(LeRobotDataset(bimanual_dataset), [WRIST], 2, 16, 7, cache_dir=tmp_path / "elsewhere")
     assert len(list((tmp_path / "elsewhere").glob("*.npy"))) == 1
     assert not (bimanual_dataset / ".cache").exists()
 
@@ -93,9 +93,9 @@ def test_a_broken_video_matters_only_to_its_episode(bimanual_dataset):
     dataset = LeRobotDataset(bimanual_dataset)
     path = dataset.records[3].videos[HEAD].path
     path.write_bytes(path.read_bytes()[:500])
-    assert len(WindowDataset(dataset, [HEAD], 2, 16, 8, episodes=[0, 1])) == 60 + 61 - 14
+    assert len(WindowDataset(dataset, [HEAD], 2, 16, 7, episodes=[0, 1])) == 60 + 61 - 14
     with pytest.raises(InputError, match=str(path)):
-        WindowDataset(dataset, [HEAD], 2, 16, 8)
+        WindowDataset(dataset, [HEAD], 2, 16, 7)
 
 
 def test_a_failed_cache_leaves_nothing(bimanual_dataset):
@@ -103,7 +103,7 @@ def test_a_failed_cache_leaves_nothing(bimanual_dataset):
     path = dataset.records[3].videos[HEAD].path
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(InputError):
-        WindowDataset(dataset, [HEAD], 2, 16, 8)
+        WindowDataset(dataset, [HEAD], 2, 16, 7)
     assert [file.name for file in (bimanual_dataset / ".cache").iterdir()] == [".lock"]
 
 
@@ -131,7 +131,7 @@ def test_odd_data_is_logged(tmp_path, caplog):
             state = np.zeros((20, 2)) if i else np.random.default_rng(0).normal(size=(20, 2))
             writer.add_episode({STATE: state, ACTION: np.ones((20, 2)) * [[1, 2]]}, {}, "t")
     with caplog.at_level(logging.WARNING):
-        windows = WindowDataset(LeRobotDataset(tmp_path), [STATE], 2, 16, 8)
+        windows = WindowDataset(LeRobotDataset(tmp_path), [STATE], 2, 16, 7)
     found = {str(finding) for finding in windows.findings}
     assert "episode 1, observation.state: all zero" in found
     assert "all episodes, action: channel 1 is always 2" in found
@@ -139,12 +139,12 @@ def test_odd_data_is_logged(tmp_path, caplog):
 
 
 def test_bimanual_interface_survives_selection(bimanual_dataset):
-    windows = WindowDataset(LeRobotDataset(bimanual_dataset), [WRIST], 2, 16, 8)
+    windows = WindowDataset(LeRobotDataset(bimanual_dataset), [WRIST], 2, 16, 7)
     assert windows.interface == bimanual_interface().select([WRIST])
 
 
 def _build_and_sum(root: Path) -> int:
-    windows = WindowDataset(LeRobotDataset(root), [HEAD], 2, 16, 8)
+    windows = WindowDataset(LeRobotDataset(root), [HEAD], 2, 16, 7)
     return int(windows.__getitems__(range(len(windows)))[HEAD].sum())
 
 

@@ -123,7 +123,7 @@ def test_training_evaluation_and_node_make_the_same_chunk(
     ]
     generator = np.random.default_rng(POLICY_SEED)
     evaluated = [policy.predict([history], generator)[0] for history in seen]
-    windows = WindowDataset(recorded, list(policy.interface.observations), 2, policy.config.horizon, 8)
+    windows = WindowDataset(recorded, list(policy.interface.observations), 2, policy.config.horizon, 7)
     batch = windows[[windows.window(k)[1] for k in range(len(windows))].index(8)]
     generator = np.random.default_rng(POLICY_SEED)
     noise = [torch.Generator().manual_seed(int(generator.integers(2**63 - 1))) for _ in range(2)][1]

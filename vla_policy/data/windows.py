@@ -1,4 +1,4 @@
-"""Training samples: windows of an episode around a moment, as Diffusion Policy cuts and pads them."""
+"""Training samples: windows of an episode around a moment, padded at its ends as in Diffusion Policy."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ LOGGED = 10  # warnings; `vla-dataset info` shows all
 class WindowDataset(Dataset):
     """Windows [t - (n_obs_steps - 1), t - (n_obs_steps - 1) + horizon) of the moments t of episodes.
 
-    A window reaches at most n_obs_steps - 1 frames before its episode and n_action_steps - 1 behind it; there the
-    first or last frame repeats. With `whole`, only windows that lie inside their episode are taken. `keys` names the
-    observations; `episodes` chooses some of `dataset` (default: all). Frames are decoded once into `cache_dir`
+    A window reaches at most n_obs_steps - 1 frames before its episode and `pad_after` behind it; there the first or
+    last frame repeats. Diffusion Policy's pad_after is n_action_steps - 1, which leaves an episode's last moments out;
+    with horizon - n_obs_steps none is. With `whole`, only windows that lie inside their episode are taken. `keys` names
+    the observations; `episodes` chooses some of `dataset` (default: all). Frames are decoded once into `cache_dir`
     (default `<root>/.cache`), or without `cache` from the videos whenever a window is asked for. What looks odd about
     the data is logged as warnings and kept in `findings`; without `cache` nothing is known of the pictures. `columns`
     has all values of each vector (N, D) float32, to fit a normaliser on.
@@ -44,21 +45,21 @@ class WindowDataset(Dataset):
         keys: Sequence[str],
         n_obs_steps: int,
         horizon: int,
-        n_action_steps: int,
+        pad_after: int,
         episodes: Iterable[int] | None = None,
         cache_dir: str | Path | None = None,
         cache: bool = True,
         whole: bool = False,
     ) -> None:
-        if not (n_obs_steps >= 1 and n_action_steps >= 1 and horizon >= n_obs_steps - 1 + n_action_steps):
+        if not (n_obs_steps >= 1 and 0 <= pad_after <= horizon - n_obs_steps):
             raise InputError(
-                "windows: expected n_obs_steps, n_action_steps >= 1 and horizon >= n_obs_steps - 1 + n_action_steps, "
-                f"found n_obs_steps {n_obs_steps}, n_action_steps {n_action_steps}, horizon {horizon}"
+                "windows: expected n_obs_steps >= 1 and 0 <= pad_after <= horizon - n_obs_steps, "
+                f"found n_obs_steps {n_obs_steps}, pad_after {pad_after}, horizon {horizon}"
             )
         self.dataset = dataset
         self.interface = dataset.interface.select(keys)
         self.episodes = list(range(dataset.num_episodes) if episodes is None else episodes)
-        self.n_obs_steps, self.horizon, self.n_action_steps = n_obs_steps, horizon, n_action_steps
+        self.n_obs_steps, self.horizon, self.pad_after = n_obs_steps, horizon, pad_after
         self.findings: list[Finding] = []
         self._read_columns()
         self._open_frames(cache_dir, cache)
@@ -141,8 +142,7 @@ class WindowDataset(Dataset):
         in_dataset = np.cumsum(self.dataset.lengths) - self.dataset.lengths
         shift = np.repeat(in_dataset[self.episodes] - self._starts, lengths)
         self._frame_rows = np.arange(len(self._first)) + shift
-        # The window of the last moment ends n_action_steps - 1 frames behind the episode.
-        behind = self.horizon - self.n_obs_steps - (self.n_action_steps - 1)
+        behind = self.horizon - self.n_obs_steps - self.pad_after  # frames that have to follow a moment
         moments = np.arange(len(self._first))
         before = 0
         if whole:

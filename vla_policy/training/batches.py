@@ -47,10 +47,14 @@ def make_windows(
     cache_dir: str | None = None,
     cache: bool = True,
     without: Collection[str] = (),
+    pad_after: int | None = None,
 ) -> WindowDataset:
-    """Windows of some episodes with all keys that `model` sees or is trained to predict, but those in `without`."""
+    """Windows of some episodes with all keys that `model` sees or is trained to predict, but those in `without`.
+
+    Every moment of an episode has one, unless `pad_after` says how far windows may reach behind it.
+    """
     keys = [key for key in [*model.observation_keys, *model.auxiliary_keys] if key not in without]
-    steps = model.n_obs_steps, model.horizon, model.n_action_steps
+    steps = model.n_obs_steps, model.horizon, model.horizon - model.n_obs_steps if pad_after is None else pad_after
     return WindowDataset(dataset, keys, *steps, episodes, cache_dir, cache, model.whole_windows)
 
 

@@ -21,6 +21,7 @@ class DataConfig:
     n_episodes: int | None = None
     val_episodes: float = 0.05
     split_seed: int = 0
+    pad_after: int | None = None
     cache: bool = True
     cache_dir: str | None = None
     num_workers: int = 0

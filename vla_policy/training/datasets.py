@@ -27,7 +27,7 @@ def open_data(config: DataConfig, model: ModelConfig) -> tuple[Windows, Windows 
 
     def windows(episodes: Sequence[list[int]]) -> Windows:
         parts = [
-            make_windows(dataset, model, chosen, config.cache_dir, config.cache, padded)
+            make_windows(dataset, model, chosen, config.cache_dir, config.cache, padded, config.pad_after)
             for dataset, chosen, padded in zip(datasets, episodes, missing, strict=True)
         ]
         return parts[0] if len(parts) == 1 else MixedWindows(parts, interface, config.weights)
