@@ -209,6 +209,18 @@ def test_expert_solves_a_few_starts(name: str) -> None:
     assert np.median([p.steps for p in played]) < 150
 
 
+def test_a_demonstration_goes_on_after_success() -> None:
+    env = make_env("pybullet", ())
+    short, long = (demonstrate(env, 201, 0.003, after_success=steps) for steps in (0, 10))
+    env.close()
+    assert short.success
+    assert long.success
+    assert long.steps == short.steps + 10
+    for key, values in short.columns.items():  # and is the same until then
+        np.testing.assert_array_equal(long.columns[key][: short.steps], values)
+    assert long.max_coverage > short.max_coverage > 0.95
+
+
 @pytest.mark.slow
 def test_expert_solves_nearly_all_starts_even_with_noise() -> None:
     env = make_env("pybullet", ())

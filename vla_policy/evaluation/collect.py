@@ -40,12 +40,13 @@ class CollectConfig:
     cameras: list[str] = field(default_factory=lambda: ["top"])
     behaviour: str = "expert"
     noise: float = 0.003
+    after_success: int = 10
     num_workers: int | None = None
     codec: str = "h264"
     task: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for key, least in {"n_episodes": 1, "seed": 0, "noise": 0, "num_workers": 0}.items():
+        for key, least in {"n_episodes": 1, "seed": 0, "noise": 0, "after_success": 0, "num_workers": 0}.items():
             value = getattr(self, key)
             if value is not None and not value >= least:
                 raise InputError(f"{key}: expected at least {least}, found {value}")
@@ -92,7 +93,8 @@ def collect(
         attempts = attempts[: _whole(attempts, writer.num_episodes, root)]
         seeds = itertools.count(config.seed + len(attempts))
         if writer.num_episodes < config.n_episodes:
-            with demonstrations(env_factory, seeds, config.noise, config.workers, config.behaviour) as played:
+            how = config.noise, config.workers, config.behaviour, config.after_success
+            with demonstrations(env_factory, seeds, *how) as played:
                 for demonstration in played:
                     attempts.append(_store(writer, demonstration, attempts, config))
                     if on_attempt is not None:
@@ -115,6 +117,8 @@ def _earlier_attempts(root: Path, config: CollectConfig) -> list[Attempt]:
     for key, value in config.identity().items():
         if key == "behaviour" and key not in found["config"] and value == "expert":
             continue  # from before there were others
+        if key == "after_success" and found["config"].get(key, 0) == value:
+            continue  # from before it could be chosen
         if key == "task" and PushTConfig.from_mapping(found["config"].get(key, {})) == PushTConfig.from_mapping(value):
             continue  # the same scene, however much of it was spelled out
         if found["config"].get(key) != value:

@@ -47,8 +47,12 @@ class Demonstration:
         return bool(self.columns)
 
 
-def demonstrate(env: gymnasium.Env, seed: int, noise: float, behaviour: str = "expert") -> Demonstration:
+def demonstrate(
+    env: gymnasium.Env, seed: int, noise: float, behaviour: str = "expert", after_success: int = 0
+) -> Demonstration:
     """Play the start of this seed; normal noise of `noise` metres is added to every target before it is executed.
+
+    The player goes on for `after_success` steps: what is shown then goes beyond the threshold and does not stop at it.
 
     Of the "expert" the target that it wanted is recorded, so that the demonstrations show how to recover (DART, Laskey
     et al. 2017), and only its successes are kept. Of "noisy" (the expert again) and "random" (pushes anywhere near the
@@ -58,7 +62,8 @@ def demonstrate(env: gymnasium.Env, seed: int, noise: float, behaviour: str = "e
     observation, info = env.reset(seed=seed)
     player = RandomPushes(generator) if behaviour == "random" else Expert(info["goal_pose"])
     frames: dict[str, list[np.ndarray]] = {key: [] for key in (*observation, ACTION)}
-    covered, done = 0.0, False
+    covered, success, left = 0.0, False, after_success
+    done = False
     while not done:
         action = player.act(observation[STATE], pose_from_features(observation[ENVIRONMENT_STATE])).astype(np.float32)
         executed = action + noise * generator.standard_normal(2)
@@ -67,29 +72,36 @@ def demonstrate(env: gymnasium.Env, seed: int, noise: float, behaviour: str = "e
         for key, value in {**observation, ACTION: recorded}.items():
             frames[key].append(value)
         observation, _, terminated, truncated, info = env.step(executed)
-        covered, done = max(covered, info["coverage"]), terminated or truncated
-    success, steps = bool(info["is_success"]), len(frames[ACTION])
+        covered, success = max(covered, info["coverage"]), success or bool(terminated)
+        done = truncated or (success and left == 0)
+        left -= success
     keep = success or behaviour != "expert"
     arrays = {key: np.stack(values) for key, values in frames.items()} if keep else {}
     images = {key: array for key, array in arrays.items() if array.dtype == np.uint8}
     columns = {key: array for key, array in arrays.items() if key not in images}
     task, goal = env.get_wrapper_attr("task"), info.get("goal", "")
-    return Demonstration(seed, success, steps, covered, columns, images, task, goal)
+    return Demonstration(seed, success, len(frames[ACTION]), covered, columns, images, task, goal)
 
 
 @contextmanager
 def demonstrations(
-    env_factory: EnvFactory, seeds: Iterator[int], noise: float, num_workers: int, behaviour: str = "expert"
+    env_factory: EnvFactory,
+    seeds: Iterator[int],
+    noise: float,
+    num_workers: int,
+    behaviour: str = "expert",
+    after_success: int = 0,
 ) -> Iterator[Iterator[Demonstration]]:
     """Demonstrations in the order of `seeds`, without end, played ahead in spawned processes (0: in this one)."""
     if num_workers == 0:
         env = env_factory()
         try:
-            yield (demonstrate(env, seed, noise, behaviour) for seed in seeds)
+            yield (demonstrate(env, seed, noise, behaviour, after_success) for seed in seeds)
         finally:
             env.close()
         return
-    pool = ProcessPoolExecutor(num_workers, get_context("spawn"), _start_worker, (env_factory, noise, behaviour))
+    how = noise, behaviour, after_success
+    pool = ProcessPoolExecutor(num_workers, get_context("spawn"), _start_worker, (env_factory, *how))
     try:
         yield _in_order(pool, seeds, 2 * num_workers)
     finally:
@@ -104,18 +116,18 @@ def _in_order(pool: ProcessPoolExecutor, seeds: Iterator[int], ahead: int) -> It
         yield running.pop(0).result()
 
 
-_worker: list[tuple[gymnasium.Env, float, str]] = []  # a worker process's environment, made once
+_worker: list[Callable[[int], Demonstration]] = []  # plays a seed in a worker process's environment, made once
 
 
-def _start_worker(env_factory: EnvFactory, noise: float, behaviour: str) -> None:
+def _start_worker(env_factory: EnvFactory, noise: float, behaviour: str, after_success: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    _worker.append((env_factory(), noise, behaviour))
+    env = env_factory()
+    _worker.append(lambda seed: demonstrate(env, seed, noise, behaviour, after_success))
 
 
 def _demonstrate(seed: int) -> Demonstration:
-    env, noise, behaviour = _worker[0]
-    return demonstrate(env, seed, noise, behaviour)
+    return _worker[0](seed)
 
 
 def _die_with_parent() -> None:
