@@ -70,7 +70,8 @@ class PushTEnv(gymnasium.Env):
             raise InputError(f"cameras: expected some of {sorted(self.config.cameras)}, found {unknown}")
         self.render_mode = render_mode
         self.cameras = {name: self._camera(name) for name in cameras}
-        self.interface = pusht_interface({name: camera.config.size for name, camera in self.cameras.items()})
+        sizes = {name: camera.config.size for name, camera in self.cameras.items()}
+        self.interface = pusht_interface(sizes, goals=bool(self.config.goals))
         self.observation_space = observation_space(self.interface)
         self.action_space = action_space()
         self.scene = Scene(self.config)

@@ -63,6 +63,12 @@ def transform(points: np.ndarray, pose: np.ndarray) -> np.ndarray:
     return np.asarray(points) @ np.array([[c, s], [-s, c]]) + pose[:2]
 
 
+def relative_pose(pose: np.ndarray, origin: np.ndarray) -> np.ndarray:
+    """A pose (3,) in the frame of another one."""
+    (place,) = transform((pose[:2] - origin[:2])[None], np.array([0.0, 0.0, -origin[2]]))
+    return np.append(place, wrap_angle(pose[2] - origin[2]))
+
+
 def block_polygon(pose: np.ndarray) -> Polygon:
     """The T at a pose (3,)."""
     return affinity.affine_transform(

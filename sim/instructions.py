@@ -79,12 +79,16 @@ def sentences(config: PushTConfig, goal: str, paraphrases: str | None = None) ->
     return [template.format(goal=phrase) for template in templates for phrase in words]
 
 
-def named_goal(instruction: str, config: PushTConfig) -> str | None:
-    """The goal that an instruction made from any of the templates names; None for any other text."""
-    meanings = {
+def meanings(config: PushTConfig) -> dict[str, str]:
+    """The goal of every instruction that can be made from any of the templates."""
+    return {
         sentence: goal for goal in config.goals for split in TEMPLATES for sentence in sentences(config, goal, split)
     }
-    return meanings.get(instruction)
+
+
+def named_goal(instruction: str, config: PushTConfig) -> str | None:
+    """The goal that an instruction made from any of the templates names; None for any other text."""
+    return meanings(config).get(instruction)
 
 
 def commanded_pose(instruction: str, config: PushTConfig) -> np.ndarray:

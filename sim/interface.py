@@ -21,17 +21,19 @@ from sim.geometry import (
 )
 from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, IMAGES, STATE, Feature, InputError, Interface
 
+GOAL_STATE = "observation.goal_state"  # the block's pose seen from the commanded goal, where there are several
 WALL = 7 * PIXEL  # metres from the workspace's edge to the walls' inner faces
 CLEARANCE = 0.0005  # metres between things that a start has been changed to keep apart
 _MARGIN = 0.2  # metres beyond the workspace that observations may reach
+FAR = 1.2  # metres, more than there are between two places that can be observed
 
 
-def pusht_interface(image_sizes: Mapping[str, int]) -> Interface:
-    """The interface with square pictures of these cameras: {name: pixels}."""
-    observations = {
-        STATE: Feature("float32", (2,), ("x", "y"), ("m", "m")),
-        ENVIRONMENT_STATE: Feature("float32", (4,), ("x", "y", "cos", "sin"), ("m", "m", "1", "1")),
-    }
+def pusht_interface(image_sizes: Mapping[str, int], goals: bool = False) -> Interface:
+    """The interface with square pictures of these cameras: {name: pixels}; of a table with one goal, or several."""
+    pose = Feature("float32", (4,), ("x", "y", "cos", "sin"), ("m", "m", "1", "1"))
+    observations = {STATE: Feature("float32", (2,), ("x", "y"), ("m", "m")), ENVIRONMENT_STATE: pose}
+    if goals:
+        observations[GOAL_STATE] = pose
     for name, size in image_sizes.items():
         observations[IMAGES + name] = Feature("image", (size, size, 3))
     return Interface(observations, Feature("float32", (2,), ("x", "y"), ("m", "m")), FPS, "base")
@@ -45,6 +47,9 @@ def observation_space(interface: Interface) -> spaces.Dict:
             np.append(low, [-1, -1]).astype(np.float32), np.append(high, [1, 1]).astype(np.float32)
         ),
     }
+    if GOAL_STATE in interface.observations:
+        high = np.array([FAR, FAR, 1, 1], np.float32)
+        boxes[GOAL_STATE] = spaces.Box(-high, high)
     for key in interface.cameras:
         boxes[key] = spaces.Box(0, 255, interface.observations[key].shape, np.uint8)
     return spaces.Dict(boxes)

@@ -7,6 +7,7 @@ the block's against the goal, seen from above. Lengths are in whole centimetres,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,19 +18,56 @@ from sim.interface import draw_start
 from vla_policy.interfaces import InputError
 
 Pair = tuple[str, str]
+INSTRUCTIONS = 0.5  # of the questions
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A scene with the pusher (2,) and the block (3,), and the name of the goal that is asked about."""
+
+    pusher: np.ndarray
+    block: np.ndarray
+    goal: str
+    config: PushTConfig
+    generator: np.random.Generator
+
+    def pose(self, goal: str) -> np.ndarray:
+        """Of a goal (3,)."""
+        return np.array(self.config.goals[goal].pose)
+
+    def distance(self, goal: str) -> float:
+        """Of the block from a goal, metres."""
+        return float(np.linalg.norm(centre(self.block) - centre(self.pose(goal))))
+
+    @property
+    def nearest(self) -> str:
+        """The goal nearest to the block."""
+        return min(self.config.goals, key=self.distance)
+
+    def offset(self, goal: str) -> str:
+        """Where the block is seen from a goal, and how it is turned."""
+        pose = self.pose(goal)
+        return f"{offset_words(centre(self.block) - centre(pose))}, {turn_words(self.block[2] - pose[2])}"
 
 
 def question_answer(
-    pusher: np.ndarray, block_pose: np.ndarray, config: PushTConfig, generator: np.random.Generator
+    pusher: np.ndarray,
+    block_pose: np.ndarray,
+    config: PushTConfig,
+    generator: np.random.Generator,
+    kind: str | None = None,
 ) -> Pair:
-    """A random question about a scene with the pusher (2,) and the block (3,), and its answer.
+    """A question of a `kind` (default: drawn, half of them an instruction) about a scene with the pusher (2,) and the
+    block (3,), and its answer.
 
     `InputError` for a scene without `config.goals`, which questions call by their names.
     """
     names = _names(config)
-    kind = _KINDS[generator.integers(len(_KINDS))]
-    name = names[generator.integers(len(names))]
-    return kind(np.asarray(pusher, float), np.asarray(block_pose, float), name, config)
+    if kind is None:
+        others = list(KINDS)[1:]
+        kind = "instruction" if generator.random() < INSTRUCTIONS else others[generator.integers(len(others))]
+    goal = names[generator.integers(len(names))]
+    return KINDS[kind](Asked(np.asarray(pusher, float), np.asarray(block_pose, float), goal, config, generator))
 
 
 def corpus(config: PushTConfig, count: int, generator: np.random.Generator) -> Iterator[str]:
@@ -69,68 +107,69 @@ def turn_words(angle: float) -> str:
     return f"turned {abs(degrees)} degrees{sense}"
 
 
-def _pose_words(block_pose: np.ndarray, goal: np.ndarray) -> str:
-    return f"{offset_words(centre(block_pose) - centre(goal))}, {turn_words(block_pose[2] - goal[2])}"
+def _instruction(asked: Asked) -> Pair:
+    choices = sentences(asked.config, asked.goal, "training")
+    told = choices[asked.generator.integers(len(choices))]
+    return told, f"the {asked.goal} goal, with the T {asked.offset(asked.goal)}"
 
 
-def _goal(name: str, config: PushTConfig) -> np.ndarray:
-    return np.array(config.goals[name].pose)
-
-
-def _distance(block_pose: np.ndarray, name: str, config: PushTConfig) -> float:
-    return float(np.linalg.norm(centre(block_pose) - centre(_goal(name, config))))
-
-
-def _nearest_goal(block_pose: np.ndarray, config: PushTConfig) -> str:
-    return min(config.goals, key=lambda name: _distance(block_pose, name, config))
-
-
-def _caption(pusher: np.ndarray, block_pose: np.ndarray, name: str, config: PushTConfig) -> Pair:
-    nearest = _nearest_goal(block_pose, config)
-    words = _pose_words(block_pose, _goal(nearest, config)).replace(" it", f" the {nearest} goal", 1)
+def _caption(asked: Asked) -> Pair:
+    words = asked.offset(asked.nearest).replace(" it", f" the {asked.nearest} goal", 1)
     return "what do you see?", f"the T is {words}"
 
 
-def _where(pusher: np.ndarray, block_pose: np.ndarray, name: str, config: PushTConfig) -> Pair:
-    return f"where is the T seen from the {name} goal?", _pose_words(block_pose, _goal(name, config))
+def _where(asked: Asked) -> Pair:
+    return f"where is the T seen from the {asked.goal} goal?", asked.offset(asked.goal)
 
 
-def _turn(pusher: np.ndarray, block_pose: np.ndarray, name: str, config: PushTConfig) -> Pair:
-    return f"how is the T turned against the {name} goal?", turn_words(block_pose[2] - _goal(name, config)[2])
+def _turn(asked: Asked) -> Pair:
+    turn = turn_words(asked.block[2] - asked.pose(asked.goal)[2])
+    return f"how is the T turned against the {asked.goal} goal?", turn
 
 
-def _far(pusher: np.ndarray, block_pose: np.ndarray, name: str, config: PushTConfig) -> Pair:
-    return f"how far is the T from the {name} goal?", f"{round(100 * _distance(block_pose, name, config))} cm"
+def _far(asked: Asked) -> Pair:
+    return f"how far is the T from the {asked.goal} goal?", f"{round(100 * asked.distance(asked.goal))} cm"
 
 
-def _nearest(pusher: np.ndarray, block_pose: np.ndarray, name: str, config: PushTConfig) -> Pair:
-    return "which goal is nearest to the T?", f"the {_nearest_goal(block_pose, config)} goal"
+def _nearest(asked: Asked) -> Pair:
+    return "which goal is nearest to the T?", f"the {asked.nearest} goal"
 
 
-def _covered(pusher: np.ndarray, block_pose: np.ndarray, name: str, config: PushTConfig) -> Pair:
-    percent = 10 * round(10 * coverage(block_pose, _goal(name, config)))
-    return f"how much of the {name} goal does the T cover?", f"{percent} percent" if percent else "nothing"
+def _covered(asked: Asked) -> Pair:
+    percent = 10 * round(10 * coverage(asked.block, asked.pose(asked.goal)))
+    return f"how much of the {asked.goal} goal does the T cover?", f"{percent} percent" if percent else "nothing"
 
 
-def _pusher(pusher: np.ndarray, block_pose: np.ndarray, name: str, config: PushTConfig) -> Pair:
-    return "where is the pusher seen from the T?", offset_words(pusher - centre(block_pose))
+def _pusher(asked: Asked) -> Pair:
+    return "where is the pusher seen from the T?", offset_words(asked.pusher - centre(asked.block))
 
 
-def _block_place(pusher: np.ndarray, block_pose: np.ndarray, name: str, config: PushTConfig) -> Pair:
-    return "where is the T?", f"at the arm's {place(block_pose)}"
+def _block_place(asked: Asked) -> Pair:
+    return "where is the T?", f"at the arm's {place(asked.block)}"
 
 
-def _goal_place(pusher: np.ndarray, block_pose: np.ndarray, name: str, config: PushTConfig) -> Pair:
-    return f"where is the {name} goal?", f"at the arm's {place(_goal(name, config))}"
+def _goal_place(asked: Asked) -> Pair:
+    return f"where is the {asked.goal} goal?", f"at the arm's {place(asked.pose(asked.goal))}"
 
 
-def _goal_there(pusher: np.ndarray, block_pose: np.ndarray, name: str, config: PushTConfig) -> Pair:
-    known = places(config)
-    if name not in known:  # it shares its quarter, so that the answer would not be the only one
-        return _goal_place(pusher, block_pose, name, config)
-    return f"which goal is at the arm's {known[name]}?", f"the {name} goal"
+def _goal_there(asked: Asked) -> Pair:
+    known = places(asked.config)
+    if asked.goal not in known:  # it shares its quarter, so that the answer would not be the only one
+        return _goal_place(asked)
+    return f"which goal is at the arm's {known[asked.goal]}?", f"the {asked.goal} goal"
 
 
-_KINDS: list[Callable[[np.ndarray, np.ndarray, str, PushTConfig], Pair]] = [
-    _caption, _where, _turn, _far, _nearest, _covered, _pusher, _block_place, _goal_place, _goal_there
-]  # fmt: skip
+# An instruction is what the policy is told, so that to answer it is to know which goal and where the block is.
+KINDS: dict[str, Callable[[Asked], Pair]] = {
+    "instruction": _instruction,
+    "caption": _caption,
+    "where": _where,
+    "turn": _turn,
+    "distance": _far,
+    "nearest goal": _nearest,
+    "coverage": _covered,
+    "pusher": _pusher,
+    "place": _block_place,
+    "goal's place": _goal_place,
+    "goal by place": _goal_there,
+}

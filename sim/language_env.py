@@ -9,8 +9,9 @@ import numpy as np
 
 from sim.config import PushTConfig
 from sim.env import Assignment, PushTEnv
-from sim.geometry import coverage
+from sim.geometry import coverage, pose_features, relative_pose
 from sim.instructions import named_goal, sentences
+from sim.interface import GOAL_STATE
 from vla_policy.interfaces import InputError
 
 MOST_AT_START = 0.5  # coverage above which a goal is not drawn: its episode would be half over
@@ -21,8 +22,8 @@ class LanguagePushTEnv(PushTEnv):
 
     A seed starts with the pusher and the block where `PushTEnv` has them. The block's colour, the goal and the sentence
     are drawn after that, the colour first, so that the picture is the same whatever goal is asked for. Coverage, reward
-    and success are the commanded goal's; covering another one changes nothing. `info` gains `goal` (name),
-    `instruction` and `coverages` (of all goals, by name).
+    and success are the commanded goal's; covering another one changes nothing. Observations gain GOAL_STATE,
+    the block's pose seen from it; `info` gains `goal` (name), `instruction` and `coverages` (of all goals, by name).
     """
 
     start_options = (*PushTEnv.start_options, "goal", "instruction")
@@ -62,6 +63,8 @@ class LanguagePushTEnv(PushTEnv):
 
     def _observe(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         observation, info = super()._observe()
+        seen = relative_pose(info["block_pose"], info["goal_pose"])
+        observation[GOAL_STATE] = pose_features(seen).astype(np.float32)
         info["goal"] = self._assignment.goal
         info["instruction"] = self._assignment.instruction
         info["coverages"] = self._coverages(info["block_pose"])

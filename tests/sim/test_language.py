@@ -13,7 +13,7 @@ from sim import GoalConfig, PushTConfig
 from sim.geometry import coverage, transform
 from sim.instructions import TEMPLATES, centre, commanded_pose, named_goal, place, places, sentences
 from sim.interface import draw_start
-from sim.language import corpus, offset_words, question_answer, turn_words
+from sim.language import KINDS, Asked, corpus, offset_words, question_answer, turn_words
 from vla_policy.interfaces import InputError
 
 CONFIG = four_goals()
@@ -27,7 +27,7 @@ def words(texts: tuple[str, ...]) -> set[str]:
 def answers(block_pose: np.ndarray, pusher: np.ndarray = PUSHER, config: PushTConfig = CONFIG) -> dict[str, str]:
     """Every question about this scene with its answer."""
     generator = np.random.default_rng(0)
-    return dict(question_answer(pusher, block_pose, config, generator) for _ in range(600))
+    return dict(question_answer(pusher, block_pose, config, generator) for _ in range(1200))
 
 
 def test_training_and_held_out_sentences_share_words_not_sentences() -> None:
@@ -114,13 +114,29 @@ def test_answers_agree_with_the_geometry_of_random_scenes() -> None:
             assert abs(float(answer.split()[0]) / 100 - np.linalg.norm(centre(pose) - centre(goal))) <= 0.005 + 1e-9
 
 
+def test_an_instruction_is_answered_by_its_goal_and_where_the_block_is() -> None:
+    generator = np.random.default_rng(0)
+    red = np.array(CONFIG.goals["red"].pose)
+    told = [question_answer(PUSHER, red, CONFIG, generator, "instruction") for _ in range(40)]
+    for question, answer in told:
+        goal = named_goal(question, CONFIG)
+        assert goal is not None
+        assert answer == f"the {goal} goal, with the T {question_answer_of('where', goal, red)}"
+    drawn = [question_answer(PUSHER, red, CONFIG, generator)[0] for _ in range(400)]
+    assert 150 < sum(named_goal(question, CONFIG) is not None for question in drawn) < 250
+
+
+def question_answer_of(kind: str, goal: str, block_pose: np.ndarray) -> str:
+    return KINDS[kind](Asked(PUSHER, block_pose, goal, CONFIG, np.random.default_rng(0)))[1]
+
+
 def test_corpus_and_questions_repeat_with_their_generator() -> None:
     first, second, other = (list(corpus(CONFIG, 90, np.random.default_rng(seed))) for seed in (0, 0, 1))
     assert first == second != other
     assert len(first) == 90
     training = {s for goal in CONFIG.goals for s in sentences(CONFIG, goal, "training")}
     assert all(sentence in training for sentence in first[::3])
-    assert all(sentence.endswith("?") for sentence in first[1::3])
+    assert all(sentence.endswith("?") or sentence in training for sentence in first[1::3])
     held_out = list(corpus(replace(CONFIG, paraphrases="held_out"), 90, np.random.default_rng(0)))
     assert held_out == first  # held-out sentences stay unseen
 

@@ -13,16 +13,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from sim import PushTConfig, make_env
 from sim.geometry import pose_from_features
+from sim.instructions import meanings, sentences
 from sim.language import corpus, question_answer
 from vla_policy.data import Windows
 from vla_policy.evaluation.rollout import rollout
 from vla_policy.interfaces import ENVIRONMENT_STATE, STATE, InputError
 from vla_policy.models import DiffusionPolicy, PolicyConfig
-from vla_policy.training import Annotate, Rollouts
+from vla_policy.training import Annotate, Reword, Rollouts
 
 TUNING_SEEDS = range(50_000, 100_000)
 CORPUS = 6000  # sentences of the task that a new tokenizer is trained on
-QUESTION_SHARE = 4  # one observation in so many is asked about
 
 
 def task_scene(config: DictConfig) -> PushTConfig | None:
@@ -39,13 +39,45 @@ def tokenizer_corpus(config: DictConfig, windows: Windows) -> list[str]:
     return [*windows.tasks, *more]
 
 
-def questions(config: DictConfig, policy: PolicyConfig) -> Annotate | None:
-    """Questions and answers about a batch's first scenes, from the state that the simulator tells; None without a task
-    that has any, or a backbone that learns.
+def rewording(config: DictConfig) -> Reword | None:
+    """Another training sentence for the same goal, so that a sentence does not tell an episode from the others; None
+    without a task that has goals. A sentence that names none stays.
     """
     scene = task_scene(config)
-    learns = policy.backbone is not None and policy.backbone.tuning != "frozen" and policy.language_weight > 0
-    if not learns or scene is None or not scene.goals:
+    if scene is None or not scene.goals:
+        return None
+    goals = meanings(scene)
+    choices = {goal: sentences(scene, goal, "training") for goal in scene.goals}
+
+    def reword(sentence: str, generator: np.random.Generator) -> str:
+        same = choices.get(goals.get(sentence, ""), [sentence])
+        return same[generator.integers(len(same))]
+
+    return reword
+
+
+def annotation(config: DictConfig, policy: PolicyConfig) -> Annotate | None:
+    """What a batch gets that the dataset does not hold: reworded instructions and, if the language head learns,
+    questions; None without a task that has goals, or a backbone that learns.
+    """
+    reword = rewording(config)
+    if reword is None or policy.backbone is None or policy.backbone.tuning == "frozen":
+        return None
+    ask = questions(config, policy)
+
+    def annotate(batch: Mapping[str, Any], generator: np.random.Generator) -> dict[str, list[str]]:
+        asked = ask(batch, generator) if ask is not None else {}
+        return {"task": [reword(sentence, generator) for sentence in batch["task"]], **asked}
+
+    return annotate
+
+
+def questions(config: DictConfig, policy: PolicyConfig) -> Annotate | None:
+    """A question and its answer about every scene of a batch, from the state that the simulator tells; None without a
+    task that has goals, or with `policy.language_weight` 0.
+    """
+    scene = task_scene(config)
+    if policy.language_weight == 0 or scene is None or not scene.goals:
         return None
     if ENVIRONMENT_STATE not in [*policy.observation_keys, *policy.auxiliary_keys]:
         raise InputError(
@@ -54,8 +86,7 @@ def questions(config: DictConfig, policy: PolicyConfig) -> Annotate | None:
         )
 
     def annotate(batch: Mapping[str, Any], generator: np.random.Generator) -> dict[str, list[str]]:
-        count = max(1, len(batch["task"]) // QUESTION_SHARE)
-        states, blocks = batch[STATE][:count, -1].numpy(), batch[ENVIRONMENT_STATE][:count, -1].numpy()
+        states, blocks = batch[STATE][:, -1].numpy(), batch[ENVIRONMENT_STATE][:, -1].numpy()
         pairs = [
             question_answer(state, pose_from_features(block), scene, generator)
             for state, block in zip(states, blocks, strict=True)

@@ -11,7 +11,7 @@ import torch
 from accelerate import PartialState
 from omegaconf import DictConfig, OmegaConf
 
-from vla_policy.cli.train_scene import plain, questions, rollouts, tokenizer_corpus
+from vla_policy.cli.train_scene import annotation, plain, rewording, rollouts, tokenizer_corpus
 from vla_policy.data import Normalizer, Windows
 from vla_policy.data.files import write_whole
 from vla_policy.evaluation.report import git_commit
@@ -52,14 +52,14 @@ def make_trainer(config: DictConfig, run_dir: Path) -> Trainer:
     policy_config = PolicyConfig.from_dict(config.policy)
     data, trainer = _typed(DataConfig, config.data), _typed(TrainerConfig, config.trainer)
     play = rollouts(config) if trainer.rollout_every else None
-    annotate = questions(config, policy_config)
+    annotate, reword = annotation(config, policy_config), rewording(config)
     windows, val_windows, described = open_data(data, policy_config)
     torch.manual_seed(config.seed)
     policy = _policy(policy_config, windows, config)
     policy.card = {"data": described, "training": _training(config)}
     if policy_config.backbone is not None and policy_config.backbone.tuning == "frozen":
         policy.to(PartialState().device)  # it reads before the trainer has it
-        seen: TrainingWindows = FrozenWindows(windows, policy, run_dir)
+        seen: TrainingWindows = FrozenWindows(windows, policy, run_dir, reword)
         held_out: TrainingWindows | None = None if val_windows is None else FrozenWindows(val_windows, policy, run_dir)
     else:
         seen, held_out = windows, val_windows

@@ -69,7 +69,7 @@ class DiffusionPolicy(TrainableModel):
             self.backbone_norm = nn.LayerNorm(backbone.width)
             self.backbone_token = nn.Linear(backbone.width, width)
             self.backbone_context = nn.Linear(backbone.width, config.transformer.time_width)
-            summary_width += 0 if config.encoder else backbone.width
+            summary_width += backbone.width
         self.auxiliary = nn.ModuleDict(
             {
                 module_name(key): nn.Sequential(
@@ -111,7 +111,7 @@ class DiffusionPolicy(TrainableModel):
             mean = (mask / mask.sum(1, keepdim=True))[:, None].to(hidden.dtype) @ hidden  # (B, 1, V)
             tokens.append(self.backbone_token(hidden))
             context = self.backbone_context(mean[:, 0])
-            summary = mean if summary is None else summary
+            summary = mean if summary is None else torch.cat([summary, mean.expand(-1, summary.shape[1], -1)], dim=-1)
         steps = self.encoder.steps[-self.config.image_steps :]
         estimates = {key: self._estimate(key, summary) for key in self.config.auxiliary_keys}
         for key, estimate in estimates.items():  # detached, so that it stays an estimate: only its own error trains it

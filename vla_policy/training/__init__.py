@@ -3,7 +3,7 @@
 from vla_policy.training.batches import fit_normalizer, make_windows, split_episodes
 from vla_policy.training.config import DataConfig, TrainerConfig
 from vla_policy.training.datasets import open_data
-from vla_policy.training.frozen import FrozenWindows, TrainingWindows
+from vla_policy.training.frozen import FrozenWindows, Reword, TrainingWindows
 from vla_policy.training.loop import Annotate, Rollouts, Trainer
 from vla_policy.training.validation import validate_policy, validate_world_model
 
@@ -11,6 +11,7 @@ __all__ = [
     "Annotate",
     "DataConfig",
     "FrozenWindows",
+    "Reword",
     "Rollouts",
     "Trainer",
     "TrainerConfig",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from vla_policy.data import Windows
 from vla_policy.data.files import reserve
 from vla_policy.models import BACKBONE_HIDDEN, BACKBONE_REAL, DiffusionPolicy
 
+Reword = Callable[[str, np.random.Generator], str]  # another sentence that means the same
+
 BATCH = 64
 QUIET = 2000  # windows that need no bar
 
@@ -23,16 +25,20 @@ QUIET = 2000  # windows that need no bar
 class FrozenWindows(Dataset):
     """`windows` with what the frozen backbone of `policy` makes of them: L tokens of width V, padded to the longest.
 
-    Its batches have `BACKBONE_HIDDEN` (B, L, V) float16 and `BACKBONE_REAL` (B, L) bool as well. Possible because a
-    backbone sees pictures as they are, never augmented. They lie in a file in `folder` that ends with the process;
-    `InputError` if the disk has no room for it.
+    With `reword` every window has a sentence of its own, drawn once. Its batches have `BACKBONE_HIDDEN` (B, L, V)
+    float16 and `BACKBONE_REAL` (B, L) bool as well. Possible because a backbone sees pictures as they are, never
+    augmented. They lie in a file in `folder` that ends with the process; `InputError` if the disk has no room for it.
     """
 
-    def __init__(self, windows: Windows, policy: DiffusionPolicy, folder: Path) -> None:
+    def __init__(self, windows: Windows, policy: DiffusionPolicy, folder: Path, reword: Reword | None = None) -> None:
         assert policy.backbone is not None
         self.windows, self.probabilities = windows, windows.probabilities
         cameras = len(policy.interface.cameras)
-        length = max(policy.backbone.length(task, cameras) for task in windows.tasks)
+        self._texts: list[str] = windows.vectors(np.arange(len(windows)))["task"]
+        if reword is not None:
+            generator = np.random.default_rng(0)
+            self._texts = [reword(text, generator) for text in self._texts]
+        length = max(policy.backbone.length(text, cameras) for text in set(self._texts))
         shape = len(windows), length, policy.backbone.width
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:  # the mapping outlives it
@@ -46,7 +52,8 @@ class FrozenWindows(Dataset):
     def _fill(self, policy: DiffusionPolicy) -> None:
         for first in track(range(0, len(self), BATCH), "reading with the frozen backbone", disable=len(self) < QUIET):
             rows = np.arange(first, min(first + BATCH, len(self)))
-            hidden, real, _ = policy.read(self.windows.__getitems__(rows))
+            batch = self.windows.__getitems__(rows) | {"task": [self._texts[row] for row in rows]}
+            hidden, real, _ = policy.read(batch)
             self._hidden[rows, : hidden.shape[1]] = hidden.half().cpu().numpy()
             self._real[rows, : hidden.shape[1]] = real.cpu().numpy()
 
