@@ -55,9 +55,13 @@ def gate_config(contract: Contract, heartbeats: list[str], dry_run: bool) -> Gat
 
 
 class CommandGateNode(Node):
-    """`runtime.Gate` between the policy, teleoperation and the robot. Disabled until `~/enable` is called with true."""
+    """`runtime.Gate` between the policy, teleoperation and the robot. Disabled until `~/enable` is called with true.
+
+    With real-time priority where the user may have it: then no other process delays a command.
+    """
 
     def __init__(self) -> None:
+        self._realtime = common.ask_for_realtime()  # before there are threads, which inherit it
         super().__init__("command_gate")
         self._contract = load_contract(common.parameter(self, "contract", "pusht_sim", "robot contract: name or file"))
         self._dry_run = common.parameter(self, "dry_run", True, "send nothing to the robot, only command/executed")
@@ -255,6 +259,7 @@ class CommandGateNode(Node):
             "state": state,
             "reason": reason,
             "dry_run": self._dry_run,
+            "realtime": self._realtime,
             "teleoperated": self._gate.teleoperated,
             **common.flat("observation_to_command_ms", self._latency.summary()),
             **common.flat("jitter_ms", self._jitter.summary()),

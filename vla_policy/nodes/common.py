@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
 import signal
 import sys
 import threading
@@ -29,6 +30,7 @@ from vla_policy.interfaces import InputError
 HEARTBEAT_RATE = 25.0  # Hz
 BEATS_LOOK = 4  # times between two heartbeats that their sender looks whether it has to say stop at once
 CRASHED = threading.Event()  # a ticker has ended that was not told to
+PRIORITY = 40  # of a real-time process, below the kernel's own threads and what ros2_control takes
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 
 
@@ -75,6 +77,15 @@ def run(make: Callable[[], Node]) -> None:
             node.destroy_node()
         rclpy.try_shutdown()
     sys.exit(status)
+
+
+def ask_for_realtime() -> bool:
+    """Run before all ordinary processes, as ros2_control's manager does; false if the user may not (ulimit -r)."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
+    except OSError:
+        return False
+    return True
 
 
 def parameter(node: Node, name: str, default: Any, description: str, bounds: tuple[Any, Any] | None = None) -> Any:
