@@ -5,12 +5,13 @@ import json
 import av
 import numpy as np
 import pytest
-from helpers.bimanual import HEAD
+from helpers.bimanual import HEAD, WRIST
 from PIL import Image
 
 from sim import geometry
 from vla_policy.cli.dataset import main
 from vla_policy.data import LeRobotDataset
+from vla_policy.interfaces import IMAGES
 
 
 @pytest.fixture
@@ -53,6 +54,16 @@ def test_view(bimanual_dataset, tmp_path, capsys):
     assert red.any()
 
 
+def test_a_frame_is_saved_as_it_is(bimanual_dataset, tmp_path, capsys):
+    main(["frame", str(bimanual_dataset), "2", "30", f"out={tmp_path}/frame"])
+    told = capsys.readouterr().out.split()
+    dataset = LeRobotDataset(bimanual_dataset)
+    for key in (HEAD, WRIST):
+        path = tmp_path / "frame" / f"{key.removeprefix(IMAGES)}.png"
+        assert str(path) in told
+        assert np.array_equal(np.asarray(Image.open(path)), dataset.frames(2, key)[30])
+
+
 @pytest.mark.parametrize("env", ["pybullet", "gym_pusht"])
 def test_replay(pusht, tmp_path, capsys, env):
     if env == "gym_pusht":
@@ -88,6 +99,7 @@ def test_compact(bimanual_dataset, capsys):
         (["view", "DATASET", "9"], "expected an episode from 0 to 5, found 9"),
         (["view", "DATASET", "0", "out=film.gif"], "expected a file name ending in .mp4 or .png"),
         (["view", "DATASET", "0", "camera=head"], "expected one of out=..., found 'camera=head'"),
+        (["frame", "DATASET", "2", "62"], "expected a frame of episode 2 from 0 to 61, found 62"),
         (["info", "DATASET", "videos=perhaps"], "videos: expected true or false, found 'perhaps'"),
         (["compact", "DATASET", "video_mb=big"], "video_mb: expected a number, found 'big'"),
         (["replay", "DATASET", "0"], "observation.environment_state: missing"),

@@ -75,6 +75,8 @@ def test_collecting_sends_to_the_simulated_arm_and_to_a_real_one_only_when_told_
     assert started(contract="xarm6", dry_run="false") == (False, False)
     with pytest.raises(InputError, match="expected the simulated"):
         started(contract="xarm6", sim="true")
+    assert "teleop_node" in launched("collect")
+    assert "teleop_node" not in launched("collect", teleop="false")
 
 
 def test_the_simulated_arm_is_described_where_ros_is_installed_and_below_its_name(launched: Any) -> None:
@@ -96,7 +98,6 @@ def test_the_simulated_arm_is_described_where_ros_is_installed_and_below_its_nam
 
 def test_a_real_arms_own_description_is_left_alone(launched: Any) -> None:
     assert "robot_state_publisher" not in launched("robot", ROS)
-    assert "robot_state_publisher" not in launched("robot", urdf="xarm6_pusher")
     nodes = launched("robot", ROS, urdf="xarm6_pusher", rviz="true")
     assert nodes["robot_state_publisher"].remappings == []
     renamed = dict(nodes["rviz2"].remappings)
@@ -106,7 +107,9 @@ def test_a_real_arms_own_description_is_left_alone(launched: Any) -> None:
     assert nodes["rviz2"].arguments[-2:] == ["-f", "link_base"]
 
 
-def test_a_view_that_cannot_be_shown_is_refused(launched: Any) -> None:
+def test_what_cannot_be_shown_is_refused(launched: Any) -> None:
+    with pytest.raises(RuntimeError, match="urdf: expected robot_state_publisher to be installed, found no such"):
+        launched("robot", urdf="xarm6_pusher")
     with pytest.raises(RuntimeError, match="rviz: expected rviz2 to be installed, found no such package"):
         launched("pusht", rviz="true")
     with pytest.raises(RuntimeError, match="rviz: expected true, false or nothing, found 'perhaps'"):

@@ -78,5 +78,7 @@ def test_a_gamepad_leads_while_the_deadman_is_held(tmp_path: Path) -> None:
         press()
         press(RESUME)
         wait_for(lambda: enabled[2:] == [True, False], "the reason to be acknowledged")
-        wait_for(lambda: f"{refusal}; disabled, resume once more" in (tmp_path / "teleop.log").read_text(), "the reason")
+        wait_for(
+            lambda: f"{refusal}; disabled, resume once more" in (tmp_path / "teleop.log").read_text(), "the reason"
+        )
         robot.close()

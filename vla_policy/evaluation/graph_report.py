@@ -255,7 +255,7 @@ def _in_time(row: Mapping[str, Any]) -> str:
     """The share of faults held in time, with its exact interval; "" for what is no count of faults."""
     if row.get("in_time") is None:
         return ""
-    return f"{100 * row['in_time'] / row['n']:.0f} % {interval(row['in_time_ci95'], 100, 0)}"
+    return f"{100 * row['in_time'] / row['n']:.0f} % {interval(success_interval(row['in_time'], row['n']), 100, 0)}"
 
 
 def _met(met: bool | None) -> str:
