@@ -16,6 +16,7 @@ from vla_policy.cli import bench
 from vla_policy.cli.eval import main
 from vla_policy.data.files import read_json
 from vla_policy.interfaces import IMAGES, STATE
+from vla_policy.models import ObjectiveConfig
 
 TOP = IMAGES + "top"
 
@@ -188,6 +189,26 @@ def test_demonstrations_become_a_table_and_a_plot(
     with pytest.raises(SystemExit):
         bench.main(["demonstrations", str(tmp_path / "run"), str(tmp_path / "hold")])
     assert "expected data.demonstrations" in capsys.readouterr().err
+
+
+def test_objectives_become_a_table(checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ddpm = ObjectiveConfig(name="ddpm", sampler="ddim", inference_steps=3)
+    card = {"data": {"demonstrations": 25}, "training": {"seed": 3, "steps": 10}}
+    policy = tiny_policy(pusht_interface({"top": 96}), WORKSPACE_LOW, WORKSPACE_HIGH, [STATE, TOP], card, ddpm)
+    policy.save_pretrained(tmp_path / "tiny_ddpm")
+    run = ["n_episodes=2", "seed=50000", "num_workers=0", "videos=0", "latency_repeats=1", "task.max_episode_steps=8"]
+    folders = [str(tmp_path / name) for name in ("flow", "ddpm")]
+    for folder, source in zip(folders, (checkpoint, str(tmp_path / "tiny_ddpm")), strict=True):
+        main([source, *run, f"out={folder}"])
+    bench.main(["objectives", *folders, "--out", str(tmp_path / "bench")])
+    assert "ddim" in capsys.readouterr().out
+    found = read_json(tmp_path / "bench" / "objectives.json")
+    assert [row["objective"]["passes"] for row in found["runs"]] == [2, 3]
+    assert found["runs"][1]["parameters"] == sum(value.numel() for value in policy.parameters())
+    main(["baseline=hold", *run, f"out={tmp_path / 'hold'}"])
+    with pytest.raises(SystemExit):
+        bench.main(["objectives", folders[0], str(tmp_path / "hold")])
+    assert "expected 'objective', as vla-eval says of a checkpoint, found none" in capsys.readouterr().err
 
 
 def test_an_untrained_checkpoint_still_plays_by_the_clock(checkpoint: str) -> None:

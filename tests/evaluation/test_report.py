@@ -6,13 +6,12 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
+from helpers.evaluations import episode, write_run
 from rich.console import Console
 
 from vla_policy.evaluation.compare import compare, comparison_table
-from vla_policy.evaluation.episode import EpisodeResult
-from vla_policy.evaluation.report import read_episodes, summarize, summary_table, write_episodes, write_json
+from vla_policy.evaluation.report import read_episodes, summarize, summary_table, write_episodes
 from vla_policy.interfaces import InputError
 
 KEYS = [
@@ -30,32 +29,6 @@ KEYS = [
     "checkpoint",
     "git_commit",
 ]
-
-
-def episode(seed: int, success: bool, coverage: float = 0.5) -> EpisodeResult:
-    return EpisodeResult(
-        seed=seed,
-        success=success,
-        steps=100 + seed % 10,
-        max_coverage=coverage,
-        final_coverage=coverage / 2,
-        max_reward=min(coverage / 0.95, 1),
-        sum_reward=10.0,
-        clipped_steps=3,
-        held_steps=0,
-        pusher=(0.1 + seed / 3, 0.2),
-        block_pose=(0.4, 0.1, np.pi / seed),
-        actions=np.zeros((2, 2)),
-    )
-
-
-def write_run(folder: Path, results: list[EpisodeResult], env: str = "pybullet") -> Path:
-    summary = summarize(
-        results, env=env, task="push", seed=results[0].seed, checkpoint=folder.name, chunk_ms={"p50": 20.0, "p95": 30.0}
-    )
-    write_json(folder / "summary.json", summary)
-    write_episodes(folder / "episodes.csv", results)
-    return folder
 
 
 def test_summary_has_what_readers_rely_on(tmp_path: Path) -> None:

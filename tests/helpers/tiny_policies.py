@@ -11,7 +11,12 @@ from vla_policy.models import DiffusionPolicy, EncoderConfig, ObjectiveConfig, P
 
 
 def tiny_policy(
-    interface: Interface, low: np.ndarray, high: np.ndarray, keys: list[str], card: dict | None = None
+    interface: Interface,
+    low: np.ndarray,
+    high: np.ndarray,
+    keys: list[str],
+    card: dict | None = None,
+    objective: ObjectiveConfig | None = None,
 ) -> DiffusionPolicy:
     """Sees `keys`; every vector is normalised with the range of the actions or [-1, 1]."""
     torch.manual_seed(0)
@@ -19,7 +24,7 @@ def tiny_policy(
         observation_keys=keys,
         encoder=EncoderConfig(channels=[8, 8], keypoints=4, grid=2),
         transformer=TransformerConfig(width=16, depth=1, heads=2),
-        objective=ObjectiveConfig(inference_steps=2),
+        objective=objective or ObjectiveConfig(inference_steps=2),
     )
     columns = {ACTION: np.stack([low, high])}
     for key in keys:

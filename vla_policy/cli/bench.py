@@ -1,4 +1,4 @@
-"""vla-bench: how fast policy, training, simulation and ROS 2 graph are, and what more demonstrations bring."""
+"""vla-bench: how fast policy, training, simulation and ROS 2 graph are, what demonstrations and objectives bring."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ COMMANDS = """commands, each with a --help of its own:
   vla-bench ros CHECKPOINT key=value ...            the ROS 2 graph: latency, jitter, time from faults to holding
   vla-bench sim key=value ...                       simulation steps a second, and how it follows human pushes
   vla-bench demonstrations EVALUATION_FOLDER ...    success against the number of demonstrations, table and plot
+  vla-bench objectives EVALUATION_FOLDER ...        success, speed and size of policies that differ in the objective
 """
 
 
@@ -63,8 +64,15 @@ class SimConfig:
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one of the commands."""
-    parser = config_parser("vla-bench", "Measure speed, fidelity and data efficiency.", more=COMMANDS)
-    commands = {"latency": _latency, "training": training, "ros": ros, "sim": _sim, "demonstrations": _demonstrations}
+    parser = config_parser("vla-bench", "Measure speed and fidelity, data sets and objectives.", more=COMMANDS)
+    commands = {
+        "latency": _latency,
+        "training": training,
+        "ros": ros,
+        "sim": _sim,
+        "demonstrations": _demonstrations,
+        "objectives": _objectives,
+    }
     parser.add_argument("command", choices=commands)
     parser.add_argument("arguments", nargs=argparse.REMAINDER)
     options = parser.parse_args(arguments)
@@ -179,6 +187,22 @@ def _demonstrations(arguments: Sequence[str]) -> None:
     paths = write_demonstrations(options.out, rows)
     console.print(demonstrations_table(rows))
     console.print("written to " + ", ".join(map(str, paths)), markup=False, highlight=False)
+
+
+def _objectives(arguments: Sequence[str]) -> None:
+    description = "Policies that differ in the objective alone: an evaluation folder each, compared with the first one."
+    parser = config_parser("vla-bench objectives", description)
+    parser.add_argument("EVALUATION", nargs="+", type=Path, help="folders that vla-eval wrote")
+    parser.add_argument("--out", type=Path, default=Path("outputs/bench"), help="folder of objectives.json")
+    options = parser.parse_args(arguments)
+
+    from vla_policy.evaluation.objectives import gather_objectives, objectives_table
+    from vla_policy.evaluation.report import write_json
+
+    found = gather_objectives(options.EVALUATION)
+    write_json(options.out / "objectives.json", found)
+    console.print(objectives_table(found))
+    console.print(f"written to {options.out / 'objectives.json'}", markup=False, highlight=False)
 
 
 if __name__ == "__main__":

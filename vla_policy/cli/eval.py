@@ -13,7 +13,7 @@ from rich.console import Console
 
 from vla_policy.cli.common import user_errors
 from vla_policy.cli.help import config_parser
-from vla_policy.cli.load import load_policy, machine, typed_config
+from vla_policy.cli.load import described, load_policy, machine, typed_config
 from vla_policy.cli.plan import plan
 from vla_policy.cli.rollout_progress import bar, rollout_bar
 from vla_policy.cli.surprise import surprise
@@ -97,7 +97,7 @@ def _summaries(checkpoint: str | None, config: EvalConfig, out: Path) -> dict[st
     summaries = {}
     if checkpoint is not None:
         policy = load_policy(checkpoint, config.device, config.threads)
-        more = {key: policy.card[key] for key in ("data", "training") if key in policy.card}
+        more = described(policy)
         name = Path(checkpoint).name
         watch = None
         if config.monitor is not None:

@@ -1,9 +1,9 @@
-"""What `vla-eval` and `vla-bench` share: typed configuration, the model of a checkpoint on a device."""
+"""What `vla-eval` and `vla-bench` share: typed configuration, the model of a checkpoint on a device and what it is."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from omegaconf import OmegaConf
 
@@ -60,4 +60,14 @@ def machine(policy: DiffusionPolicy) -> dict[str, object]:
         "device": torch.cuda.get_device_name(policy.device) if cuda else "cpu",
         "threads": torch.get_num_threads(),
         "inference_steps": policy.config.objective.inference_steps,
+    }
+
+
+def described(policy: DiffusionPolicy) -> dict[str, Any]:
+    """What an evaluation says of a checkpoint: its objective, its size, and its card on data and training."""
+    objective = policy.config.objective
+    return {
+        "objective": {"name": objective.name, "sampler": objective.sampler, "passes": policy.head.calls},
+        "parameters": sum(value.numel() for value in policy.parameters()),
+        **{key: policy.card[key] for key in ("data", "training") if key in policy.card},
     }

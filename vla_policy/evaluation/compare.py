@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,7 @@ def compare(a: Path, b: Path) -> dict[str, Any]:
     `InputError` unless both ran in the same environment from the same seeds and starts.
     """
     summary_a, summary_b = read_summary(a), read_summary(b)
-    if summary_a.get("env") != summary_b.get("env"):
-        raise InputError(
-            f"compare: expected one env, found {summary_a.get('env')!r} in {a}, {summary_b.get('env')!r} in {b}"
-        )
+    require_same({a: summary_a, b: summary_b}, ["env"], "compare")
     rows_a, rows_b = _by_seed(a), _by_seed(b)
     if rows_a.keys() != rows_b.keys():
         only_a, only_b = sorted(rows_a.keys() - rows_b.keys()), sorted(rows_b.keys() - rows_a.keys())
@@ -57,6 +55,26 @@ def compare(a: Path, b: Path) -> dict[str, Any]:
         "max_reward_difference_ci95": mean_interval(gains),
         "max_reward_ci95_method": "bootstrap (BCa, 9999 resamples of the pairs)",
     }
+
+
+def require_same(summaries: Mapping[Path, Mapping[str, Any]], keys: Sequence[str], name: str) -> None:
+    """`InputError` naming the first key, dotted, in which a folder's summary differs from the first folder's."""
+    (first, expected), *others = summaries.items()
+    for key in keys:
+        for folder, summary in others:
+            if value_at(summary, key) != value_at(expected, key):
+                raise InputError(
+                    f"{name}: expected one {key}, found {value_at(expected, key)!r} in {first}, "
+                    f"{value_at(summary, key)!r} in {folder}"
+                )
+
+
+def value_at(summary: Mapping[str, Any], key: str) -> Any:
+    """The value of a dotted key; None where there is none."""
+    value: Any = summary
+    for part in key.split("."):
+        value = (value or {}).get(part)
+    return value
 
 
 def comparison_table(found: dict[str, Any]) -> Table:

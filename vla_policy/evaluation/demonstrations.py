@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.table import Table
 
+from vla_policy.evaluation.compare import require_same
 from vla_policy.evaluation.report import interval, percent, read_summary, write_csv, write_json
 from vla_policy.interfaces import InputError
 
@@ -36,9 +37,7 @@ def gather(folders: Sequence[Path]) -> list[dict[str, Any]]:
     """
     summaries = {folder: read_summary(folder) for folder in folders}
     rows = [_row(folder, summary) for folder, summary in summaries.items()]
-    protocols = {(s["env"], s["seed"], s["n_episodes"]) for s in summaries.values()}
-    if len(protocols) != 1:
-        raise InputError(f"demonstrations: expected one env, first seed and n_episodes, found {sorted(protocols)}")
+    require_same(summaries, ["env", "seed", "n_episodes"], "demonstrations")
     return sorted(rows, key=lambda row: (row["demonstrations"], row["training_seed"]))
 
 
@@ -46,11 +45,18 @@ def _row(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
     data, training = summary.get("data") or {}, summary.get("training") or {}
     if "demonstrations" not in data:
         raise InputError(f"{folder}/summary.json: expected data.demonstrations (a number), found {sorted(data)}")
-    low, high = summary["success_ci95"]
     return {
         "demonstrations": int(data["demonstrations"]),
         "training_seed": training.get("seed", 0),
         "gradient_steps": training.get("steps"),
+        **measured(folder, summary),
+    }
+
+
+def measured(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row says of how the policy did."""
+    low, high = summary["success_ci95"]
+    return {
         "ci95_low": low,
         "ci95_high": high,
         "folder": str(folder),
