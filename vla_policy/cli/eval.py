@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 from rich.console import Console
 
+from vla_policy.cli.answers import answers
 from vla_policy.cli.common import user_errors
 from vla_policy.cli.help import config_parser
 from vla_policy.cli.load import described, load_policy, machine, typed_config
@@ -34,6 +35,7 @@ OTHERS = """other commands, each with a --help of its own:
   vla-eval swap CHECKPOINT ...                the same starts under different instructions
   vla-eval surprise POLICY WORLD_MODEL ...    false alarms of the surprise monitor, and what it detects
   vla-eval open_loop CHECKPOINT DATASET ...   the error on recorded episodes, for robots without a simulator
+  vla-eval answers CHECKPOINT DATASET ...     how often its language head is right about what it sees
   vla-eval world_model CHECKPOINT DATASET ... what a world model imagines, and what can be read from its latents
   vla-eval plan WORLD_MODEL DATASET ...       how often planning with a world model reaches a goal picture
 """
@@ -48,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "swap": swap,
         "surprise": surprise,
         "open_loop": _open_loop,
+        "answers": answers,
         "world_model": world_model,
         "plan": plan,
     }
