@@ -13,7 +13,7 @@ from rich.console import Console
 
 from vla_policy.cli.answers import answers
 from vla_policy.cli.common import user_errors
-from vla_policy.cli.help import config_parser
+from vla_policy.cli.help import checkpoint_arguments, config_parser
 from vla_policy.cli.load import described, load_policy, machine, typed_config
 from vla_policy.cli.plan import plan
 from vla_policy.cli.rollout_progress import bar, rollout_bar
@@ -63,12 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _rollouts(arguments: Sequence[str]) -> None:
     description = "Play a checkpoint in simulation and report its success rate with an exact interval."
     parser = config_parser("vla-eval", description, "eval", OTHERS)
-    parser.add_argument("CHECKPOINT", nargs="?", help="folder or hub name; may be missing where baseline= is given")
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
-    options = parser.parse_args(arguments)
-    checkpoint, overrides = options.CHECKPOINT, options.overrides
-    if checkpoint is not None and "=" in checkpoint:
-        checkpoint, overrides = None, [checkpoint, *overrides]
+    checkpoint, overrides = checkpoint_arguments(parser, arguments)
 
     from vla_policy.evaluation.evaluate import EvalConfig
     from vla_policy.evaluation.report import summary_table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from importlib import resources
 
 
@@ -15,6 +16,16 @@ def config_parser(prog: str, description: str, config: str | None = None, more: 
     return argparse.ArgumentParser(
         prog=prog, description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+
+
+def checkpoint_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """CHECKPOINT, None where it is missing because baseline= stands for it, and the key=value overrides."""
+    parser.add_argument("CHECKPOINT", nargs="?", help="folder or hub name; may be missing where baseline= is given")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    options = parser.parse_args(arguments)
+    if options.CHECKPOINT is not None and "=" in options.CHECKPOINT:
+        return None, [options.CHECKPOINT, *options.overrides]
+    return options.CHECKPOINT, options.overrides
 
 
 def _indent(text: str) -> str:

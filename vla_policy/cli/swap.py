@@ -8,7 +8,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from vla_policy.cli.help import config_parser
+from vla_policy.cli.help import checkpoint_arguments, config_parser
 from vla_policy.cli.load import load_policy, typed_config
 from vla_policy.cli.rollout_progress import rollout_bar
 from vla_policy.interfaces import InputError, Policy
@@ -20,12 +20,7 @@ def swap(arguments: Sequence[str]) -> None:
     """Play the test and print what was reached."""
     description = "Play the same starts under different instructions and report which goals are reached."
     parser = config_parser("vla-eval swap", description, "swap")
-    parser.add_argument("CHECKPOINT", nargs="?", help="folder or hub name; missing where baseline= is given")
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
-    options = parser.parse_args(arguments)
-    checkpoint, overrides = options.CHECKPOINT, options.overrides
-    if checkpoint is not None and "=" in checkpoint:
-        checkpoint, overrides = None, [checkpoint, *overrides]
+    checkpoint, overrides = checkpoint_arguments(parser, arguments)
 
     from vla_policy.evaluation.baselines import baseline_factory
     from vla_policy.evaluation.swap import SwapConfig, swap_tables, swap_test
@@ -35,8 +30,8 @@ def swap(arguments: Sequence[str]) -> None:
     if (checkpoint is None) == (config.baseline is None):
         raise InputError("vla-eval swap: expected either a CHECKPOINT or baseline=hold|expert (see --help)")
     baseline = None if config.baseline is None else baseline_factory(config.baseline, config.scene)
-    policy: Policy = load_policy(checkpoint, config.device, config.threads) if baseline is None else baseline(0)
     name = checkpoint or f"baseline {config.baseline}"
+    policy: Policy = load_policy(name, config.device, config.threads) if baseline is None else baseline(0)
     episodes = config.n_starts * config.instructions
     out = Path(config.out)
     try:
