@@ -171,6 +171,7 @@ def test_latency_is_measured_and_written(checkpoint: str, tmp_path: Path, capsys
     found = read_json(out)
     assert 0 < found["prefix_ms"]["p50"] < found["p50"] <= found["p95"] <= found["p99"]
     assert (found["batch"], found["threads"], found["n"], len(found["warmup_ms"])) == (1, 1, 5, 2)
+    assert found["inference_steps"] == 2
     assert "p99" in capsys.readouterr().out
 
 

@@ -101,7 +101,7 @@ def _latency(arguments: Sequence[str]) -> None:
 
 
 def _latency_table(found: dict) -> Table:
-    where = f"{found['device']}, {found['threads']} threads, {found['inference_steps']} denoising steps"
+    where = f"{found['device']}, {found['threads']} threads, {found['inference_steps']} inference steps"
     table = Table(title=f"One action chunk, batch 1, on {where}, n = {found['n']}", title_justify="left")
     table.add_column("")
     table.add_column("ms", justify="right")

@@ -52,14 +52,14 @@ def chosen_device(device: str, threads: int | None) -> str:
 
 
 def machine(policy: DiffusionPolicy) -> dict[str, object]:
-    """What a latency depends on: the device, torch's threads, the denoising steps."""
+    """What a latency depends on: the device, torch's threads, the transformer's passes a chunk."""
     import torch
 
     cuda = policy.device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(policy.device) if cuda else "cpu",
         "threads": torch.get_num_threads(),
-        "inference_steps": policy.config.objective.inference_steps,
+        "inference_steps": policy.head.calls,
     }
 
 
