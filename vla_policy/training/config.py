@@ -49,7 +49,7 @@ class TrainerConfig:
     """Optimisation, averaging, and how often things are measured and kept."""
 
     steps: int = 20_000
-    batch_size: int = 128
+    batch_size: int = 256
     lr: float = 5e-4
     betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
     weight_decay: float = 1e-4
