@@ -89,6 +89,8 @@ def test_the_expert_follows_the_instruction(tmp_path: Path, capsys: pytest.Captu
     assert "instruction" in shown
     summary = read_json(tmp_path / "language" / "summary.json")
     assert summary["n_success"] == 3
+    assert (summary["paraphrases"], summary["episodes_naming_no_goal"]) == ("training", 0)
+    assert "names no goal" not in shown
     found = rows(tmp_path / "language")
     assert {row["task"] for row in found} == set(summary["instructions"])
     assert {row["goal"] for row in found} == set(summary["by_goal"])
@@ -99,8 +101,13 @@ def test_the_expert_follows_the_instruction(tmp_path: Path, capsys: pytest.Captu
     main([*short, f"out={tmp_path / 'single'}"])
     main(["compare", str(tmp_path / "single"), str(tmp_path / "language")])  # the starts are the same
     assert read_json(tmp_path / "language" / "comparison.json")["only_b"] == 3
+    assert "paraphrases" not in read_json(tmp_path / "single" / "summary.json")
+    capsys.readouterr()
     main([*short, "task=pusht_language", "task.instruction='Schieb das T!'", f"out={tmp_path / 'other'}"])
-    assert read_json(tmp_path / "other" / "summary.json")["instructions"] == {"Schieb das T!": 3}
+    other = read_json(tmp_path / "other" / "summary.json")
+    assert other["instructions"] == {"Schieb das T!": 3}
+    assert (other["paraphrases"], other["episodes_naming_no_goal"]) == (None, 3)
+    assert "in 3 episodes it names no goal" in " ".join(capsys.readouterr().out.split())
     message = error_of([*run, "task=pusht_language", "task.instruction='Schieb das T!'", f"out={tmp_path}"], capsys)
     assert "expected one that names a goal of ['red', 'green', 'blue', 'yellow'], found 'Schieb das T!'" in message
 

@@ -92,6 +92,10 @@ def test_success_by_goal_and_what_was_said() -> None:
     text = console.export_text()
     for words in ("success, red", "5 / 10  [18.7, 81.3] %", '"put the T on the [blue] goal"', "and 1 more"):
         assert words in text
+    assert "names no goal" not in text
+    console.print(summary_table({"policy": summary | {"episodes_naming_no_goal": 3}}, "by goal"))
+    text = " ".join(console.export_text().split())
+    assert "in 3 episodes it names no goal in the task's own words, and one was drawn" in text
 
 
 def test_files_from_before_there_were_goals_are_read(tmp_path: Path) -> None:
@@ -110,6 +114,19 @@ def test_a_seed_is_paired_with_its_own_goal(tmp_path: Path) -> None:
     assert compare(a, write_run(tmp_path / "single", [single]))["n"] == 1
     with pytest.raises(InputError, match=r"one goal for seed 1, found 'red' in .*, 'blue' in"):
         compare(a, write_run(tmp_path / "b", [replace(red, goal="blue")]))
+
+
+def test_a_comparison_says_where_the_paraphrases_differ(tmp_path: Path) -> None:
+    results = [episode(s, True) for s in range(1, 5)]
+    a = write_run(tmp_path / "a", results, paraphrases="training")
+    same = compare(a, write_run(tmp_path / "same", results, paraphrases="training"))
+    other = compare(a, write_run(tmp_path / "other", results, paraphrases="held_out"))
+    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(comparison_table(same))
+    assert "paraphrases" not in console.export_text()
+    console.print(comparison_table(other))
+    assert "training / held_out" in console.export_text()
+    assert (other["paraphrases_a"], other["paraphrases_b"]) == ("training", "held_out")
 
 
 def test_comparison_pairs_the_seeds(tmp_path: Path) -> None:

@@ -145,7 +145,8 @@ def test_a_checkpoint_gives_back_the_same_policy(tmp_path: Path, name: str) -> N
 
 def test_the_card_tells_data_interface_and_measured_success(tmp_path: Path) -> None:
     policy = small_policy(image=True, auxiliary_keys=[ENVIRONMENT_STATE])
-    policy.card = {"data": {"dataset": "pusht_expert"}, "training": {"steps": 7}}
+    earlier = {"steps": 5, "initial_weights": "random"}
+    policy.card = {"data": {"dataset": "pusht_expert"}, "training": {"steps": 7, "initial_weights": earlier}}
     folder = tmp_path / "best"
     policy.save_pretrained(folder)
     assert "Not measured yet" in (folder / "README.md").read_text()
@@ -157,6 +158,17 @@ def test_the_card_tells_data_interface_and_measured_success(tmp_path: Path) -> N
     update_card(folder, summary)
     text = (folder / "README.md").read_text()
     for expected in ("pusht_expert", "steps: 7", "200 (seeds from 100000) | 80.0% | 73.8% to 85.3%", ENVIRONMENT_STATE):
+        assert expected in text
+    assert "10.0%" not in text
+    assert "- initial weights:\n  - steps: 5\n  - initial weights: random\n" in text
+    for paraphrases, rate in (("training", 0.7), ("held_out", 0.1), ("held_out", 0.6)):
+        update_card(folder, {**summary, "paraphrases": paraphrases, "success_rate": rate})
+    text = (folder / "README.md").read_text()
+    for expected in (
+        "| pybullet | 200 (seeds from 100000) | 80.0% ",
+        "| pybullet, training paraphrases | 200 (seeds from 100000) | 70.0% ",
+        "| pybullet, held_out paraphrases | 200 (seeds from 100000) | 60.0% ",
+    ):
         assert expected in text
     assert "10.0%" not in text
     loaded = DiffusionPolicy.from_pretrained(folder)

@@ -157,8 +157,8 @@ def env_factory(config: EvalConfig, policy: Policy, watched: Sequence[str] = ())
 def _update_card(checkpoint: str, summary: dict[str, Any]) -> None:
     from vla_policy.models.checkpoint import update_card
 
-    keys = "env task n_episodes n_success seed success_rate success_ci95 mean_max_reward mean_max_coverage mean_steps"
-    measured = {key: summary[key] for key in [*keys.split(), "git_commit"]}
+    keys = "env task paraphrases n_episodes n_success seed success_rate success_ci95 mean_max_reward mean_max_coverage"
+    measured = {key: summary[key] for key in [*keys.split(), "mean_steps", "git_commit"] if key in summary}
     update_card(checkpoint, measured | {"chunk_ms": {k: summary["chunk_ms"][k] for k in ("p50", "p95")}})
 
 

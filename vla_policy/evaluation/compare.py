@@ -44,6 +44,8 @@ def compare(a: Path, b: Path) -> dict[str, Any]:
         "a": str(a),
         "b": str(b),
         "env": summary_a.get("env"),
+        "paraphrases_a": summary_a.get("paraphrases"),
+        "paraphrases_b": summary_b.get("paraphrases"),
         "checkpoint_a": summary_a.get("checkpoint"),
         "checkpoint_b": summary_b.get("checkpoint"),
         "success_a": (pairs.both + pairs.only_a) / pairs.n,
@@ -83,6 +85,9 @@ def comparison_table(found: dict[str, Any]) -> Table:
     table.add_column("", justify="right")
     table.add_row("A", str(found["a"]))
     table.add_row("B", str(found["b"]))
+    if found["paraphrases_a"] != found["paraphrases_b"]:
+        told = (found[key] or "none" for key in ("paraphrases_a", "paraphrases_b"))
+        table.add_row("paraphrases of A / of B, which differ", " / ".join(told))
     table.add_row("success of A", percent(found["success_a"]))
     table.add_row("success of B", percent(found["success_b"]))
     table.add_row("difference in success", f"{100 * found['difference']:+.1f} %")

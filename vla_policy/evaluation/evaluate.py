@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sim import Disturbance, PushTConfig
 from sim.disturbances import KINDS
+from sim.instructions import named_goal
 from vla_policy.evaluation.episode import EpisodeResult
 from vla_policy.evaluation.latency import KeepHistories, chunk_latency
 from vla_policy.evaluation.report import summarize, write_episodes, write_json
@@ -144,6 +145,7 @@ def evaluate(
         num_workers=config.num_workers,
         rollout_seconds=seconds,
         disturbance=None if config.event is None else asdict(config.event),
+        **_sentences(results, config.scene),
         **watched_summary(results, config.monitor),
         **more,
     )
@@ -153,6 +155,20 @@ def evaluate(
     if watch_factory is not None and filmed:
         plot_watched(filmed, policy.interface.fps, out / "surprise.png")
     return summary
+
+
+def _sentences(results: Sequence[EpisodeResult], scene: PushTConfig) -> dict[str, Any]:
+    """What kind of instructions were given where there are goals to name, and how many episodes' name none of them.
+
+    `paraphrases` is None where all had one of the user's own.
+    """
+    if not scene.goals:
+        return {}
+    nameless = {text for text in {r.task for r in results} if named_goal(text, scene) is None}
+    return {
+        "paraphrases": scene.paraphrases if scene.instruction is None else None,
+        "episodes_naming_no_goal": sum(r.task in nameless for r in results),
+    }
 
 
 def _remove_old_results(out: Path) -> None:

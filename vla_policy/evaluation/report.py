@@ -177,7 +177,9 @@ def _value(key: str, row: Mapping[str, str]) -> Any:
 
 
 def summary_table(summaries: Mapping[str, Mapping[str, Any]], title: str) -> Table:
-    """One column a summary, named by its key; the instructions that were given are below."""
+    """One column a summary, named by its key; the instructions that were given, and whether they said enough, are
+    below.
+    """
     table = Table(title=title, title_justify="left", caption_justify="left")
     table.add_column("")
     for name in summaries:
@@ -190,7 +192,10 @@ def summary_table(summaries: Mapping[str, Mapping[str, Any]], title: str) -> Tab
     goals = {goal: None for summary in summaries.values() for goal in summary["by_goal"]}
     for goal in goals if len(goals) > 1 else ():
         table.add_row(f"success, {goal}  [95 %]", *(_goal(s["by_goal"].get(goal)) for s in summaries.values()))
-    table.caption = _instructions({text: None for summary in summaries.values() for text in summary["instructions"]})
+    given = _instructions({text: None for summary in summaries.values() for text in summary["instructions"]})
+    drawn = max(summary.get("episodes_naming_no_goal", 0) for summary in summaries.values())
+    warning = f"in {drawn} episodes it names no goal in the task's own words, and one was drawn" if drawn else None
+    table.caption = "\n".join(line for line in (given, warning) if line) or None
     return table
 
 

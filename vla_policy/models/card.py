@@ -51,12 +51,20 @@ def model_card(
         )
     for section in ("data", "training"):
         if card.get(section):
-            lines += ["", f"## {section.capitalize()}", ""]
-            lines += [f"- {key.replace('_', ' ')}: {value}" for key, value in card[section].items()]
+            lines += ["", f"## {section.capitalize()}", "", *listed(card[section])]
     lines += ["", "## Measured success", ""]
     evaluations = card.get("evaluations", [])
     lines += _evaluations(evaluations) if evaluations else ["Not measured yet: run `vla-eval` on this folder."]
     return "\n".join(lines)
+
+
+def listed(entries: Mapping[str, Any], indent: str = "") -> list[str]:
+    """A Markdown list of keys and values; a value with keys of its own is a list in it."""
+    lines = []
+    for key, value in entries.items():
+        name = f"{indent}- {key.replace('_', ' ')}:"
+        lines += [name, *listed(value, indent + "  ")] if isinstance(value, Mapping) else [f"{name} {value}"]
+    return lines
 
 
 def _objective(config: PolicyConfig) -> str:
@@ -81,8 +89,9 @@ def _evaluations(evaluations: list[Mapping[str, Any]]) -> list[str]:
     lines = ["| environment | episodes | success | 95 % interval | mean max reward |", "|---|---|---|---|---|"]
     for entry in evaluations:
         low, high = entry.get("success_ci95") or (float("nan"), float("nan"))
+        said = f", {entry['paraphrases']} paraphrases" if entry.get("paraphrases") else ""
         lines.append(
-            f"| {entry.get('env', '?')} | {entry.get('n_episodes', '?')} (seeds from {entry.get('seed', '?')}) "
+            f"| {entry.get('env', '?')}{said} | {entry.get('n_episodes', '?')} (seeds from {entry.get('seed', '?')}) "
             f"| {entry.get('success_rate', float('nan')):.1%} | {low:.1%} to {high:.1%} "
             f"| {entry.get('mean_max_reward', float('nan')):.3f} |"
         )

@@ -130,7 +130,7 @@ def parse_config(read: Callable[[Any], T], parts: Checkpoint) -> T:
 def update_card(folder: str | Path, evaluation: Mapping[str, Any]) -> None:
     """Add a measured evaluation (a `summary.json`'s content) to a checkpoint's model card.
 
-    Evaluations are told apart by environment and task; a new one replaces the old one of the same.
+    Evaluations are told apart by environment, task and paraphrases; a new one replaces the old one of the same.
     """
     folder = Path(folder)
     parts = read_checkpoint(folder, POLICY)
@@ -152,8 +152,8 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], source: str) 
         raise InputError(f"{source} does not fit the model it is for: {first}") from None
 
 
-def _what(evaluation: Mapping[str, Any]) -> tuple[Any, Any]:
-    return evaluation.get("env"), evaluation.get("task")
+def _what(evaluation: Mapping[str, Any]) -> list[Any]:
+    return [evaluation.get(key) for key in ("env", "task", "paraphrases")]
 
 
 def checkpoint_folder(name: str | Path) -> Path:

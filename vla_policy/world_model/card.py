@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from vla_policy.interfaces import Interface
+from vla_policy.models.card import listed
 from vla_policy.world_model.config import WorldModelConfig
 
 
@@ -38,6 +39,5 @@ def world_model_card(
     ]
     for section in ("data", "training", "measured"):
         if card.get(section):
-            lines += ["", f"## {section.capitalize()}", ""]
-            lines += [f"- {key.replace('_', ' ')}: {value}" for key, value in card[section].items()]
+            lines += ["", f"## {section.capitalize()}", "", *listed(card[section])]
     return "\n".join(lines)
