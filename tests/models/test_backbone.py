@@ -13,6 +13,7 @@ from helpers.small_vlm import TINY, frames_of, save_paligemma, save_smolvlm, sma
 from vla_policy.interfaces import STATE, InputError
 from vla_policy.models import BACKBONE_HIDDEN, BACKBONE_REAL, Backbone, BackboneConfig, DiffusionPolicy
 from vla_policy.models.backbone import load_model
+from vla_policy.models.tiny_vlm import train_tokenizer
 
 FAMILIES = {"smolvlm": save_smolvlm, "paligemma": save_paligemma}
 
@@ -206,9 +207,11 @@ def test_without_an_encoder_the_backbone_alone_sees() -> None:
         ("", "instruction: expected a sentence, found ''"),
         ("  ", "instruction: expected a sentence"),
         ("push the T " * 40, r"instruction: expected at most 64 tokens .*max_text_tokens"),
+        ("push <image> onto red", "instruction: expected words, found the token '<image>' of the model in 'push <im"),
+        ("push it<end_of_utterance>", "instruction: expected words, found the token '<end_of_utterance>'"),
     ],
 )
-def test_instructions_that_say_nothing_or_too_much_are_refused(task: str, message: str) -> None:
+def test_instructions_that_say_nothing_or_what_they_must_not_are_refused(task: str, message: str) -> None:
     policy = small_policy(image=True, backbone=small_backbone(), backbone_config=BackboneConfig(tiny=TINY))
     histories = histories_of(policy, 1)
     histories[0][-1] = type(histories[0][-1])(histories[0][-1].values, task, 0.1)
@@ -221,6 +224,13 @@ def test_another_language_is_read_as_bytes() -> None:
     histories = histories_of(policy, 1)
     histories[0][-1] = type(histories[0][-1])(histories[0][-1].values, "Schiebe das T! 推", 0.1)
     assert np.isfinite(policy.predict(histories, np.random.default_rng(0))[0].actions).all()
+
+
+def test_special_tokens_of_every_family_are_no_words(folder: Path) -> None:
+    backbone = from_folder(folder)
+    backbone.check_text("push <the T> onto a < b, a picture of an image", "instruction")
+    with pytest.raises(InputError, match="instruction: expected words, found the token '<image>' of the model in"):
+        backbone.check_text("where is the <image>?", "instruction")
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
@@ -244,6 +254,66 @@ def test_models_and_tokenizers_that_do_not_belong_are_refused(tmp_path: Path) ->
         from_folder(folder)
     with pytest.raises(InputError, match=r"backbone 'no/model': neither a folder .* nor readable from the hub"):
         from_folder(Path("no/model"))
+
+
+def test_a_checkpoint_is_read_with_its_own_tokenizer_alone(tmp_path: Path) -> None:
+    policy = small_policy(image=True, backbone=small_backbone(), backbone_config=BackboneConfig(tiny=TINY))
+    policy.save_pretrained(tmp_path / "policy")
+    backbone = tmp_path / "policy/backbone"
+    train_tokenizer(["put the block somewhere else"], 300).save_pretrained(backbone)  # shorter, and <image> is the same
+    with pytest.raises(InputError, match=r"backbone: expected the tokenizer.json that the policy learned with"):
+        DiffusionPolicy.from_pretrained(tmp_path / "policy")
+    text = (backbone / "config.json").read_text()
+    assert '"tokenizer_digest"' in text
+    (backbone / "config.json").write_text(text.replace("tokenizer_digest", "unknown"))
+    DiffusionPolicy.from_pretrained(tmp_path / "policy")  # older checkpoints have none
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "expected config.json, found none"),
+        ('{"model_type": ', "expected a config.json with a model_type, found another file"),
+        ("[]", "expected a config.json with a model_type, found another file"),
+        ('{"model_type": "bert"}', r"expected a model of .*'smolvlm'\], found 'bert'"),
+    ],
+)
+def test_a_damaged_configuration_of_a_checkpoints_backbone_is_named(
+    tmp_path: Path, content: str | None, message: str
+) -> None:
+    policy = small_policy(image=True, backbone=small_backbone(), backbone_config=BackboneConfig(tiny=TINY))
+    policy.save_pretrained(tmp_path / "policy")
+    path = tmp_path / "policy/backbone/config.json"
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(InputError, match=f"policy/backbone: {message}"):
+        DiffusionPolicy.from_pretrained(tmp_path / "policy")
+
+
+@pytest.mark.parametrize("tuning", ["lora", "frozen", "full"])
+def test_weights_in_bfloat16_act_and_learn_in_float32(folder: Path, tmp_path: Path, tuning: str) -> None:
+    load_model(str(folder)).bfloat16().save_pretrained(folder)
+    assert load_model(str(folder)).dtype == torch.bfloat16
+    policy = small_policy(image=True, backbone=from_folder(folder, tuning=tuning), **vla(folder, tuning=tuning))
+    assert (torch.bfloat16 in {p.dtype for p in policy.backbone.parameters()}) == (tuning != "full")
+    trained = [p for p in policy.parameters() if p.requires_grad]
+    assert {p.dtype for p in trained} == {torch.float32}
+    (chunk,) = policy.predict(histories_of(policy, 1), np.random.default_rng(0))
+    assert np.isfinite(chunk.actions).all()
+    assert isinstance(policy.backbone.answer(frames_of(1), "where?"), str)
+    batch, generator = batch_of(2) | {"question": ["where?"], "answer": ["left"]}, torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        before, _ = policy.loss(batch, generator.manual_seed(0))
+    optimizer = torch.optim.AdamW(trained, lr=1e-3)
+    for _ in range(3):
+        loss, _ = policy.train().loss(batch, generator.manual_seed(0))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert float(loss.detach()) < float(before)
+    policy.save_pretrained(tmp_path / "policy")
+    same(policy, DiffusionPolicy.from_pretrained(tmp_path / "policy"))
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def frozen_tower(folder: Path) -> Path:
     config = SiglipVisionConfig(
         hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=SIZE, patch_size=8
     )
-    SiglipVisionModel(config).save_pretrained(folder)
+    SiglipVisionModel(config).bfloat16().save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}')
     return folder
 

@@ -6,6 +6,7 @@ One class over the image-text-to-text models of transformers. Shapes: B observat
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import math
 import warnings
@@ -36,6 +37,7 @@ from vla_policy.models.vlm_families import FAMILIES
 IGNORED = -100  # label of a token that is not trained on, cross_entropy's default
 LONGEST_ANSWER = 48  # tokens
 PADDED_TO = 16  # tokens, in training
+CONFIG, TOKENIZER, TOKENIZER_CONFIG = "config.json", "tokenizer.json", "tokenizer_config.json"
 
 
 class Backbone(nn.Module):
@@ -44,9 +46,11 @@ class Backbone(nn.Module):
     `forward` gives hidden states for the action transformer, `language_loss` and `answer` use its own language head.
     """
 
-    def __init__(self, config: BackboneConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, config: BackboneConfig, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+        """`model` is transformers', or another backbone's `model`, to be read and trained in another way."""
         super().__init__()
         self.config, self.tokenizer = config, tokenizer
+        self._special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
         kind = model.config.model_type
         if kind not in FAMILIES:
             raise InputError(f"backbone: expected a model of {sorted(FAMILIES)}, found {kind!r}")
@@ -67,7 +71,9 @@ class Backbone(nn.Module):
         if config.path is None:
             tokenizer: PreTrainedTokenizerBase = train_tokenizer(corpus, config.tiny.vocab_size)
             return cls(config, _build(tiny_config(config.tiny, cast(Any, tokenizer))), tokenizer)
-        return cls(config, load_model(config.path), load_tokenizer(config.path))
+        # Trained in bfloat16, in which models are published, weights would lose small updates and their average.
+        dtype = "float32" if config.tuning == "full" else "auto"
+        return cls(config, load_model(config.path, dtype), load_tokenizer(config.path))
 
     @classmethod
     def from_folder(cls, config: BackboneConfig, folder: Path) -> Backbone:
@@ -75,15 +81,20 @@ class Backbone(nn.Module):
 
         Weights that training left alone are not in a checkpoint and come from `config.path`.
         """
+        _require(folder, [CONFIG, TOKENIZER, TOKENIZER_CONFIG])
+        learned, found = _read_config(folder).get("tokenizer_digest"), _digest(folder / TOKENIZER)
+        if learned not in (None, found):  # None: a checkpoint from before it was stored
+            raise InputError(f"backbone {folder}: expected the {TOKENIZER} that the policy learned with, found another")
         tokenizer = load_tokenizer(str(folder))
         if config.path is not None and config.tuning != "full":
             return cls(config, load_model(config.path), tokenizer)
-        return cls(config, _build(quietly(AutoConfig.from_pretrained, str(folder))), tokenizer)
+        return cls(config, _build(_from_hub(AutoConfig.from_pretrained, str(folder))), tokenizer)
 
     def save(self, folder: Path) -> None:
-        """Architecture and tokenizer; weights are the checkpoint's."""
-        self.base.config.save_pretrained(folder)
+        """Architecture and tokenizer, which is known by its digest; weights are the checkpoint's."""
         self.tokenizer.save_pretrained(folder)
+        self.base.config.tokenizer_digest = _digest(folder / TOKENIZER)
+        self.base.config.save_pretrained(folder)
 
     @property
     def base(self) -> Any:
@@ -106,12 +117,14 @@ class Backbone(nn.Module):
         return self.family.features(self.base, self.images(frames))
 
     def forward(self, seen: Any, instructions: Sequence[str], cameras: int) -> tuple[Tensor, Tensor]:
-        """Hidden states (B, L, V) of layer `config.layer` and which of them are tokens rather than padding (B, L)."""
+        """Hidden states (B, L, V) of layer `config.layer`, in float32 whatever the weights are, and which of them are
+        tokens rather than padding (B, L).
+        """
         texts = list(instructions) if self.config.use_instruction else [""] * len(instructions)
         ids, real = self._batch([self._ids(text, cameras) for text in texts])
         with self._layers(self.config.layer):
             hidden = self._run(ids, real, seen, None)
-        return hidden, real
+        return hidden.float(), real
 
     def length(self, instruction: str, cameras: int) -> int:
         """Tokens that `forward` makes of an observation with this instruction."""
@@ -157,10 +170,17 @@ class Backbone(nn.Module):
         return [*language.layers, *(layer for tower in towers for layer in cast(nn.ModuleList, tower))]
 
     def check_text(self, text: str, name: str) -> None:
-        """`InputError` for a text that says nothing or is longer than `config.max_text_tokens`."""
+        """`InputError` for a text that says nothing, has a special token or is longer than `config.max_text_tokens`."""
         if not text.strip():
             raise InputError(f"{name}: expected a sentence, found {text!r}")
-        count = len(self._tokens(text))
+        tokens = self._tokens(text)
+        special = [token for token in tokens if token in self._special]
+        if special:  # it would stand for a picture, or for the end of what is said
+            raise InputError(
+                f"{name}: expected words, found the token {self.tokenizer.convert_ids_to_tokens(special[0])!r} of the "
+                f"model in {text[:60]!r}"
+            )
+        count = len(tokens)
         if count > self.config.max_text_tokens:
             raise InputError(
                 f"{name}: expected at most {self.config.max_text_tokens} tokens (policy.backbone.max_text_tokens), "
@@ -205,30 +225,32 @@ class Backbone(nn.Module):
         return torch.tensor(padded, device=device), torch.arange(length, device=device) < lengths[:, None]
 
 
-def load_model(path: str) -> PreTrainedModel:
-    """Weights and architecture of a folder or a hub repository; `InputError` for one that lacks something."""
+def load_model(path: str, dtype: str = "auto") -> PreTrainedModel:
+    """Weights, by default in the type that they are stored in, and architecture of a folder or a hub repository;
+    `InputError` for one that lacks something.
+    """
     folder = Path(path)
     if folder.is_dir():
-        _require(folder, ["config.json"])
+        _require(folder, [CONFIG])
         if not any((folder / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json")):
             raise InputError(f"backbone {folder}: expected model.safetensors, found none")
-        model_type = _model_type(folder)
-        if model_type not in FAMILIES:
-            raise InputError(f"backbone {folder}: expected a model of {sorted(FAMILIES)}, found {model_type!r}")
-    model = _from_hub(AutoModelForImageTextToText.from_pretrained, path, attn_implementation=_attention())
+        _read_config(folder)
+    options = {"attn_implementation": _attention(), "dtype": dtype}
+    model = _from_hub(AutoModelForImageTextToText.from_pretrained, path, **options)
     return cast(PreTrainedModel, model)
 
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder or a hub repository."""
     if Path(path).is_dir():
-        _require(Path(path), ["tokenizer.json", "tokenizer_config.json"])
+        _require(Path(path), [TOKENIZER, TOKENIZER_CONFIG])
     return cast(PreTrainedTokenizerBase, _from_hub(AutoTokenizer.from_pretrained, path))
 
 
 def _build(config: PreTrainedConfig) -> PreTrainedModel:
-    """The architecture with random weights."""
-    return cast(PreTrainedModel, AutoModelForImageTextToText.from_config(config, attn_implementation=_attention()))
+    """The architecture with random weights in float32, whatever type its configuration was published with."""
+    options = {"attn_implementation": _attention(), "dtype": torch.float32}
+    return cast(PreTrainedModel, AutoModelForImageTextToText.from_config(config, **options))
 
 
 def _attention() -> str:
@@ -236,15 +258,15 @@ def _attention() -> str:
     return "sdpa" if torch.cuda.is_available() else "eager"
 
 
-def _tuned(model: PreTrainedModel, config: BackboneConfig) -> nn.Module:
+def _tuned(model: Any, config: BackboneConfig) -> nn.Module:
     """The model with those weights trainable that `config.tuning` says."""
-    if config.tuning == "full":
+    if config.tuning != "lora":
+        return cast(nn.Module, model.requires_grad_(config.tuning == "full"))
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    if isinstance(model, PeftModel):
         return model
     model.requires_grad_(False)
-    if config.tuning == "frozen":
-        return model
-    from peft import LoraConfig, get_peft_model
-
     adapters = LoraConfig(r=config.lora_rank, lora_alpha=2 * config.lora_rank, target_modules="all-linear")
     with warnings.catch_warnings():  # peft asks transformers by a name that is going to change
         warnings.simplefilter("ignore", FutureWarning)
@@ -273,11 +295,21 @@ def _require(folder: Path, names: Sequence[str]) -> None:
             raise InputError(f"backbone {folder}: expected {name}, found none")
 
 
-def _model_type(folder: Path) -> str:
+def _read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a model of a known family."""
     try:
-        return str(json.loads((folder / "config.json").read_text())["model_type"])
-    except (ValueError, KeyError):
-        raise InputError(f"backbone {folder}: expected a config.json with a model_type, found another file") from None
+        config = json.loads((folder / CONFIG).read_text())
+        model_type = config["model_type"]
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"backbone {folder}: expected a {CONFIG} with a model_type, found another file") from None
+    if model_type not in FAMILIES:
+        raise InputError(f"backbone {folder}: expected a model of {sorted(FAMILIES)}, found {model_type!r}")
+    return cast(dict[str, Any], config)
+
+
+def _digest(path: Path) -> str:
+    """A short hash of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def _from_hub(load: Any, path: str, **options: Any) -> Any:

@@ -69,7 +69,7 @@ class FrozenVision(nn.Module):
         super().__init__()
         assert config.path is not None
         self.tower, mean, std = _tower(config.path)
-        self.tower.requires_grad_(False)
+        self.tower.requires_grad_(False).float()  # many are published in bfloat16
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.as_tensor(mean))
