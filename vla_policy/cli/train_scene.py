@@ -17,7 +17,7 @@ from sim.instructions import meanings, sentences
 from sim.language import corpus, question_answer
 from vla_policy.data import Windows
 from vla_policy.evaluation.rollout import rollout
-from vla_policy.interfaces import ENVIRONMENT_STATE, STATE, InputError
+from vla_policy.interfaces import ENVIRONMENT_STATE, IMAGES, STATE, InputError, Interface
 from vla_policy.models import DiffusionPolicy, PolicyConfig
 from vla_policy.training import Annotate, Reword, Rollouts
 
@@ -96,16 +96,23 @@ def questions(config: DictConfig, policy: PolicyConfig) -> Annotate | None:
     return annotate
 
 
-def rollouts(run: DictConfig) -> Rollouts:
-    """A callback that plays the policy in simulation and returns its success rate and mean max reward."""
+def rollouts(run: DictConfig, interface: Interface) -> Rollouts:
+    """A callback that plays a policy of this interface in simulation and returns its success rate and mean max reward.
+
+    `InputError` if the environment cannot be had, or is another than the policy's data came from.
+    """
     config, scene = run.rollout, task_scene(run)
     seeds = range(config["seed"], config["seed"] + config["n_episodes"])
     if not len(seeds) or seeds[0] not in TUNING_SEEDS or seeds[-1] not in TUNING_SEEDS:
         raise InputError(f"rollout.seed, rollout.n_episodes: expected seeds in 50000 to 99999, found {seeds}")
+    factory = partial(make_env, config["env"], [key.removeprefix(IMAGES) for key in interface.cameras], scene)
+    env = factory()  # a mistake is better met before the first step than at the first rollout
+    try:
+        interface.require(env.interface, "the policy", f"rollout.env {config['env']}")
+    finally:
+        env.close()
 
     def play(policy: DiffusionPolicy) -> dict[str, float]:
-        cameras = [key.rpartition(".")[2] for key in policy.interface.cameras]
-        factory = partial(make_env, config["env"], cameras, scene)
         results = rollout(policy, factory, list(seeds), config["num_envs"], config["num_workers"], run.seed)
         return {
             "success_rate": sum(result.success for result in results) / len(results),

@@ -51,9 +51,9 @@ def make_trainer(config: DictConfig, run_dir: Path) -> Trainer:
         return _world_model_trainer(config, run_dir)
     policy_config = PolicyConfig.from_dict(config.policy)
     data, trainer = _typed(DataConfig, config.data), _typed(TrainerConfig, config.trainer)
-    play = rollouts(config) if trainer.rollout_every else None
     annotate, reword = annotation(config, policy_config), rewording(config)
     windows, val_windows, described = open_data(data, policy_config)
+    play = rollouts(config, windows.interface.select(policy_config.observation_keys)) if trainer.rollout_every else None
     torch.manual_seed(config.seed)
     policy = _policy(policy_config, windows, config)
     policy.card = {"data": described, "training": _training(config)}
