@@ -62,7 +62,10 @@ def test_a_run_leaves_config_commit_metrics_and_a_checkpoint(bimanual_dataset: P
         "trainer.ema_max_decay=0", f"init_from={run}/checkpoints/last", *SMALL,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    fine = DiffusionPolicy.from_pretrained(tuned / "checkpoints" / "last").state_dict()
+    tuned_policy = DiffusionPolicy.from_pretrained(tuned / "checkpoints" / "last")
+    assert tuned_policy.card["training"]["initial_weights"] == policy.card["training"]
+    assert str(tmp_path) not in (tuned / "checkpoints/last/README.md").read_text()
+    fine = tuned_policy.state_dict()
     for name, value in policy.state_dict().items():
         torch.testing.assert_close(fine[name], value, atol=1e-6, rtol=0)
 
@@ -76,6 +79,9 @@ def test_a_run_leaves_config_commit_metrics_and_a_checkpoint(bimanual_dataset: P
         (["data.root={data}", "policy.observation_keys=[observation.images.nose]"], "observation.images.nose"),
         (["data.root={data}", "policy=transformer_xl"], "transformer_xl"),
         (["data.root={data}", "trainer.rollout_every=5", "rollout.seed=100000"], "rollout.seed"),
+        (["data.root={data}", "trainer.rollout_every=5"], "the policy and rollout.env pybullet do not fit: "),
+        (["data.root={data}", "init_modules=[encoder]"], "init_modules: expected init_from"),
+        (["data.root={data}", "init_modules=[visions]", "world_model=lewm"], "init_modules: expected null for a world"),
         (["data.root=no/such/folder"], "no/such/folder"),
         ([], "root"),
         (["resume=true"], "no config.yaml"),

@@ -72,6 +72,16 @@ def test_the_backbone_learns_with_the_actions_and_resumes(demonstrations: Path, 
     with open(tmp_path / "frozen/metrics.csv", newline="") as file:
         assert "train/language" not in {row["metric"] for row in csv.DictReader(file)}
 
+    chosen = [*frozen[:2], "init_modules=[backbone]", "trainer.steps=1", "policy=masked"]
+    done = train(demonstrations, tmp_path / "masked", *chosen)
+    assert done.returncode == 0, done.stderr
+    masked = DiffusionPolicy.from_pretrained(tmp_path / "masked/checkpoints/last")
+    assert masked.backbone is not None
+    for name, value in policy.backbone.state_dict().items():
+        torch.testing.assert_close(masked.backbone.state_dict()[name], value, rtol=0, atol=0)
+    assert masked.card["training"]["initial_modules"] == "backbone"
+    assert masked.card["training"]["initial_weights"] == policy.card["training"]
+
 
 @pytest.mark.parametrize("name", ["ddpm", "autoregressive", "masked"])
 def test_the_objective_is_all_that_changes(demonstrations: Path, tmp_path: Path, name: str) -> None:

@@ -11,19 +11,18 @@ import torch
 from accelerate import PartialState
 from omegaconf import DictConfig, OmegaConf
 
-from vla_policy.cli.train_scene import annotation, plain, rewording, rollouts, tokenizer_corpus
-from vla_policy.data import Normalizer, Windows
+from vla_policy.cli.train_policy import earlier_training, start_policy
+from vla_policy.cli.train_scene import annotation, plain, rewording, rollouts
 from vla_policy.data.files import write_whole
 from vla_policy.evaluation.report import git_commit
 from vla_policy.interfaces import InputError
-from vla_policy.models import Backbone, BackboneConfig, DiffusionPolicy, PolicyConfig
+from vla_policy.models import PolicyConfig
 from vla_policy.training import (
     DataConfig,
     FrozenWindows,
     Trainer,
     TrainerConfig,
     TrainingWindows,
-    fit_normalizer,
     open_data,
     validate_world_model,
 )
@@ -55,8 +54,8 @@ def make_trainer(config: DictConfig, run_dir: Path) -> Trainer:
     windows, val_windows, described = open_data(data, policy_config)
     play = rollouts(config, windows.interface.select(policy_config.observation_keys)) if trainer.rollout_every else None
     torch.manual_seed(config.seed)
-    policy = _policy(policy_config, windows, config)
-    policy.card = {"data": described, "training": _training(config)}
+    policy, initial = start_policy(policy_config, windows, config)
+    policy.card = {"data": described, "training": _training(config, initial)}
     if policy_config.backbone is not None and policy_config.backbone.tuning == "frozen":
         policy.to(PartialState().device)  # it reads before the trainer has it
         seen: TrainingWindows = FrozenWindows(windows, policy, run_dir, reword)
@@ -73,10 +72,13 @@ def _world_model_trainer(config: DictConfig, run_dir: Path) -> Trainer:
     data, trainer = _typed(DataConfig, config.data), _typed(TrainerConfig, config.trainer)
     if trainer.rollout_every:
         raise InputError(f"trainer.rollout_every: expected 0 for a world model, found {trainer.rollout_every}")
+    if config.get("init_modules") is not None:
+        raise InputError(f"init_modules: expected null for a world model, found {config.init_modules}")
     windows, val_windows, described = open_data(data, model_config)
     if val_windows is None:
         raise InputError("data.val_episodes: expected some held-out episodes, by which a collapse is seen, found 0")
     torch.manual_seed(config.seed)
+    initial: Any = "random"
     if config.init_from is None:
         model = WorldModel(model_config, windows.interface, fit_actions(windows.columns))
     else:
@@ -84,7 +86,8 @@ def _world_model_trainer(config: DictConfig, run_dir: Path) -> Trainer:
         source.interface.require(windows.interface, f"init_from {config.init_from}", f"dataset {config.data.root}")
         model = WorldModel(model_config, windows.interface, source.normalizer)
         model.load_stored(source.stored_state(), f"init_from {config.init_from}")
-    model.card = {"data": described, "training": _training(config)}
+        initial = earlier_training(source)
+    model.card = {"data": described, "training": _training(config, initial)}
     return Trainer(
         model,
         windows,
@@ -106,45 +109,9 @@ def write_config(config: DictConfig, run_dir: Path) -> None:
     write_whole(run_dir / "config.yaml", lambda path: OmegaConf.save(resolved, path))
 
 
-def _policy(config: PolicyConfig, windows: Windows, run: DictConfig) -> DiffusionPolicy:
-    """A new policy, or one with a checkpoint's weights, normalisation and tokenizer."""
-    interface = windows.interface
-    if run.init_from is None:
-        backbone = None
-        if config.backbone is not None:
-            if config.backbone.path is None and config.backbone.tuning == "frozen":
-                raise InputError("policy.backbone.tuning: expected full for a model built from nothing, found 'frozen'")
-            backbone = Backbone.create(config.backbone, tokenizer_corpus(run, windows))
-            for task in windows.tasks:
-                backbone.check_text(task, f"task of dataset {run.data.root}")
-        return DiffusionPolicy(config, interface, fit_normalizer(windows, config), backbone=backbone)
-    source = DiffusionPolicy.from_pretrained(run.init_from)
-    name = f"init_from {run.init_from}"
-    source.interface.require(interface, name, f"dataset {run.data.root}")
-    if (source.backbone is None) != (config.backbone is None):
-        raise InputError(f"{name}: expected {_has(config.backbone)}, as backbone= says, found {_has(source.backbone)}")
-    backbone = _retuned(source.backbone, config.backbone, name)
-    policy = DiffusionPolicy(config, interface, Normalizer.from_dict(source.normalizer.to_dict()), backbone=backbone)
-    policy.load_stored(source.stored_state(), name)
-    return policy
-
-
-def _retuned(backbone: Backbone | None, wanted: BackboneConfig | None, name: str) -> Backbone | None:
-    """A checkpoint's backbone, trained as this run says."""
-    if backbone is None or wanted is None or backbone.config.tuning == wanted.tuning:
-        return backbone
-    if "lora" in (backbone.config.tuning, wanted.tuning):
-        raise InputError(f"{name}: expected policy.backbone.tuning {wanted.tuning!r}, found {backbone.config.tuning!r}")
-    return Backbone(wanted, backbone.base.requires_grad_(True), backbone.tokenizer)
-
-
-def _has(backbone: object | None) -> str:
-    return "no backbone" if backbone is None else "a backbone"
-
-
-def _training(config: DictConfig) -> dict[str, Any]:
-    """What the model card says of the training."""
-    trainer = config.trainer
+def _training(config: DictConfig, initial: Any) -> dict[str, Any]:
+    """What the model card says of the training, which began with `initial` weights."""
+    trainer, modules = config.trainer, config.get("init_modules")
     return {
         "steps": trainer.steps,
         "batch_size": trainer.batch_size,
@@ -152,7 +119,8 @@ def _training(config: DictConfig) -> dict[str, Any]:
         "optimiser": f"AdamW, lr {trainer.lr:g}, weight decay {trainer.weight_decay:g}, warm-up and cosine",
         "weights": _weights(trainer),
         "seed": config.seed,
-        "initial_weights": config.init_from or "random",
+        "initial_weights": initial,
+        **({} if modules is None else {"initial_modules": ", ".join(modules)}),
         "git_commit": config.get("git_commit") or git_commit() or "unknown",
     }
 

@@ -70,7 +70,7 @@ class TinyVLMConfig:
 class BackboneConfig:
     """The vision-language model that reads the instruction and looks through the cameras."""
 
-    path: str | None = None  # hub name or folder of a pretrained model; null: a tiny one from nothing
+    path: str | None = None  # hub name or folder of a pretrained model; null: a tiny one from nothing, or init_from's
     layer: int | None = None  # whose hidden states the action transformer sees, from 1; null: the last
     tuning: str = "full"  # full | lora | frozen
     lora_rank: int = 16
