@@ -227,13 +227,15 @@ def test_rollouts_are_in_pybullet_by_default() -> None:
     assert callable(play)
 
 
-def test_the_language_recipe_is_that_of_one_goal_with_a_backbone() -> None:
+def test_the_language_recipe_is_that_of_one_goal_with_a_backbone_and_a_word_on_its_goal() -> None:
     one, several = (
         OmegaConf.to_container(load_config("train", ["data.root=x", f"task={task}"]))
         for task in ("pusht", "pusht_language")
     )
     assert several["policy"].pop("backbone")["tuning"] == "full"
     assert one["policy"].pop("backbone") is None
+    seen = one["policy"].pop("auxiliary_keys")
+    assert several["policy"].pop("auxiliary_keys") == [*seen, "observation.goal_state"]
     assert {key for key in one if one[key] != several[key]} == {"task"}
 
 
