@@ -29,7 +29,7 @@ from vla_policy.interfaces import InputError
 
 HEARTBEAT_RATE = 25.0  # Hz
 BEATS_LOOK = 4  # times between two heartbeats that their sender looks whether it has to say stop at once
-CRASHED = threading.Event()  # a ticker has ended that was not told to
+CRASHED = threading.Event()  # a vital thread has ended that was not told to
 PRIORITY = 40  # of a real-time process, below the kernel's own threads and what ros2_control takes
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 
@@ -51,8 +51,8 @@ def best_effort(depth: int) -> QoSProfile:
 
 
 def run(make: Callable[[], Node]) -> None:
-    """Run one node until Ctrl-C, SIGTERM or the crash of a ticker, which is status 1. A mistake of the user's is one
-    line and status 2.
+    """Run one node until Ctrl-C, SIGTERM or the crash of a vital thread, which is status 1. A mistake of the user's is
+    one line and status 2.
     """
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -141,6 +141,15 @@ def every(node: Node, seconds: float, call: Callable[[], None]) -> Any:
     return node.create_timer(seconds, call, clock=STEADY)
 
 
+def vital(run: Callable[[], None]) -> None:
+    """`run`, in a thread that the process is not to outlive: what it raises ends the process."""
+    try:
+        run()
+    except Exception:
+        traceback.print_exc()
+        CRASHED.set()
+
+
 class Ticker:
     """Calls `tick` at even times of the steady clock, in a thread of its own: an executor's timers cost it a whole
     round through all of a node's entities. Ticks that a slow computer missed are left out. What a tick raises ends the
@@ -150,19 +159,12 @@ class Ticker:
     def __init__(self, seconds: float, tick: Callable[[], None]) -> None:
         self._seconds, self._tick = seconds, tick
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="ticker", daemon=True)
+        self._thread = threading.Thread(target=vital, args=(self._repeat,), name="ticker", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         self._closing.set()
         self._thread.join()
-
-    def _run(self) -> None:
-        try:
-            self._repeat()
-        except Exception:
-            traceback.print_exc()
-            CRASHED.set()
 
     def _repeat(self) -> None:
         due = time.monotonic()

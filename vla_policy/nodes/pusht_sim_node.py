@@ -61,7 +61,7 @@ class PushTSimNode(Node):
         self._stalled, self._late = 0, Timing()
         self._reset(seed)
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._live, name="world", daemon=True)
+        self._thread = threading.Thread(target=common.vital, args=(self._live,), name="world", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -127,7 +127,8 @@ class PushTSimNode(Node):
 
     def _step(self) -> None:
         """Live through the control period that has just ended."""
-        self._target = next((target for t, target in reversed(self._commands) if t < self._end), self._target)
+        commands = list(self._commands)  # at once: others come meanwhile, in another thread
+        self._target = next((target for t, target in reversed(commands) if t < self._end), self._target)
         observation, _, _, _, info = self._world.step(self._target)
         self._publish(observation, info, self._end)
         self._late.add(self._time() - self._end)
