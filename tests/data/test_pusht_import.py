@@ -151,7 +151,7 @@ def test_broken_files(tmp_path, arrays):
 def test_zarr_is_an_extra(tmp_path, arrays, monkeypatch):
     folder = save_zarr(tmp_path / "human.zarr", arrays)
     monkeypatch.setitem(sys.modules, "zarr", None)
-    with pytest.raises(InputError, match="extra 'zarr'"):
+    with pytest.raises(InputError, match="zarr: expected it to be installed"):
         import_pusht(folder, tmp_path / "out", PIXELS, "Push.")
 
 

@@ -80,7 +80,7 @@ def names(root: Path) -> list[str]:
 
 
 def test_episodes_survive_a_kill_and_become_a_dataset(
-    robot: Filmed, root: Path, start: Callable[..., psutil.Process], contract: Path
+    robot: Filmed, root: Path, start: Callable[..., psutil.Process], contract: Path, tmp_path: Path
 ) -> None:
     recorder, client = start(task="keep still"), RecorderClient(robot)
     client.start()
@@ -113,7 +113,8 @@ def test_episodes_survive_a_kill_and_become_a_dataset(
     assert names(root) == ["episode_000000.mcap", "episode_000001.mcap", "episode_000002.mcap.part"]
 
     start()
-    wait_for(lambda: client.said("an interrupted episode was found"), "the repair")
+    log = tmp_path / "log" / "recorder.log"  # of what is said to those who come late only the last is kept
+    wait_for(lambda: "an interrupted episode was found" in log.read_text(), "the repair")
     interrupted = bag_episode(root / "bags" / "interrupted" / "episode_000002.mcap", load_contract(contract))
     assert interrupted.length / 10 > killed - begin - 1.0  # at most a second is lost
     wait_for(lambda: client.said("1 episodes, "), "the import", LONG)
