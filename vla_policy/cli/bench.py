@@ -174,12 +174,17 @@ def _speed_table(speeds: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
+def _evaluations(command: str, description: str, out: str, arguments: Sequence[str]) -> argparse.Namespace:
+    """The arguments of a command that reads what vla-eval wrote."""
+    parser = config_parser(f"vla-bench {command}", description)
+    parser.add_argument("EVALUATION", nargs="+", type=Path, help="folders that vla-eval wrote")
+    parser.add_argument("--out", type=Path, default=Path("outputs/bench"), help=out)
+    return parser.parse_args(arguments)
+
+
 def _demonstrations(arguments: Sequence[str]) -> None:
     description = "Success against the number of demonstrations: one evaluation folder for each trained policy."
-    parser = config_parser("vla-bench demonstrations", description)
-    parser.add_argument("EVALUATION", nargs="+", type=Path, help="folders that vla-eval wrote")
-    parser.add_argument("--out", type=Path, default=Path("outputs/bench"), help="folder of table and plot")
-    options = parser.parse_args(arguments)
+    options = _evaluations("demonstrations", description, "folder of table and plot", arguments)
 
     from vla_policy.evaluation.demonstrations import demonstrations_table, gather, write_demonstrations
 
@@ -191,10 +196,7 @@ def _demonstrations(arguments: Sequence[str]) -> None:
 
 def _objectives(arguments: Sequence[str]) -> None:
     description = "Policies that differ in the objective alone: an evaluation folder each, compared with the first one."
-    parser = config_parser("vla-bench objectives", description)
-    parser.add_argument("EVALUATION", nargs="+", type=Path, help="folders that vla-eval wrote")
-    parser.add_argument("--out", type=Path, default=Path("outputs/bench"), help="folder of objectives.json")
-    options = parser.parse_args(arguments)
+    options = _evaluations("objectives", description, "folder of objectives.json", arguments)
 
     from vla_policy.evaluation.objectives import gather_objectives, objectives_table
     from vla_policy.evaluation.report import write_json

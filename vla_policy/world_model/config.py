@@ -76,7 +76,6 @@ class WorldModelConfig:
                 raise InputError(f"world_model.{name}.width: expected a multiple of heads {heads}, found {width}")
 
     # What a window of the data has to hold, in the words of `PolicyConfig`: the history and the frame after it.
-    n_action_steps = 1
     whole_windows = True  # frames repeated before an episode's start would say that actions do nothing
 
     @property
