@@ -79,7 +79,7 @@ setup(
         "gym_pusht": ["gym-pusht"],
         "zarr": ["zarr"],
         "wandb": ["wandb"],
-        "test": ["gym-pusht", "import-linter", "mypy", "pytest", "pytest-timeout", "pytest-xdist", "ruff", "zarr"],
+        "test": ["gym-pusht", "import-linter", "mypy", "pytest<9.2", "pytest-timeout", "pytest-xdist", "ruff", "zarr"],
     },
     entry_points={
         "console_scripts": [

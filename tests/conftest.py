@@ -1,6 +1,9 @@
 """Fixtures for all tests."""
 
+import faulthandler
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,17 @@ import torch
 from helpers.bimanual import make_bimanual_dataset
 
 torch.set_num_threads(1)
+CLEANING = 300.0  # seconds
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Iterator[None]:
+    """A fixture that hangs ends its worker: pytest-timeout no longer looks once a test has failed."""
+    faulthandler.dump_traceback_later(CLEANING, exit=True, file=sys.__stderr__)
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture(scope="session")
