@@ -15,7 +15,7 @@ from vla_policy.data import LeRobotDataset, WindowDataset
 from vla_policy.interfaces import ACTION, STATE, InputError
 from vla_policy.models import DiffusionPolicy, PolicyConfig
 from vla_policy.training import Trainer, TrainerConfig, fit_normalizer, make_windows
-from vla_policy.training.loop import parameter_groups
+from vla_policy.training.optimizers import make_optimizers, parameter_groups
 
 FAST: dict[str, Any] = {"precision": "fp32", "batch_size": 16, "warmup_steps": 2, "wandb": None, "log_every": 1}
 
@@ -71,11 +71,12 @@ def test_memorising_a_few_windows_predicts_their_actions(
     assert error < 0.5 * hold
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_resumed_run_equals_one_that_was_never_interrupted(
-    vectors: tuple[WindowDataset, PolicyConfig], tmp_path: Path
+    vectors: tuple[WindowDataset, PolicyConfig], tmp_path: Path, optimizer: str
 ) -> None:
     windows, config = vectors
-    settings = TrainerConfig(**{**FAST, "steps": 12, "save_every": 5})
+    settings = TrainerConfig(**{**FAST, "steps": 12, "save_every": 5, "optimizer": optimizer})
     Trainer(make_policy(windows, config), windows, tmp_path / "whole", settings, seed=3).fit()
 
     interrupted = Trainer(make_policy(windows, config), windows, tmp_path / "parts", settings, seed=3)
@@ -156,12 +157,38 @@ def test_the_learning_rate_warms_up_and_follows_a_cosine(
 def test_weight_decay_is_for_matrices_only(vectors: tuple[WindowDataset, PolicyConfig]) -> None:
     windows, config = vectors
     policy = make_policy(windows, config)
-    decayed, others = parameter_groups(policy, 0.1)
+    decayed, others = parameter_groups(policy, 0.1, [])
     names = {id(value): name for name, value in policy.named_parameters()}
     assert all(names[id(value)].endswith("weight") and value.ndim >= 2 for value in decayed["params"])
     assert {"transformer.position", "encoder.steps"} <= {names[id(value)] for value in others["params"]}
     assert len(decayed["params"]) + len(others["params"]) == len(names)
     assert (decayed["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
+
+
+def test_muon_orthogonalises_the_steps_of_hidden_matrices_alone(vectors: tuple[WindowDataset, PolicyConfig]) -> None:
+    windows, config = vectors
+    policy = make_policy(windows, config)
+    adamw, muon = make_optimizers(policy, TrainerConfig(optimizer="muon", lr=0.1, weight_decay=0.0))
+    names = {id(value): name for name, value in policy.named_parameters()}
+    hidden = {names[id(value)] for group in muon.param_groups for value in group["params"]}
+    others = {names[id(value)] for group in adamw.param_groups for value in group["params"]}
+    assert hidden | others == set(names.values())
+    assert not hidden & others
+    assert "transformer.layers.0.qkv.weight" in hidden
+    assert {"transformer.layers.0.modulation.weight", "head.action_in.weight"} <= others
+
+    matrix = policy.get_parameter("transformer.layers.0.mlp_in.weight")
+    before = matrix.detach().clone()
+    matrix.grad = torch.randn(matrix.shape, generator=torch.Generator().manual_seed(0))
+    muon.step()
+    stretched = torch.linalg.svdvals((matrix.detach() - before) / (0.1 * 0.2 * max(matrix.shape) ** 0.5))
+    assert float(stretched.min()) > 0.5
+    assert float(stretched.max()) < 1.5
+
+
+def test_muon_without_a_layer_to_train_is_refused() -> None:
+    with pytest.raises(InputError, match=r"trainer\.optimizer: expected layers that are trained for muon, found none"):
+        make_optimizers(torch.nn.Linear(2, 2), TrainerConfig(optimizer="muon"))
 
 
 def test_a_truncated_state_is_named(vectors: tuple[WindowDataset, PolicyConfig], tmp_path: Path) -> None:

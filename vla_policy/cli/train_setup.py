@@ -18,6 +18,7 @@ from vla_policy.evaluation.report import git_commit
 from vla_policy.interfaces import InputError
 from vla_policy.models import PolicyConfig
 from vla_policy.training import (
+    OPTIMIZERS,
     DataConfig,
     FrozenWindows,
     Trainer,
@@ -116,7 +117,8 @@ def _training(config: DictConfig, initial: Any) -> dict[str, Any]:
         "steps": trainer.steps,
         "batch_size": trainer.batch_size,
         **({} if config.get("world_model") else {"noise_samples": config.policy.noise_samples}),
-        "optimiser": f"AdamW, lr {trainer.lr:g}, weight decay {trainer.weight_decay:g}, warm-up and cosine",
+        "optimiser": f"{OPTIMIZERS[trainer.optimizer]}, "
+        f"lr {trainer.lr:g}, weight decay {trainer.weight_decay:g}, warm-up and cosine",
         "weights": _weights(trainer),
         "seed": config.seed,
         "initial_weights": initial,

@@ -44,12 +44,16 @@ class DataConfig:
         return list(self.root) if isinstance(self.root, (list, tuple)) else [self.root]
 
 
+OPTIMIZERS = {"adamw": "AdamW", "muon": "Muon for the layers' matrices and AdamW for the rest"}
+
+
 @dataclass
 class TrainerConfig:
     """Optimisation, averaging, and how often things are measured and kept."""
 
     steps: int = 20_000
     batch_size: int = 256
+    optimizer: str = "adamw"
     lr: float = 5e-4
     betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
     weight_decay: float = 1e-4
@@ -74,5 +78,7 @@ class TrainerConfig:
                 raise InputError(f"trainer.{name}: expected at least 1, found {getattr(self, name)}")
         if self.precision not in ("auto", "bf16", "fp32"):
             raise InputError(f"trainer.precision: expected 'auto', 'bf16' or 'fp32', found {self.precision!r}")
+        if self.optimizer not in OPTIMIZERS:
+            raise InputError(f"trainer.optimizer: expected one of {', '.join(OPTIMIZERS)}, found {self.optimizer!r}")
         if len(self.betas) != 2:
             raise InputError(f"trainer.betas: expected two numbers, found {self.betas}")

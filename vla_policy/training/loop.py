@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from torch import Tensor, nn
+from torch import Tensor
 
 from vla_policy.interfaces import InputError
 from vla_policy.models import TrainableModel
@@ -21,6 +22,7 @@ from vla_policy.training.config import TrainerConfig
 from vla_policy.training.ema import averaged_copy, ema_decay, update_average
 from vla_policy.training.frozen import TrainingWindows
 from vla_policy.training.logs import Display, MetricsLog
+from vla_policy.training.optimizers import make_optimizers
 from vla_policy.training.state import load_state, save_state
 from vla_policy.training.validation import validate_policy
 
@@ -70,20 +72,15 @@ class Trainer:
         if config.compile:
             for part in self.model.compiled_parts():
                 part.compile(dynamic=False)
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(self.model, config.weight_decay),
-            lr=config.lr,
-            betas=(config.betas[0], config.betas[1]),
-            fused=True,
-        )
-        self.wrapped, self.prepared = self.accelerator.prepare(self.model, self.optimizer)
+        self.optimizers = make_optimizers(self.model, config)
+        self.wrapped, *self.prepared = self.accelerator.prepare(self.model, *self.optimizers)
         self.progress: dict[str, Any] = {"step": 0, "best": None}
 
     def fit(self, resume: bool = False) -> None:
         """Train until `config.steps`; with `resume` from the last saved state, if there is one."""
         state = self.run_dir / STATE_FILE
         if resume and state.is_file():
-            self.progress = load_state(state, self.model, self.average, self.optimizer)
+            self.progress = load_state(state, self.model, self.average, self.optimizers)
         start, steps = self.progress["step"], self.config.steps
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         sampler = StepSampler(
@@ -117,7 +114,7 @@ class Trainer:
         seed = int(np.random.SeedSequence([self.seed, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))
         torch.manual_seed(seed)  # dropout draws from the global generator
         generator = torch.Generator(self.accelerator.device).manual_seed(seed)
-        for group in self.optimizer.param_groups:
+        for group in itertools.chain.from_iterable(optimizer.param_groups for optimizer in self.optimizers):
             group["lr"] = self.learning_rate(step)
         if self.annotate is not None:
             batch = {**batch, **self.annotate(batch, np.random.default_rng(seed))}
@@ -126,8 +123,9 @@ class Trainer:
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
         if not bool(torch.isfinite(norm)):
             raise InputError(self._not_finite(step, batch, float(loss.detach())))
-        self.prepared.step()
-        self.prepared.zero_grad()
+        for optimizer in self.prepared:
+            optimizer.step()
+            optimizer.zero_grad()
         update_average(self.average, self.model, ema_decay(step, self.config.ema_power, self.config.ema_max_decay))
         return {"loss": loss.detach(), "grad_norm": norm, **parts}
 
@@ -145,7 +143,7 @@ class Trainer:
         if last or _due(step, self.config.save_every):
             self._save("last", step)
             self.progress["step"] = step
-            save_state(self.run_dir / STATE_FILE, self.model, self.average, self.optimizer, self.progress)
+            save_state(self.run_dir / STATE_FILE, self.model, self.average, self.optimizers, self.progress)
 
     def learning_rate(self, step: int) -> float:
         """Linear warm-up, then half a cosine to 0; steps count from 1."""
@@ -185,14 +183,6 @@ class Trainer:
             f"the state of step {self.progress['step']} is kept" if self.progress["step"] else "no state was saved yet"
         )
         return f"training stopped at step {step}: loss {loss:g}, gradient not finite; {cause}; {kept}"
-
-
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay on matrices and convolutions only, not on biases, norms and position embeddings."""
-    named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
-    decayed = [value for name, value in named if name.endswith("weight") and value.ndim >= 2]
-    others = [value for name, value in named if not (name.endswith("weight") and value.ndim >= 2)]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
 def mixed_precision(precision: str) -> str:
