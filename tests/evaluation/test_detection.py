@@ -40,6 +40,7 @@ def test_an_alarm_counts_from_the_first_observation_that_may_differ() -> None:
     assert found["tpr_ci95"][0] < 0.5 < found["tpr_ci95"][1]
     assert found["auroc"] == pytest.approx((3 + 0.5) / 4)  # three above, one ties
     assert found["auroc_pairs"] == 4
+    assert found["auroc_ci95"][0] < 0.875 < found["auroc_ci95"][1]
 
 
 def test_windows_are_equally_long_in_both() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from vla_policy.evaluation.statistics import (
+    auroc_interval,
     compare_paired,
     mean_interval,
     paired_difference_interval,
@@ -76,3 +77,21 @@ def test_bootstrap_interval_of_a_mean() -> None:
     assert mean_interval(values) == (low, high)  # repeatable
     assert mean_interval([0.5, 0.5, 0.5]) == (0.5, 0.5)
     assert all(math.isnan(edge) for edge in mean_interval([1.0]))
+
+
+def test_interval_of_an_auroc_covers_as_often_as_it_says() -> None:
+    rng, true = np.random.default_rng(0), 0.9214  # of normals two apart: Phi(2 / sqrt(2))
+    covered = []
+    for _ in range(300):
+        found = float((rng.normal(2, 1, (30, 1)) > rng.normal(0, 1, 40)).mean())
+        low, high = auroc_interval(found, 30, 40)
+        assert low <= found <= high
+        covered.append(low < true < high)
+    assert 0.92 < np.mean(covered) < 0.99
+
+
+def test_interval_of_an_auroc_is_not_empty_at_its_ends_and_symmetric() -> None:
+    low, high = auroc_interval(1.0, 50, 50)
+    assert (0.9 < low < 0.97, high) == (True, 1.0)
+    assert auroc_interval(0.0, 50, 50) == pytest.approx((1 - high, 1 - low))
+    assert auroc_interval(0.3, 20, 60) == pytest.approx([1 - bound for bound in reversed(auroc_interval(0.7, 60, 20))])

@@ -75,8 +75,8 @@ def write_demonstrations(out: Path, rows: Sequence[dict[str, Any]]) -> list[Path
 
 def demonstrations_table(rows: Sequence[dict[str, Any]]) -> Table:
     table = Table(title="Success against demonstrations", title_justify="left")
-    for column in ("demonstrations", "training seed", "success", "exact 95 % interval", "mean max reward"):
-        table.add_column(column, justify="right")
+    for column in ("demonstrations", "training\nseed", "success", "exact 95 %\ninterval", "mean max\nreward"):
+        table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
             str(row["demonstrations"]),
@@ -108,7 +108,9 @@ def plot(rows: Sequence[dict[str, Any]]) -> Figure:
     axes.minorticks_off()
     axes.set_ylim(0, 1)
     axes.set_xlabel("demonstrations")
-    axes.set_ylabel(f"success rate, n = {rows[0]['n_episodes']} rollouts, exact 95 % intervals")
+    axes.set_ylabel("success rate")
+    axes.set_title(f"{rows[0]['n_episodes']} rollouts of each policy, exact 95 % intervals", fontsize="medium")
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
+    if len(rows) > len(numbers):
+        axes.legend(loc="lower right")
     return figure

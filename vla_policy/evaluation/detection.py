@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from vla_policy.evaluation.statistics import success_interval
+from vla_policy.evaluation.statistics import auroc_interval, success_interval
 from vla_policy.evaluation.traces import Trace
 from vla_policy.monitoring import Calibration
 
@@ -58,14 +58,15 @@ def event_detection(
     nominal_by_seed = {s.trace.seed: s for s in nominal}
     pairs = [_highest(s, nominal_by_seed[s.trace.seed], window) for s in happened if s.trace.seed in nominal_by_seed]
     found = [pair for pair in pairs if pair is not None]
-    n = len(happened)
+    n, area = len(happened), auroc([a for a, _ in found], [b for _, b in found])
     return {
         "n": n,
         "detected": len(delays),
         "tpr": len(delays) / n if n else None,
         "tpr_ci95": success_interval(len(delays), n) if n else (None, None),
         "alarms_before": sum(s.first_alarm(threshold, 0, _begin(s)) is not None for s in happened),
-        "auroc": auroc([a for a, _ in found], [b for _, b in found]),
+        "auroc": area,
+        "auroc_ci95": (None, None) if area is None else auroc_interval(area, len(found), len(found)),
         "auroc_pairs": len(found),
         "delay_steps_p50": float(np.median(delays)) if delays else None,
         "delay_steps_p95": float(np.percentile(delays, 95)) if delays else None,

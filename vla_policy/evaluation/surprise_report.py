@@ -37,6 +37,14 @@ def _events(summary: Mapping[str, Any]) -> Table:
             "-" if None in delays else "{:g} / {:.0f}".format(*delays),
             str(main["within_2_steps"]),
         )
+    widths = [
+        high - low
+        for found in summary["events"].values()
+        for low, high in (found[name]["auroc_ci95"] for name in detectors)
+        if low is not None
+    ]
+    if widths:
+        table.caption = f"95 % intervals are in surprise.json; those of the AUROCs are at most {max(widths):.2f} wide"
     return table
 
 
