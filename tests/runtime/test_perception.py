@@ -121,6 +121,26 @@ def test_worker_never_blocks_and_survives_work_that_raises() -> None:
     assert [str(error) for error in errors] == ["no such thing"]
 
 
+def test_work_that_hangs_is_left_behind_and_never_heard_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vla_policy.runtime.worker.PATIENCE", 0.05)
+    go, done, answers = threading.Event(), threading.Event(), []
+
+    def work(question: float) -> float:
+        assert go.wait(10)
+        done.set()
+        return question
+
+    worker = Worker(work, answers.append, answers.append)
+    assert worker.ask(1.0)
+    begin = time.monotonic()
+    worker.close()
+    assert time.monotonic() - begin < 5.0  # the work takes ten
+    go.set()
+    assert done.wait(10)
+    wait_for(lambda: not worker.busy)
+    assert not answers
+
+
 def test_watchdog_names_who_was_never_heard_of() -> None:
     watchdog = Watchdog({"camera": 0.1, "policy": 0.1})
     watchdog.feed("policy", 0.0)

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from rclpy.duration import Duration
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
@@ -26,8 +27,7 @@ from vla_policy.nodes.commands import encode, pose, standstill
 from vla_policy.runtime import Command, Gate, GateConfig, Limits, State, Timing
 
 PUBLISHERS_EVERY = 10  # ticks between two looks at who else sends commands
-
-
+LAST_WORD = 0.5  # seconds that the robot is given to receive what it is told last
 EMERGENCY_STOP = "emergency_stop"  # which a contract may expect to hear of; teleoperation has one of its own
 EMERGENCY_STOPS = (EMERGENCY_STOP, "teleop/emergency_stop")
 
@@ -109,6 +109,8 @@ class CommandGateNode(Node):
     def close(self) -> None:
         self._ticker.close()
         self._stand_still()
+        if self._robot is not None:
+            self._robot.wait_for_all_acked(Duration(seconds=LAST_WORD))  # it would be lost with this process
 
     @contextmanager
     def _gated(self) -> Iterator[Gate]:

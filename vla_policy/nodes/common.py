@@ -80,12 +80,17 @@ def run(make: Callable[[], Node]) -> None:
 
 
 def ask_for_realtime() -> bool:
-    """Run before all ordinary processes, as ros2_control's manager does; false if the user may not (ulimit -r)."""
+    """Run this thread before ordinary ones, as ros2_control's manager does; false if the user may not (ulimit -r)."""
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
     except OSError:
         return False
     return True
+
+
+def give_up_realtime() -> None:
+    """Make this thread an ordinary one again; those that it started meanwhile stay what they are."""
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def parameter(node: Node, name: str, default: Any, description: str, bounds: tuple[Any, Any] | None = None) -> Any:

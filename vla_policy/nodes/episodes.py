@@ -31,6 +31,7 @@ def play(graph: Graph, witness: Witness, max_steps: int, success_coverage: float
         intervals=(1e3 * lengths).round(3).tolist(),
         held=held.tolist(),
         stalled=stalled,
+        stolen=(1e3 * witness.taken(ends, lengths)).round(3).tolist(),
         memory={name: _memory(graph.processes[name].pid) for name in graph.nodes},
         diagnostics=dict(graph.operator.diagnostics),
     )

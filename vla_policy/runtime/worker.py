@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+PATIENCE = 3.0  # seconds; a node whose model hangs ends all the same, before it would be killed
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
 
@@ -43,14 +44,17 @@ class Worker(Generic[Question, Answer]):
         return True
 
     def close(self) -> None:
-        """Wait for the answer in progress and end the thread."""
+        """End the thread after the answer in progress; one that takes longer than `PATIENCE` is never heard of."""
         self._questions.put(None)
-        self._thread.join()
+        self._thread.join(PATIENCE)
+        self._on_answer = lambda _: None
+        self._on_error = lambda _: None
 
     def _run(self) -> None:
         while (question := self._questions.get()) is not None:
             try:
-                self._on_answer(self._work(*question))
+                answer = self._work(*question)
+                self._on_answer(answer)  # looked up only now: `close` may have taken it away
             except Exception as error:  # whatever it is, the arm has to hear of it
                 self._on_error(error)
             finally:
