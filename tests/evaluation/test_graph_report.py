@@ -34,6 +34,7 @@ def played(seed: int = 0, **values: object) -> Played:
         "intervals": [20.0] * 4,
         "held": [False] * 4,
         "stalled": [False] * 4,
+        "stolen": [0.0] * 4,
         "memory": {"policy": 100.0},
         "diagnostics": {},
     }
@@ -106,6 +107,9 @@ def test_missed_deadlines_are_accounted_for_by_holds_and_standstills() -> None:
     assert (row["while_the_computer_stood_still"], row["met"]) == (1, True)
     row = deadlines([played(intervals=[41.0] * 4)], 20.0)
     assert (row["found"], row["met"]) == ("4", False)
+    row = deadlines([played(intervals=[20.0, 41.0, 60.0, 79.0], stolen=[10.0, 10.0, 30.0, 50.0])], 20.0)
+    assert (row["while_its_host_took_the_processor"], row["found"]) == (2, "1")  # of 21, 40 and 59 ms; a tick is 10
+    assert row["stolen_percent"] == pytest.approx(50.0)
 
 
 def test_a_hold_without_a_fault_is_false_but_for_the_monitors_alarms() -> None:

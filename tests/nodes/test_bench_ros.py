@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 import torch
 from rich.progress import Progress
@@ -22,13 +26,14 @@ from vla_policy.cli import bench_ros  # noqa: E402
 from vla_policy.data.files import write_json  # noqa: E402
 from vla_policy.evaluation.graph_report import Hold, Played  # noqa: E402
 from vla_policy.interfaces import InputError  # noqa: E402
+from vla_policy.nodes.common import ask_for_realtime, give_up_realtime  # noqa: E402
 from vla_policy.nodes.fault_timing import FAULTS, TRIES, measured  # noqa: E402
 from vla_policy.nodes.harness import HeldBefore  # noqa: E402
 from vla_policy.nodes.operator import GraphError  # noqa: E402
 from vla_policy.nodes.processes import Processes  # noqa: E402
 
 pytestmark = pytest.mark.xdist_group("dds")
-EPISODE = Played(100000, True, 90, 9.0, ("holding: late",), 1, [20.0], [False], [False], {"policy": 1.0}, {})
+EPISODE = Played(100000, True, 90, 9.0, ("holding: late",), 1, [20.0], [False], [False], [0.0], {"policy": 1.0}, {})
 
 
 def test_every_fault_is_timed_and_storms_lead_nothing_astray(tmp_path: Path) -> None:
@@ -51,6 +56,24 @@ def test_every_fault_is_timed_and_storms_lead_nothing_astray(tmp_path: Path) -> 
     assert found["measurements"]["gate"]["cpus"] >= 1
     with pytest.raises(InputError, match=r"ros.json: expected measurements of .*'seed': 4.*found .*'seed': 3"):
         bench_ros.ros(["nowhere", "seed=4", "only=[gate]", f"out={tmp_path}"])
+
+
+def test_only_the_threads_of_the_witness_run_in_real_time() -> None:
+    allowed = ask_for_realtime()
+    give_up_realtime()
+    with own_domain(2), closing(Witness()):
+        policies = [os.sched_getscheduler(int(thread)) for thread in os.listdir("/proc/self/task")]
+        assert (os.SCHED_FIFO in policies) == allowed
+        started = subprocess.check_output([sys.executable, "-c", "import os; print(os.sched_getscheduler(0))"])
+        assert int(started) == os.SCHED_OTHER
+
+
+def test_what_the_host_took_is_told_by_interval() -> None:
+    with own_domain(2), closing(Witness()) as witness:
+        witness.stolen += [(10.00, 5.0), (10.02, 5.0), (10.08, 5.04), (10.10, 5.05)]
+        taken = witness.taken(np.array([10.02, 10.08, 10.10]), np.array([0.02, 0.06, 0.02]))
+        np.testing.assert_allclose(taken, [0.0, 0.04, 0.01], atol=1e-9)
+        assert not len(witness.taken(np.zeros(0), np.zeros(0)))
 
 
 def test_an_arm_that_was_held_before_its_fault_is_tried_again_and_not_for_ever() -> None:

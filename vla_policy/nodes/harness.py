@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
+import psutil
 import rclpy
 from geometry_msgs.msg import PoseStamped
 from rclpy.executors import SingleThreadedExecutor
@@ -47,6 +48,11 @@ def wait_for(condition: Callable[[], object], what: str, patience: float = PATIE
         time.sleep(0.005)
 
 
+def stolen() -> float:
+    """Seconds of all processors that the host of this virtual computer gave to others; 0 where nothing tells them."""
+    return float(getattr(psutil.cpu_times(), "steal", 0.0))
+
+
 class Spinning(Node):
     """A node whose callbacks run in a thread of its own."""
 
@@ -77,14 +83,20 @@ class Witness(Spinning):
     """Writes down every command that reaches the robot, and what the gate says it is doing.
 
     Times are those of reception, taken by the middleware on the clock of `time.time`: neither the gate's stamps nor
-    this process's own callbacks have a part in them.
+    this process's own callbacks have a part in them. The middleware's threads run before ordinary ones where the user
+    may ask for that, as those of a robot's driver do, so that it is the gate that is timed and not their own waiting.
     """
 
     def __init__(self) -> None:
-        super().__init__("witness")
+        common.ask_for_realtime()  # the node's threads inherit it
+        try:
+            super().__init__("witness")
+        finally:
+            common.give_up_realtime()  # but the processes that this thread starts later shall not
         self.commands: list[tuple[float, np.ndarray]] = []  # when received, target
         self.said: list[tuple[float, str, str]] = [(0.0, "", "")]  # when received, state of the gate, reason
         self.stalls: list[tuple[float, float]] = []  # end and length of this process's standstills
+        self.stolen: list[tuple[float, float]] = []  # when received, seconds of all processors the host gave to others
         self.seen = 0.0  # when the last picture was received
         self.event = 0.0  # stamp of the first picture that shows the last disturbance of the simulation
         subscribe: Any = self.create_subscription  # whose hints know no callback with information about a message
@@ -111,6 +123,7 @@ class Witness(Spinning):
         """Begin anew: what was before does not count, and need not be looked through."""
         self.commands.clear()
         self.stalls.clear()
+        self.stolen.clear()
         del self.said[:-1]
 
     def seconds_to_hold(self, fault: float, patience: float = 5.0) -> float:
@@ -144,14 +157,23 @@ class Witness(Spinning):
         """The longest time since then that this process was not run, in seconds: how busy the computer was."""
         return max((length for t, length in self.stalls if t > since), default=0.0)
 
+    def taken(self, ends: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Seconds of all processors that a virtual computer's host gave to others in each interval between commands."""
+        if not len(ends):
+            return np.zeros(0)
+        times, seconds = np.array(self.stolen).T
+        until = seconds[np.searchsorted(times, ends, "right") - 1]
+        return until - seconds[np.searchsorted(times, ends - lengths, "right") - 1]
+
     def moved(self, since: float) -> float:
         """How far apart the targets since then are, in metres."""
         targets = np.array([target for t, target in self.commands if t > since])
         return float(np.ptp(targets, axis=0).max()) if len(targets) else 0.0
 
     def _on_command(self, message: PoseStamped, info: Any) -> None:
-        p = message.pose.position
-        self.commands.append((1e-9 * info["received_timestamp"], np.array([p.x, p.y])))
+        received, p = 1e-9 * info["received_timestamp"], message.pose.position
+        self.stolen.append((received, stolen()))
+        self.commands.append((received, np.array([p.x, p.y])))
 
     def _on_image(self, message: Image, info: Any) -> None:
         self.seen = 1e-9 * info["received_timestamp"]
