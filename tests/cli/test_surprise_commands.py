@@ -14,15 +14,15 @@ from vla_policy.world_model import WorldModel
 
 ROOT = Path(__file__).parents[2]
 POLICY, WORLD_MODEL = str(ROOT / "checkpoints/pusht_image"), str(ROOT / "checkpoints/pusht_world_model")
-QUICK = ["num_workers=0", "num_envs=8", "threads=1", "alpha=0.5"]
+QUICK = ["num_workers=0", "num_envs=8", "threads=1", "alpha=0.2"]
 
 
 STUDY = [
-    "n_calibration=5",
+    "n_calibration=10",
     "calibration_seed=70010",
     "n_nominal=2",
     "n_events=2",
-    "seed=70018",
+    "seed=70020",
     "events=[block_teleport,dropped_actions]",
 ]
 
@@ -64,11 +64,11 @@ def test_the_calibrated_monitor_holds_the_arm_after_a_teleport(
     study: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     monitor = tmp_path / "monitor"
-    calibrate.main([POLICY, WORLD_MODEL, f"study={study}", "alpha=0.5", f"out={monitor}"])
+    calibrate.main([POLICY, WORLD_MODEL, f"study={study}", "alpha=0.2", f"out={monitor}"])
     said = capsys.readouterr().out
     assert "guaranteed on average, at most" in said
-    assert "50.0 %" in said
-    one = ["n_episodes=1", "seed=70018", "num_workers=0", "latency_repeats=1", "threads=1"]
+    assert "20.0 %" in said
+    one = ["n_episodes=1", "seed=70020", "num_workers=0", "latency_repeats=1", "threads=1"]
     event = ["disturbance.kind=block_teleport", "disturbance.step=25", "task.max_episode_steps=40"]
     evaluate.main([POLICY, *one, *event, f"monitor={monitor}", f"out={tmp_path / 'eval'}"])
     summary = json.loads((tmp_path / "eval" / "summary.json").read_text())

@@ -101,20 +101,19 @@ def test_training_evaluation_and_node_make_the_same_chunk(
     graph: tuple[Processes, Operator], recorded: LeRobotDataset, policy: DiffusionPolicy
 ) -> None:
     _, operator = graph
-    player = Player(recorded)
-    operator.wait(lambda: operator.change("policy", CONFIGURE), "configuring")
-    wait_for(lambda: player.count_publishers("policy/action_chunk") > 0, "the policy's chunks")
-    begin = time.time()
-    while not operator.change("policy", ACTIVATE):  # it wants observations first, which do not count
-        player.play(0, time.time())
-        assert time.time() < begin + 60
-    time.sleep(0.05)
-    first = time.time()
-    for frame in range(9):  # the second chunk is asked for with frames 7 and 8
-        time.sleep(max(0.0, first + 0.1 * frame - time.time()))
-        player.play(frame, first + 0.1 * frame)
-    wait_for(lambda: len(player.chunks) == 2, "two chunks", 20.0)
-    player.close()
+    with Player(recorded) as player:
+        operator.wait(lambda: operator.change("policy", CONFIGURE), "configuring")
+        wait_for(lambda: player.count_publishers("policy/action_chunk") > 0, "the policy's chunks")
+        begin = time.time()
+        while not operator.change("policy", ACTIVATE):  # it wants observations first, which do not count
+            player.play(0, time.time())
+            assert time.time() < begin + 60
+        time.sleep(0.05)
+        first = time.time()
+        for frame in range(9):  # the second chunk is asked for with frames 7 and 8
+            time.sleep(max(0.0, first + 0.1 * frame - time.time()))
+            player.play(frame, first + 0.1 * frame)
+        wait_for(lambda: len(player.chunks) == 2, "two chunks", 20.0)
 
     histories = [[0, 0], [7, 8]]
     seen = [
@@ -137,11 +136,18 @@ def test_training_evaluation_and_node_make_the_same_chunk(
     np.testing.assert_allclose(player.chunks[1].actions, trained, atol=1e-6)
 
 
-def test_an_episode_then_a_silent_camera_then_a_killed_policy(graph: tuple[Processes, Operator]) -> None:
+@pytest.fixture
+def witness(graph: tuple[Processes, Operator]) -> Iterator[Witness]:
+    with Witness() as witness:
+        yield witness
+
+
+def test_an_episode_then_a_silent_camera_then_a_killed_policy(
+    graph: tuple[Processes, Operator], witness: Witness
+) -> None:
     processes, operator = graph
     processes.start("command_gate", dry_run=False)
     processes.start("pusht_sim", seed=11)
-    witness = Witness()
     operator.wait(lambda: len(operator.coverages) > 3, "the simulation")
 
     begin = time.time()
@@ -188,7 +194,6 @@ def test_an_episode_then_a_silent_camera_then_a_killed_policy(graph: tuple[Proce
     processes["policy"].kill()
     assert witness.seconds_to_hold(killed) < deadline + witness.stood_still(killed)
     assert "policy/stop is silent" in witness.reason
-    witness.close()
     assert processes["policy"].wait(5) == -signal.SIGKILL
     processes.stop()
     assert processes["command_gate"].returncode == 0

@@ -80,15 +80,11 @@ def led(folder: Path, x: float, **action: object) -> Iterator[tuple[JointArm, Wi
     (folder / "arm.yaml").write_text(yaml.safe_dump(data))
     with own_domain(1), Processes(folder) as processes:
         processes.start("command_gate", contract=str(folder / "arm.yaml"), dry_run=False, heartbeats=["policy/stop"])
-        arm, witness = JointArm(load_contract(folder / "arm.yaml"), x), Witness()
-        try:
+        with JointArm(load_contract(folder / "arm.yaml"), x) as arm, Witness() as witness:
             wait_for(lambda: arm.enable().success, "enabling")
             wait_for(lambda: len(arm.told) > 5, "commands that hold")
             yield arm, witness
             assert processes.dead() == {}
-        finally:
-            arm.close()
-            witness.close()
 
 
 def lead(arm: JointArm, witness: Witness, rows: np.ndarray, done: Callable[[], bool], what: str) -> None:

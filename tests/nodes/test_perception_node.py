@@ -19,13 +19,10 @@ TOPIC = "/pusht_sim/camera/image_raw"
 
 
 def test_a_camera_of_another_type_is_named() -> None:
-    with own_domain(1):
-        node, camera = Spinning("looks"), Spinning("camera")
+    with own_domain(1), Spinning("looks") as node, Spinning("camera") as camera:
         perception = Perception(node, load_contract("pusht_sim"), [IMAGES + "top"], lambda: None)
         wait_for(lambda: perception.problem() == f"{TOPIC} is silent", "silence")
         camera.create_publisher(CompressedImage, TOPIC, common.IMAGE_QOS)
         expected = f"{TOPIC} is silent ({TOPIC}: expected sensor_msgs/msg/Image, found sensor_msgs/msg/CompressedImage)"
         wait_for(lambda: perception.problem() == expected, "the type that was found")
         perception.close()
-        node.close()
-        camera.close()

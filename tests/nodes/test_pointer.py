@@ -110,8 +110,7 @@ def teleoperation() -> Iterator[UnseenWindow]:
 
 
 def test_the_arm_is_led_to_where_the_mouse_points_while_there_are_pictures() -> None:
-    with own_domain(1), teleoperation() as window:
-        robot = FakeRobot()
+    with own_domain(1), teleoperation() as window, FakeRobot() as robot:
         targets = Targets(robot)
         hands, stops = [False], []
         robot.create_subscription(Bool, "teleop/intervention", lambda m: hands.append(m.data), 50)
@@ -149,12 +148,10 @@ def test_the_arm_is_led_to_where_the_mouse_points_while_there_are_pictures() -> 
         wait_for(lambda: not hands[-1], "the hand to let go without pictures")
         window.key = " "
         wait_for(lambda: stops and stops[-1], "the emergency stop")
-        robot.close()
 
 
 def test_a_window_that_is_closed_leads_no_more() -> None:
-    with own_domain(1), teleoperation() as window:
-        robot = FakeRobot()
+    with own_domain(1), teleoperation() as window, FakeRobot() as robot:
         hands = [False]
         robot.create_subscription(Bool, "teleop/intervention", lambda m: hands.append(m.data), 50)
         camera = robot.create_publisher(Image, "/pusht_sim/camera/image_raw", common.IMAGE_QOS)
@@ -165,19 +162,17 @@ def test_a_window_that_is_closed_leads_no_more() -> None:
         window.close()  # with the button held: its release is nobody's
         wait_for(lambda: not hands[-1] and not any(hands[-50:]), "the hand to let go for good")
         pictures.close()
-        robot.close()
 
 
 def test_without_a_display_the_node_says_so_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    with own_domain(1), Processes(tmp_path) as processes:
+    with own_domain(1), Processes(tmp_path) as processes, FakeRobot() as robot:
         processes.start("teleop", contract="pusht_sim")
-        robot, hands = FakeRobot(), []
+        hands: list[bool] = []
         robot.create_subscription(Bool, "teleop/intervention", lambda m: hands.append(m.data), 50)
         wait_for(lambda: len(hands) > 5, "the teleoperation")
         assert processes.dead() == {}
-        robot.close()
     assert "no mouse: there is no display; gamepad and keyboard work without" in (tmp_path / "teleop.log").read_text()
 
 

@@ -23,9 +23,8 @@ DEADMAN, STOP, RESUME = 4, 1, 7
 
 
 def test_a_gamepad_leads_while_the_deadman_is_held(tmp_path: Path) -> None:
-    with own_domain(1), Processes(tmp_path) as processes:
+    with own_domain(1), Processes(tmp_path) as processes, FakeRobot() as robot:
         processes.start("teleop", contract="pusht_sim", scale=0.2)
-        robot = FakeRobot()
         targets = Targets(robot)
         hands, stops, enabled = [False], [], []
         refusal = ""
@@ -81,4 +80,3 @@ def test_a_gamepad_leads_while_the_deadman_is_held(tmp_path: Path) -> None:
         wait_for(
             lambda: f"{refusal}; disabled, resume once more" in (tmp_path / "teleop.log").read_text(), "the reason"
         )
-        robot.close()
