@@ -35,7 +35,8 @@ test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+	$(BIN)/python -m pytest -n $(JOBS) -m "not dds"
+	$(BIN)/python -m pytest -m dds
 
 clean:
 	rm -rf build outputs *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -123,7 +123,7 @@ def launched(log: Path, name: str, *arguments: str) -> Iterator[Operator]:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("dds")
+@pytest.mark.dds
 def test_the_simulation_is_brought_up_and_armed(tmp_path: Path) -> None:
     with launched(tmp_path / "log", "pusht.launch.py", "seed:=3") as operator:
         operator.wait(lambda: operator.gate_state in ("armed", "running", "holding"), "the gate being armed")
@@ -133,7 +133,7 @@ def test_the_simulation_is_brought_up_and_armed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("dds")
+@pytest.mark.dds
 def test_on_a_robot_nothing_is_brought_up_by_itself(tmp_path: Path) -> None:
     with launched(tmp_path / "log", "robot.launch.py", "contract:=pusht_sim") as operator:
         from lifecycle_msgs.srv import GetState

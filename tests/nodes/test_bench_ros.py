@@ -32,7 +32,7 @@ from vla_policy.nodes.harness import HeldBefore  # noqa: E402
 from vla_policy.nodes.operator import GraphError  # noqa: E402
 from vla_policy.nodes.processes import Processes  # noqa: E402
 
-pytestmark = pytest.mark.xdist_group("dds")
+pytestmark = pytest.mark.dds
 EPISODE = Played(100000, True, 90, 9.0, ("holding: late",), 1, [20.0], [False], [False], [0.0], {"policy": 1.0}, {})
 
 

@@ -24,7 +24,7 @@ from vla_policy.nodes import common  # noqa: E402
 from vla_policy.nodes.fault_timing import measured, timed  # noqa: E402
 from vla_policy.nodes.processes import Processes  # noqa: E402
 
-pytestmark = pytest.mark.xdist_group("dds")
+pytestmark = pytest.mark.dds
 DEADLINE = 0.2  # seconds from a fault to the hold
 
 

@@ -34,7 +34,7 @@ from vla_policy.nodes.fault_timing import measured, timed  # noqa: E402
 from vla_policy.nodes.operator import ACTIVATE, CONFIGURE, Operator  # noqa: E402
 from vla_policy.nodes.processes import Processes  # noqa: E402
 
-pytestmark = [pytest.mark.xdist_group("dds"), pytest.mark.slow]
+pytestmark = [pytest.mark.dds, pytest.mark.slow]
 CHECKPOINT = ROOT / "checkpoints" / "pusht_image"
 TOP = IMAGES + "top"
 POLICY_SEED = 7

@@ -26,7 +26,7 @@ from vla_policy.messages import seconds  # noqa: E402
 from vla_policy.nodes import common  # noqa: E402
 from vla_policy.nodes.processes import Processes  # noqa: E402
 
-pytestmark = pytest.mark.xdist_group("dds")
+pytestmark = pytest.mark.dds
 PATIENCE = 60.0
 JUMP = 0.2  # radians that no joint jumps by, though a busy computer may lose some commands
 

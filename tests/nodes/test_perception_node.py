@@ -14,7 +14,7 @@ from vla_policy.interfaces import IMAGES  # noqa: E402
 from vla_policy.nodes import common  # noqa: E402
 from vla_policy.nodes.perception import Perception  # noqa: E402
 
-pytestmark = pytest.mark.xdist_group("dds")
+pytestmark = pytest.mark.dds
 TOPIC = "/pusht_sim/camera/image_raw"
 
 

@@ -23,7 +23,7 @@ from vla_policy.nodes.pointer import DOWN, HELD, UP, Pointer  # noqa: E402
 from vla_policy.nodes.processes import Processes  # noqa: E402
 from vla_policy.nodes.teleop_node import TeleopNode  # noqa: E402
 
-pytestmark = pytest.mark.xdist_group("dds")
+pytestmark = pytest.mark.dds
 MOVE = 0
 POINTING = load_contract(ROOT / "config" / "pusht_sim.yaml").pointing
 assert POINTING is not None

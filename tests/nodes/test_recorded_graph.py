@@ -25,7 +25,7 @@ from vla_policy.nodes.operator import GraphError, Operator  # noqa: E402
 from vla_policy.nodes.processes import Processes  # noqa: E402
 from vla_policy.nodes.recording_bench import RecorderClient  # noqa: E402
 
-pytestmark = [pytest.mark.xdist_group("dds"), pytest.mark.slow]
+pytestmark = [pytest.mark.dds, pytest.mark.slow]
 SMALL = [
     "policy.observation_keys=[observation.state,observation.images.top]",
     "policy.encoder={channels:[8,8],keypoints:4,grid:2}",

@@ -27,7 +27,7 @@ from vla_policy.messages import seconds  # noqa: E402
 from vla_policy.nodes.processes import Processes  # noqa: E402
 from vla_policy.nodes.recording_bench import Filmed, RecorderClient, survive_kills, two_cameras  # noqa: E402
 
-pytestmark = [pytest.mark.xdist_group("dds"), pytest.mark.slow]
+pytestmark = [pytest.mark.dds, pytest.mark.slow]
 LONG = 300.0  # seconds, for an import beside other tests, which go first
 
 

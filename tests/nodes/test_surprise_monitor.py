@@ -25,7 +25,7 @@ from vla_policy.contract import load_contract  # noqa: E402
 from vla_policy.nodes import common, surprise_monitor_node  # noqa: E402
 from vla_policy.runtime import worker  # noqa: E402
 
-pytestmark = pytest.mark.xdist_group("dds")
+pytestmark = pytest.mark.dds
 INTERFACE = load_contract("pusht_sim").interface
 
 

@@ -18,7 +18,7 @@ from std_srvs.srv import SetBool  # noqa: E402
 from vla_policy.nodes import common  # noqa: E402
 from vla_policy.nodes.processes import Processes  # noqa: E402
 
-pytestmark = pytest.mark.xdist_group("dds")
+pytestmark = pytest.mark.dds
 DEADMAN, STOP, RESUME = 4, 1, 7
 
 
