@@ -20,6 +20,7 @@ from vla_policy.cli.help import config_parser
 from vla_policy.cli.load import typed_config
 from vla_policy.contract import find_config, load_contract
 from vla_policy.interfaces import InputError
+from vla_policy.scenes import load_scene
 
 if TYPE_CHECKING:
     from vla_policy.nodes.operator import GraphEpisode
@@ -35,7 +36,8 @@ class GraphConfig:
     seed: int = 100000
     policy_seed: int = 0
     contract: str = "pusht_sim"
-    task: str = ""
+    task: str = "pusht"
+    instruction: str = ""
     monitor: str | None = None
     max_steps: int = 300
     rearm: int = 10
@@ -84,8 +86,8 @@ def nodes(checkpoint: str, config: GraphConfig) -> dict[str, dict[str, Any]]:
     model = {**shared, "checkpoint": checkpoint, "device": config.device, "threads": config.threads}
     found: dict[str, dict[str, Any]] = {
         "command_gate": {**shared, "dry_run": False, "heartbeats": heartbeats},
-        "pusht_sim": {**shared, "seed": config.seed},
-        "policy": {**model, "task": config.task, "seed": config.policy_seed},
+        "pusht_sim": {**shared, "scene": config.task, "task": config.instruction, "seed": config.seed},
+        "policy": {**model, "task": config.instruction, "seed": config.policy_seed},
     }
     return found | ({"surprise_monitor": {**model, "calibration": config.monitor}} if watched else {})
 
@@ -93,6 +95,7 @@ def nodes(checkpoint: str, config: GraphConfig) -> dict[str, dict[str, Any]]:
 def play(checkpoint: str, config: GraphConfig) -> list[GraphEpisode]:
     """All episodes, written to episodes.json one after the other, and the last diagnostics of every node beside it."""
     load_contract(config.contract).require_simulated()
+    load_scene(config.task, config.instruction)  # a mistake is better met before the graph starts
     from sim.geometry import SUCCESS_COVERAGE
     from vla_policy.nodes.graph import running
 
@@ -134,13 +137,12 @@ def _bar() -> Progress:
 def _table(episodes: Sequence[GraphEpisode]) -> Table:
     successes = sum(episode.success for episode in episodes)
     table = Table(title=f"success {successes} / {len(episodes)} through the ROS 2 graph", title_justify="left")
-    for name in ("seed", "success", "steps", "max coverage", "seconds", "stops"):
-        table.add_column(name, justify="left" if name == "stops" else "right")
+    for name in ("seed", "instruction", "success", "steps", "max coverage", "seconds", "stops"):
+        table.add_column(name, justify="left" if name in ("instruction", "stops") else "right")
     for e in episodes:
-        done = "yes" if e.success else "no"
-        table.add_row(
-            str(e.seed), done, str(e.steps), f"{e.max_coverage:.3f}", f"{e.seconds:.1f}", "\n".join(e.stops) or "none"
-        )
+        done, stops = "yes" if e.success else "no", "\n".join(e.stops) or "none"
+        numbers = str(e.steps), f"{e.max_coverage:.3f}", f"{e.seconds:.1f}"
+        table.add_row(str(e.seed), e.instruction or "one goal", done, *numbers, stops)
     return table
 
 

@@ -36,10 +36,11 @@ class GraphError(RuntimeError):
 @dataclass(frozen=True)
 class GraphEpisode:
     """An episode through the graph. `stops` says why the gate stopped the arm, each time that it did; after `rearmed`
-    of them it was armed again.
+    of them it was armed again. There is an `instruction` where the simulation has several goals.
     """
 
     seed: int
+    instruction: str
     success: bool
     steps: int
     max_coverage: float
@@ -63,7 +64,9 @@ class Operator:
         self.coverages: list[float] = []
         self.gate_state = ""
         self.gate_reason = ""
+        self.instruction = ""
         self.node.create_subscription(Float64, "pusht_sim/coverage", self._on_coverage, 50)
+        self.node.create_subscription(String, "task", self._on_task, common.LATCHED_QOS)
         self.diagnostics: dict[str, dict[str, str]] = {}  # the last values of every node
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
         self.node.create_subscription(String, "command_gate/state", self._on_gate, common.LATCHED_QOS)
@@ -205,7 +208,15 @@ class Operator:
         self.enable(False)
         success = max(coverages) > success_coverage
         return GraphEpisode(
-            seed, success, len(coverages), max(coverages), coverages[-1], seconds, tuple(stops), rearmed
+            seed,
+            self.instruction,
+            success,
+            len(coverages),
+            max(coverages),
+            coverages[-1],
+            seconds,
+            tuple(stops),
+            rearmed,
         )
 
     def _try_to_enable(self) -> bool:
@@ -225,6 +236,9 @@ class Operator:
         for status in message.status:
             values = {pair.key: pair.value for pair in status.values}
             self.diagnostics[status.name.removeprefix("/")] = {"message": status.message, **values}
+
+    def _on_task(self, message: String) -> None:
+        self.instruction = message.data
 
     def _on_gate(self, message: String) -> None:
         self.gate_state, _, self.gate_reason = message.data.partition(": ")

@@ -14,15 +14,16 @@ from geometry_msgs.msg import PoseStamped
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import CameraInfo, Image, JointState
-from std_msgs.msg import Float64, Header
+from std_msgs.msg import Float64, Header, String
 from std_srvs.srv import Trigger
 
-from sim import Disturbance, DisturbedEnv, PushTEnv
+from sim import Disturbance, DisturbedEnv, PushTEnv, make_env
 from vla_policy.contract import IMAGE, POSE, load_contract
 from vla_policy.interfaces import IMAGES, InputError
 from vla_policy.messages import seconds
 from vla_policy.nodes import common
 from vla_policy.runtime import Timing
+from vla_policy.scenes import load_scene
 
 GRACE = 0.004  # seconds after a period's end in which its last command may still arrive
 JOINT_NAMES = [f"joint{k}" for k in range(1, 7)]
@@ -33,7 +34,8 @@ class PushTSimNode(Node):
 
     As in the environment an action is the target for a whole period: the last command stamped within a period moves
     the arm through it, and at its end the arm is seen. Time goes on whether or not a command came; without one the
-    arm keeps its target. A computer too slow for that stops the world for whole periods, which are counted.
+    arm keeps its target. A computer too slow for that stops the world for whole periods, which are counted. Where
+    there are several goals it says on `task` which one an episode is about.
     """
 
     def __init__(self) -> None:
@@ -42,6 +44,8 @@ class PushTSimNode(Node):
         seed = common.parameter(
             self, "seed", 0, "of the start that the first reset makes; each counts on", (0, 2**31 - 1)
         )
+        scene = common.parameter(self, "scene", "pusht", "pusht or pusht_language, with several goals")
+        task = common.parameter(self, "task", "", "the instruction of all episodes; empty: each has its own")
         kind = common.parameter(self, "disturbance", "", "what happens once in every episode; empty: nothing")
         clock_rate = common.parameter(self, "clock_rate", 0.0, "Hz of /clock; 0: none, all use system time", (0.0, 1e3))
         contract.require_simulated()  # else its pictures and poses would mix with a real arm's
@@ -49,7 +53,9 @@ class PushTSimNode(Node):
             raise InputError(f"pusht_sim: expected commands of type {POSE}, found {contract.command.type}")
         self._contract, self._next_seed = contract, seed
         cameras = [key.removeprefix(IMAGES) for key in contract.interface.cameras]
-        self._env = PushTEnv(cameras=cameras)
+        env = make_env("pybullet", cameras, load_scene(scene, task))
+        assert isinstance(env, PushTEnv)
+        self._env = env
         self._world: Any = DisturbedEnv(self._env, Disturbance(kind)) if kind else self._env
         contract.interface.require(self._env.interface, f"robot contract {contract.name}", "the simulation")
         self._advertise(clock_rate)
@@ -82,6 +88,8 @@ class PushTSimNode(Node):
         self._joints = self.create_publisher(JointState, "~/joint_states", common.STATE_QOS)
         self._coverage = self.create_publisher(Float64, "~/coverage", 50)
         self._event = self.create_publisher(Header, "~/event", common.LATCHED_QOS)
+        if self._env.config.goals:
+            self._task = self.create_publisher(String, "task", common.LATCHED_QOS)
         self.create_subscription(PoseStamped, command.topic, self._on_command, common.COMMAND_QOS)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self._diagnostics = common.Diagnostics(self, self._report)
@@ -110,6 +118,8 @@ class PushTSimNode(Node):
     def _reset(self, seed: int) -> None:
         observation, info = self._world.reset(seed=seed)
         self._seed, self._happened = seed, False
+        if self._env.config.goals:
+            self._task.publish(String(data=self._env.task))
         self._commands.clear()
         self._target = np.asarray(info["pos_agent"], float)
         self._end = self._time() + self._dt  # of the control period in progress
@@ -164,6 +174,7 @@ class PushTSimNode(Node):
         message = f"stood still for {self._stalled} control periods" if self._stalled else "in real time"
         values = {
             "seed": self._seed,
+            "instruction": self._env.task,
             "stalled_periods": self._stalled,
             **common.flat("publishing_after_stamp_ms", self._late.summary()),
         }

@@ -1,0 +1,27 @@
+"""Scenes of the simulation by name, as `task=` chooses them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import cast
+
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+
+from sim import PushTConfig
+from vla_policy.interfaces import InputError
+
+SCENES = ("pusht", "pusht_language")
+
+
+def load_scene(name: str, instruction: str = "") -> PushTConfig:
+    """`conf/task/<name>.yaml`; where it has several goals, with one instruction for all episodes unless that is empty.
+
+    `InputError` for another name.
+    """
+    if name not in SCENES:
+        raise InputError(f"task: expected one of {list(SCENES)}, found {name!r}")
+    with initialize_config_module("vla_policy.conf", version_base="1.3"):
+        values = OmegaConf.to_container(compose(overrides=[f"+task={name}"]).task)
+    scene = PushTConfig.from_mapping(cast(dict[str, object], values))
+    return replace(scene, instruction=instruction) if scene.goals and instruction else scene
