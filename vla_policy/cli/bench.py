@@ -40,7 +40,7 @@ class LatencyConfig:
     """The keys of `conf/latency.yaml`, explained there."""
 
     device: str = "auto"
-    threads: int | None = None
+    threads: int | None = 1
     repeats: int = 200
     warmup: int = 10
     seed: int = 0

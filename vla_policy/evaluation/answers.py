@@ -35,7 +35,7 @@ class AnswersConfig:
     episodes: list[int] | None = None
     seed: int = 0
     device: str = "auto"
-    threads: int | None = None
+    threads: int | None = 1
     task: dict[str, Any] = field(default_factory=dict)
     out: str = "outputs/answers"
 

@@ -41,7 +41,7 @@ class CalibrateConfig:
     num_workers: int = 2
     policy_seed: int = 0
     device: str = "auto"
-    threads: int | None = None
+    threads: int | None = 1
     task: dict[str, Any] = field(default_factory=dict)
     out: str = "outputs/calibrate"
 

@@ -47,7 +47,7 @@ class EvalConfig:
     delay: int = 0
     baseline: str | None = None
     device: str = "auto"
-    threads: int | None = None
+    threads: int | None = 1
     videos: int = 2
     latency_repeats: int = 100
     update_card: bool = False

@@ -40,7 +40,7 @@ class PlanEvalConfig:
     task: dict[str, Any] = field(default_factory=dict)
     policy_seed: int = 0
     device: str = "auto"
-    threads: int | None = None
+    threads: int | None = 1
     out: str = "outputs/plan"
 
     def __post_init__(self) -> None:

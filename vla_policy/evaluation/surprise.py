@@ -62,7 +62,7 @@ class SurpriseConfig:
     num_workers: int = 2
     policy_seed: int = 0
     device: str = "auto"
-    threads: int | None = None
+    threads: int | None = 1
     task: dict[str, Any] = field(default_factory=dict)
     out: str = "outputs/surprise"
 

@@ -49,7 +49,7 @@ class SwapConfig:
     policy_seed: int = 0
     baseline: str | None = None
     device: str = "auto"
-    threads: int | None = None
+    threads: int | None = 1
     task: dict[str, Any] = field(default_factory=dict)
     out: str = "outputs/swap"
 

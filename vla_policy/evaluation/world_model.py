@@ -41,7 +41,7 @@ class WorldModelEvalConfig:
     decoder_steps: int = 1500
     seed: int = 0
     device: str = "auto"
-    threads: int | None = None
+    threads: int | None = 1
     out: str = "outputs/world_model"
 
     def __post_init__(self) -> None:
