@@ -13,6 +13,7 @@ from helpers.small_vlm import save_paligemma, save_smolvlm
 from omegaconf import OmegaConf
 
 from sim.interface import pusht_interface
+from vla_policy.cli import train_setup
 from vla_policy.cli.common import load_config
 from vla_policy.cli.train_policy import start_policy
 from vla_policy.cli.train_scene import rollouts
@@ -103,6 +104,24 @@ def test_a_run_reads_the_backbone_as_it_says_itself(data: Path, source: Path, tu
     torch.testing.assert_close(hidden[0], hidden[1])  # the same picture under two instructions
     blind.save_pretrained(tmp_path / "blind")
     assert torch.equal(sampled(blind), sampled(DiffusionPolicy.from_pretrained(tmp_path / "blind")))
+
+
+def test_a_frozen_backbone_reads_on_the_threads_of_the_training(
+    data: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+
+    def read(windows: Any, *_: Any) -> Any:
+        threads.append(torch.get_num_threads())
+        return windows
+
+    monkeypatch.setattr(train_setup, "FrozenWindows", read)
+    frozen = [f"init_from={source}", "policy.backbone.tuning=frozen", "trainer.threads=2", "trainer.wandb=null"]
+    try:
+        train_setup.make_trainer(load_config("train", [f"data.root={data}", *SMALL, *frozen]), tmp_path)
+    finally:
+        torch.set_num_threads(1)
+    assert threads == [2, 2]
 
 
 def test_lora_keeps_its_adapters(data: Path, tmp_path: Path) -> None:

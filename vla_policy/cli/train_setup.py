@@ -50,7 +50,7 @@ def make_trainer(config: DictConfig, run_dir: Path) -> Trainer:
     if config.get("world_model"):
         return _world_model_trainer(config, run_dir)
     policy_config = PolicyConfig.from_dict(config.policy)
-    data, trainer = _typed(DataConfig, config.data), _typed(TrainerConfig, config.trainer)
+    data, trainer = _typed(DataConfig, config.data), _trainer_config(config)
     annotate, reword = annotation(config, policy_config), rewording(config)
     windows, val_windows, described = open_data(data, policy_config)
     play = rollouts(config, windows.interface.select(policy_config.observation_keys)) if trainer.rollout_every else None
@@ -70,7 +70,7 @@ def make_trainer(config: DictConfig, run_dir: Path) -> Trainer:
 
 def _world_model_trainer(config: DictConfig, run_dir: Path) -> Trainer:
     model_config = WorldModelConfig.from_dict(config.world_model)
-    data, trainer = _typed(DataConfig, config.data), _typed(TrainerConfig, config.trainer)
+    data, trainer = _typed(DataConfig, config.data), _trainer_config(config)
     if trainer.rollout_every:
         raise InputError(f"trainer.rollout_every: expected 0 for a world model, found {trainer.rollout_every}")
     if config.get("init_modules") is not None:
@@ -131,6 +131,14 @@ def _weights(trainer: DictConfig) -> str:
     if trainer.ema_max_decay == 0:
         return "as they are after the last step"
     return f"exponential moving average, power {trainer.ema_power:g}, at most {trainer.ema_max_decay:g}"
+
+
+def _trainer_config(config: DictConfig) -> TrainerConfig:
+    """`trainer`, with its threads set: a frozen backbone reads the data before there is a trainer."""
+    trainer = _typed(TrainerConfig, config.trainer)
+    if trainer.threads is not None:
+        torch.set_num_threads(trainer.threads)
+    return trainer
 
 
 def _typed(kind: type[Section], config: DictConfig) -> Section:

@@ -63,8 +63,6 @@ class Trainer:
         self.windows, self.val_windows, self.rollouts = windows, val_windows, rollouts
         self.run_dir, self.config, self.seed, self.num_workers = run_dir, config, seed, num_workers
         self.settings = dict(settings or {})
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
         AcceleratorState._reset_state()  # a second run in this process may choose another precision
         self.accelerator = Accelerator(mixed_precision=mixed_precision(config.precision))
         self.model = model.to(self.accelerator.device).train()
