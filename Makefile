@@ -1,11 +1,12 @@
-# make demo: the shipped policy on 20 unseen episodes, two that are watched, one through ROS 2.
+# make demo: the shipped policy under 20 instructions, the one for a single goal watched twice, one episode through ROS 2.
 # make test: linters, types and the test suite.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-CHECKPOINT ?= checkpoints/pusht_image
+CHECKPOINT ?= checkpoints/pusht_language
+ONE_GOAL ?= checkpoints/pusht_image
 MONITOR ?= checkpoints/pusht_monitor
-WATCHED := monitor=$(MONITOR) n_episodes=1 seed=100020 videos=1 num_workers=0 task.max_episode_steps=100
+WATCHED := $(ONE_GOAL) monitor=$(MONITOR) n_episodes=1 seed=100020 videos=1 num_workers=0 task.max_episode_steps=100
 JOBS ?= 2
 
 .PHONY: setup demo test clean
@@ -22,13 +23,13 @@ $(VENV)/.ready: requirements.txt setup.py
 	touch $@
 
 demo: setup
-	$(BIN)/vla-eval $(CHECKPOINT) n_episodes=20 seed=100000 out=outputs/demo
-	@echo "one more episode, in which the block is teleported and the monitor holds the arm, and the same one undisturbed"
-	$(BIN)/vla-eval $(CHECKPOINT) $(WATCHED) disturbance.kind=block_teleport out=outputs/demo/teleport
-	$(BIN)/vla-eval $(CHECKPOINT) $(WATCHED) out=outputs/demo/nominal
-	@echo "and one through the ROS 2 graph, each node a process"
+	$(BIN)/vla-eval $(CHECKPOINT) task=pusht_language n_episodes=20 seed=100000 out=outputs/demo
+	@echo "the policy for one goal: the block is teleported and the monitor holds the arm, and the same episode undisturbed"
+	$(BIN)/vla-eval $(WATCHED) disturbance.kind=block_teleport out=outputs/demo/teleport
+	$(BIN)/vla-eval $(WATCHED) out=outputs/demo/nominal
+	@echo "and one episode with an instruction through the ROS 2 graph, each node a process"
 	@if $(BIN)/python -c 'import rclpy' 2>/dev/null; \
-	then $(BIN)/vla-sim $(CHECKPOINT) monitor=$(MONITOR) seed=100000 max_steps=150 out=outputs/demo/ros; \
+	then $(BIN)/vla-sim $(CHECKPOINT) task=pusht_language seed=100000 max_steps=150 out=outputs/demo/ros; \
 	else echo "no rclpy: there are wheels of it for Linux on x86-64 with Python 3.11 to 3.13"; fi
 
 test: setup

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 rclpy = pytest.importorskip("rclpy")
 
-from helpers.ros import own_domain  # noqa: E402
+from helpers.ros import ROOT, own_domain  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
 from sim import LanguagePushTEnv  # noqa: E402
@@ -53,6 +57,24 @@ def test_one_instruction_is_kept_and_one_goal_has_none(tmp_path: Path) -> None:
         for _ in range(2):
             operator.call(Trigger, "pusht_sim/reset", Trigger.Request())
             operator.wait(lambda: operator.instruction == "cover the red goal with the T", "the instruction", 10.0)
+
+
+@pytest.mark.slow
+def test_the_policy_follows_the_instruction_of_the_episode(tmp_path: Path) -> None:
+    """By `vla-sim`, with the shipped policy that reads it; its first episode is short, its second has another goal."""
+    words = [str(ROOT / "checkpoints/pusht_language"), "task=pusht_language", "seed=5", "n_episodes=2", "max_steps=25"]
+    with own_domain(1) as environment:
+        command = [sys.executable, "-m", "vla_policy.cli.sim", *words, f"out={tmp_path}", "domain_id=null"]
+        played = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300)
+    assert played.returncode == 0, played.stderr
+    episodes = json.loads((tmp_path / "episodes.json").read_text())
+    seeds = [episode["seed"] for episode in episodes]
+    expected = instructions(seeds)
+    assert [episode["instruction"] for episode in episodes] == expected
+    assert len(set(expected)) == 2
+    diagnostics = json.loads((tmp_path / "diagnostics.json").read_text())
+    assert diagnostics["policy"]["instruction"] in expected
+    assert int(diagnostics["policy"]["inference_ms.n"]) > 2
 
 
 def test_another_scene_is_one_line(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ class PolicyNode(ModelNode):
     """
 
     def __init__(self) -> None:
-        self._checkpoint = ""
+        self._checkpoint, self._instruction = "", ""
         self._worker: Worker | None = None
         self._running, self._gate_state = True, ""
         self._inference, self._age = Timing(), Timing()
@@ -85,6 +85,7 @@ class PolicyNode(ModelNode):
     def values(self) -> dict[str, Any]:
         return {
             "checkpoint": self._checkpoint,
+            "instruction": self._instruction,
             **common.flat("inference_ms", self._inference.summary()),
             **common.flat("observation_age_ms", self._age.summary()),
         }
