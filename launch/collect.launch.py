@@ -20,7 +20,7 @@ ARGUMENTS = {
     "root": ("outputs/recordings", "folder of bags and dataset"),
     "instruction": ("", "empty: the contract's, or what the simulation asks for"),
     "sim": ("", "start the simulated arm; empty: where the contract is its"),
-    "task": ("pusht", "its scene: pusht, or pusht_language with several goals"),
+    "scene": ("pusht", "of the simulation: pusht, or pusht_language with several goals"),
     "dry_run": ("", "send nothing to the robot; empty: unless it is simulated"),
     "teleop": ("true", "start teleop; false: run it in a terminal of its own, where it hears keys"),
     "joy": ("true", "start joy_node for a gamepad"),
@@ -51,7 +51,7 @@ def nodes(context, *args, **kwargs):
     nobody = [""]  # whose silence would stop the arm; a list without any entry has no type
     return [
         node("command_gate", {**contract, "dry_run": dry_run, "heartbeats": nobody}),
-        *([node("pusht_sim", {**contract, "scene": text("task"), "task": text("instruction")})] if sim else []),
+        *([node("pusht_sim", {**contract, "scene": text("scene"), "task": text("instruction")})] if sim else []),
         *([node("teleop", led)] if flag(context, "teleop", True) else []),
         node("recorder", {**contract, "root": text("root"), "task": text("instruction")}),
         Node(package="joy", executable="joy_node", condition=IfCondition(LaunchConfiguration("joy"))),

@@ -17,7 +17,7 @@ from vla_policy.contract import find_config, load_contract
 
 ARGUMENTS = {
     "checkpoint": ("checkpoints/pusht_image", "folder or hub name"),
-    "task": ("pusht", "the scene: pusht, or pusht_language with several goals"),
+    "scene": ("pusht", "pusht, or pusht_language with several goals"),
     "instruction": ("", "of all episodes; empty: with several goals each has its own, else the contract's"),
     "seed": ("0", "of the first episode"),
     "calibration": ("", "folder of a calibrated surprise monitor; empty: none runs"),
@@ -50,7 +50,7 @@ def nodes(context, *args, **kwargs):
     seed = ParameterValue(LaunchConfiguration("seed"), value_type=int)
     started = [
         node(Node, "command_gate", {**shared, "dry_run": False, "heartbeats": heartbeats}),
-        node(Node, "pusht_sim", {**shared, "scene": text("task"), "task": text("instruction"), "seed": seed}),
+        node(Node, "pusht_sim", {**shared, "scene": text("scene"), "task": text("instruction"), "seed": seed}),
         node(LifecycleNode, "policy", {**model, "task": text("instruction")}),
     ]
     managed = ["policy"]

@@ -1,4 +1,4 @@
-"""Scenes of the simulation by name, as `task=` chooses them."""
+"""Scenes of the simulation by name, for the ROS 2 graph; elsewhere `task=` chooses them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def load_scene(name: str, instruction: str = "") -> PushTConfig:
     `InputError` for another name.
     """
     if name not in SCENES:
-        raise InputError(f"task: expected one of {list(SCENES)}, found {name!r}")
+        raise InputError(f"scene: expected one of {list(SCENES)}, found {name!r}")
     with initialize_config_module("vla_policy.conf", version_base="1.3"):
         values = OmegaConf.to_container(compose(overrides=[f"+task={name}"]).task)
     scene = PushTConfig.from_mapping(cast(dict[str, object], values))

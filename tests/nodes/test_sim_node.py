@@ -62,7 +62,7 @@ def test_one_instruction_is_kept_and_one_goal_has_none(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_policy_follows_the_instruction_of_the_episode(tmp_path: Path) -> None:
     """By `vla-sim`, with the shipped policy that reads it; its first episode is short, its second has another goal."""
-    words = [str(ROOT / "checkpoints/pusht_language"), "task=pusht_language", "seed=5", "n_episodes=2", "max_steps=25"]
+    words = [str(ROOT / "checkpoints/pusht_language"), "scene=pusht_language", "seed=5", "n_episodes=2", "max_steps=25"]
     with own_domain(1) as environment:
         command = [sys.executable, "-m", "vla_policy.cli.sim", *words, f"out={tmp_path}", "domain_id=null"]
         played = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300)
@@ -82,5 +82,5 @@ def test_another_scene_is_one_line(tmp_path: Path) -> None:
         node = processes.start("pusht_sim", scene="kitchen")
         assert node.wait(60) == 2
         said = processes.last_words("pusht_sim")
-        assert "task: expected one of ['pusht', 'pusht_language'], found 'kitchen'" in said
+        assert "scene: expected one of ['pusht', 'pusht_language'], found 'kitchen'" in said
         assert "Traceback" not in said

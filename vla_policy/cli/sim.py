@@ -36,7 +36,7 @@ class GraphConfig:
     seed: int = 100000
     policy_seed: int = 0
     contract: str = "pusht_sim"
-    task: str = "pusht"
+    scene: str = "pusht"
     instruction: str = ""
     monitor: str | None = None
     max_steps: int = 300
@@ -86,7 +86,7 @@ def nodes(checkpoint: str, config: GraphConfig) -> dict[str, dict[str, Any]]:
     model = {**shared, "checkpoint": checkpoint, "device": config.device, "threads": config.threads}
     found: dict[str, dict[str, Any]] = {
         "command_gate": {**shared, "dry_run": False, "heartbeats": heartbeats},
-        "pusht_sim": {**shared, "scene": config.task, "task": config.instruction, "seed": config.seed},
+        "pusht_sim": {**shared, "scene": config.scene, "task": config.instruction, "seed": config.seed},
         "policy": {**model, "task": config.instruction, "seed": config.policy_seed},
     }
     return found | ({"surprise_monitor": {**model, "calibration": config.monitor}} if watched else {})
@@ -95,7 +95,7 @@ def nodes(checkpoint: str, config: GraphConfig) -> dict[str, dict[str, Any]]:
 def play(checkpoint: str, config: GraphConfig) -> list[GraphEpisode]:
     """All episodes, written to episodes.json one after the other, and the last diagnostics of every node beside it."""
     load_contract(config.contract).require_simulated()
-    load_scene(config.task, config.instruction)  # a mistake is better met before the graph starts
+    load_scene(config.scene, config.instruction)  # a mistake is better met before the graph starts
     from sim.geometry import SUCCESS_COVERAGE
     from vla_policy.nodes.graph import running
 
