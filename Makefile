@@ -29,7 +29,7 @@ demo: setup
 	$(BIN)/vla-eval $(WATCHED) out=outputs/demo/nominal
 	@echo "and one episode with an instruction through the ROS 2 graph, each node a process"
 	@if $(BIN)/python -c 'import rclpy' 2>/dev/null; \
-	then $(BIN)/vla-sim $(CHECKPOINT) scene=pusht_language seed=100000 max_steps=150 out=outputs/demo/ros; \
+	then $(BIN)/vla-sim $(CHECKPOINT) scene=pusht_language seed=100000 out=outputs/demo/ros; \
 	else echo "no rclpy: there are wheels of it for Linux on x86-64 with Python 3.11 to 3.13"; fi
 
 test: setup
