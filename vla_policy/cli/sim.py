@@ -20,7 +20,6 @@ from vla_policy.cli.help import config_parser
 from vla_policy.cli.load import typed_config
 from vla_policy.contract import find_config, load_contract
 from vla_policy.interfaces import InputError
-from vla_policy.scenes import load_scene
 
 if TYPE_CHECKING:
     from vla_policy.nodes.operator import GraphEpisode
@@ -95,9 +94,11 @@ def nodes(checkpoint: str, config: GraphConfig) -> dict[str, dict[str, Any]]:
 def play(checkpoint: str, config: GraphConfig) -> list[GraphEpisode]:
     """All episodes, written to episodes.json one after the other, and the last diagnostics of every node beside it."""
     load_contract(config.contract).require_simulated()
-    load_scene(config.scene, config.instruction)  # a mistake is better met before the graph starts
     from sim.geometry import SUCCESS_COVERAGE
     from vla_policy.nodes.graph import running
+    from vla_policy.scenes import load_scene
+
+    load_scene(config.scene)  # a mistake is better met before the graph starts
 
     out = Path(config.out)
     episodes: list[GraphEpisode] = []
