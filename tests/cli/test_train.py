@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -114,6 +115,30 @@ def test_a_killed_run_resumes_to_the_same_weights(bimanual_dataset: Path, tmp_pa
     assert done.returncode == 0, done.stderr
     one, other = load_file(whole / "state.safetensors"), load_file(killed / "state.safetensors")
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def free_port() -> int:
+    with socket.create_server(("localhost", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(bimanual_dataset: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    launch += ["--main_process_port", str(free_port()), *command()[1:]]
+    options = [f"run_dir={run}", f"data.root={bimanual_dataset}", "trainer.steps=6", *SMALL]
+    done = subprocess.run([*launch, *options], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("step 6/6") == done.stdout.count("done:") == 1
+    rows = [row.split(",")[:2] for row in (run / "metrics.csv").read_text().splitlines()]
+    assert [step for step, metric in rows if metric == "train/loss"] == list("123456")
+    assert DiffusionPolicy.from_pretrained(run / "checkpoints" / "last").card["training"]["step"] == 6
+
+    wrong = subprocess.run([*launch, *options], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert wrong.returncode != 0
+    assert "holds a run already" in wrong.stderr
+    assert (run / "checkpoints" / "last").is_dir()
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,9 @@ def run(config: DictConfig) -> None:
     try:
         train(_configuration(config, run_dir, described=bool(overrides - ALSO_WHEN_RESUMING)), run_dir)
     except BaseException:
-        if not any(run_dir.iterdir()):  # Hydra makes the folder before anything can be wrong
-            run_dir.rmdir()
+        with suppress(FileNotFoundError):  # of several processes another one was faster
+            if not any(run_dir.iterdir()):  # Hydra makes the folder before anything can be wrong
+                run_dir.rmdir()
         raise
 
 

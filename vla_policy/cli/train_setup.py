@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from accelerate import PartialState
+from accelerate import Accelerator
 from omegaconf import DictConfig, OmegaConf
 
 from vla_policy.cli.train_policy import earlier_training, start_policy
@@ -36,13 +36,15 @@ Section = TypeVar("Section")
 
 def train(config: DictConfig, run_dir: Path) -> None:
     """Train as `config` says, in `run_dir`, from its last saved state if it resumes."""
-    job = make_trainer(config, run_dir)
-    write_config(config, run_dir)
+    job = make_trainer(config, run_dir)  # every process is past its look at run_dir when the first one has a trainer
     count = sum(value.numel() for value in job.model.parameters()) / 1e6
-    episodes = job.model.card["data"]["demonstrations"]
-    log.info("%s: %d episodes, %d windows; %.2f M parameters", run_dir, episodes, len(job.windows), count)
+    episodes, main = job.model.card["data"]["demonstrations"], job.accelerator.is_main_process
+    if main:
+        write_config(config, run_dir)
+        log.info("%s: %d episodes, %d windows; %.2f M parameters", run_dir, episodes, len(job.windows), count)
     job.fit(config.resume)
-    log.info("done: %s", run_dir / "checkpoints" / "last")
+    if main:
+        log.info("done: %s", run_dir / "checkpoints" / "last")
 
 
 def make_trainer(config: DictConfig, run_dir: Path) -> Trainer:
@@ -58,7 +60,7 @@ def make_trainer(config: DictConfig, run_dir: Path) -> Trainer:
     policy, initial = start_policy(policy_config, windows, config)
     policy.card = {"data": described, "training": _training(config, initial)}
     if policy_config.backbone is not None and policy_config.backbone.tuning == "frozen":
-        policy.to(PartialState().device)  # it reads before the trainer has it
+        policy.to(Accelerator().device)  # it reads before the trainer has it
         seen: TrainingWindows = FrozenWindows(windows, policy, run_dir, reword)
         held_out: TrainingWindows | None = None if val_windows is None else FrozenWindows(val_windows, policy, run_dir)
     else:

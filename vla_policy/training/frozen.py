@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from torch.utils.data import Dataset
 from vla_policy.data import Windows
 from vla_policy.data.files import reserve
 from vla_policy.models import BACKBONE_HIDDEN, BACKBONE_REAL, DiffusionPolicy
+
+log = logging.getLogger(__name__)
 
 Reword = Callable[[str, np.random.Generator], str]  # another sentence that means the same
 
@@ -50,7 +53,10 @@ class FrozenWindows(Dataset):
 
     @torch.inference_mode()
     def _fill(self, policy: DiffusionPolicy) -> None:
-        for first in track(range(0, len(self), BATCH), "reading with the frozen backbone", disable=len(self) < QUIET):
+        quiet = len(self) < QUIET
+        if not quiet:  # the bar shows itself at the end only where there is no terminal
+            log.info("the frozen backbone reads all %d windows once, before the first step", len(self))
+        for first in track(range(0, len(self), BATCH), "reading with the frozen backbone", disable=quiet):
             rows = np.arange(first, min(first + BATCH, len(self)))
             batch = self.windows.__getitems__(rows) | {"task": [self._texts[row] for row in rows]}
             hidden, real, _ = policy.read(batch)
