@@ -76,6 +76,11 @@ def test_an_evaluation_leaves_numbers_and_pictures(
     held = rows(first / "baseline_hold")
     assert [[r[k] for k in starts] for r in rows(first)] == [[r[k] for k in starts] for r in held]
 
+    # Playing less of each chunk is another policy, and said so.
+    main([checkpoint, *small, "n_action_steps=2", "videos=0", "task.max_episode_steps=20", f"out={second}"])
+    assert (summary["n_action_steps"], read_json(second / "summary.json")["n_action_steps"]) == (8, 2)
+    assert rows(first) != rows(second)
+
     main(["compare", str(first / "baseline_hold"), str(first)])
     assert read_json(first / "comparison.json")["n"] == 3
     assert "exact McNemar test" in capsys.readouterr().out
@@ -151,6 +156,9 @@ def test_mistakes_are_one_clear_line(checkpoint: str, tmp_path: Path, capsys: py
     assert "n_episode" in error_of([checkpoint, "n_episode=3"], capsys)
     assert "n_episodes" in error_of([checkpoint, "n_episodes=many"], capsys)
     assert "n_episodes: expected at least 1, found 0" in error_of([checkpoint, "n_episodes=0"], capsys)
+    assert "policy.n_action_steps: expected 1 to" in error_of([checkpoint, "n_action_steps=16"], capsys)
+    assert "expected null without a CHECKPOINT" in error_of(["baseline=hold", "n_action_steps=2"], capsys)
+    assert "a monitor or the model card" in error_of([checkpoint, "n_action_steps=2", "update_card=true"], capsys)
     assert "expected one of ['expert', 'hold']" in error_of(["baseline=magic"], capsys)
     assert "expected key=value" in error_of([checkpoint, "fast"], capsys)
     assert "table_grip" in error_of([checkpoint, "task.physics.table_grip=1"], capsys)

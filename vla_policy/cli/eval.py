@@ -91,10 +91,14 @@ def _summaries(checkpoint: str | None, config: EvalConfig, out: Path) -> dict[st
 
     if config.monitor is not None and (checkpoint is None or config.baseline is not None):
         raise InputError("monitor: expected a CHECKPOINT alone, which it was calibrated for, found a baseline")
+    if config.n_action_steps is not None and checkpoint is None:
+        raise InputError(f"n_action_steps: expected null without a CHECKPOINT, found {config.n_action_steps}")
     baseline = None if config.baseline is None else baseline_factory(config.baseline, config.scene)
     summaries = {}
     if checkpoint is not None:
         policy = load_policy(checkpoint, config.device, config.threads)
+        if config.n_action_steps is not None:
+            policy.play(config.n_action_steps)
         more = described(policy)
         name = Path(checkpoint).name
         watch = None

@@ -68,6 +68,7 @@ def described(policy: DiffusionPolicy) -> dict[str, Any]:
     objective = policy.config.objective
     return {
         "objective": {"name": objective.name, "sampler": objective.sampler, "passes": policy.head.calls},
+        "n_action_steps": policy.n_action_steps,
         "parameters": sum(value.numel() for value in policy.parameters()),
         **{key: policy.card[key] for key in ("data", "training") if key in policy.card},
     }

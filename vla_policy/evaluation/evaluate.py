@@ -44,6 +44,7 @@ class EvalConfig:
     num_envs: int = 16
     num_workers: int = 2
     policy_seed: int = 0
+    n_action_steps: int | None = None
     delay: int = 0
     baseline: str | None = None
     device: str = "auto"
@@ -62,6 +63,11 @@ class EvalConfig:
                 raise InputError(f"{key}: expected at least {least}, found {getattr(self, key)}")
         if self.update_card and (self.monitor is not None or self.disturbance.kind is not None):
             raise InputError("update_card: expected undisturbed episodes without a monitor, found one of them")
+        if self.n_action_steps is not None and (self.monitor is not None or self.update_card):
+            raise InputError(
+                "n_action_steps: expected null where a monitor or the model card is of the policy as it is, found "
+                f"{self.n_action_steps}"
+            )
         _ = self.event  # a mistake is better met here than after the policy was loaded
 
     @property

@@ -15,7 +15,7 @@ from vla_policy.interfaces import InputError
 
 # What the table claims to be equal, beside all that the summaries say of the data.
 SAME = (
-    *("env", "task", "paraphrases", "disturbance", "delay", "seed", "n_episodes", "policy_seed"),
+    *("env", "task", "paraphrases", "disturbance", "delay", "seed", "n_episodes", "policy_seed", "n_action_steps"),
     *(f"training.{key}" for key in ("steps", "step", "batch_size", "seed", "initial_weights")),
     *("chunk_ms.device", "chunk_ms.threads"),
 )

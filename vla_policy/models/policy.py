@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -185,6 +186,11 @@ class DiffusionPolicy(TrainableModel):
         """The batch's actions (B, horizon, D), relative to the newest state if the policy is."""
         actions: Tensor = batch[ACTION].to(self.device, non_blocking=True)
         return actions - batch[STATE][:, -1:].to(self.device) if self.config.action_relative else actions
+
+    def play(self, n_action_steps: int) -> None:
+        """Let so many control periods of a chunk be played before the next one; `InputError` if it is not as long."""
+        self.config = replace(self.config, n_action_steps=n_action_steps)
+        self.n_action_steps = n_action_steps
 
     def prefix(self, batch: Mapping[str, Any]) -> Prefix:
         """What is computed once a chunk: keys and values of raw observations (B, n_obs_steps, ...) by key."""
