@@ -17,6 +17,7 @@ POLICY, WORLD_MODEL = str(ROOT / "checkpoints/pusht_image"), str(ROOT / "checkpo
 QUICK = ["num_workers=0", "num_envs=8", "threads=1", "alpha=0.2"]
 
 
+MONITORS = ("prediction_error", "latent_step", "rnd", "pixels", "chunks")
 STUDY = [
     "n_calibration=10",
     "calibration_seed=70010",
@@ -37,8 +38,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_a_study_says_what_is_detected(study: Path) -> None:
     found = json.loads((study / "surprise.json").read_text())
-    assert set(found["nominal"]) == {"prediction_error", "latent_step", "rnd", "pixels", "chunks"}
+    assert set(found["nominal"]) == {*MONITORS, "stillness", "commands", "elapsed"}
     for kind in ("block_teleport", "dropped_actions"):
+        assert tuple(found["events"][kind]) == MONITORS
         main = found["events"][kind]["prediction_error"]
         assert main["n"] == 2
         assert main["auroc"] == 1.0
@@ -122,6 +124,10 @@ def test_impossible_studies_are_named(changes: dict, message: str) -> None:
 def test_impossible_calibrations_are_named(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(InputError, match="dataset, study: expected one of them at most"):
         CalibrateConfig(dataset="a", study="b")
+    with pytest.raises(
+        InputError, match=r"detector: expected one of \['prediction_error', 'stillness'\], found 'mood'"
+    ):
+        CalibrateConfig(detector="mood")
     with pytest.raises(SystemExit):
         calibrate.main([POLICY, POLICY])
     assert "expected a world model, found ['policy']" in capsys.readouterr().err

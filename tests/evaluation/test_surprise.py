@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from vla_policy.evaluation.surprise import Detector, SurpriseConfig, check_latents, judge, make_detectors
+from vla_policy.evaluation.surprise import (
+    Detector,
+    SurpriseConfig,
+    check_latents,
+    failure_detectors,
+    judge,
+    make_detectors,
+)
 from vla_policy.evaluation.traces import Trace
 from vla_policy.interfaces import InputError
 
@@ -51,6 +58,31 @@ def test_random_distillation_is_not_calibrated_on_what_it_learned_from(monkeypat
     assert len(calibrated_on) == 9
     assert not any((t.latents[0] == learned[0]).all(axis=1).any() for t in calibrated_on)
     assert detectors["prediction_error"].calibration == successes
+
+
+def stuck(seed: int, since: int, steps: int = 100) -> Trace:
+    """An episode in which nothing moves any more; it fails."""
+    moving = trace(seed, success=False, steps=steps)
+    moving.latents[since:] = moving.latents[since]
+    commands = np.random.default_rng(seed).normal(size=(steps, 2))
+    commands[since:] = commands[since]
+    return Trace(seed, False, moving.latents, commands, moving.scores)
+
+
+def test_a_policy_that_gets_stuck_is_told_from_one_that_does_not() -> None:
+    rng = np.random.default_rng(0)
+
+    def succeeding(seed: int) -> Trace:
+        moving = trace(seed, steps=60)
+        return Trace(seed, True, moving.latents, rng.normal(size=(60, 2)), moving.scores)
+
+    detectors = failure_detectors([succeeding(k) for k in range(100)])
+    nominal = [*(succeeding(k) for k in range(1000, 1040)), *(stuck(k, since=20) for k in range(1040, 1060))]
+    found = judge(detectors, nominal, {}, SurpriseConfig(alpha=0.1)).summary["failure_prediction"]
+    assert found["stillness"]["tpr"] == found["commands"]["tpr"] == found["elapsed"]["tpr"] == 1
+    early = {name: found[name]["time_weighted_accuracy"] - found[name]["tnr"] / 2 for name in found}
+    assert 0.41 > early["stillness"] > 0.3 > early["commands"] > 0.2  # of 0.5: within 20 and 40 steps after step 20
+    assert early["elapsed"] == pytest.approx(0.5 * (1 - 61 / 100))
 
 
 def test_collapsed_latents_are_refused() -> None:

@@ -16,6 +16,7 @@ from vla_policy.monitoring import (
     Monitor,
     PixelDifference,
     PredictionError,
+    Stillness,
 )
 from vla_policy.world_model import (
     NumpyWorldModel,
@@ -25,6 +26,7 @@ from vla_policy.world_model import (
     load_monitor,
     prediction_errors,
     save_calibration,
+    stillness,
 )
 
 
@@ -91,7 +93,7 @@ def test_streaming_equals_batch() -> None:
     positions, commands = walk(np.random.default_rng(0), 25)
     observations = [Observation({TOP: picture(p)}, "", 0.1 * k) for k, p in enumerate(positions)]
     shared = NumpyWorldModel(model)
-    scores = [PredictionError(shared), LatentStep(shared)]
+    scores = [PredictionError(shared), LatentStep(shared), Stillness(shared, 10)]
     streamed, latents = [], []
     for k, observation in enumerate(observations):
         command = None if k == 0 else commands[k - 1]
@@ -100,9 +102,18 @@ def test_streaming_equals_batch() -> None:
     whole = [
         prediction_errors(model, np.stack(latents), commands[:-1]),
         latent_steps(model, np.stack(latents)),
+        stillness(np.stack(latents), 10),
     ]
     for column, batch in zip(np.array(streamed, float).T, whole, strict=True):
         np.testing.assert_allclose(column, batch, rtol=1e-4, atol=1e-7)
+
+
+def test_stillness_grows_while_nothing_moves_and_says_nothing_of_short_times() -> None:
+    score = Stillness(Counting(), 4)
+    found = [score.update(seen(x), np.zeros(1), None) for x in (0, 2, 4, 6, 6, 6, 6, 6)]
+    assert found == [None, None, None, -5.0, -2.75, -0.75, 0.0, 0.0]
+    assert score.update(seen(6), None, None) is None  # after a gap nobody knows for how long it has been still
+    assert stillness(np.zeros((3, 2)), 4).tolist() == pytest.approx([np.nan] * 3, nan_ok=True)
 
 
 def test_each_observation_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,6 +230,12 @@ def test_a_calibration_is_bound_to_what_it_was_made_for(tmp_path: Path) -> None:
     small_policy(n_action_steps=2).save_pretrained(tmp_path / "other")  # the same weights, played otherwise
     with pytest.raises(InputError, match=r"made for the policy .*, found .*calibrate anew"):
         load_monitor(tmp_path / "calibration", tmp_path / "other", model.interface)
+    for detector, score in (("stillness", Stillness), ("prediction_error", PredictionError)):
+        save_calibration(calibration(bound_to=bound, detector=detector), tmp_path / "kind", tmp_path / "model")
+        assert type(load_monitor(tmp_path / "kind", tmp_path / "policy", model.interface).score) is score
+    save_calibration(calibration(bound_to=bound, detector="mood"), tmp_path / "kind", tmp_path / "model")
+    with pytest.raises(InputError, match=r"one of \['prediction_error', 'stillness'\], found one of 'mood'"):
+        load_monitor(tmp_path / "kind", tmp_path / "policy", model.interface)
     small_world_model(seed=5).save_pretrained(tmp_path / "model")
     with pytest.raises(InputError, match="made for the world model"):
         load_monitor(tmp_path / "calibration", tmp_path / "policy", model.interface)

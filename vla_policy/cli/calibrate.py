@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         traces = study_traces(config.study, bound_to)
     else:
         traces = _played(policy, options.WORLD_MODEL, config)
-    found = calibrate_monitor(traces, bound_to, options.WORLD_MODEL, config.alpha, Path(config.out))
+    found = calibrate_monitor(traces, bound_to, options.WORLD_MODEL, config)
     console.print(_table(found))
     console.print(f"calibration.json is in {config.out}", markup=False, highlight=False)
 

@@ -22,8 +22,8 @@ from vla_policy.interfaces import ACTION, InputError
 from vla_policy.models import DiffusionPolicy
 from vla_policy.monitoring import Calibration, calibrate, false_alarm_spread, least_successes
 from vla_policy.monitoring.conformal import check_alpha
-from vla_policy.world_model import WorldModel, prediction_errors, save_calibration
-from vla_policy.world_model.monitors import DETECTOR
+from vla_policy.world_model import WorldModel, save_calibration
+from vla_policy.world_model.monitors import DETECTOR, EPISODE_SCORES
 
 BATCH = 256  # frames encoded at once
 
@@ -33,6 +33,7 @@ class CalibrateConfig:
     """The keys of `conf/calibrate.yaml`, explained there."""
 
     alpha: float = 0.05
+    detector: str = DETECTOR
     dataset: str | None = None
     study: str | None = None
     n_episodes: int = 100
@@ -47,6 +48,8 @@ class CalibrateConfig:
 
     def __post_init__(self) -> None:
         check_alpha(self.alpha)
+        if self.detector not in EPISODE_SCORES:
+            raise InputError(f"detector: expected one of {list(EPISODE_SCORES)}, found {self.detector!r}")
         if self.dataset is not None and self.study is not None:
             raise InputError("dataset, study: expected one of them at most, found both")
         least = least_successes(self.alpha)
@@ -97,19 +100,20 @@ def _recorded(model: WorldModel, dataset: LeRobotDataset, index: int) -> Trace:
 
 
 def calibrate_monitor(
-    traces: Sequence[Trace], bound_to: Mapping[str, str], world_model: str, alpha: float, out: Path
+    traces: Sequence[Trace], bound_to: Mapping[str, str], world_model: str, config: CalibrateConfig
 ) -> dict[str, Any]:
-    """Write the calibration of the successful episodes into `out`; what it promises.
+    """Write the calibration of the successful episodes into `config.out`; what it promises.
 
-    `InputError` if the latents have collapsed, or if there are too few successful episodes: it says how many more.
+    An episode too short for a score cannot raise an alarm; leaving it out errs towards fewer alarms. `InputError` if
+    the latents have collapsed, or if there are too few successful episodes: it says how many more.
     """
     model = WorldModel.from_pretrained(world_model)
     successes = [trace for trace in traces if trace.success]
     check_latents(successes)
-    scores = [clean(prediction_errors(model, t.latents, t.commands)) for t in successes]
-    calibration = calibrate([s for s in scores if len(s)], alpha, DETECTOR, bound_to)
+    scores = [clean(EPISODE_SCORES[config.detector](model, t.latents, t.commands)) for t in successes]
+    calibration = calibrate([s for s in scores if len(s)], config.alpha, config.detector, bound_to)
     promises = {"played": len(traces), "successful": len(successes), **promised(calibration)}
-    save_calibration(calibration, out, Path(world_model), promises=promises)
+    save_calibration(calibration, Path(config.out), Path(world_model), promises=promises)
     return promises
 
 

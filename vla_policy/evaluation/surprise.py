@@ -38,11 +38,13 @@ from vla_policy.world_model import (
     latent_health,
     latent_steps,
     prediction_errors,
+    stillness,
 )
 from vla_policy.world_model.monitors import DETECTOR
 
 RECORDED = "recorded.json"  # in a study's folder: what its traces were recorded of
 CALIBRATION_TRACES = "traces/calibration.npz"
+STILL_COMMANDS = 40  # control steps; with 30 to 60 they predict failures on calibration episodes equally well
 Progress = Callable[[str, int], AbstractContextManager[Hear]]
 
 
@@ -148,6 +150,9 @@ def surprise_study(
     nominal, some = traces("nominal", config.nominal_seeds), config.nominal_seeds[: config.n_events]
     disturbed = {kind: traces(kind, some, Disturbance(kind)) for kind in config.kinds}
     found = judge(make_detectors(model, calibration), nominal, disturbed, config)
+    failing = judge(failure_detectors(calibration), nominal, {}, config).summary
+    for part in ("nominal", "failure_prediction", "left_out"):
+        found.summary[part] |= failing[part]
     found.summary["calibration"] = {"played": config.n_calibration, "successes": len(calibration)}
     found.summary["monitor_ms"] = monitor_ms(model)
     write_json(out / "surprise.json", found.summary)
@@ -185,7 +190,8 @@ def judge(
     )
     for name, detector in detectors.items():
         try:
-            made = calibrate([clean(detector.score(t)) for t in detector.calibration], config.alpha, name, {})
+            scores = [clean(detector.score(t)) for t in detector.calibration]
+            made = calibrate([s for s in scores if len(s)], config.alpha, name, {})
         except InputError as error:
             if name == DETECTOR:
                 raise
@@ -212,6 +218,17 @@ def make_detectors(model: WorldModel, successes: Sequence[Trace]) -> dict[str, D
         "rnd": Detector(lambda t: distilled.score(t.latents), others),
         "pixels": Detector(lambda t: t.scores["pixel"], successes),
         "chunks": Detector(lambda t: t.scores["chunk"], successes),
+    }
+
+
+def failure_detectors(successes: Sequence[Trace]) -> dict[str, Detector]:
+    """What may tell that an undisturbed policy will fail: that nothing moves any more and, without a world model, that
+    the commands do not, or how late it is. Of events they say nothing in time.
+    """
+    return {
+        "stillness": Detector(lambda t: stillness(t.latents), successes),
+        "commands": Detector(lambda t: np.append(np.nan, stillness(t.commands, STILL_COMMANDS)), successes),
+        "elapsed": Detector(lambda t: np.arange(t.steps + 1.0), successes),
     }
 
 

@@ -20,7 +20,7 @@ def surprise_tables(summary: Mapping[str, Any]) -> list[Table]:
 
 
 def _events(summary: Mapping[str, Any]) -> Table:
-    detectors = list(summary["nominal"])
+    detectors = list(next(iter(summary["events"].values())))
     table = Table(
         title=f"episodes detected within {summary['window']} control steps, and AUROC; of {DETECTOR}: delay in steps",
         title_justify="left",

@@ -14,6 +14,7 @@ from vla_policy.monitoring.scores import (
     PixelDifference,
     PredictionError,
     Score,
+    Stillness,
 )
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "PixelDifference",
     "PredictionError",
     "Score",
+    "Stillness",
     "Surprise",
     "calibrate",
     "conformal_threshold",

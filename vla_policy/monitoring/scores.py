@@ -14,6 +14,8 @@ import numpy as np
 
 from vla_policy.interfaces import ActionChunk, InputError, Observation
 
+STILL = 20  # observations, two seconds of PushT: successful policies rest for shorter times
+
 
 class LatentModel(Protocol):
     """What a score needs of a world model; a step of the model is `frame_skip` control periods."""
@@ -102,6 +104,28 @@ class LatentStep:
         if len(self._latents) <= self.model.frame_skip:
             return None
         return float(np.mean((self._latents[-1] - self._latents[0]) ** 2))
+
+
+class Stillness:
+    """How little the latent has changed for `window` observations: minus its mean squared distance from their mean.
+
+    What hardly moves for long is no error of the world model's, but a policy that is stuck: it finds out when a policy
+    is about to fail in a world that is as it should be.
+    """
+
+    def __init__(self, model: LatentModel, window: int = STILL) -> None:
+        self.model, self.cameras, self.window = model, model.cameras, window
+        self.reset()
+
+    def reset(self) -> None:
+        self._latents: deque[np.ndarray] = deque(maxlen=self.window)
+
+    def update(self, observation: Observation, command: np.ndarray | None, chunk: ActionChunk | None) -> float | None:
+        latent = self.model.encode(observation)
+        if command is None:  # what happened in between is unknown: a beginning
+            self.reset()
+        self._latents.append(latent)
+        return None if len(self._latents) < self.window else -float(np.var(self._latents, axis=0).mean())
 
 
 class LatentNovelty:

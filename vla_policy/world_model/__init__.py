@@ -1,6 +1,6 @@
 """A world model from pixels: what the cameras will show next, given the commands."""
 
-from vla_policy.world_model.batch_scores import RandomDistillation, latent_steps, prediction_errors
+from vla_policy.world_model.batch_scores import RandomDistillation, latent_steps, prediction_errors, stillness
 from vla_policy.world_model.config import PredictorConfig, VisionConfig, WorldModelConfig
 from vla_policy.world_model.health import LatentHealth, latent_health
 from vla_policy.world_model.latent_model import NumpyWorldModel
@@ -24,4 +24,5 @@ __all__ = [
     "prediction_errors",
     "save_calibration",
     "sigreg",
+    "stillness",
 ]

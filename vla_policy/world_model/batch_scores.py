@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from torch import nn
 
+from vla_policy.monitoring.scores import STILL
 from vla_policy.world_model.model import WorldModel
 
 BATCH = 1024
@@ -36,6 +38,14 @@ def latent_steps(model: WorldModel, latents: np.ndarray) -> np.ndarray:
     skip = model.config.frame_skip
     scores = np.full(len(latents), np.nan)
     scores[skip:] = ((latents[skip:] - latents[:-skip]) ** 2).mean(axis=1)
+    return scores
+
+
+def stillness(latents: np.ndarray, window: int = STILL) -> np.ndarray:
+    """`monitoring.Stillness` at each of an episode's latents, or other vectors (N, D); NaN where it says None."""
+    scores = np.full(len(latents), np.nan)
+    if len(latents) >= window:
+        scores[window - 1 :] = -sliding_window_view(latents, window, axis=0).var(axis=-1).mean(axis=-1)
     return scores
 
 

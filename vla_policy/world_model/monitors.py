@@ -5,17 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vla_policy.interfaces import InputError, Interface
 from vla_policy.models.checkpoint import POLICY, WEIGHTS, checkpoint_folder, read_checkpoint
-from vla_policy.monitoring import Calibration, Monitor, PredictionError
+from vla_policy.monitoring import Calibration, Monitor, PredictionError, Stillness
 from vla_policy.monitoring.calibration import FILE
+from vla_policy.world_model.batch_scores import prediction_errors, stillness
 from vla_policy.world_model.latent_model import NumpyWorldModel
 from vla_policy.world_model.model import KIND, WorldModel
 
 DETECTOR = "prediction_error"
+STREAMING_SCORES = {DETECTOR: PredictionError, "stillness": Stillness}
+EPISODE_SCORES: dict[str, Callable[[WorldModel, np.ndarray, np.ndarray], np.ndarray]] = {
+    DETECTOR: prediction_errors,
+    "stillness": lambda model, latents, commands: stillness(latents),
+}  # the same of whole episodes: latents (T + 1, D) and commands (T, A) to scores (T + 1,)
 
 
 def binding(policy: str | Path, world_model_folder: Path, interface: Interface) -> dict[str, str]:
@@ -51,11 +60,12 @@ def load_monitor(folder: str | Path, policy_folder: str | Path, interface: Inter
     """
     folder = Path(folder)
     calibration, stored = Calibration.load(folder)
-    if calibration.detector != DETECTOR:
-        raise InputError(f"{folder}: expected a calibration of {DETECTOR!r}, found one of {calibration.detector!r}")
+    if calibration.detector not in STREAMING_SCORES:
+        known = list(STREAMING_SCORES)
+        raise InputError(f"{folder}: expected a calibration of one of {known}, found one of {calibration.detector!r}")
     world_model_folder = (folder / str(stored.get("world_model"))).resolve()
     if not world_model_folder.is_dir():
         raise InputError(f"{folder / FILE}: expected its world model in {world_model_folder}, found no such folder")
     model = WorldModel.from_pretrained(world_model_folder)
     calibration.require(binding(Path(policy_folder), world_model_folder, interface))
-    return Monitor(PredictionError(NumpyWorldModel(model)), calibration)
+    return Monitor(STREAMING_SCORES[calibration.detector](NumpyWorldModel(model)), calibration)
