@@ -77,6 +77,8 @@ def test_failure_prediction_weighs_alarms_by_their_time() -> None:
     assert (found["tpr"], found["tnr"]) == (0.5, 0.75)
     assert found["balanced_accuracy"] == pytest.approx(0.625)
     assert found["time_weighted_accuracy"] == pytest.approx((0.375 + 0.75) / 2)
+    low, high = found["time_weighted_accuracy_ci95"]
+    assert low < found["time_weighted_accuracy"] < high
     assert failure_prediction(episodes[2:], 1.0)["balanced_accuracy"] is None
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from vla_policy.evaluation.statistics import (
     auroc_interval,
+    balanced_interval,
     compare_paired,
     mean_interval,
     paired_difference_interval,
@@ -77,6 +78,14 @@ def test_bootstrap_interval_of_a_mean() -> None:
     assert mean_interval(values) == (low, high)  # repeatable
     assert mean_interval([0.5, 0.5, 0.5]) == (0.5, 0.5)
     assert all(math.isnan(edge) for edge in mean_interval([1.0]))
+
+
+def test_bootstrap_interval_of_two_groups_is_that_of_large_samples() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(1, 2, 400), rng.normal(5, 1, 100)
+    centre, half = (a.mean() + b.mean()) / 2, 1.96 * math.sqrt(a.var() / 400 + b.var() / 100) / 2
+    assert balanced_interval(a, b) == pytest.approx((centre - half, centre + half), abs=0.05 * half)
+    assert balanced_interval([True] * 5, [True] * 3) == (1.0, 1.0)
 
 
 def test_interval_of_an_auroc_covers_as_often_as_it_says() -> None:

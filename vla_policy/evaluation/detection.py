@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from vla_policy.evaluation.statistics import auroc_interval, success_interval
+from vla_policy.evaluation.statistics import auroc_interval, balanced_interval, success_interval
 from vla_policy.evaluation.traces import Trace
 from vla_policy.monitoring import Calibration
 
@@ -97,14 +97,17 @@ def failure_prediction(nominal: Sequence[Scored], threshold: float) -> dict[str,
     if not failures or not successes:
         return {"failures": len(failures), "successes": len(successes), "balanced_accuracy": None}
     early = [0.0 if a is None else 1 - a / s.trace.steps for a, s in zip(alarms, failures, strict=True)]
-    tpr, tnr = float(np.mean([a is not None for a in alarms])), float(np.mean(quiet))
+    foretold = [a is not None for a in alarms]
+    tpr, tnr = float(np.mean(foretold)), float(np.mean(quiet))
     return {
         "failures": len(failures),
         "successes": len(successes),
         "tpr": tpr,
         "tnr": tnr,
         "balanced_accuracy": (tpr + tnr) / 2,
+        "balanced_accuracy_ci95": balanced_interval(foretold, quiet),
         "time_weighted_accuracy": (float(np.mean(early)) + tnr) / 2,
+        "time_weighted_accuracy_ci95": balanced_interval(early, quiet),
     }
 
 

@@ -31,6 +31,14 @@ def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95
     return float(interval.low), float(interval.high)
 
 
+def balanced_interval(a: Sequence[float], b: Sequence[float], confidence: float = 0.95, seed: int = 0) -> Interval:
+    """The bootstrap (percentile, 9999 resamples of each group) interval of the mean of two groups' means."""
+    rng = np.random.default_rng(seed)
+    means = [rng.choice(np.asarray(group, float), (9999, len(group))).mean(axis=1) for group in (a, b)]
+    low, high = np.quantile((means[0] + means[1]) / 2, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
 def auroc_interval(auroc: float, n_positive: int, n_negative: int, confidence: float = 0.95) -> Interval:
     """The interval of an AUROC that also holds at 0 and 1, where a bootstrap has no width.
 

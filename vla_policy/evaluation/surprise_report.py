@@ -50,18 +50,20 @@ def _events(summary: Mapping[str, Any]) -> Table:
 
 def _undisturbed(summary: Mapping[str, Any]) -> Table:
     table = Table(title=f"undisturbed episodes, alpha {summary['alpha']:g}", title_justify="left")
-    table.add_column("")
-    for name in summary["nominal"]:
-        table.add_column(name.replace("_", " "), justify="right")
-    nominal, failing = summary["nominal"].values(), summary["failure_prediction"].values()
-    table.add_row("successes with an alarm", *(f"{q['false_alarms']} / {q['n']}" for q in nominal))
-    table.add_row("  exact 95 % interval, %", *(interval(q["ci95"], 100, 1) for q in nominal))
-    table.add_row("  promised, 95 %", *("{} to {}".format(*q["expected_count_ci95"]) for q in nominal))
-    for label, key in {
-        "failures: balanced accuracy": "balanced_accuracy",
-        "  time-weighted accuracy": "time_weighted_accuracy",
-    }.items():
-        table.add_row(label, *("-" if f.get(key) is None else f"{f[key]:.2f}" for f in failing))
+    table.add_column("detector")
+    alarms = ("successes\nwith an alarm", "exact 95 %\ninterval, %", "promised,\n95 %")
+    for column in (*alarms, "failures:\nbalanced acc.", "time-\nweighted"):
+        table.add_column(column, justify="right")
+    for name, quiet in summary["nominal"].items():
+        failing = summary["failure_prediction"][name]
+        accuracies = (failing.get(key) for key in ("balanced_accuracy", "time_weighted_accuracy"))
+        table.add_row(
+            name.replace("_", " "),
+            f"{quiet['false_alarms']} / {quiet['n']}",
+            interval(quiet["ci95"], 100, 1),
+            "{} to {}".format(*quiet["expected_count_ci95"]),
+            *("-" if value is None else f"{value:.2f}" for value in accuracies),
+        )
     return table
 
 
