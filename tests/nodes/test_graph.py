@@ -110,12 +110,15 @@ def test_training_evaluation_and_node_make_the_same_chunk(
             assert time.time() < begin + 60
         time.sleep(0.05)
         first = time.time()
-        for frame in range(9):  # the second chunk is asked for with frames 7 and 8
+        again = policy.config.n_action_steps
+        for frame in range(again + 1):  # the second chunk is asked for with the last two of them
+            if frame == again:
+                wait_for(lambda: player.chunks, "the first chunk", 20.0)  # a busy policy would not be asked
             time.sleep(max(0.0, first + 0.1 * frame - time.time()))
             player.play(frame, first + 0.1 * frame)
         wait_for(lambda: len(player.chunks) == 2, "two chunks", 20.0)
 
-    histories = [[0, 0], [7, 8]]
+    histories = [[0, 0], [again - 1, again]]
     seen = [
         [Observation({STATE: player.states[k], TOP: player.images[k]}, TASK, first + 0.1 * k) for k in history]
         for history in histories
@@ -123,13 +126,13 @@ def test_training_evaluation_and_node_make_the_same_chunk(
     generator = np.random.default_rng(POLICY_SEED)
     evaluated = [policy.predict([history], generator)[0] for history in seen]
     windows = WindowDataset(recorded, list(policy.interface.observations), 2, policy.config.horizon, 7)
-    batch = windows[[windows.window(k)[1] for k in range(len(windows))].index(8)]
+    batch = windows[[windows.window(k)[1] for k in range(len(windows))].index(again)]
     generator = np.random.default_rng(POLICY_SEED)
     noise = [torch.Generator().manual_seed(int(generator.integers(2**63 - 1))) for _ in range(2)][1]
     one = {key: value[None] if torch.is_tensor(value) else [value] for key, value in batch.items()}
     trained = policy.sample(one, noise)[0, 1:].numpy()
 
-    for chunk, expected, k in zip(player.chunks, evaluated, (0, 8), strict=True):
+    for chunk, expected, k in zip(player.chunks, evaluated, (0, again), strict=True):
         np.testing.assert_allclose(chunk.actions, expected.actions, atol=1e-6)
         assert chunk.t_obs == pytest.approx(first + 0.1 * k, abs=1e-5)
         assert chunk.dt == pytest.approx(0.1)
