@@ -59,6 +59,29 @@ def test_a_new_head_knows_nothing() -> None:
     assert torch.equal(out, torch.zeros(4, 1, 16, 2))
 
 
+@pytest.mark.parametrize("name", ["autoregressive", "masked"])
+def test_drawn_tokens_are_as_frequent_as_the_model_says(name: str) -> None:
+    policy = small_policy(trained=False, **objective(name))
+    head = policy.head
+    assert isinstance(head, AutoregressiveHead | MaskedHead)
+    with torch.no_grad():  # whatever it sees: bin 3 three times as likely as bin 200, nothing else
+        head.logits.bias.fill_(-100.0)
+        head.logits.bias[[3, 200]] = torch.tensor([math.log(3.0), 0.0])
+    prefix = policy.prefix(batch_of(64))
+
+    def tokens(seed: int) -> torch.Tensor:
+        chunk = head.sample(policy.transformer, prefix, 64, torch.Generator().manual_seed(seed))
+        return encode_bins(chunk, head.bins)
+
+    assert set(tokens(0).unique().tolist()) == {3}
+    head.greedy = False
+    drawn = tokens(0)
+    assert set(drawn.unique().tolist()) == {3, 200}
+    assert torch.equal(drawn, tokens(0))
+    assert not torch.equal(drawn, tokens(1))
+    assert float((drawn == 3).float().mean()) == pytest.approx(0.75, abs=0.04)  # of 64 x 32
+
+
 def test_the_masked_loss_is_the_weighted_sum_of_its_formula() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2, 3, 5, 7, generator=generator)
@@ -145,7 +168,7 @@ def test_impossible_objectives_are_refused(change: dict, message: str) -> None:
 def test_token_heads_refuse_samplers_of_others() -> None:
     config = PolicyConfig(**objective("masked"))
     config.objective.sampler = "euler"
-    with pytest.raises(InputError, match=r"policy\.objective\.sampler: expected one of \['greedy'\], found 'euler'"):
+    with pytest.raises(InputError, match=r"policy\.objective\.sampler: .*\['greedy', 'categorical'\], found 'euler'"):
         make_head(config, 2)
     config.objective.sampler, config.objective.bins = "greedy", 1
     with pytest.raises(InputError, match=r"policy\.objective\.bins: expected at least 2, found 1"):

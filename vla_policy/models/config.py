@@ -44,7 +44,7 @@ class ObjectiveConfig:
 
     name: str = "flow"  # flow | ddpm | autoregressive | masked
     prediction: str = "epsilon"  # ddpm: epsilon | sample | v_prediction
-    sampler: str = "euler"  # flow: euler; ddpm: ddpm | ddim | dpm_solver; autoregressive, masked: greedy
+    sampler: str = "euler"  # flow: euler; ddpm: ddpm | ddim | dpm_solver; tokens: greedy | categorical
     train_steps: int = 100  # ddpm: length of the squaredcos_cap_v2 schedule
     inference_steps: int = 10  # passes of the transformer; autoregressive takes one a token
     bins: int = 256  # autoregressive, masked: equal parts of an action dimension's range

@@ -82,7 +82,7 @@ class TokenHead(nn.Module):
     def __init__(self, config: PolicyConfig, action_dim: int) -> None:
         super().__init__()
         objective = config.objective
-        choose("policy.objective.sampler", objective.sampler, ["greedy"])
+        choose("policy.objective.sampler", objective.sampler, ["greedy", "categorical"])
         if objective.bins < 2:
             raise InputError(f"policy.objective.bins: expected at least 2, found {objective.bins}")
         if objective.inference_steps < 1:
@@ -90,6 +90,7 @@ class TokenHead(nn.Module):
                 f"policy.objective.inference_steps: expected at least 1, found {objective.inference_steps}"
             )
         self.bins, self.action_dim, self.length = config.objective.bins, action_dim, config.horizon * action_dim
+        self.greedy = objective.sampler == "greedy"
         self.embedding = nn.Embedding(self.bins + 1, config.transformer.width)
         self.logits = nn.Linear(config.transformer.width, self.bins)
         nn.init.normal_(self.embedding.weight, std=0.5)
@@ -101,9 +102,17 @@ class TokenHead(nn.Module):
         """The token that begins a chunk, or masks one."""
         return self.bins
 
+    def choose(self, logits: Tensor, generator: torch.Generator) -> Tensor:
+        """Tokens (...) of logits (..., bins): the likeliest ones, or drawn as likely as the model says."""
+        if self.greedy:
+            return logits.argmax(-1)
+        chances = logits.float().softmax(-1).to(generator.device)
+        drawn = torch.multinomial(chances.flatten(0, -2), 1, generator=generator)
+        return drawn.view(logits.shape[:-1]).to(logits.device)
+
 
 class AutoregressiveHead(TokenHead):
-    """Each token from those before it; sampled greedily, with a cache of keys and values."""
+    """Each token from those before it, with a cache of keys and values."""
 
     def __init__(self, config: PolicyConfig, action_dim: int) -> None:
         super().__init__(config, action_dim)
@@ -130,7 +139,7 @@ class AutoregressiveHead(TokenHead):
         tokens = []
         for _ in range(self.length):
             features = transformer(self.embedding(token), still, prefix, cache=cache)
-            token = self.logits(features).argmax(-1)
+            token = self.choose(self.logits(features), generator)
             tokens.append(token)
         return decode_bins(torch.cat(tokens, dim=2)[:, 0], self.bins, self.action_dim)
 
@@ -163,17 +172,24 @@ class MaskedHead(TokenHead):
         return masked_diffusion_loss(self.predict(transformer, prefix, seen, time), tokens, masked, time)
 
     def sample(self, transformer: ActionTransformer, prefix: Prefix, batch: int, generator: torch.Generator) -> Tensor:
-        """Each call fixes the tokens it is surest of, as many a call (MaskGIT, Chang et al. 2022, arXiv 2202.04200)."""
+        """Each call fixes as many tokens: those it is surest of (MaskGIT, Chang et al. 2022, arXiv 2202.04200) or, when
+        tokens are drawn, any (MDLM), since a choice among draws would favour the likeliest.
+        """
         device = transformer.position.device
         tokens = torch.full((batch, 1, self.length), self.nothing, device=device)
         for k in range(self.calls):
             masked = tokens == self.nothing
             time = torch.full((1, 1), 1 - k / self.calls, device=device)
-            confidence, guess = self.predict(transformer, prefix, tokens, time).softmax(-1).max(-1)
+            logits = self.predict(transformer, prefix, tokens, time)
+            guess = self.choose(logits, generator)
+            if self.greedy:
+                first = logits.softmax(-1).amax(-1)
+            else:
+                first = torch.rand(tokens.shape, generator=generator, device=generator.device).to(device)
             fixed = round(self.length * (k + 1) / self.calls)
             # Those that are fixed already come first and stay.
-            surest = confidence.masked_fill(~masked, 2.0).topk(fixed, dim=-1).indices
-            now = torch.zeros_like(masked).scatter_(-1, surest, True) & masked
+            firsts = first.masked_fill(~masked, 2.0).topk(fixed, dim=-1).indices
+            now = torch.zeros_like(masked).scatter_(-1, firsts, True) & masked
             tokens = torch.where(now, guess, tokens)
         return decode_bins(tokens[:, 0], self.bins, self.action_dim)
 
