@@ -17,7 +17,7 @@ POLICY, WORLD_MODEL = str(ROOT / "checkpoints/pusht_image"), str(ROOT / "checkpo
 QUICK = ["num_workers=0", "num_envs=8", "threads=1", "alpha=0.2"]
 
 
-MONITORS = ("prediction_error", "latent_step", "rnd", "pixels", "chunks")
+MONITORS = ("whitened_error", "prediction_error", "latent_step", "rnd", "pixels", "chunks")
 STUDY = [
     "n_calibration=10",
     "calibration_seed=70010",
@@ -41,10 +41,10 @@ def test_a_study_says_what_is_detected(study: Path) -> None:
     assert set(found["nominal"]) == {*MONITORS, "stillness", "commands", "elapsed"}
     for kind in ("block_teleport", "dropped_actions"):
         assert tuple(found["events"][kind]) == MONITORS
-        main = found["events"][kind]["prediction_error"]
+        main = found["events"][kind]["whitened_error"]
         assert main["n"] == 2
         assert main["auroc"] == 1.0
-    assert found["events"]["block_teleport"]["prediction_error"]["within_2_steps"] == 2
+    assert found["events"]["block_teleport"]["whitened_error"]["within_2_steps"] == 2
     # a dropped action makes everything stand still: nothing that looks for change can see it
     assert found["events"]["dropped_actions"]["pixels"]["detected"] == 0
     assert found["monitor_ms"]["p50"] > 0
@@ -125,7 +125,7 @@ def test_impossible_calibrations_are_named(capsys: pytest.CaptureFixture) -> Non
     with pytest.raises(InputError, match="dataset, study: expected one of them at most"):
         CalibrateConfig(dataset="a", study="b")
     with pytest.raises(
-        InputError, match=r"detector: expected one of \['prediction_error', 'stillness'\], found 'mood'"
+        InputError, match=r"detector: expected one of \['whitened_error', .*'stillness'\], found 'mood'"
     ):
         CalibrateConfig(detector="mood")
     with pytest.raises(SystemExit):

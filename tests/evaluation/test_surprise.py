@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers.small_world_model import small_world_model
 
 from vla_policy.evaluation.surprise import (
     Detector,
@@ -53,11 +54,11 @@ def test_random_distillation_is_not_calibrated_on_what_it_learned_from(monkeypat
 
     monkeypatch.setattr("vla_policy.evaluation.surprise.RandomDistillation", Distillation)
     successes = [trace(k) for k in range(12)]
-    detectors = make_detectors(None, successes)  # type: ignore[arg-type]
+    detectors = make_detectors(small_world_model(latent=8), successes)
     calibrated_on = detectors["rnd"].calibration
     assert len(calibrated_on) == 9
     assert not any((t.latents[0] == learned[0]).all(axis=1).any() for t in calibrated_on)
-    assert detectors["prediction_error"].calibration == successes
+    assert detectors["whitened_error"].calibration == detectors["prediction_error"].calibration == successes
 
 
 def stuck(seed: int, since: int, steps: int = 100) -> Trace:

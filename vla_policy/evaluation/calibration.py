@@ -22,7 +22,7 @@ from vla_policy.interfaces import ACTION, InputError
 from vla_policy.models import DiffusionPolicy
 from vla_policy.monitoring import Calibration, calibrate, false_alarm_spread, least_successes
 from vla_policy.monitoring.conformal import check_alpha
-from vla_policy.world_model import WorldModel, save_calibration
+from vla_policy.world_model import WorldModel, nominal_whitening, save_calibration
 from vla_policy.world_model.monitors import DETECTOR, EPISODE_SCORES
 
 BATCH = 256  # frames encoded at once
@@ -110,10 +110,14 @@ def calibrate_monitor(
     model = WorldModel.from_pretrained(world_model)
     successes = [trace for trace in traces if trace.success]
     check_latents(successes)
-    scores = [clean(EPISODE_SCORES[config.detector](model, t.latents, t.commands)) for t in successes]
+    whitening = None
+    if config.detector == DETECTOR:
+        whitening = nominal_whitening(model, [(t.latents, t.commands) for t in successes])
+    score = EPISODE_SCORES[config.detector]
+    scores = [clean(score(model, t.latents, t.commands, whitening)) for t in successes]
     calibration = calibrate([s for s in scores if len(s)], config.alpha, config.detector, bound_to)
     promises = {"played": len(traces), "successful": len(successes), **promised(calibration)}
-    save_calibration(calibration, Path(config.out), Path(world_model), promises=promises)
+    save_calibration(calibration, Path(config.out), Path(world_model), whitening, promises=promises)
     return promises
 
 

@@ -37,6 +37,7 @@ from vla_policy.world_model import (
     binding,
     latent_health,
     latent_steps,
+    nominal_whitening,
     prediction_errors,
     stillness,
 )
@@ -207,13 +208,16 @@ def judge(
 
 
 def make_detectors(model: WorldModel, successes: Sequence[Trace]) -> dict[str, Detector]:
-    """The world model's prediction error and its baselines: latent step, random network distillation, pixel difference,
-    chunk inconsistency. What has to learn does so from a quarter of the episodes and is calibrated on the others.
+    """The world model's prediction error, whitened and plain, and their baselines: latent step, random network
+    distillation, pixel difference, chunk inconsistency. The distillation learns from a quarter of the episodes and is
+    calibrated on the others.
     """
+    whitening = nominal_whitening(model, [(t.latents, t.commands) for t in successes])
     distilled = RandomDistillation(np.concatenate([t.latents for t in successes[::4]]))
     others = [trace for index, trace in enumerate(successes) if index % 4]
     return {
-        DETECTOR: Detector(lambda t: prediction_errors(model, t.latents, t.commands), successes),
+        DETECTOR: Detector(lambda t: prediction_errors(model, t.latents, t.commands, whitening), successes),
+        "prediction_error": Detector(lambda t: prediction_errors(model, t.latents, t.commands), successes),
         "latent_step": Detector(lambda t: latent_steps(model, t.latents), successes),
         "rnd": Detector(lambda t: distilled.score(t.latents), others),
         "pixels": Detector(lambda t: t.scores["pixel"], successes),
@@ -245,8 +249,8 @@ def check_latents(traces: Sequence[Trace]) -> None:
 
 
 def monitor_ms(model: WorldModel, repeats: int = 200) -> dict[str, float]:
-    """Milliseconds of one streaming update of the prediction error, on one thread."""
-    score = PredictionError(NumpyWorldModel(model))
+    """Milliseconds of one streaming update of the whitened prediction error, on one thread."""
+    score = PredictionError(NumpyWorldModel(model), np.eye(model.config.latent, dtype=np.float32))
     rng, command, times = np.random.default_rng(0), np.zeros(model.interface.action.shape[0]), []
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

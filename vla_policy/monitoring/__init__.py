@@ -3,7 +3,7 @@
 No torch here: a world model is handed in (`LatentModel`). One `update` a control period, constant memory.
 """
 
-from vla_policy.monitoring.calibration import Calibration, calibrate, least_successes
+from vla_policy.monitoring.calibration import Calibration, calibrate, least_successes, scale_episodes
 from vla_policy.monitoring.conformal import conformal_threshold, false_alarm_counts, false_alarm_spread
 from vla_policy.monitoring.monitor import Monitor, Surprise
 from vla_policy.monitoring.scores import (
@@ -16,6 +16,7 @@ from vla_policy.monitoring.scores import (
     Score,
     Stillness,
 )
+from vla_policy.monitoring.whitening import fit_whitening
 
 __all__ = [
     "Calibration",
@@ -33,5 +34,7 @@ __all__ = [
     "conformal_threshold",
     "false_alarm_counts",
     "false_alarm_spread",
+    "fit_whitening",
     "least_successes",
+    "scale_episodes",
 ]

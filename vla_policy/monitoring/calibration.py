@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,7 +16,9 @@ from vla_policy.monitoring.conformal import conformal_threshold, least_episodes
 
 FILE = "calibration.json"
 SMALLEST_SCALE = 1e-12
-SCALE_SHARE = 5  # one episode in so many is for mean and scale: every step of theirs counts
+SCALE_SHARE = 5  # one episode in so many is for mean, scale and whitening: every step of theirs counts
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,11 @@ def least_successes(alpha: float) -> int:
     return math.ceil(least_episodes(alpha) * SCALE_SHARE / (SCALE_SHARE - 1))
 
 
+def scale_episodes(episodes: Sequence[T]) -> Sequence[T]:
+    """Those of `calibrate`'s episodes that the threshold does not come from: a score may be fitted on them."""
+    return episodes[::SCALE_SHARE]
+
+
 def calibrate(
     traces: Sequence[Sequence[float] | np.ndarray], alpha: float, detector: str, bound_to: Mapping[str, str]
 ) -> Calibration:
@@ -99,7 +106,7 @@ def calibrate(
             raise InputError(
                 f"calibration of {detector}: expected finite scores in every episode, found {trace} in episode {index}"
             )
-    for_scale = clean[::SCALE_SHARE]
+    for_scale = scale_episodes(clean)
     for_threshold = [trace for index, trace in enumerate(clean) if index % SCALE_SHARE]
     pooled = np.concatenate(for_scale)
     mean, scale = float(pooled.mean()), max(float(pooled.std()), SMALLEST_SCALE)

@@ -1,6 +1,13 @@
 """A world model from pixels: what the cameras will show next, given the commands."""
 
-from vla_policy.world_model.batch_scores import RandomDistillation, latent_steps, prediction_errors, stillness
+from vla_policy.world_model.batch_scores import (
+    RandomDistillation,
+    latent_steps,
+    nominal_whitening,
+    prediction_errors,
+    residuals,
+    stillness,
+)
 from vla_policy.world_model.config import PredictorConfig, VisionConfig, WorldModelConfig
 from vla_policy.world_model.health import LatentHealth, latent_health
 from vla_policy.world_model.latent_model import NumpyWorldModel
@@ -21,7 +28,9 @@ __all__ = [
     "latent_health",
     "latent_steps",
     "load_monitor",
+    "nominal_whitening",
     "prediction_errors",
+    "residuals",
     "save_calibration",
     "sigreg",
     "stillness",

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from torch import nn
 
+from vla_policy.monitoring import fit_whitening, scale_episodes
 from vla_policy.monitoring.scores import STILL
 from vla_policy.world_model.model import WorldModel
 
 BATCH = 1024
 
 
-@torch.inference_mode()
-def prediction_errors(model: WorldModel, latents: np.ndarray, commands: np.ndarray) -> np.ndarray:
-    """`monitoring.PredictionError` at each of an episode's latents (T + 1, D), with the commands (T, A) in between;
-    NaN where it says None.
+def prediction_errors(
+    model: WorldModel, latents: np.ndarray, commands: np.ndarray, whitening: np.ndarray | None = None
+) -> np.ndarray:
+    """`monitoring.PredictionError` at each of an episode's latents (T + 1, D), with the commands (T, A) in between,
+    with a whitening (D, D) or without; NaN where it says None.
     """
+    errors = residuals(model, latents, commands)
+    return ((errors if whitening is None else errors @ whitening.T) ** 2).mean(axis=1)
+
+
+@torch.inference_mode()
+def residuals(model: WorldModel, latents: np.ndarray, commands: np.ndarray) -> np.ndarray:
+    """Predicted minus seen (T + 1, D) at each of an episode's latents; NaN where there is no prediction yet."""
     skip, history = model.config.frame_skip, model.config.history
-    scores = np.full(len(latents), np.nan)
+    errors = np.full(latents.shape, np.nan)
     for steps in range(1, history + 1):
         first, last = steps * skip, (steps + 1) * skip if steps < history else len(latents)
         moments = np.arange(first, min(last, len(latents)))
@@ -29,8 +40,17 @@ def prediction_errors(model: WorldModel, latents: np.ndarray, commands: np.ndarr
             past = latents[some[:, None] - skip * np.arange(steps, 0, -1)]
             given = commands[some[:, None] - np.arange(steps * skip, 0, -1)].reshape(len(some), steps, skip, -1)
             following = model.predict(_tensor(past, model), _tensor(given, model))[:, -1].cpu().numpy()
-            scores[some] = ((following - latents[some]) ** 2).mean(axis=1)
-    return scores
+            errors[some] = following - latents[some]
+    return errors
+
+
+def nominal_whitening(model: WorldModel, episodes: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """The whitening (D, D) of what the model errs in these episodes, latents and commands each: in those that
+    `monitoring.calibrate` takes no threshold from. An episode too short for a prediction does not count.
+    """
+    predicted = [(latents, commands) for latents, commands in episodes if len(commands) >= model.config.frame_skip]
+    errors = [residuals(model, *episode)[model.config.frame_skip :] for episode in scale_episodes(predicted)]
+    return fit_whitening(np.concatenate([np.empty((0, model.config.latent)), *errors]))
 
 
 def latent_steps(model: WorldModel, latents: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,24 @@ import numpy as np
 
 from vla_policy.interfaces import InputError, Interface
 from vla_policy.models.checkpoint import POLICY, WEIGHTS, checkpoint_folder, read_checkpoint
-from vla_policy.monitoring import Calibration, Monitor, PredictionError, Stillness
+from vla_policy.monitoring import Calibration, LatentModel, Monitor, PredictionError, Score, Stillness
+from vla_policy.monitoring import whitening as whitenings
 from vla_policy.monitoring.calibration import FILE
 from vla_policy.world_model.batch_scores import prediction_errors, stillness
 from vla_policy.world_model.latent_model import NumpyWorldModel
 from vla_policy.world_model.model import KIND, WorldModel
 
-DETECTOR = "prediction_error"
-STREAMING_SCORES = {DETECTOR: PredictionError, "stillness": Stillness}
-EPISODE_SCORES: dict[str, Callable[[WorldModel, np.ndarray, np.ndarray], np.ndarray]] = {
+DETECTOR = "whitened_error"
+Whitening = np.ndarray | None  # (D, D), of `DETECTOR` alone
+STREAMING_SCORES: dict[str, Callable[[LatentModel, Whitening], Score]] = {
+    DETECTOR: PredictionError,
+    "prediction_error": lambda model, whitening: PredictionError(model),
+    "stillness": lambda model, whitening: Stillness(model),
+}
+EPISODE_SCORES: dict[str, Callable[[WorldModel, np.ndarray, np.ndarray, Whitening], np.ndarray]] = {
     DETECTOR: prediction_errors,
-    "stillness": lambda model, latents, commands: stillness(latents),
+    "prediction_error": lambda model, latents, commands, whitening: prediction_errors(model, latents, commands),
+    "stillness": lambda model, latents, commands, whitening: stillness(latents),
 }  # the same of whole episodes: latents (T + 1, D) and commands (T, A) to scores (T + 1,)
 
 
@@ -47,8 +55,14 @@ def model_digest(folder: Path, kind: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def save_calibration(calibration: Calibration, folder: Path, world_model_folder: Path, **more: Any) -> None:
-    """Write it, with the way to its world model from there."""
+def save_calibration(
+    calibration: Calibration, folder: Path, world_model_folder: Path, whitening: Whitening = None, **more: Any
+) -> None:
+    """Write it, bound to its whitening if it has one, with the way to its world model from there."""
+    if whitening is not None:
+        whitenings.save_whitening(whitening, folder)
+        bound_to = {**calibration.bound_to, "whitening": whitenings.digest(whitening)}
+        calibration = replace(calibration, bound_to=bound_to)
     relative = os.path.relpath(world_model_folder.resolve(), folder.resolve())
     calibration.save(folder, world_model=relative, **more)
 
@@ -56,7 +70,7 @@ def save_calibration(calibration: Calibration, folder: Path, world_model_folder:
 def load_monitor(folder: str | Path, policy_folder: str | Path, interface: Interface) -> Monitor:
     """The monitor that `vla-calibrate` made, for the policy in `policy_folder` seen through `interface`.
 
-    `InputError` if it was calibrated for another policy, world model or interface.
+    `InputError` if it was calibrated for another policy, world model, interface or whitening.
     """
     folder = Path(folder)
     calibration, stored = Calibration.load(folder)
@@ -67,5 +81,9 @@ def load_monitor(folder: str | Path, policy_folder: str | Path, interface: Inter
     if not world_model_folder.is_dir():
         raise InputError(f"{folder / FILE}: expected its world model in {world_model_folder}, found no such folder")
     model = WorldModel.from_pretrained(world_model_folder)
-    calibration.require(binding(Path(policy_folder), world_model_folder, interface))
-    return Monitor(STREAMING_SCORES[calibration.detector](NumpyWorldModel(model)), calibration)
+    present, whitening = binding(Path(policy_folder), world_model_folder, interface), None
+    if calibration.detector == DETECTOR:
+        whitening = whitenings.load_whitening(folder, model.config.latent)
+        present["whitening"] = whitenings.digest(whitening)
+    calibration.require(present)
+    return Monitor(STREAMING_SCORES[calibration.detector](NumpyWorldModel(model), whitening), calibration)

@@ -1,0 +1,61 @@
+"""Whitening of prediction errors: each direction in latent space counts by how large nominal errors along it are.
+
+A world model errs often and much along some directions, and hardly ever along others; with the plain squared error the
+former drown what happens along the latter. The squared length of a whitened error is its squared Mahalanobis distance.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from vla_policy.interfaces import InputError
+
+FILE = "whitening.safetensors"
+SHRINKAGE = 0.1  # towards the mean variance: few episodes do not tell the smallest variances
+
+
+def fit_whitening(errors: np.ndarray) -> np.ndarray:
+    """W (D, D) from nominal errors (N, D), so that W^T W = (S + c tr(S) / D I)^-1, with S their mean outer product and
+    c = `SHRINKAGE`. `InputError` unless they are finite, and some are not zero.
+    """
+    if not len(errors) or not np.isfinite(errors).all() or not errors.any():
+        raise InputError(f"whitening: expected finite prediction errors that are not all zero, found {errors}")
+    exact = np.asarray(errors, np.float64)
+    second_moment = exact.T @ exact / len(exact)
+    size = len(second_moment)
+    shrunk = second_moment + SHRINKAGE * np.trace(second_moment) / size * np.eye(size)
+    return np.linalg.inv(np.linalg.cholesky(shrunk)).astype(np.float32)
+
+
+def digest(whitening: np.ndarray) -> str:
+    """A short hash, for a calibration to be bound to."""
+    return hashlib.sha256(np.ascontiguousarray(whitening, np.float32).tobytes()).hexdigest()[:16]
+
+
+def save_whitening(whitening: np.ndarray, folder: Path) -> None:
+    """Write whitening.safetensors into `folder`, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{FILE}.tmp"
+    save_file({"whitening": np.ascontiguousarray(whitening, np.float32)}, temporary)
+    temporary.chmod(0o644)
+    temporary.replace(folder / FILE)
+
+
+def load_whitening(folder: Path, size: int) -> np.ndarray:
+    """The whitening (size, size) in `folder`; `InputError` names a file that is missing, broken or of another size."""
+    path = folder / FILE
+    if not path.is_file():
+        raise InputError(f"{folder}: expected {FILE} beside the calibration, as vla-calibrate writes it, found none")
+    try:
+        whitening = load_file(path).get("whitening")
+    except SafetensorError as error:
+        raise InputError(f"{path}: truncated or not a safetensors file ({error})") from None
+    if whitening is None or whitening.shape != (size, size) or not np.isfinite(whitening).all():
+        found = "none" if whitening is None else f"shape {whitening.shape}"
+        raise InputError(f"{path}: expected a finite whitening of shape {(size, size)}, found {found}")
+    return whitening
