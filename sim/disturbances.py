@@ -71,6 +71,16 @@ class Disturbance:
         if self.step is not None and (not _is_number(self.step) or self.step != int(self.step) or self.step < 0):
             raise InputError(f"disturbance.step: expected a whole number from 0 or none, found {self.step!r}")
 
+    @classmethod
+    def parse(cls, text: str) -> Disturbance:
+        """Of `KIND`, or `KIND@MAGNITUDE` for another magnitude than the default."""
+        kind, at, magnitude = text.partition("@")
+        try:
+            number = float(magnitude) if at else None
+        except ValueError:
+            raise InputError(f"disturbance {text!r}: expected a number after @, found {magnitude!r}") from None
+        return cls(kind, number)
+
 
 class DisturbedEnv(gymnasium.Wrapper):
     """An environment in which `disturbance` happens once an episode.

@@ -24,7 +24,7 @@ STUDY = [
     "n_nominal=2",
     "n_events=2",
     "seed=70020",
-    "events=[block_teleport,dropped_actions]",
+    "events=[block_teleport@0.1,dropped_actions]",
 ]
 
 
@@ -39,12 +39,13 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_study_says_what_is_detected(study: Path) -> None:
     found = json.loads((study / "surprise.json").read_text())
     assert set(found["nominal"]) == {*MONITORS, "stillness", "commands", "elapsed"}
-    for kind in ("block_teleport", "dropped_actions"):
-        assert tuple(found["events"][kind]) == MONITORS
-        main = found["events"][kind]["whitened_error"]
+    for event in ("block_teleport@0.1", "dropped_actions"):
+        assert tuple(found["events"][event]) == MONITORS
+        main = found["events"][event]["whitened_error"]
         assert main["n"] == 2
         assert main["auroc"] == 1.0
-    assert found["events"]["block_teleport"]["whitened_error"]["within_2_steps"] == 2
+    assert found["events"]["block_teleport@0.1"]["whitened_error"]["within_2_steps"] == 2
+    assert found["magnitudes"]["block_teleport@0.1"] == 0.1
     # a dropped action makes everything stand still: nothing that looks for change can see it
     assert found["events"]["dropped_actions"]["pixels"]["detected"] == 0
     assert found["monitor_ms"]["p50"] > 0
@@ -54,7 +55,7 @@ def test_a_study_says_what_is_detected(study: Path) -> None:
 @pytest.mark.slow
 def test_what_was_recorded_is_used_again_and_only_for_the_same(study: Path, capsys: pytest.CaptureFixture) -> None:
     before = (study / "traces" / "nominal.npz").stat().st_mtime_ns
-    evaluate.main(["surprise", POLICY, WORLD_MODEL, f"out={study}", *STUDY, *QUICK, "events=[block_teleport]"])
+    evaluate.main(["surprise", POLICY, WORLD_MODEL, f"out={study}", *STUDY, *QUICK, "events=[block_teleport@0.1]"])
     assert (study / "traces" / "nominal.npz").stat().st_mtime_ns == before
     with pytest.raises(SystemExit):
         evaluate.main(["surprise", POLICY, WORLD_MODEL, f"out={study}", *STUDY, *QUICK, "window=10"])

@@ -306,6 +306,19 @@ def test_mistakes_are_named(values: dict, says: str) -> None:
         Disturbance(**values)
 
 
+def test_a_kind_may_be_named_with_its_magnitude() -> None:
+    assert Disturbance.parse("heavy_block") == Disturbance("heavy_block", 5.0)
+    assert Disturbance.parse("heavy_block@20") == Disturbance("heavy_block", 20.0)
+    for text, says in (
+        ("heavy_block@much", "'heavy_block@much': expected a number after @, found 'much'"),
+        ("heavy_block@", "expected a number after @, found ''"),
+        ("recolour@7", "expected a number above 0 and up to 1"),
+        ("earthquake@1", "found 'earthquake'"),
+    ):
+        with pytest.raises(InputError, match=says):
+            Disturbance.parse(text)
+
+
 def test_every_kind_says_what_it_does_and_in_which_unit() -> None:
     for effect in KINDS.values():
         assert effect.__doc__

@@ -45,6 +45,7 @@ from vla_policy.world_model.monitors import DETECTOR
 
 RECORDED = "recorded.json"  # in a study's folder: what its traces were recorded of
 CALIBRATION_TRACES = "traces/calibration.npz"
+STRONGER = ("slippery_block@3", "heavy_block@20")  # at their defaults the block goes nearly where it would otherwise
 STILL_COMMANDS = 40  # control steps; with 30 to 60 they predict failures on calibration episodes equally well
 Progress = Callable[[str, int], AbstractContextManager[Hear]]
 
@@ -80,14 +81,14 @@ class SurpriseConfig:
                 f"n_events: expected at most n_nominal {self.n_nominal}, each is compared with the undisturbed episode "
                 f"of its seed, found {self.n_events}"
             )
-        if not self.kinds:
+        if not self.disturbances:
             raise InputError(f"events: expected some of {list(KINDS)} or null for all, found none")
-        for kind in self.kinds:
-            Disturbance(kind)
 
     @property
-    def kinds(self) -> list[str]:
-        return list(KINDS) if self.events is None else self.events
+    def disturbances(self) -> dict[str, Disturbance]:
+        """By the names that `Disturbance.parse` reads."""
+        names = [*KINDS, *STRONGER] if self.events is None else self.events
+        return {name: Disturbance.parse(name) for name in names}
 
     @property
     def calibration_seeds(self) -> range:
@@ -149,7 +150,7 @@ def surprise_study(
     calibration = [t for t in traces("calibration", config.calibration_seeds) if t.success]
     check_latents(calibration)
     nominal, some = traces("nominal", config.nominal_seeds), config.nominal_seeds[: config.n_events]
-    disturbed = {kind: traces(kind, some, Disturbance(kind)) for kind in config.kinds}
+    disturbed = {name: traces(name, some, event) for name, event in config.disturbances.items()}
     found = judge(make_detectors(model, calibration), nominal, disturbed, config)
     failing = judge(failure_detectors(calibration), nominal, {}, config).summary
     for part in ("nominal", "failure_prediction", "left_out"):
@@ -182,12 +183,12 @@ def judge(
             "left_out": {},
             "nominal": {},
             "failure_prediction": {},
-            "events": {kind: {} for kind in disturbed},
-            "magnitudes": {kind: Disturbance(kind).magnitude for kind in disturbed},
+            "events": {name: {} for name in disturbed},
+            "magnitudes": {name: Disturbance.parse(name).magnitude for name in disturbed},
             "git_commit": git_commit(),
         },
         {},
-        {kind: {} for kind in disturbed},
+        {name: {} for name in disturbed},
     )
     for name, detector in detectors.items():
         try:
@@ -201,9 +202,9 @@ def judge(
         quiet = found.nominal[name] = [standardised(t, detector.score(t), made) for t in nominal]
         found.summary["nominal"][name] = false_alarms(quiet, made.threshold) | _promised(made, quiet)
         found.summary["failure_prediction"][name] = failure_prediction(quiet, made.threshold)
-        for kind, played in disturbed.items():
-            scored = found.disturbed[kind][name] = [standardised(t, detector.score(t), made) for t in played]
-            found.summary["events"][kind][name] = event_detection(scored, quiet, made.threshold, config.window)
+        for event, played in disturbed.items():
+            scored = found.disturbed[event][name] = [standardised(t, detector.score(t), made) for t in played]
+            found.summary["events"][event][name] = event_detection(scored, quiet, made.threshold, config.window)
     return found
 
 

@@ -42,24 +42,24 @@ def plot_surprise(
     disturbed: Mapping[str, Sequence[Scored]], nominal: Sequence[Scored], threshold: float, window: int, path: Path
 ) -> None:
     """Mean and central 80 % of the standardised score around each event, beside the same moments undisturbed."""
-    kinds = list(disturbed)
-    columns = min(4, len(kinds))
-    rows = -(-len(kinds) // columns)
+    events = list(disturbed)
+    columns = min(4, len(events))
+    rows = -(-len(events) // columns)
     figure = Figure(figsize=(3.4 * columns, 2.3 * rows))
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True)
     by_seed = {scored.trace.seed: scored for scored in nominal}
     steps = np.arange(-BEFORE, window)
-    for axis, kind in zip(axes.flat, kinds, strict=False):
-        begun = [(s, s.trace.event_step + 1) for s in disturbed[kind] if s.trace.event_step is not None]
+    for axis, event in zip(axes.flat, events, strict=False):
+        begun = [(s, s.trace.event_step + 1) for s in disturbed[event] if s.trace.event_step is not None]
         beside = [(by_seed[s.trace.seed], begin) for s, begin in begun if s.trace.seed in by_seed]
         _band(axis, steps, _aligned(beside, steps), "0.5", "undisturbed")
         _band(axis, steps, _aligned(begun, steps), "tab:red", "disturbed")
         axis.axhline(threshold, color="k", linewidth=0.8, linestyle=":", label="threshold")
         axis.axvline(0, color="k", linewidth=0.5)
         axis.set_yscale("symlog", linthresh=1.0)
-        axis.set_title(kind.replace("_", " "), fontsize=9)
+        axis.set_title(event.replace("_", " ").replace("@", ", "), fontsize=9)
         axis.tick_params(labelsize=7)
-    for axis in axes.flat[len(kinds) :]:
+    for axis in axes.flat[len(events) :]:
         axis.set_visible(False)
     for axis in axes[-1]:
         axis.set_xlabel("control steps since the event", fontsize=8)

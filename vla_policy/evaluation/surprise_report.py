@@ -27,8 +27,8 @@ def _events(summary: Mapping[str, Any]) -> Table:
     )
     for column in ("event", "n", *detectors, "p50 / p95", "<= 2"):
         table.add_column(column.replace("_", " "), justify="left" if column == "event" else "right")
-    for kind, found in summary["events"].items():
-        main, size = found[DETECTOR], summary["magnitudes"][kind]
+    for event, found in summary["events"].items():
+        kind, main, size = event.partition("@")[0], found[DETECTOR], summary["magnitudes"][event]
         delays = (main["delay_steps_p50"], main["delay_steps_p95"])
         table.add_row(
             kind.replace("_", " ") + ("" if size is None else f" {size:g}"),
