@@ -98,7 +98,7 @@ def test_streaming_equals_batch() -> None:
     positions, commands = walk(np.random.default_rng(0), 25)
     observations = [Observation({TOP: picture(p)}, "", 0.1 * k) for k, p in enumerate(positions)]
     shared = NumpyWorldModel(model)
-    whitening = np.random.default_rng(1).normal(size=(16, 16)).astype(np.float32)
+    whitening = np.random.default_rng(1).normal(size=(3, 16, 16)).astype(np.float32)
     scores = [PredictionError(shared), PredictionError(shared, whitening), LatentStep(shared), Stillness(shared, 10)]
     streamed, latents = [], []
     for k, observation in enumerate(observations):
@@ -130,7 +130,7 @@ def test_a_whitened_error_counts_a_direction_by_what_is_usual_along_it() -> None
     whitening = fit_whitening(rng.normal(size=(5000, 2)) * [9.0, 0.1])
 
     def score(first: int, second: int) -> float | None:
-        whitened, picture = PredictionError(Plane(), whitening), np.zeros((4, 4, 3), np.uint8)
+        whitened, picture = PredictionError(Plane(), whitening[None]), np.zeros((4, 4, 3), np.uint8)
         for _ in range(2):
             whitened.update(Observation({TOP: picture}, "", 0.0), np.zeros(1), None)
         seen = picture.copy()
@@ -293,7 +293,10 @@ def test_a_whitening_goes_with_its_calibration_and_with_no_other(tmp_path: Path)
     model.save_pretrained(tmp_path / "model")
     small_policy().save_pretrained(tmp_path / "policy")
     bound = binding(tmp_path / "policy", tmp_path / "model", model.interface)
-    made, whitening = calibration(bound_to=bound, detector="whitened_error"), 3 * np.eye(16, dtype=np.float32)
+    made, whitening = (
+        calibration(bound_to=bound, detector="whitened_error"),
+        np.stack([3 * np.eye(16, dtype=np.float32)] * 3),
+    )
 
     def load() -> Monitor:
         return load_monitor(folder, tmp_path / "policy", model.interface)
@@ -316,8 +319,8 @@ def test_a_whitening_goes_with_its_calibration_and_with_no_other(tmp_path: Path)
     file.write_bytes((tmp_path / "other" / file.name).read_bytes())
     with pytest.raises(InputError, match=r"made for the whitening .*calibrate anew"):
         load()
-    save_calibration(made, folder, tmp_path / "model", np.eye(4))
-    with pytest.raises(InputError, match=r"expected a finite whitening of shape \(16, 16\), found shape \(4, 4\)"):
+    save_calibration(made, folder, tmp_path / "model", np.ones((3, 4, 4)))
+    with pytest.raises(InputError, match=r"a finite whitening of shape \(3, 16, 16\), found shape \(3, 4, 4\)"):
         load()
     file.unlink()
     with pytest.raises(InputError, match=r"expected whitening\.safetensors beside the calibration"):
@@ -329,8 +332,11 @@ def test_a_whitening_is_fitted_on_episodes_that_give_no_threshold() -> None:
     episodes = [(rng.normal(size=(12, 16)).astype(np.float32), rng.normal(size=(11, 2))) for _ in range(10)]
     short = (episodes[0][0][:1], episodes[0][1][:0])  # no prediction, and no place in the split
     found = nominal_whitening(model, [short, *episodes])
-    errors = np.concatenate([residuals(model, *episode) for episode in scale_episodes(episodes)])
-    np.testing.assert_allclose(found, fit_whitening(errors[~np.isnan(errors[:, 0])]), rtol=1e-5)
+    errors = np.stack([residuals(model, *episode) for episode in scale_episodes(episodes)])
+    shape = fit_whitening(errors[:, 2:].reshape(-1, 16))
+    for whitening, (first, last) in zip(found, ((2, 4), (4, 6), (6, 12)), strict=True):
+        np.testing.assert_allclose(whitening / whitening[0, 0], shape / shape[0, 0], rtol=1e-3, atol=1e-5)
+        assert np.mean((errors[:, first:last] @ whitening.T) ** 2) == pytest.approx(1, rel=1e-4)
     scores = [np.ones(3) for _ in range(100)]
     for trace in scale_episodes(scores):
         trace[1] = 9

@@ -251,7 +251,8 @@ def check_latents(traces: Sequence[Trace]) -> None:
 
 def monitor_ms(model: WorldModel, repeats: int = 200) -> dict[str, float]:
     """Milliseconds of one streaming update of the whitened prediction error, on one thread."""
-    score = PredictionError(NumpyWorldModel(model), np.eye(model.config.latent, dtype=np.float32))
+    whitening = np.stack([np.eye(model.config.latent, dtype=np.float32)] * model.config.history)
+    score = PredictionError(NumpyWorldModel(model), whitening)
     rng, command, times = np.random.default_rng(0), np.zeros(model.interface.action.shape[0]), []
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from sim.disturbances import KINDS
 from vla_policy.evaluation.detection import Scored
 from vla_policy.evaluation.episode import EpisodeResult
 
@@ -57,7 +58,8 @@ def plot_surprise(
         axis.axhline(threshold, color="k", linewidth=0.8, linestyle=":", label="threshold")
         axis.axvline(0, color="k", linewidth=0.5)
         axis.set_yscale("symlog", linthresh=1.0)
-        axis.set_title(event.replace("_", " ").replace("@", ", "), fontsize=9)
+        kind, at, magnitude = event.partition("@")
+        axis.set_title(kind.replace("_", " ") + (f", {magnitude} {KINDS[kind].unit}" if at else ""), fontsize=9)
         axis.tick_params(labelsize=7)
     for axis in axes.flat[len(events) :]:
         axis.set_visible(False)

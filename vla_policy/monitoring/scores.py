@@ -58,7 +58,7 @@ class Score(Protocol):
 
 class PredictionError:
     """Mean squared error of the latent that was predicted for now, one model step ago, from the commands since; with a
-    whitening (`fit_whitening`), of the whitened error: its squared Mahalanobis distance over D.
+    whitening, of the whitened error (`fit_whitening`): its squared Mahalanobis distance over D.
 
     The prediction is made anew every control period, from frames `frame_skip` periods apart, so that an event is seen
     at the first observation that it changes. It echoes: until `history * frame_skip` periods later predictions are
@@ -66,7 +66,7 @@ class PredictionError:
     """
 
     def __init__(self, model: LatentModel, whitening: np.ndarray | None = None) -> None:
-        """`whitening` (D, D)."""
+        """`whitening` (history, D, D), one for each number of latents that a prediction may be made from."""
         self.model, self.cameras, self._whitening = model, model.cameras, whitening
         self._length = model.history * model.frame_skip
         self.reset()
@@ -89,7 +89,7 @@ class PredictionError:
         past = np.stack([self._latents[-1 - k * skip] for k in range(steps, 0, -1)])
         commands = np.stack(list(self._commands)[-steps * skip :]).reshape(steps, skip, -1)
         error = self.model.predict(past, commands) - self._latents[-1]
-        return float(np.mean((error if self._whitening is None else self._whitening @ error) ** 2))
+        return float(np.mean((error if self._whitening is None else self._whitening[steps - 1] @ error) ** 2))
 
 
 class LatentStep:

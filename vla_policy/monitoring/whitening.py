@@ -38,7 +38,7 @@ def digest(whitening: np.ndarray) -> str:
 
 
 def save_whitening(whitening: np.ndarray, folder: Path) -> None:
-    """Write whitening.safetensors into `folder`, whole or not at all."""
+    """Write whitening.safetensors (history, D, D) into `folder`, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{FILE}.tmp"
     save_file({"whitening": np.ascontiguousarray(whitening, np.float32)}, temporary)
@@ -46,8 +46,8 @@ def save_whitening(whitening: np.ndarray, folder: Path) -> None:
     temporary.replace(folder / FILE)
 
 
-def load_whitening(folder: Path, size: int) -> np.ndarray:
-    """The whitening (size, size) in `folder`; `InputError` names a file that is missing, broken or of another size."""
+def load_whitening(folder: Path, shape: tuple[int, int, int]) -> np.ndarray:
+    """The whitening of this shape in `folder`; `InputError` names a file that is missing, broken or of other shape."""
     path = folder / FILE
     if not path.is_file():
         raise InputError(f"{folder}: expected {FILE} beside the calibration, as vla-calibrate writes it, found none")
@@ -55,7 +55,7 @@ def load_whitening(folder: Path, size: int) -> np.ndarray:
         whitening = load_file(path).get("whitening")
     except SafetensorError as error:
         raise InputError(f"{path}: truncated or not a safetensors file ({error})") from None
-    if whitening is None or whitening.shape != (size, size) or not np.isfinite(whitening).all():
+    if whitening is None or whitening.shape != shape or not np.isfinite(whitening).all():
         found = "none" if whitening is None else f"shape {whitening.shape}"
-        raise InputError(f"{path}: expected a finite whitening of shape {(size, size)}, found {found}")
+        raise InputError(f"{path}: expected a finite whitening of shape {shape}, found {found}")
     return whitening

@@ -20,20 +20,21 @@ def prediction_errors(
     model: WorldModel, latents: np.ndarray, commands: np.ndarray, whitening: np.ndarray | None = None
 ) -> np.ndarray:
     """`monitoring.PredictionError` at each of an episode's latents (T + 1, D), with the commands (T, A) in between,
-    with a whitening (D, D) or without; NaN where it says None.
+    with a whitening (history, D, D) or without; NaN where it says None.
     """
     errors = residuals(model, latents, commands)
-    return ((errors if whitening is None else errors @ whitening.T) ** 2).mean(axis=1)
+    if whitening is not None:
+        for some, whiten in zip(_by_history(model, len(latents)), whitening, strict=True):
+            errors[some] = errors[some] @ whiten.T
+    return (errors**2).mean(axis=1)
 
 
 @torch.inference_mode()
 def residuals(model: WorldModel, latents: np.ndarray, commands: np.ndarray) -> np.ndarray:
     """Predicted minus seen (T + 1, D) at each of an episode's latents; NaN where there is no prediction yet."""
-    skip, history = model.config.frame_skip, model.config.history
+    skip = model.config.frame_skip
     errors = np.full(latents.shape, np.nan)
-    for steps in range(1, history + 1):
-        first, last = steps * skip, (steps + 1) * skip if steps < history else len(latents)
-        moments = np.arange(first, min(last, len(latents)))
+    for steps, moments in enumerate(_by_history(model, len(latents)), 1):
         for some in np.array_split(moments, max(1, len(moments) // BATCH)):
             if not len(some):
                 continue
@@ -45,12 +46,29 @@ def residuals(model: WorldModel, latents: np.ndarray, commands: np.ndarray) -> n
 
 
 def nominal_whitening(model: WorldModel, episodes: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """The whitening (D, D) of what the model errs in these episodes, latents and commands each: in those that
+    """Whitening (history, D, D) of what the model errs in these episodes, latents and commands each: in those that
     `monitoring.calibrate` takes no threshold from. An episode too short for a prediction does not count.
+
+    All are of one shape, but scaled so that nominal errors are of mean 1 at every length of the history: from the first
+    frames of an episode the model predicts worse, and the threshold would otherwise be theirs.
     """
     predicted = [(latents, commands) for latents, commands in episodes if len(commands) >= model.config.frame_skip]
-    errors = [residuals(model, *episode)[model.config.frame_skip :] for episode in scale_episodes(predicted)]
-    return fit_whitening(np.concatenate([np.empty((0, model.config.latent)), *errors]))
+    parts: list[list[np.ndarray]] = [[np.empty((0, model.config.latent))] for _ in range(model.config.history)]
+    for latents, commands in scale_episodes(predicted):
+        errors = residuals(model, latents, commands)
+        for part, some in zip(parts, _by_history(model, len(latents)), strict=True):
+            part.append(errors[some])
+    pooled = [np.concatenate(part) for part in parts]
+    whitening = fit_whitening(np.concatenate(pooled))
+    sizes = [np.mean((errors @ whitening.T) ** 2) if len(errors) else 1.0 for errors in pooled]
+    return np.stack([whitening / np.sqrt(size) for size in sizes]).astype(np.float32)
+
+
+def _by_history(model: WorldModel, count: int) -> list[np.ndarray]:
+    """Which of an episode's `count` observations are predicted from 1, from 2, ... from `history` latents."""
+    skip, history = model.config.frame_skip, model.config.history
+    latents_before = np.minimum(np.arange(count) // skip, history)
+    return [np.flatnonzero(latents_before == steps) for steps in range(1, history + 1)]
 
 
 def latent_steps(model: WorldModel, latents: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ from vla_policy.world_model.latent_model import NumpyWorldModel
 from vla_policy.world_model.model import KIND, WorldModel
 
 DETECTOR = "whitened_error"
-Whitening = np.ndarray | None  # (D, D), of `DETECTOR` alone
+Whitening = np.ndarray | None  # (history, D, D), of `DETECTOR` alone
 STREAMING_SCORES: dict[str, Callable[[LatentModel, Whitening], Score]] = {
     DETECTOR: PredictionError,
     "prediction_error": lambda model, whitening: PredictionError(model),
@@ -83,7 +83,8 @@ def load_monitor(folder: str | Path, policy_folder: str | Path, interface: Inter
     model = WorldModel.from_pretrained(world_model_folder)
     present, whitening = binding(Path(policy_folder), world_model_folder, interface), None
     if calibration.detector == DETECTOR:
-        whitening = whitenings.load_whitening(folder, model.config.latent)
+        size = model.config.latent
+        whitening = whitenings.load_whitening(folder, (model.config.history, size, size))
         present["whitening"] = whitenings.digest(whitening)
     calibration.require(present)
     return Monitor(STREAMING_SCORES[calibration.detector](NumpyWorldModel(model), whitening), calibration)
