@@ -281,7 +281,9 @@ def test_a_calibration_is_bound_to_what_it_was_made_for(tmp_path: Path) -> None:
         save_calibration(calibration(bound_to=bound, detector=detector), tmp_path / "kind", tmp_path / "model")
         assert type(load_monitor(tmp_path / "kind", tmp_path / "policy", model.interface).score) is score
     save_calibration(calibration(bound_to=bound, detector="mood"), tmp_path / "kind", tmp_path / "model")
-    with pytest.raises(InputError, match=r"'prediction_error', 'stillness'\], found one of 'mood'"):
+    with pytest.raises(
+        InputError, match=r"one of \['whitened_error', 'prediction_error', 'stillness'\], found one of 'mood'"
+    ):
         load_monitor(tmp_path / "kind", tmp_path / "policy", model.interface)
     small_world_model(seed=5).save_pretrained(tmp_path / "model")
     with pytest.raises(InputError, match="made for the world model"):
@@ -293,10 +295,8 @@ def test_a_whitening_goes_with_its_calibration_and_with_no_other(tmp_path: Path)
     model.save_pretrained(tmp_path / "model")
     small_policy().save_pretrained(tmp_path / "policy")
     bound = binding(tmp_path / "policy", tmp_path / "model", model.interface)
-    made, whitening = (
-        calibration(bound_to=bound, detector="whitened_error"),
-        np.stack([3 * np.eye(16, dtype=np.float32)] * 3),
-    )
+    made = calibration(bound_to=bound, detector="whitened_error")
+    whitening = np.stack([3 * np.eye(16, dtype=np.float32)] * 3)
 
     def load() -> Monitor:
         return load_monitor(folder, tmp_path / "policy", model.interface)
@@ -320,7 +320,10 @@ def test_a_whitening_goes_with_its_calibration_and_with_no_other(tmp_path: Path)
     with pytest.raises(InputError, match=r"made for the whitening .*calibrate anew"):
         load()
     save_calibration(made, folder, tmp_path / "model", np.ones((3, 4, 4)))
-    with pytest.raises(InputError, match=r"a finite whitening of shape \(3, 16, 16\), found shape \(3, 4, 4\)"):
+    with pytest.raises(InputError, match=r"expected a whitening of shape \(3, 16, 16\), found shape \(3, 4, 4\)"):
+        load()
+    save_calibration(made, folder, tmp_path / "model", np.full((3, 16, 16), np.nan))
+    with pytest.raises(InputError, match="expected finite numbers, found 768 others"):
         load()
     file.unlink()
     with pytest.raises(InputError, match=r"expected whitening\.safetensors beside the calibration"):

@@ -55,7 +55,9 @@ def load_whitening(folder: Path, shape: tuple[int, int, int]) -> np.ndarray:
         whitening = load_file(path).get("whitening")
     except SafetensorError as error:
         raise InputError(f"{path}: truncated or not a safetensors file ({error})") from None
-    if whitening is None or whitening.shape != shape or not np.isfinite(whitening).all():
+    if whitening is None or whitening.shape != shape:
         found = "none" if whitening is None else f"shape {whitening.shape}"
-        raise InputError(f"{path}: expected a finite whitening of shape {shape}, found {found}")
+        raise InputError(f"{path}: expected a whitening of shape {shape}, found {found}")
+    if not np.isfinite(whitening).all():
+        raise InputError(f"{path}: expected finite numbers, found {np.count_nonzero(~np.isfinite(whitening))} others")
     return whitening
