@@ -14,12 +14,16 @@ JOBS ?= 2
 setup: $(VENV)/.ready
 
 # torch goes first and alone: asked for by another package, pip may take a much larger build of it.
+# pip is silent while it unpacks, so a line every 8 seconds says that it works.
+PIP = (while sleep 8 >/dev/null 2>&1; do echo "installing: $$(du -sm $(VENV) | cut -f1) MB so far"; done) & \
+	trap "kill $$!" EXIT; $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
 $(VENV)/.ready: requirements.txt setup.py
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, found " + sys.version.split()[0] + "; name one with PYTHON=python3.11")'
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' requirements.txt)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@$(PIP) $$(grep '^torch==' requirements.txt)
+	@$(PIP) -r requirements.txt
+	@$(PIP) --no-deps -e .
 	touch $@
 
 demo: setup

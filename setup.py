@@ -50,7 +50,8 @@ setup(
         "pillow",
         "psutil",
         "pyarrow",
-        "pybullet",
+        'pybullet; python_version < "3.12"',
+        'pybullet-arm64; python_version >= "3.12"',  # the same module; PyBullet itself has no wheels for these
         "rich",
         "safetensors",
         "scipy",

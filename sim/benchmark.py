@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sim.bullet import pb
 from sim.config import PushTConfig
 from sim.gym_pusht import make_env
 
@@ -20,7 +21,8 @@ def steps_per_second(
     """Time `env.step` alone, resets apart, with actions that circle in the block so that the pusher stays at it.
 
     `steps_per_s` is by the clock on the wall, `steps_per_cpu_s` by the processor's, which other processes do not slow;
-    `contact` is the part of the steps that end in contact, `pusher_speed` the mean one in metres a second.
+    `contact` is the part of the steps that end in contact, `pusher_speed` the mean one in metres a second, and
+    `numpy_pictures` says whether this PyBullet was built with NumPy; without it every picture is a tuple first.
     """
     env = make_env("pybullet", cameras, config)
     wall = cpu = 0.0
@@ -43,6 +45,7 @@ def steps_per_second(
         "steps_per_cpu_s": steps / cpu,
         "contact": float(np.mean(contacts)),
         "pusher_speed": float(np.mean(speeds)),
+        "numpy_pictures": bool(pb.isNumpyEnabled()),
     }
 
 

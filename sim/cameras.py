@@ -68,7 +68,9 @@ class Camera:
         """The picture (size, size, 3) uint8 of the client's scene."""
         factor, size = self.config.supersampling, self.config.size
         _, _, pixels, depth, _ = self._image(client, size * factor, pb.ER_NO_SEGMENTATION_MASK)
-        picture = Image.frombuffer("RGBX", depth.shape, np.ascontiguousarray(pixels), "raw", "RGBX", 0, 1)
+        shape = (size * factor, size * factor)
+        pixels, depth = _array(pixels, np.uint8, (*shape, 4)), _array(depth, np.float32, shape)
+        picture = Image.frombuffer("RGBX", shape, np.ascontiguousarray(pixels), "raw", "RGBX", 0, 1)
         picture = Image.composite(picture, self._background, Image.fromarray(depth < EMPTY))
         return np.array(picture.reduce(factor))[..., :3].copy()
 
@@ -84,7 +86,9 @@ class Camera:
 
     def segment(self, client: int) -> np.ndarray:
         """Body index + (link index + 1) << 24 of every pixel (size, size), -1 where there is nothing."""
-        return self._image(client, self.config.size, pb.ER_SEGMENTATION_MASK_OBJECT_AND_LINKINDEX)[4]
+        size = self.config.size
+        mask = self._image(client, size, pb.ER_SEGMENTATION_MASK_OBJECT_AND_LINKINDEX)[4]
+        return _array(mask, np.int32, (size, size))
 
     def _image(self, client: int, size: int, flags: int) -> tuple:
         return pb.getCameraImage(
@@ -101,6 +105,13 @@ class Camera:
             flags=flags,
             physicsClientId=client,
         )
+
+
+def _array(values: np.ndarray | tuple, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
+    """One of PyBullet's pictures; builds without NumPy return flat tuples."""
+    if isinstance(values, np.ndarray):
+        return values
+    return np.fromiter(values, dtype, len(values)).reshape(shape)
 
 
 def _look_at(position: np.ndarray, target: np.ndarray, up: np.ndarray) -> np.ndarray:

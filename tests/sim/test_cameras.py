@@ -7,6 +7,7 @@ import pytest
 import shapely
 
 from sim import PushTConfig, PushTEnv
+from sim.bullet import pb
 from sim.cameras import Camera
 from sim.geometry import BAR, GOAL_POSE, PUSHER_RADIUS, STEM, transform
 
@@ -98,3 +99,20 @@ def test_pictures_show_the_colours_of_the_scene(env: PushTEnv) -> None:
         u, v = env.cameras["top"].project(point).astype(int)
         shown = picture[v, u] / 255
         assert np.abs(shown / shown.sum() - np.array(colour) / sum(colour)).max() < 0.05  # lit, but of its hue
+
+
+@pytest.mark.parametrize("name", CAMERAS)
+def test_pictures_of_a_pybullet_without_numpy_are_the_same(
+    env: PushTEnv, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    camera, client = env.cameras[name], env.scene.client
+    expected = camera.render(client), camera.segment(client)
+    with_numpy = pb.getCameraImage
+
+    def flat(*args: object, **options: object) -> tuple:
+        width, height, *pictures = with_numpy(*args, **options)
+        return (width, height, *(tuple(np.ravel(picture).tolist()) for picture in pictures))
+
+    monkeypatch.setattr(pb, "getCameraImage", flat)
+    np.testing.assert_array_equal(camera.render(client), expected[0])
+    np.testing.assert_array_equal(camera.segment(client), expected[1])

@@ -164,7 +164,8 @@ def _replays(config: SimConfig, scene: PushTConfig) -> dict[str, dict[str, Any]]
 
 def _speed_table(speeds: Sequence[dict[str, Any]]) -> Table:
     about = f"{speeds[0]['steps']} steps on one core, {100 * speeds[0]['contact']:.0f} % of them in contact"
-    table = Table(title=f"env.step in PyBullet, {about}", title_justify="left")
+    slow = "" if speeds[0]["numpy_pictures"] else "PyBullet was built without NumPy: pictures are slow (see the README)"
+    table = Table(title=f"env.step in PyBullet, {about}", title_justify="left", caption=slow)
     table.add_column("pictures")
     table.add_column("steps a second", justify="right")
     table.add_column("a second of processor time", justify="right")
