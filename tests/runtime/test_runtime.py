@@ -137,8 +137,8 @@ def test_executor_limits_steps_from_the_measured_pose_on_and_drops_nan() -> None
     rows = np.array([[0.9, 0.5], [0.9, 0.5], [np.nan, 0.5], [0.5, 0.5]])
     arm.accept(ActionChunk(rows, 0.0, DT), 0.0)
     commands = [arm.command(k * DT) for k in range(4)]
-    assert [c.status for c in commands] == ["clipped", "clipped", "hold", "ok"]
-    np.testing.assert_allclose([c.action[0] for c in commands], [0.6, 0.7, 0.6, 0.5])
+    assert [c.status for c in commands] == ["clipped", "clipped", "hold", "clipped"]
+    np.testing.assert_allclose([c.action[0] for c in commands], [0.6, 0.7, 0.7, 0.6])
 
 
 def test_executor_forgets_on_reset_and_refuses_foreign_observations() -> None:
