@@ -270,7 +270,7 @@ class Droop:
         self.x += (self.goal - self.x) * min(1.0, TICK / self.lag)
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(24))
 def test_no_sequence_of_enabling_and_stopping_moves_a_drooping_arm_by_more_than_its_droop(seed: int) -> None:
     rng = np.random.default_rng(seed)
     droop, lag = rng.uniform(-1, 1) * 0.99 * 0.05, rng.choice([TICK, rng.uniform(0.02, 0.15)])
@@ -309,7 +309,7 @@ def test_no_sequence_of_enabling_and_stopping_moves_a_drooping_arm_by_more_than_
                 bench.gate.supervisor.fault("emergency stop")
             case "jump":
                 bench.jump += 1.0
-        run(rng.choice([0.0, 0.1, 0.3, 2.0]))
+        run(rng.choice([0.0, 0.1, 0.3, 1.5]))
     low, high = sorted([0.5, 0.5 - droop])
     assert low - 5e-3 < min(seen)
     assert max(seen) < high + 5e-3
