@@ -155,6 +155,25 @@ def test_a_joint_that_does_not_follow_is_named_and_what_is_told_begins_anew_wher
     np.testing.assert_array_equal(targets.hold(), stuck)
 
 
+def test_a_stuck_joint_is_led_no_further_than_it_may_be_behind() -> None:
+    targets = JointTargets(Kinematics(URDF, "link_base", "pusher", JOINTS, speed=[0.2] * 6), RATE)
+    targets.measure(start())
+    led = []
+
+    def go() -> None:
+        for y in np.linspace(0.001, 0.18, 180):
+            led.append(targets.follow(pose(0.45, y)))
+
+    with pytest.raises(InputError, match=r"kinematics: joint\d: expected it within 0.1 of its target, found 0.10"):
+        go()
+    for _ in range(3):
+        with pytest.raises(InputError):
+            targets.follow(pose(0.45, 0.18))
+    np.testing.assert_array_equal(targets.hold(), led[-1])
+    np.testing.assert_array_equal(targets.velocity, 0.0)
+    assert np.abs(led[-1] - start()).max() <= 0.1
+
+
 def test_between_two_poses_the_way_is_straight() -> None:
     half = between(pose(0.4, 0.0), np.array([0.5, 0.2, 0.01, np.sqrt(0.5), np.sqrt(0.5), 0.0, 0.0]), 0.5)
     np.testing.assert_allclose(half[:3], [0.45, 0.1, 0.01])

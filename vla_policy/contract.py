@@ -31,6 +31,7 @@ COMMAND_TYPES = (POSE, TRAJECTORY, ARRAY, TWIST)
 SIMULATED = "pusht_sim"  # the robot_type of an arm that nobody can be hurt by
 LEAST_RATE = 20.0  # Hz of commands; the gate looks for silence as often
 LONGEST_TIMEOUT = 2.0  # seconds
+UNIT = 0.01  # that the length of a quaternion may be off: numbers are written with few digits
 POSE_FIELDS = ("x", "y", "z", "qx", "qy", "qz", "qw")
 
 
@@ -232,6 +233,7 @@ def _command(data: Mapping[str, Any], kinematics: Kinematics | None) -> CommandS
     missing = [field for field in POSE_FIELDS if field not in {*constants, *chosen}]
     if posed and missing:
         raise InputError(f"action: constants: expected what fields leave of a pose, found none for {missing}")
+    constants = _constants(constants)
     if kind == ARRAY and not tip and list(data["fields"]) != list(data["names"]):
         raise InputError(
             f"action: fields: expected the names {list(data['names'])}, in whose order a Float64MultiArray has its "
@@ -256,9 +258,22 @@ def _command(data: Mapping[str, Any], kinematics: Kinematics | None) -> CommandS
         speed=speed,
         acceleration=acceleration,
         following_error=error,
-        constants={field: float(value) for field, value in constants.items()},
+        constants=constants,
         kinematics=kinematics,
     )
+
+
+def _constants(data: Mapping[str, Any]) -> dict[str, float]:
+    """What is held constant of a pose: finite numbers, and of an orientation a quaternion of the length 1."""
+    for field, value in data.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+            raise InputError(f"action: constants: {field}: expected a finite number, found {value!r}")
+    constants = {field: float(value) for field, value in data.items()}
+    turn = {field: value for field, value in constants.items() if field.startswith("q")}
+    length = float(np.linalg.norm(list(turn.values())))
+    if length > 1 + UNIT or (len(turn) == 4 and length < 1 - UNIT):
+        raise InputError(f"action: constants: expected a quaternion of length 1, found {turn} of length {length:.3g}")
+    return constants
 
 
 def _pointing(data: Any, interface: Interface) -> Pointing:

@@ -124,6 +124,7 @@ class JointTargets:
         self.kinematics, self._rate, self._followed = kinematics, rate, followed
         self._measured: np.ndarray | None = None
         self._last: np.ndarray | None = None
+        self.velocity = np.zeros(len(kinematics.joints))  # (n,) with which the last joints told are reached
 
     def measure(self, joints: np.ndarray) -> None:
         """Where the joints (n,) are; as good as silence if they are not finite."""
@@ -131,7 +132,7 @@ class JointTargets:
             self._measured = joints
 
     def rest(self) -> None:
-        """The next target counts from the measured joints: somebody may move the arm until then."""
+        """The next target counts from the measured joints: the arm was brought there."""
         self._last = None
 
     def hold(self) -> np.ndarray:
@@ -147,9 +148,11 @@ class JointTargets:
         Where a joint would have to be too fast the tip goes a part of its own straight way: between two far targets of
         the joints it would leave that, towards the table for one.
         """
-        if self._followed:
-            self._require_followed()
+        self.velocity = np.zeros_like(self.velocity)
         kinematics, last = self.kinematics, self.hold()
+        if late := self._late(last):
+            self.rest()
+            raise InputError(late)
         step = kinematics.solve(pose, last) - last
         far = int(np.argmax(np.abs(step)))
         if abs(step[far]) > FAR:
@@ -162,20 +165,20 @@ class JointTargets:
             part = kinematics.solve(between(kinematics.pose(last), pose, slower), last) - last
             self._require_near(last + self._slower(part) * part, pose, step)
             step = self._slower(part) * part
-        self._last = last + step
+        if late := self._late(last + step):  # and what was told last is led no further
+            raise InputError(late)
+        self._last, self.velocity = last + step, step * self._rate
         return self._last
 
-    def _require_followed(self) -> None:
-        """`InputError` naming a joint that is not where it was told to be; what is told next is where it is."""
-        if self._last is None or self._measured is None:
-            return
-        error = np.abs(self._measured - self._last)
+    def _late(self, told: np.ndarray) -> str:
+        """Which joint is further away from joints (n,) than one that follows would be; "" if none."""
+        if not self._followed or self._measured is None:
+            return ""
+        error = np.abs(self._measured - told)
         far = int(np.argmax(error / self.kinematics.speed))
         most = FOLLOWING * self.kinematics.speed[far]
-        if error[far] > most:
-            self.rest()
-            found = f"expected it within {most:.3g} of its target, found {error[far]:.3g}"
-            raise InputError(f"kinematics: {self.kinematics.joints[far]}: {found}")
+        found = f"expected it within {most:.3g} of its target, found {error[far]:.3g}"
+        return f"kinematics: {self.kinematics.joints[far]}: {found}" if error[far] > most else ""
 
     def _require_near(self, joints: np.ndarray, pose: np.ndarray, step: np.ndarray) -> None:
         """`InputError` naming the slowest joint if joints (n,) leave the tip too far behind its target."""

@@ -55,10 +55,14 @@ def require_frame(message: Any, stream: Stream, frame_id: str) -> None:
 # What is off when the arm is enabled the first command removes at once, at whatever speed the arm's controller allows.
 CONSTANT_TOLERANCE = {"x": 0.005, "y": 0.005, "z": 0.005}  # metres
 TURN_TOLERANCE = 0.03  # of a quaternion's numbers, about 3 degrees
+SLACK = 4.0  # times as far may be an arm that follows its commands: by its weight, or because it moves
 
 
-def away_from_constants(message: Any, spec: CommandSpec) -> str:
-    """Which constants of the commanded poses the measured one is far from; "" if none, or if it is no pose."""
+def away_from_constants(message: Any, spec: CommandSpec, following: bool = False) -> str:
+    """Which constants of the commanded poses the measured one is far from; "" if none, or if it is no pose.
+
+    `following`: the constants were commanded already, so that the next command removes no difference at once.
+    """
     wanted = np.array(list(spec.constants.values()))
     if spec.kinematics is not None:
         found = tip(joints(message, spec.kinematics, STATE), tuple(spec.constants), spec.kinematics).astype(float)
@@ -70,7 +74,8 @@ def away_from_constants(message: Any, spec: CommandSpec) -> str:
     if turning.any() and np.dot(found[turning], wanted[turning]) < 0:
         found[turning] *= -1  # a quaternion and its negative are the same orientation
     most = np.array([CONSTANT_TOLERANCE.get(name, TURN_TOLERANCE) for name in spec.constants])
-    names = np.array(list(spec.constants))[np.abs(found - wanted) > most]
+    near = np.abs(found - wanted) <= most * (SLACK if following else 1.0)  # no number is near either
+    names = np.array(list(spec.constants))[~near]
     told = [f"{n}: expected {spec.constants[n]:g}, found {found[list(spec.constants).index(n)]:.3g}" for n in names]
     return f"the measured pose is away from the commands' constants ({'; '.join(told)})" if told else ""
 

@@ -16,7 +16,7 @@ rclpy = pytest.importorskip("rclpy")
 from geometry_msgs.msg import PoseStamped, TwistStamped  # noqa: E402
 from helpers.ros import ROOT, FakeRobot, Spinning, Witness, own_domain, wait_for  # noqa: E402
 from sensor_msgs.msg import JointState  # noqa: E402
-from std_msgs.msg import Bool  # noqa: E402
+from std_msgs.msg import Bool, String  # noqa: E402
 from trajectory_msgs.msg import JointTrajectory  # noqa: E402
 
 from vla_policy.evaluation.graph_report import Hold  # noqa: E402
@@ -95,6 +95,22 @@ def test_an_alarm_holds_and_is_not_lost_among_heartbeats(running: Setup) -> None
     deadline = 0.1 + 0.02  # and the way of one message
     assert running.hold(lambda: running.robot.monitor.publish(Bool(data=True)), deadline) < deadline
     assert running.witness.reason == "surprise_monitor/stop says stop"
+
+
+def test_why_somebody_says_stop_is_told_by_the_gate(running: Setup) -> None:
+    cause = "no picture from /front since 0.4 s"
+    with Spinning("eyes") as eyes:
+        why = eyes.create_publisher(String, "surprise_monitor/stop_reason", common.LATCHED_QOS)
+        why.publish(String(data=cause))
+        wait_for(lambda: why.get_subscription_count() > 0, "the gate")
+        running.hold(lambda: running.robot.monitor.publish(Bool(data=True)))
+        wait_for(lambda: running.witness.reason == f"surprise_monitor/stop says stop: {cause}", "the cause", 5.0)
+        running.robot.alive.discard("monitor")
+        running.robot.monitor.publish(Bool(data=True))
+        with closing(common.Ticker(0.02, lambda: running.robot.monitor.publish(Bool(data=True)))):
+            running.refuses(f"surprise_monitor/stop says stop: {cause}")
+        why.publish(String(data=""))
+        time.sleep(0.2)
 
 
 def test_a_chunk_with_nan_holds(running: Setup) -> None:

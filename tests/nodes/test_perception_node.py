@@ -2,27 +2,61 @@
 
 from __future__ import annotations
 
+import re
+import time
+from contextlib import closing
+
+import numpy as np
 import pytest
 
 rclpy = pytest.importorskip("rclpy")
 
-from helpers.ros import Spinning, own_domain, wait_for  # noqa: E402
-from sensor_msgs.msg import CompressedImage  # noqa: E402
+from geometry_msgs.msg import PoseStamped  # noqa: E402
+from helpers.ros import Spinning, image_message, own_domain, pose_message, wait_for  # noqa: E402
+from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 
 from vla_policy.contract import load_contract  # noqa: E402
-from vla_policy.interfaces import IMAGES  # noqa: E402
+from vla_policy.interfaces import IMAGES, STATE  # noqa: E402
 from vla_policy.nodes import common  # noqa: E402
 from vla_policy.nodes.perception import Perception  # noqa: E402
 
 pytestmark = pytest.mark.dds
-TOPIC = "/pusht_sim/camera/image_raw"
+TOPIC, STATE_TOPIC = "/pusht_sim/camera/image_raw", "/pusht_sim/ee_pose"
+COMPRESSED = "sensor_msgs/msg/CompressedImage"
 
 
 def test_a_camera_of_another_type_is_named() -> None:
     with own_domain(1), Spinning("looks") as node, Spinning("camera") as camera:
         perception = Perception(node, load_contract("pusht_sim"), [IMAGES + "top"], lambda: None)
-        wait_for(lambda: perception.problem() == f"{TOPIC} is silent", "silence")
+        wait_for(lambda: perception.problem() == f"no picture from {TOPIC} yet", "silence")
         camera.create_publisher(CompressedImage, TOPIC, common.IMAGE_QOS)
-        expected = f"{TOPIC} is silent ({TOPIC}: expected sensor_msgs/msg/Image, found sensor_msgs/msg/CompressedImage)"
+        expected = f"no picture from {TOPIC} yet (expected sensor_msgs/msg/Image, found {COMPRESSED})"
         wait_for(lambda: perception.problem() == expected, "the type that was found")
+        perception.close()
+
+
+def test_who_lags_and_who_is_silent_is_said_in_words() -> None:
+    with own_domain(1), Spinning("looks") as node, Spinning("robot") as robot:
+        perception = Perception(node, load_contract("pusht_sim"), [STATE, IMAGES + "top"], lambda: None)
+        camera = robot.create_publisher(Image, TOPIC, common.IMAGE_QOS)
+        state = robot.create_publisher(PoseStamped, STATE_TOPIC, common.STATE_QOS)
+        age, off = 0.0, 0.0
+        black = np.zeros((96, 96, 3), np.uint8)
+
+        def tell() -> None:
+            camera.publish(image_message(black, time.time() - age))
+            if off is not None:
+                state.publish(pose_message(np.zeros(2), time.time() - off))
+
+        with closing(common.Ticker(0.1, tell)):
+            wait_for(lambda: perception.problem() == "", "observations")
+            off = 0.05
+            apart = f"the {IMAGES}top nearest to the newest {STATE}, "
+            wait_for(lambda: perception.problem().startswith(apart), "streams out of phase")
+            off, age = 0.0, 1.0
+            old = re.compile(rf"no picture from {TOPIC} that counts since .* s: they are 1\.0\d s old when they come")
+            wait_for(lambda: old.match(perception.problem()), "old pictures")
+            off, age = None, 0.0
+            silent = re.compile(rf"no message from {STATE_TOPIC} since \d+\.\d s$")
+            wait_for(lambda: silent.match(perception.problem()), "silence")
         perception.close()

@@ -58,11 +58,14 @@ class Robot(Spinning):
     def __init__(self) -> None:
         super().__init__("robot")
         self.stops: list[bool] = []
+        self.reasons: list[str] = []
         self._image = self.create_publisher(Image, "/pusht_sim/camera/image_raw", common.IMAGE_QOS)
         self._pose = self.create_publisher(PoseStamped, "/pusht_sim/ee_pose", common.STATE_QOS)
         self._executed = self.create_publisher(JointState, "command/executed", 10)
         self.gate = self.create_publisher(String, "command_gate/state", common.LATCHED_QOS)
         self.create_subscription(Bool, "surprise_monitor/stop", lambda m: self.stops.append(m.data), 50)
+        why = "surprise_monitor/stop_reason"
+        self.create_subscription(String, why, lambda m: self.reasons.append(m.data), common.LATCHED_QOS)
         self._ticker = common.Ticker(0.1, self._live)
 
     def close(self) -> None:
@@ -138,6 +141,7 @@ def test_it_sees_what_was_done_and_stops_the_arm_until_the_gate_is_disabled(
     monitor.surprised = False
     time.sleep(0.5)
     assert robot.stops[-1]  # it is over, and the arm is held all the same
+    assert robot.reasons[-1] == "surprise 3.5 is above 1"
 
     resets = monitor.resets
     robot.gate.publish(String(data="armed"))  # a policy that is late, in the same episode
@@ -147,6 +151,7 @@ def test_it_sees_what_was_done_and_stops_the_arm_until_the_gate_is_disabled(
     robot.gate.publish(String(data="idle"))
     wait_for(lambda: not robot.stops[-1], "the end of the stop")
     assert monitor.resets > resets
+    wait_for(lambda: robot.reasons[-1] == "", "the end of its reason")
 
 
 def test_a_monitor_that_cannot_judge_stops_a_running_arm(running: tuple, monitor: FakeMonitor) -> None:

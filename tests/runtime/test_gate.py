@@ -138,16 +138,14 @@ def test_a_clock_that_jumps_holds(jump: float) -> None:
     assert {c.status for c in bench.run(0.1) if c} == {"ok"}
 
 
-def test_holding_keeps_the_pose_measured_when_it_began() -> None:
+def test_holding_stays_at_the_last_command_wherever_the_arm_is_measured() -> None:
     bench = Bench().start()
+    last = bench.pose
     bench.gate.supervisor.hold("test")
-    bench.alive.discard("robot")
-    bench.pose = np.array([0.52, 0.5])
-    bench.gate.measure(bench.pose, bench.steady)
-    bench.run(0.1)
-    bench.gate.measure(np.array([0.45, 0.5]), bench.steady)  # it sags
-    held = [c.action[0] for c in bench.run(0.1) if c]
-    np.testing.assert_allclose(held, 0.52)
+    bench.alive |= {"stuck"}
+    bench.pose = np.array([0.49, 0.48])  # it sags, or this is where it was a while ago
+    held = [c.action for c in bench.run(0.2) if c]
+    np.testing.assert_allclose(held, np.tile(last, (10, 1)))
 
 
 def test_stale_and_future_chunks_are_refused_while_the_old_one_goes_on() -> None:
@@ -182,16 +180,226 @@ def test_a_fault_has_to_be_acknowledged() -> None:
     bench.gate.enable(bench.now, bench.steady)
 
 
-def test_an_arm_that_does_not_follow_holds_where_it_is() -> None:
-    bench = Bench(following_error=np.array([0.05, 0.05])).start()
+def test_an_arm_that_is_stuck_is_led_by_no_more_than_the_following_error_and_held() -> None:
+    bench = Bench(following_error=np.array([0.05, 0.05]), max_change=np.full(2, 0.002)).start()
     bench.alive.add("stuck")
     bench.run(1.0)
     assert bench.gate.supervisor.state is State.HOLDING
     assert bench.gate.supervisor.reason.startswith("0 is 0.05")
     assert bench.gate.supervisor.reason.endswith("away from its command, more than 0.05")
+    for _ in range(5):  # nor does the lead grow when it is enabled again, and led again
+        bench.gate.disable()
+        bench.run(0.1)
+        bench.gate.enable(bench.now, bench.steady)
+        bench.offer(np.full(15, 0.9))
+        bench.run(0.5)
+        assert bench.gate.supervisor.state is State.HOLDING
+    leads = np.array([c.action - bench.pose for c in bench.commands if c])
+    assert leads[:, 0].max() == pytest.approx(0.05)
+    np.testing.assert_allclose(leads[-50:, 0], leads[:, 0].max())
+    bench.gate.enable(bench.now, bench.steady)
+    bench.offer(np.full(15, 0.4))
+    bench.run(0.1)
+    assert bench.gate.supervisor.state is State.RUNNING  # the way back is free
+
+
+def test_an_arm_that_falls_is_told_nothing_more() -> None:
+    bench = Bench(following_error=np.array([0.05, 0.05]))
+    bench.run(0.1)
+    bench.gate.enable(bench.now, bench.steady)
+    bench.alive.add("stuck")
+    poses = 0.5 - 0.01 * np.arange(40)
+    for x in poses:
+        bench.pose = np.array([x, 0.5])
+        bench.run(TICK)
+    told = [c.action[0] for c in bench.commands if c]
+    assert min(told) > 0.5 - 2 * 0.06  # it was brought somewhere once, and not all the way down
+    assert bench.gate.supervisor.state is State.FAULT
+    assert "does not stay where it is" in bench.gate.supervisor.reason
+    assert bench.run(0.1) == [None] * 5
+
+
+@pytest.mark.parametrize("stop", ["policy says stop", "emergency stop", "silence", "bad chunk"])
+@pytest.mark.parametrize("age", [0.0, 0.4])
+def test_a_stop_brakes_forward_within_the_acceleration_limit(stop: str, age: float) -> None:
+    bench = Bench(following_error=np.full(2, 0.5), max_change=np.full(2, 0.002), max_step=np.full(2, 0.02))
+    bench.run(0.1)
+    bench.gate.enable(bench.now, bench.steady)
+    bench.alive.add("stuck")
+    was = [bench.pose] * round(age * RATE)  # a state that is so old when it comes
+    for k in range(40):
+        bench.offer(np.full(15, 0.95))
+        bench.run(TICK)
+        was.append(bench.commands[-1].action)  # type: ignore[union-attr]
+        bench.pose = was[k]
+    if stop == "emergency stop":
+        bench.gate.supervisor.fault(stop)
+    elif stop == "silence":
+        bench.alive.discard("robot")
+    elif stop == "bad chunk":
+        bench.offer(np.full(15, np.nan))
+    else:
+        bench.gate.heartbeat("policy", True, bench.steady)
+    bench.run(1.0)
+    x = np.array([c.action[0] for c in bench.commands if c])
+    assert np.diff(x).min() >= 0  # the path never reverses
+    assert np.abs(np.diff(x, 2)).max() <= 0.002 + 1e-9
+    assert np.ptp(x[-20:]) == 0
+    if stop != "silence":
+        v = np.diff(x)[39]
+        assert x[-1] - x[40] < v**2 / 2 / 0.002 + v  # not later than it must
+
+
+def test_without_an_acceleration_limit_a_stop_ends_at_the_last_command() -> None:
+    bench = Bench().start()
+    last = bench.pose
+    bench.gate.heartbeat("policy", True, bench.steady)
+    np.testing.assert_allclose(bench.run(TICK)[-1].action, last)  # type: ignore[union-attr]
+
+
+class Droop:
+    """An arm whose weight keeps it `droop` below its commands, which it follows with a lag; it keeps the last one."""
+
+    def __init__(self, start: float, droop: float, lag: float) -> None:
+        self.x = self.goal = start
+        self.droop, self.lag = droop, lag
+
+    def step(self, command: float | None) -> None:
+        if command is not None:
+            self.goal = command - self.droop
+        self.x += (self.goal - self.x) * min(1.0, TICK / self.lag)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_no_sequence_of_enabling_and_stopping_moves_a_drooping_arm_by_more_than_its_droop(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    droop, lag = rng.uniform(-1, 1) * 0.99 * 0.05, rng.choice([TICK, rng.uniform(0.02, 0.15)])
+    bench, arm = Bench(following_error=np.full(2, 0.05), max_change=np.full(2, 0.002)), Droop(0.5, droop, lag)
+    bench.alive.add("stuck")  # the bench's own arm is another one
+    seen = [arm.x]
+
+    def run(seconds: float, press: bool = False) -> None:
+        for _ in range(max(1, round(seconds * RATE))):
+            bench.pose = np.array([arm.x + rng.normal(0, 1e-4), 0.5])
+            last = next((c.action for c in reversed(bench.commands) if c is not None), None)
+            if press and last is not None:
+                bench.gate.teleoperate(last, bench.steady)
+            (command,) = bench.run(TICK)
+            arm.step(None if command is None else command.action[0])
+            seen.append(arm.x)
+
+    def enable() -> None:
+        try:
+            bench.gate.enable(bench.now, bench.steady)
+        except InputError:
+            bench.gate.disable()
+
+    run(0.1)
+    for _ in range(40):
+        match rng.choice(["enable", "disable", "press", "stop", "emergency", "jump", "wait"]):
+            case "enable":
+                enable()
+            case "disable":
+                bench.gate.disable()
+            case "press":
+                run(rng.uniform(0.02, 0.5), press=True)
+            case "stop":
+                bench.gate.heartbeat("policy", True, bench.steady)
+            case "emergency":
+                bench.gate.supervisor.fault("emergency stop")
+            case "jump":
+                bench.jump += 1.0
+        run(rng.choice([0.0, 0.1, 0.3, 1.5]))
+    low, high = sorted([0.5, 0.5 - droop])
+    assert low - 5e-3 < min(seen)
+    assert max(seen) < high + 5e-3
+
+
+def test_an_arm_that_was_moved_by_hand_takes_its_set_point_along() -> None:
+    bench = Bench(following_error=np.array([0.2, 0.2])).start()
+    bench.alive.add("stuck")
+    last = bench.pose
+    bench.pose = last - [0.03, 0.0]  # its weight
+    bench.run(0.2)
+    bench.gate.disable()
+    bench.run(2.0)
+    bench.gate.enable(bench.now, bench.steady)
+    before = bench.run(TICK)[-1]
+    bench.gate.disable()
+    bench.run(2.0)
+    bench.pose = last - [0.13, 0.0]  # by hand
+    bench.run(0.1)
+    bench.gate.enable(bench.now, bench.steady)
+    after = bench.run(TICK)[-1]
+    assert before is not None
+    assert after is not None
+    np.testing.assert_allclose(after.action, before.action - [0.1, 0.0])  # it does not jump back, nor sink
+
+
+def test_a_drooping_arm_at_the_edge_of_the_box_is_enabled_again() -> None:
+    bench = Bench(following_error=np.array([0.2, 0.2]))
+    bench.pose = np.array([0.0, 0.5])
+    bench.run(0.1)
+    bench.gate.enable(bench.now, bench.steady)
+    bench.alive.add("stuck")
+    bench.run(0.1)
+    bench.pose = np.array([-0.1, 0.5])
+    bench.run(0.1)
+    bench.gate.disable()
+    bench.gate.enable(bench.now, bench.steady)
+    np.testing.assert_allclose(bench.run(TICK)[-1].action, [0.0, 0.5])  # type: ignore[union-attr]
+
+
+def test_a_state_is_refused_that_full_speed_makes_wrong_by_more_than_the_following_error() -> None:
+    bench = Bench(following_error=np.array([0.5, 0.25]))  # at 2.5 units / s
+    bench.alive.discard("robot")
+    bench.run(0.1)
+    assert bench.gate.measure(bench.pose, bench.steady, age=0.099)
+    for _ in range(10):
+        bench.run(TICK)
+        assert not bench.gate.measure(bench.pose, bench.steady, age=0.11)
+    with pytest.raises(InputError, match=r"nothing is heard of robot state .*: it is 0\.11 s old, more than 0\.1 s"):
+        bench.gate.enable(bench.now, bench.steady)
+
+
+def test_a_robot_led_away_from_the_constants_holds_and_is_sent_nothing_until_it_is_back() -> None:
+    bench = Bench(following_error=np.array([0.2, 0.2])).start()
+    bench.gate.misplaced = "z: expected 0.01, found 0.21"
+    assert bench.run(0.2) == [None] * 10
+    assert (bench.gate.supervisor.state, bench.gate.supervisor.reason) == (State.HOLDING, bench.gate.misplaced)
+    with pytest.raises(InputError, match="z: expected"):
+        bench.gate.enable(bench.now, bench.steady)
+    bench.gate.misplaced = ""
+    last = next(c for c in reversed(bench.commands) if c is not None)
+    np.testing.assert_allclose(bench.run(0.1)[-1].action, last.action)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("first", ["stop", "cause"])
+def test_a_stop_says_its_cause_whichever_is_heard_first(first: str) -> None:
+    bench = Bench().start()
+    cause = "no picture from /front since 0.4 s"
+    if first == "cause":
+        bench.gate.explain("policy", cause)
+    bench.gate.heartbeat("policy", True, bench.steady)
+    bench.alive.discard("policy")
+    bench.run(TICK)
+    bench.gate.explain("policy", cause)
+    assert bench.gate.supervisor.reason == f"policy says stop: {cause}"
+    with pytest.raises(InputError, match=f"cannot enable: policy says stop: {cause}"):
+        bench.gate.enable(bench.now, bench.steady)
+    bench.gate.explain("policy", "")
+    assert bench.gate.supervisor.reason == f"policy says stop: {cause}"
+
+
+def test_what_the_robot_cannot_follow_is_taken_back() -> None:
+    bench = Bench(following_error=np.array([0.2, 0.2])).start()
+    sent = bench.commands[-2]
+    bench.gate.take_back("out of reach")
     held = bench.run(0.1)[-1]
+    assert sent is not None
     assert held is not None
-    np.testing.assert_allclose(held.action, bench.pose, atol=1e-9)  # not where it could not go
+    np.testing.assert_allclose(held.action, sent.action)
+    assert held.reason == "out of reach"
 
 
 @pytest.mark.parametrize("state", ["armed", "holding", "fault"])

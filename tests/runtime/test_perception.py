@@ -46,6 +46,51 @@ def test_streams_that_are_not_in_time_make_no_observation() -> None:
     assert buffer.refused == {"not in time with the others": 1}
 
 
+@pytest.mark.parametrize(
+    ("rate", "delay", "camera", "phase", "expected"),
+    [(100, 0.1, 30, 0.003, 147), (500, 0.15, 30, 0.003, 145), (1000, 0.15, 30, 0.003, 145), (1000, 0.45, 30, 0.0, 136)],
+)
+def test_a_fast_state_and_a_late_camera_make_an_observation_of_every_picture(
+    rate: int, delay: float, camera: int, phase: float, expected: int
+) -> None:
+    buffer = ObservationBuffer([STATE, CAMERA], slop=0.02, max_age=0.5)
+    events = [(k / rate, STATE, k / rate) for k in range(5 * rate)]
+    events += [(k / camera + phase + delay, CAMERA, k / camera + phase) for k in range(round((5 - delay) * camera))]
+    seen, most = 0, 0
+    for now, key, stamp in sorted(events):
+        assert buffer.put(key, np.zeros(1), stamp + 100, now + 100)
+        observation = buffer.newest("push")
+        seen += observation is not None
+        most = max(most, *map(len, buffer._samples.values()))
+    assert seen == pytest.approx(expected, abs=2)
+    assert buffer.refused == {}
+    assert most <= (delay + 0.02 + 1.5 / camera) * rate + 2  # what is still needed and no more
+
+
+def test_a_silent_stream_lets_no_other_fill_the_memory() -> None:
+    buffer = make_buffer()
+    buffer.put(STATE, np.zeros(1), 0.0, now=0.0)
+    for k in range(300):
+        buffer.put(CAMERA, picture(), k / 30, now=k / 30)
+    assert len(buffer._samples[CAMERA]) <= (0.5 + 0.02) * 30 + 1
+
+
+def test_why_no_moment_was_put_together_is_said_in_words() -> None:
+    buffer = make_buffer()
+    buffer.put(STATE, np.zeros(1), 1.00, now=1.0)
+    assert buffer.apart(1.0) == ""  # of an empty stream its silence is said
+    buffer.put(CAMERA, picture(), 1.05, now=1.05)
+    buffer.put(STATE, np.zeros(1), 1.10, now=1.1)
+    expected = f"the {STATE} nearest to the newest {CAMERA}, 0.10 s old, is 0.050 s off, more than slop, 0.02 s"
+    assert buffer.apart(1.15) == expected
+    buffer.put(CAMERA, picture(), 1.11, now=1.2)
+    assert buffer.apart(1.2) == ""
+    buffer.put(CAMERA, picture(), 1.15, now=1.9)
+    assert buffer.refusals == {STATE: "", CAMERA: "0.75 s old when they come, more than 0.5 s"}
+    buffer.put(CAMERA, picture(), 1.9, now=1.9)
+    assert buffer.refusals[CAMERA] == ""
+
+
 def test_stamps_from_the_future_old_and_repeated_ones_are_refused() -> None:
     buffer = make_buffer()
     assert buffer.put(CAMERA, picture(), 10.0, now=10.01)

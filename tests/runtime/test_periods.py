@@ -89,3 +89,14 @@ def test_a_clock_that_is_set_back_begins_anew() -> None:
 def test_commands_slower_than_control_periods_are_refused() -> None:
     with pytest.raises(InputError, match=r"expected dt >= every > 0, found 0.1 and 0.5"):
         Periods(0.1, 0.5)
+
+
+def test_a_picture_that_comes_late_finds_its_command_among_those_of_a_fast_gate() -> None:
+    periods = Periods(0.1, 0.002)
+    for k in range(2000):  # 500 Hz
+        periods.command(k / 500, np.array([k]))
+        if k % 50 == 0 and k >= 200:
+            periods.observe(seen((k - 200) / 500))  # 0.4 s late
+    found = periods.take()
+    assert len(found) >= 30
+    assert all(p.command is not None and p.command[0] == pytest.approx(500 * p.observation.t) for p in found[1:])

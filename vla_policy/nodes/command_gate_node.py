@@ -102,6 +102,7 @@ class CommandGateNode(Node):
         self._singles = [state.topic, "policy/action_chunk", "teleop/target", *heartbeats, *EMERGENCY_STOPS]
         for name in heartbeats:
             self.create_subscription(Bool, name, partial(self._on_heartbeat, name), common.HEARTBEAT_QOS)
+            self.create_subscription(String, f"{name}_reason", partial(self._on_reason, name), common.LATCHED_QOS)
         self.create_service(SetBool, "~/enable", self._on_enable)
         self._diagnostics = common.Diagnostics(self, self._report)
         self._ticker = common.Ticker(1.0 / command.rate, self._tick)
@@ -129,7 +130,7 @@ class CommandGateNode(Node):
             stream = self._contract.stream(STATE)
             require_frame(message, stream, self._contract.command.frame_id)
             taken = gate.measure(decode(message, stream).astype(float), common.steady(), self._age(message))
-            gate.misplaced = away_from_constants(message, self._contract.command)
+            gate.misplaced = away_from_constants(message, self._contract.command, gate.following)
             if self._joints is not None and taken:
                 self._joints.measure(joints(message, self._joints.kinematics, stream.topic))
 
@@ -146,6 +147,10 @@ class CommandGateNode(Node):
     def _on_heartbeat(self, name: str, message: Bool) -> None:
         with self._gated() as gate:
             gate.heartbeat(name, message.data, common.steady())
+
+    def _on_reason(self, name: str, message: String) -> None:
+        with self._gated() as gate:
+            gate.explain(name, message.data)
 
     def _on_emergency_stop(self, name: str, message: Bool) -> None:
         with self._gated() as gate:
@@ -209,18 +214,18 @@ class CommandGateNode(Node):
 
     def _send(self, command: Command, now: float) -> None:
         spec, action, target = self._contract.command, command.action, command.action
+        velocity = self._gate.velocity
         if self._joints is not None:
             if self._rests != self._gate.rests:
                 self._joints.rest()
                 self._rests = self._gate.rests
             target = self._follow(self._joints, action)
+            velocity = self._joints.velocity
             action = tip(target, spec.fields, self._joints.kinematics)
         if self._robot is not None:
-            # A velocity towards the held pose would run away should the measured one be old: holding is no velocity.
-            measured = self._gate.measured
-            if command.status == "hold" or measured is None:
-                measured = command.action
-            self._robot.publish(encode(spec, target, measured, now, self._period))
+            # A velocity towards the held pose would run away should the measured one be old: holding only brakes.
+            measured = None if command.status == "hold" else self._gate.measured
+            self._robot.publish(encode(spec, target, velocity, measured, now, self._period))
         executed = JointState(name=self._names, position=action.tolist())
         executed.header.stamp, executed.header.frame_id = common.stamp(now), spec.frame_id
         self._executed.publish(executed)
@@ -234,7 +239,7 @@ class CommandGateNode(Node):
         try:
             return targets.follow(pose(self._contract.command, action))
         except InputError as error:
-            self._gate.supervisor.hold(str(error))
+            self._gate.take_back(str(error))
             return targets.hold()
 
     def _stand_still(self) -> None:

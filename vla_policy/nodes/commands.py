@@ -14,11 +14,17 @@ _POSE_PLACES = dict(
 )
 
 
-def encode(spec: CommandSpec, action: np.ndarray, measured: np.ndarray, t: float, period: float) -> Any:
+AHEAD = 3  # periods of commands; with 2, messages that come 4 ms late cost a spline twice the acceleration limit
+
+
+def encode(
+    spec: CommandSpec, action: np.ndarray, velocity: np.ndarray, measured: np.ndarray | None, t: float, period: float
+) -> Any:
     """The message that makes the robot go to `action` (D,), stamped `t` seconds; to joints (n,) if it is led by those.
 
-    `measured` (D,) is where it is and `period` a control period in seconds: velocity controllers are told to be there
-    after one, no faster than the speed limit.
+    `velocity` (D,) or (n,) is that of the commands. `measured` (D,) is where the robot is and `period` a control period
+    in seconds: velocity controllers are told to be there after one, no faster than the speed limit. None: they are told
+    `velocity`.
     """
     message = message_class(spec.type)()
     if spec.type == ARRAY:
@@ -32,15 +38,34 @@ def encode(spec: CommandSpec, action: np.ndarray, measured: np.ndarray, t: float
     elif spec.type == TRAJECTORY:
         message.header.stamp = stamp(0.0)  # "now": a point of the past would be entered without a ramp
         message.joint_names = list(spec.fields if spec.inverse is None else spec.inverse.joints)
-        point = message_class("trajectory_msgs/msg/JointTrajectoryPoint")(
-            positions=action.tolist(), velocities=[0.0] * len(action), time_from_start=duration(2.0 / spec.rate)
-        )
-        message.points = [point]
+        message.points = _points(spec, action, velocity)
     else:
-        velocity = np.clip((action - measured) / period, -spec.speed, spec.speed)
+        if measured is not None:
+            velocity = np.clip((action - measured) / period, -spec.speed, spec.speed)
         for field, value in zip(spec.fields, velocity.tolist(), strict=True):
             setattr(message.twist.linear, field, value)
     return message
+
+
+def _points(spec: CommandSpec, action: np.ndarray, velocity: np.ndarray) -> list[Any]:
+    """The next point of the path, passed at the path's velocity, and where the robot comes to rest if nothing follows.
+
+    With a velocity of zero at every point a controller's splines would stop and go between two commands; a last one
+    that is not zero is refused by joint_trajectory_controller.
+    """
+    brake = 1.0 / spec.rate
+    if spec.acceleration is not None:  # that of joints which lead a tip is not known; they brake as long as it may
+        speed = np.abs(velocity) if spec.inverse is None else spec.speed
+        brake = max(brake, float(np.max(speed / spec.acceleration)))
+    rest = action + velocity * brake / 2
+    if spec.inverse is None:
+        rest = np.clip(rest, np.minimum(spec.low, action), np.maximum(spec.high, action))
+    point = message_class("trajectory_msgs/msg/JointTrajectoryPoint")
+    times = duration(AHEAD / spec.rate), duration(AHEAD / spec.rate + brake)
+    return [
+        point(positions=action.tolist(), velocities=velocity.tolist(), time_from_start=times[0]),
+        point(positions=rest.tolist(), velocities=[0.0] * len(action), time_from_start=times[1]),
+    ]
 
 
 def pose(spec: CommandSpec, action: np.ndarray) -> np.ndarray:
@@ -51,4 +76,5 @@ def pose(spec: CommandSpec, action: np.ndarray) -> np.ndarray:
 
 def standstill(spec: CommandSpec, t: float) -> Any | None:
     """What stops a robot that goes on with its last command, stamped `t` seconds; None where commands are targets."""
-    return encode(spec, np.zeros_like(spec.low), np.zeros_like(spec.low), t, 1.0) if spec.type == TWIST else None
+    still = np.zeros_like(spec.low)
+    return encode(spec, still, still, None, t, 1.0) if spec.type == TWIST else None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
-from std_msgs.msg import Bool
+from std_msgs.msg import Bool, String
 
 from vla_policy.interfaces import InputError
 from vla_policy.nodes import common
@@ -20,7 +21,7 @@ class ModelNode(LifecycleNode):
     """configure loads (`load`), activate needs fresh observations and starts (`begin`), cleanup frees (`free`).
 
     `~/stop` is a heartbeat: true while the arm must not move on this node's account. It is sent by a thread, so that a
-    busy executor does not silence it, and in every lifecycle state.
+    busy executor does not silence it, and in every lifecycle state. `~/stop_reason` says why, in words, "" if it may.
     """
 
     perception: Perception | None = None
@@ -34,6 +35,8 @@ class ModelNode(LifecycleNode):
         self._answers = Watchdog({ANSWER: self.patience})
         # Plain publishers: a lifecycle publisher would be silent until the node is active.
         self._stop = Node.create_publisher(self, Bool, "~/stop", common.HEARTBEAT_QOS)
+        self._reason = Node.create_publisher(self, String, "~/stop_reason", common.LATCHED_QOS)
+        self._reason.publish(String(data=self._told))
         self.diagnostics = common.Diagnostics(self, self._report)
         self._looks = 0
         self._heartbeat = common.Ticker(1.0 / common.HEARTBEAT_RATE / common.BEATS_LOOK, self._look)
@@ -115,8 +118,10 @@ class ModelNode(LifecycleNode):
         """Say whether the arm has to stop."""
         problem, told = self.problem(), self._told
         self._told = problem
+        if problem != told:
+            self._reason.publish(String(data=problem))
         self._stop.publish(Bool(data=bool(problem)))
-        if problem and problem != told:  # afterwards, for it takes its time
+        if problem and _but_numbers(problem) != _but_numbers(told):  # afterwards, for it takes its time
             self.get_logger().warning(f"stop: {problem}")
 
     def _look(self) -> None:
@@ -141,3 +146,8 @@ class ModelNode(LifecycleNode):
         level = common.Diagnostics.ERROR if self.error or (problem and self.active) else common.Diagnostics.OK
         refused = {} if self.perception is None else common.flat("refused", self.perception.buffer.refused)
         return level, problem or "running", {"active": self.active, **self.values(), **refused}
+
+
+def _but_numbers(problem: str) -> str:
+    """A problem that lasts is logged once, though the seconds in it count up."""
+    return re.sub(r"\d+(\.\d+)?", "", problem)

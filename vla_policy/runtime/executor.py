@@ -46,14 +46,13 @@ class Executor:
         self._history = History(n_obs_steps, 1.0 / interface.fps)
         self._timeline = Timeline()
         self._previous: np.ndarray | None = None  # the last command
-        self._held: np.ndarray | None = None  # the pose held; None while actions are played
         self._halted = False
 
     def reset(self) -> None:
         """Forget everything, at the start of an episode."""
         self._history.clear()
         self._timeline.clear()
-        self._previous = self._held = None
+        self._previous = None
         self._halted = False
 
     def halt(self) -> None:
@@ -81,12 +80,8 @@ class Executor:
         return self._timeline.offer(chunk, now)
 
     def command(self, now: float) -> Command:
-        """What to send now. Holding keeps the pose measured when it began, so that the arm does not drift away."""
-        measured = self._pose(self._history.newest())
-        previous = measured if self._previous is None else self._previous
-        hold = measured if self._held is None else self._held
-        due = None if self._halted else self._timeline.due(now)
-        command = self.limits.gate(due, previous, hold)
-        self._held = hold if command.status == "hold" else None
+        """What to send now. Holding stays at the last command; where the arm is measured counts before the first."""
+        previous = self._pose(self._history.newest()) if self._previous is None else self._previous
+        command = self.limits.gate(None if self._halted else self._timeline.due(now), previous)
         self._previous = command.action
         return command

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from vla_policy.interfaces import ActionChunk
 from vla_policy.runtime.limits import Command, Limits
-from vla_policy.runtime.supervisor import Supervisor
+from vla_policy.runtime.supervisor import State, Supervisor
 from vla_policy.runtime.timeline import Timeline
 from vla_policy.runtime.watchdog import Watchdog
 
 STATE_NAME, TELEOP = "robot state", "teleop"
+SETTLED = 1.0  # seconds after the last command in which an arm that moves still follows it; later it is moved by hand
+_ROUNDING = 1e-9  # of sums, in any units
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class GateConfig:
     nothing to play for `chunk_timeout` holds. `clock_jump` is how far the clock of
     the stamps may move against a steady one between two commands. `future` is how far ahead of it a chunk may be,
     `max_age` how far from it the stamps of the robot's state and of teleoperation. `following_error` (D,), in the
-    action's units, is how far the measured pose may be from the last command (None: not looked at).
+    action's units, is how far the last command may be from the measured pose (None: nothing follows the commands, as in
+    a dry run).
     `names` are the channels' for messages; by default their numbers.
     """
 
@@ -43,14 +46,22 @@ class GateConfig:
     following_error: np.ndarray | None = None
     names: tuple[str, ...] = ()
 
+    @property
+    def state_age(self) -> float:
+        """How old a state of the robot may be: at full speed it has gone `following_error` by then."""
+        if self.following_error is None or self.limits.max_step is None:
+            return self.max_age
+        return min(self.max_age, float((self.following_error / (self.limits.max_step * self.rate)).min()))
+
 
 class Gate:
     """Plays the policy's chunks, or what a person wants, under limits, for as long as everybody is well.
 
     `tick` is called `rate` times a second. Every row of a chunk is approached in equal steps and reached by the end of
     its control period, from wherever the last command was: neither a new row nor a new chunk makes a jump. Holding
-    keeps the pose measured when it began. `now` is the clock of the time stamps, `steady` one that nobody sets; both in
-    seconds.
+    brakes from the last command and stays where it comes to rest. The last command stays the set-point while the arm
+    is within `following_error` of it, disabled or not, so that enabling moves no arm that its weight keeps off its
+    set-point. `now` is the clock of the time stamps, `steady` one that nobody sets; both in seconds.
     """
 
     def __init__(self, config: GateConfig) -> None:
@@ -58,18 +69,24 @@ class Gate:
         self.refused: Counter[str] = Counter()
         self.supervisor = Supervisor()
         self.teleoperated = False
-        self.misplaced = ""  # what keeps the robot from being enabled where it is, beyond the action's channels
+        self.misplaced = ""  # why the robot must not be commanded where it is, beyond the action's channels
         self._limits = config.limits
         stall = max(0.05, 2.0 / config.rate)  # more than a tick, or all silence would count as the gate's own sleep
         self._watchdog = Watchdog({**config.heartbeats, STATE_NAME: config.state_timeout}, stall)
         self._teleop_watchdog = Watchdog({TELEOP: config.teleop_timeout}, stall)
         self._timeline = Timeline()
         self._stops: dict[str, bool] = {}
+        self._causes: dict[str, str] = {}  # of the stops, as far as told
+        self._max_age = {STATE_NAME: config.state_age, TELEOP: config.max_age}
+        self._unusable = ""  # why the robot state that came last was of no use
         self._measured: np.ndarray | None = None
         self._wanted: np.ndarray | None = None  # by teleoperation
-        self._held: np.ndarray | None = None  # None while actions are played
-        self._previous: np.ndarray | None = None
-        self._step: np.ndarray | None = None
+        self._previous: np.ndarray | None = None  # the last command
+        self._step = np.zeros_like(config.limits.low)  # that led to it
+        self._sent = -math.inf  # when the last command was, steady
+        self._error = self._step  # from the measured pose to the last command, once the arm is at rest
+        self._age = 0.0  # of the measured pose when it came
+        self._strayed = False  # from its set-point since it was enabled
         self._offset: float | None = None  # of the stamps' clock from the steady one
         self._played: float | None = None  # the last time that there was something to play, steady
         self._enabled_at = -math.inf  # on the stamps' clock
@@ -79,6 +96,19 @@ class Gate:
     def chunk(self) -> ActionChunk | None:
         """The chunk being played."""
         return self._timeline.chunk
+
+    @property
+    def following(self) -> bool:
+        """Whether there is a last command and the arm is within `following_error` of it."""
+        if self.config.following_error is None or self._previous is None or self._measured is None:
+            return False
+        error = np.abs(self._previous - self._measured)
+        return bool((error <= self.config.following_error + _ROUNDING).all())
+
+    @property
+    def velocity(self) -> np.ndarray:
+        """Of the commands (D,), in units / s; zero at rest."""
+        return self._step * self.config.rate
 
     @property
     def measured(self) -> np.ndarray | None:
@@ -92,8 +122,10 @@ class Gate:
         """
         usable = self._usable(pose, age, STATE_NAME)
         if usable:
-            self._measured = np.asarray(pose, float)
+            self._measured, self._age = np.asarray(pose, float), age
             self._watchdog.feed(STATE_NAME, steady)
+            if self._previous is not None and steady - self._sent < SETTLED:
+                self._error = self._previous - self._measured
         return usable
 
     def heartbeat(self, name: str, stop: bool, steady: float) -> None:
@@ -101,7 +133,17 @@ class Gate:
         self._watchdog.feed(name, steady)
         self._stops[name] = stop
         if stop:
-            self.supervisor.hold(f"{name} says stop")
+            self.supervisor.hold(self._stopped_by(name))
+
+    def explain(self, name: str, cause: str) -> None:
+        """Why `name` says stop, which may be heard of before or after the stop itself."""
+        told = self._stopped_by(name)
+        self._causes[name] = cause
+        if self.supervisor.state is State.HOLDING and self.supervisor.reason == told == f"{name} says stop":
+            self.supervisor.reason = self._stopped_by(name)
+
+    def _stopped_by(self, name: str) -> str:
+        return ": ".join(filter(None, [f"{name} says stop", self._causes.get(name, "")]))
 
     def offer(self, chunk: ActionChunk, now: float) -> bool:
         """Play this chunk from now on; False if it was refused. One with a bad number stops the arm."""
@@ -133,67 +175,121 @@ class Gate:
             self._teleop_watchdog.feed(TELEOP, steady)
 
     def _usable(self, pose: np.ndarray, age: float, name: str) -> bool:
-        bad = ""
+        bad, most = "", self._max_age[name]
         if pose.shape != self._limits.low.shape or not np.isfinite(pose).all():
             bad = "not finite or of another shape"
-        elif not abs(age) <= self.config.max_age:
+        elif not abs(age) <= most:
             bad = "stale" if age > 0 else "from the future"
         if bad:
             self.refused[f"{name} {bad}"] += 1
+        if name == STATE_NAME:
+            self._unusable = f"it is {age:.2f} s old, more than {most:.3g} s" if bad == "stale" else bad
         return not bad
 
     def enable(self, now: float, steady: float) -> None:
         """Arm, where the robot is, with what is planned from now on; `InputError` says why not."""
-        was_moving = self.supervisor.moving
+        was_moving, was_engaged = self.supervisor.moving, self.supervisor.engaged
         self.supervisor.enable(self._obstacle(now, steady))
-        if not was_moving:
-            self._timeline.clear()
-            self._wanted, self.teleoperated = None, False
-            self._rest()
-            self._offset, self._enabled_at = now - steady, now
+        if was_moving:
+            return
+        self._timeline.clear()
+        self._wanted, self.teleoperated = None, False
+        self._played, self._strayed = None, False
+        self._offset, self._enabled_at = now - steady, now
+        if not self.following:
+            self._restart()
+        elif not was_engaged:
+            self._resume()
 
     def disable(self) -> None:
         """Send nothing."""
         self.supervisor.disable()
-        self._rest()
 
-    def _rest(self) -> None:
-        """The next command counts from the measured pose: somebody may move the arm by hand until then."""
-        self._held = self._previous = self._step = self._played = None
+    def _restart(self) -> None:
+        """The next command counts from the measured pose."""
+        assert self._measured is not None
+        self._previous = self._measured
+        self._error = self._step = np.zeros_like(self._measured)
         self.rests += 1
 
+    def _resume(self) -> None:
+        """The next command counts from the last one. With an arm that was moved by hand meanwhile the set-point goes
+        along: the arm would jump back to it.
+        """
+        assert self._previous is not None
+        assert self._measured is not None
+        self._step = np.zeros_like(self._previous)
+        moved = self._previous - self._measured - self._error
+        if self._limits.max_step is not None and (np.abs(moved) > self._limits.max_step).any():
+            self._previous = self._previous - moved
+            self.rests += 1
+
     def tick(self, now: float, steady: float) -> Command | None:
-        """What to send now; None unless enabled."""
+        """What to send now; None unless enabled, and while the robot is where it must not be commanded."""
         self._watch(now, steady)
-        if not self.supervisor.engaged or self._measured is None:
+        if self.supervisor.engaged:
+            self._follow()
+        if not self.supervisor.engaged or self._previous is None:
             return None
-        self._follow()
+        if self._astray():
+            self._step = np.zeros_like(self._previous)
+            return None
         action = self._action(now, steady)
         self._wait(action is not None, steady)
         self.supervisor.playing(action is not None)
-        previous = self._measured if self._previous is None else self._previous
-        hold = self._measured if self._held is None else self._held
-        command = self._limits.gate(action, previous, hold, self._step)
+        command = self._leashed(self._limits.gate(action, self._previous, self._step))
         if command.status == "hold":
             command = Command(command.action, "hold", self.supervisor.reason or command.reason)
-        self._held = hold if command.status == "hold" else None
-        self._previous, self._step = command.action, command.action - previous
+        self._step, self._previous = command.action - self._previous, command.action
+        self._sent = steady
         return command
 
-    def _follow(self) -> None:
-        """An arm that is stuck, or that somebody else leads, must not find a far target when it is free again.
+    def take_back(self, reason: str) -> None:
+        """The robot cannot follow the last command, which was not sent: hold at the one before."""
+        if self._previous is not None:
+            self._previous, self._step = self._previous - self._step, np.zeros_like(self._step)
+        self.supervisor.hold(reason)
 
-        Nor must one that is held: it stays wherever it was brought.
+    def _leashed(self, command: Command) -> Command:
+        """The command, or a hold that leads an arm which is stuck or slow by no more than `following_error`."""
+        most = self.config.following_error
+        if most is None or self._previous is None or self._measured is None:
+            return command
+        low, high = np.minimum(self._measured - most, self._previous), np.maximum(self._measured + most, self._previous)
+        action = np.clip(command.action, low, high)
+        far = np.flatnonzero(action != command.action)
+        if not len(far):
+            return command
+        self.supervisor.hold(self._lead(int(far[0]), command.action))
+        return Command(action, "hold")
+
+    def _follow(self) -> None:
+        """A held arm that is brought elsewhere stays there: its set-point must not wait for it far away, to jump to
+        when its drives are on again. One that leaves that as well falls, or is led: nobody tells it anything more.
         """
-        if self.config.following_error is None or self._previous is None or self._measured is None:
-            return
-        error = np.abs(self._measured - self._previous)
-        far = np.flatnonzero(error > self.config.following_error)
-        if len(far):
-            k = int(far[0])
-            most = self.config.following_error[k]
-            self.supervisor.hold(f"{self._name(k)} is {error[k]:.3g} away from its command, more than {most:.3g}")
-            self._rest()
+        if self._astray():
+            self.supervisor.hold(self.misplaced)
+        elif self.config.following_error is not None and self._previous is not None and not self.following:
+            error = np.abs(self._previous - self._measured)
+            lead = self._lead(int(np.argmax(error / self.config.following_error)), self._previous)
+            if self._strayed:
+                self.supervisor.release(f"{lead}, and does not stay where it is")
+                return
+            self.supervisor.hold(lead)
+            self._restart()
+            self._strayed = True
+
+    def _astray(self) -> bool:
+        """Whether the robot is where commands would not be followed but jumped to; in a dry run nothing jumps."""
+        return bool(self.misplaced) and self.config.following_error is not None
+
+    def _lead(self, channel: int, command: np.ndarray) -> str:
+        """How far a channel is from a command (D,), in words."""
+        assert self._measured is not None
+        assert self.config.following_error is not None
+        error, most = abs(self._measured - command)[channel], self.config.following_error[channel]
+        old = f", by a state {self._age:.2f} s old" if self._age > 1.0 / self.config.rate else ""
+        return f"{self._name(channel)} is {error:.3g} away from its command, more than {most:.3g}{old}"
 
     def _name(self, channel: int) -> str:
         return self.config.names[channel] if self.config.names else str(channel)
@@ -220,11 +316,10 @@ class Gate:
             self._wanted = None
             return None
         row, end = self._timeline.due(now), self._timeline.ends(now)
-        if row is None or end is None:
+        if row is None or end is None or self._previous is None:
             return None
-        previous = self._measured if self._previous is None else self._previous
         left = max(1, math.ceil((end - now) * self.config.rate - 1e-6))
-        return previous + (row - previous) / left
+        return self._previous + (row - self._previous) / left
 
     def _watch(self, now: float, steady: float) -> None:
         overdue = self._watchdog.check(steady)
@@ -232,7 +327,7 @@ class Gate:
             self.supervisor.hold(f"the clock jumped by {now - steady - self._offset:+.2f} s")
         self._offset = now - steady
         for name, age in overdue.items():
-            self.supervisor.hold(f"{name} is silent for {age:.2f} s")
+            self.supervisor.hold(f"{name} is silent for {age:.2f} s{self._why_silent([name])}")
 
     def _obstacle(self, now: float, steady: float) -> str:
         if now <= 0:
@@ -240,9 +335,12 @@ class Gate:
         silent = self._watchdog.check(steady)
         if silent:
             refused = f" (refused: {dict(self.refused)})" if self.refused else ""
-            return f"nothing is heard of {', '.join(silent)}{refused}"
-        stops = [name for name, stop in self._stops.items() if stop]
-        return f"{', '.join(stops)} says stop" if stops else self.misplaced or self._outside()
+            return f"nothing is heard of {', '.join(silent)}{refused}{self._why_silent(silent)}"
+        stops = [self._stopped_by(name) for name, stop in self._stops.items() if stop]
+        return "; ".join(stops) or self.misplaced or ("" if self.following else self._outside())
+
+    def _why_silent(self, names: Iterable[str]) -> str:
+        return f": {self._unusable}" if self._unusable and STATE_NAME in names else ""
 
     def _outside(self) -> str:
         """Which channels are further outside the box than one command at the speed limit can bring back; "" if none."""

@@ -53,28 +53,34 @@ class Limits:
                     raise InputError(f"limits: expected {len(low)} steps > 0, found {name} {step.tolist()}")
                 object.__setattr__(self, name, step)
 
-    def gate(
-        self, action: np.ndarray | None, previous: np.ndarray, hold: np.ndarray, step: np.ndarray | None = None
-    ) -> Command:
+    def gate(self, action: np.ndarray | None, previous: np.ndarray, step: np.ndarray | None = None) -> Command:
         """The command for a wanted `action` (D,).
 
         `previous` (D,) is the last command, which steps are counted from, `step` (D,) the one that led to it (None: it
-        was at rest); `hold` (D,) the pose to keep when no action is due (None), or when it is not finite or has another
-        length. Holding obeys the limits as well.
+        was at rest). When no action is due (None), or it is not finite or has another length, the command brakes:
+        it goes on from `previous` to rest as soon as the acceleration allows, and stays there.
         """
         step = np.zeros_like(self.low) if step is None else step
         if action is None:
-            return self._hold(previous, hold, step, "no action is due")
+            return self._hold(previous, step, "no action is due")
         action = np.asarray(action, float)
         if action.shape != self.low.shape:
-            return self._hold(previous, hold, step, f"action shape: expected {self.low.shape}, found {action.shape}")
+            return self._hold(previous, step, f"action shape: expected {self.low.shape}, found {action.shape}")
         if not np.isfinite(action).all():
-            return self._hold(previous, hold, step, f"action is not finite: {action.tolist()}")
+            return self._hold(previous, step, f"action is not finite: {action.tolist()}")
         allowed, reason = self._clip(action, previous, step)
         return Command(allowed, "clipped" if reason else "ok", reason)
 
-    def _hold(self, previous: np.ndarray, hold: np.ndarray, step: np.ndarray, reason: str) -> Command:
-        return Command(self._clip(np.asarray(hold, float), previous, step)[0], "hold", reason)
+    def braking(self, step: np.ndarray) -> np.ndarray:
+        """How far (D,) commands go on after a `step` (D,) until they are at rest, as soon as possible."""
+        if self.max_change is None:
+            return np.zeros_like(step)
+        k = np.floor(np.abs(step) / self.max_change)
+        f = np.abs(step) / self.max_change - k  # the steps that follow are k - 1 + f, ... and f times `max_change`
+        return np.sign(step) * k * ((k - 1) / 2 + f) * self.max_change
+
+    def _hold(self, previous: np.ndarray, step: np.ndarray, reason: str) -> Command:
+        return Command(self._clip(previous + self.braking(step), previous, step)[0], "hold", reason)
 
     def _clip(self, action: np.ndarray, previous: np.ndarray, step: np.ndarray) -> tuple[np.ndarray, str]:
         """The nearest allowed action, channel by channel, and what had to be changed ("" if nothing)."""

@@ -9,7 +9,8 @@ import numpy as np
 
 from vla_policy.interfaces import InputError, Observation
 
-_KEPT = 64  # commands and periods; more than a second at 50 Hz
+_KEPT = 2.5  # seconds of commands: a contract lets observations come 2 s late
+_READY = 64  # periods that wait to be taken
 
 
 class Period(NamedTuple):
@@ -35,14 +36,18 @@ class Periods:
         self.clear()
 
     def clear(self) -> None:
-        self._commands: deque[tuple[float, np.ndarray]] = deque(maxlen=_KEPT)
-        self._ready: deque[Period] = deque(maxlen=_KEPT)
+        self._commands: deque[tuple[float, np.ndarray]] = deque()
+        self._ready: deque[Period] = deque(maxlen=_READY)
         self._waiting: Observation | None = None
         self._due = self._last = -np.inf
 
     def command(self, t: float, action: np.ndarray) -> None:
         """`action` left the limits at `t`."""
+        if self._commands and t < self._commands[-1][0]:  # the clock was set back
+            self._commands.clear()
         self._commands.append((t, action))
+        while self._commands[0][0] < t - _KEPT:
+            self._commands.popleft()
         self._settle(at_once=False)
 
     def observe(self, observation: Observation) -> None:

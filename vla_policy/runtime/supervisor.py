@@ -19,7 +19,7 @@ class State(StrEnum):
     HOLDING = "holding"
     """The pose is held until somebody enables the arm again."""
     FAULT = "fault"
-    """The pose is held, if the arm was enabled; somebody has to disable it first."""
+    """The pose is held, if the arm was enabled and can be; somebody has to disable it first."""
 
 
 class Supervisor:
@@ -61,6 +61,11 @@ class Supervisor:
         """Stop moving, until somebody enables the arm again."""
         if self.moving:
             self.state, self.reason = State.HOLDING, reason
+
+    def release(self, reason: str) -> None:
+        """A fault in which nothing is sent any more."""
+        self.fault(reason)
+        self.engaged = False
 
     def fault(self, reason: str) -> None:
         """Stop moving, until somebody disables the arm. The first reason stays."""
