@@ -12,6 +12,7 @@ import numpy as np
 from vla_policy.interfaces import ActionChunk
 from vla_policy.runtime.limits import Command, Limits
 from vla_policy.runtime.supervisor import Supervisor
+from vla_policy.runtime.teleoperation import Alignment
 from vla_policy.runtime.timeline import Timeline
 from vla_policy.runtime.watchdog import Watchdog
 
@@ -67,6 +68,7 @@ class Gate:
         self._stops: dict[str, bool] = {}
         self._measured: np.ndarray | None = None
         self._wanted: np.ndarray | None = None  # by teleoperation
+        self._alignment = Alignment(config.limits.max_step, config.rate)
         self._held: np.ndarray | None = None  # None while actions are played
         self._previous: np.ndarray | None = None
         self._step: np.ndarray | None = None
@@ -212,9 +214,11 @@ class Gate:
         self.teleoperated = self._wanted is not None and not silent
         if not self.supervisor.moving:
             return None
-        if self.teleoperated:
+        previous = self._measured if self._previous is None else self._previous
+        if self.teleoperated and self._wanted is not None and previous is not None:
             self._timeline.clear()
-            return self._wanted
+            return self._alignment.follow(self._wanted, previous)
+        self._alignment.part()
         if released:
             self.supervisor.hold("teleoperation ended")
             self._wanted = None
@@ -222,7 +226,6 @@ class Gate:
         row, end = self._timeline.due(now), self._timeline.ends(now)
         if row is None or end is None:
             return None
-        previous = self._measured if self._previous is None else self._previous
         left = max(1, math.ceil((end - now) * self.config.rate - 1e-6))
         return previous + (row - previous) / left
 
