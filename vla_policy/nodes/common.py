@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import rclpy
@@ -18,11 +18,13 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
+from rclpy.subscription import Subscription
 from rclpy.time import Time
 
 from vla_policy.interfaces import InputError
@@ -111,6 +113,26 @@ def parameter(node: Node, name: str, default: Any, description: str, bounds: tup
         ) from None
 
 
+def hear(
+    node: Node,
+    kind: type,
+    topic: str,
+    callback: Callable[[Any], None],
+    qos: QoSProfile,
+    events: SubscriptionEventCallbacks | None = None,
+) -> list[Subscription]:
+    """Two subscriptions: what is said from now on, by anybody, and what was said last by those who latch it.
+
+    One that asks for latched (transient local) messages would not match the publishers that latch nothing, as those of
+    `ros2 topic pub` do not. What is latched from now on is heard twice. `qos` is volatile and reliable.
+    """
+    unmatched = SubscriptionEventCallbacks(use_default_callbacks=False)  # which is no mistake of theirs: no warning
+    return [
+        node.create_subscription(kind, topic, callback, qos, event_callbacks=events),
+        node.create_subscription(kind, topic, callback, LATCHED_QOS, event_callbacks=unmatched),
+    ]
+
+
 def message_class(name: str) -> type:
     """The class of e.g. "sensor_msgs/msg/Image"; `InputError` if the package is not installed."""
     package, _, kind = name.partition("/msg/")
@@ -119,6 +141,11 @@ def message_class(name: str) -> type:
     except (ImportError, AttributeError):
         raise InputError(f"message type {name!r}: expected an installed one, found none") from None
     return found
+
+
+def endpoints(infos: Sequence[Any]) -> list[str]:
+    """The nodes of publishers or subscriptions as `get_publishers_info_by_topic` gives them."""
+    return sorted(f"{info.node_namespace.rstrip('/')}/{info.node_name}" for info in infos)
 
 
 def now(node: Node) -> float:
