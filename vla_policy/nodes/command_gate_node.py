@@ -204,9 +204,8 @@ class CommandGateNode(Node):
     def _look_for_rivals(self) -> None:
         topic = self.resolve_topic_name(self._contract.command.topic)
         if self._robot is not None and (count := self.count_publishers(topic)) > 1:
-            self._gate.supervisor.fault(
-                f"{topic}: expected no other publisher, found {count - 1}{self._said_by(topic)}"
-            )
+            found = f"{count - 1}{self._said_by(topic)}"
+            self._gate.supervisor.fault(f"{topic}: expected no other publisher, found {found}")
         try:
             self._require_singles()
         except InputError as error:
@@ -216,9 +215,9 @@ class CommandGateNode(Node):
         """`InputError` if two want to lead the arm, vouch for it or say where it is: which one is obeyed is chance."""
         for topic in map(self.resolve_topic_name, self._singles):
             if (count := self.count_publishers(topic)) > 1:
-                who = self._said_by(topic)
+                found = f"{count}{self._said_by(topic)}"
                 raise InputError(
-                    f"{topic}: expected one publisher, found {count}{who}; a killed one counts for some seconds"
+                    f"{topic}: expected one publisher, found {found}; a killed one counts for some seconds"
                 )
 
     def _said_by(self, topic: str) -> str:
