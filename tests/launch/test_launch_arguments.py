@@ -39,7 +39,7 @@ def _made(*args: Any, **kwargs: Any) -> SimpleNamespace:
 
 CLASSES = {
     "launch": {"LaunchDescription": _made},
-    "launch.actions": {"DeclareLaunchArgument": _made, "OpaqueFunction": _made},
+    "launch.actions": {"DeclareLaunchArgument": _made, "OpaqueFunction": _made, "Shutdown": _made},
     "launch.conditions": {"IfCondition": _made},
     "launch.substitutions": {"LaunchConfiguration": Argument},
     "launch_ros": {},

@@ -28,6 +28,7 @@ from rclpy.subscription import Subscription
 from rclpy.time import Time
 
 from vla_policy.interfaces import InputError
+from vla_policy.starter import Starter
 
 HEARTBEAT_RATE = 25.0  # Hz
 BEATS_LOOK = 4  # times between two heartbeats that their sender looks whether it has to say stop at once
@@ -53,10 +54,10 @@ def best_effort(depth: int) -> QoSProfile:
 
 
 def run(make: Callable[[], Node]) -> None:
-    """Run one node until Ctrl-C, SIGTERM or the crash of a vital thread, which is status 1. A mistake of the user's is
-    one line and status 2.
+    """Run one node until Ctrl-C, SIGTERM, the end of the launch that started it, or the crash of a vital thread, which
+    is status 1. A mistake of the user's is one line and status 2.
     """
-    stop = threading.Event()
+    stop, starter = threading.Event(), Starter()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     # rclpy's own handlers end all communication at once, under the hands of the node's threads.
@@ -66,7 +67,7 @@ def run(make: Callable[[], Node]) -> None:
         node = make()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        while not (stop.is_set() or CRASHED.is_set()):
+        while not (stop.is_set() or CRASHED.is_set() or starter.gone()):
             executor.spin_once(timeout_sec=0.2)
         status = int(CRASHED.is_set())
     except InputError as error:
