@@ -34,6 +34,7 @@ HEARTBEAT_RATE = 25.0  # Hz
 BEATS_LOOK = 4  # times between two heartbeats that their sender looks whether it has to say stop at once
 CRASHED = threading.Event()  # a vital thread has ended that was not told to
 PRIORITY = 40  # of a real-time process, below the kernel's own threads and what ros2_control takes
+OF_RCLPY = ("use_sim_time", "start_type_description_service", "qos_overrides")  # parameters that every node has
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 
 
@@ -65,6 +66,7 @@ def run(make: Callable[[], Node]) -> None:
     status, node = 0, None
     try:
         node = make()
+        _require_known_parameters(node)
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         while not (stop.is_set() or CRASHED.is_set() or starter.gone()):
@@ -80,6 +82,14 @@ def run(make: Callable[[], Node]) -> None:
             node.destroy_node()
         rclpy.try_shutdown()
     sys.exit(status)
+
+
+def _require_known_parameters(node: Node) -> None:
+    """`InputError` for one that was given and that the node does not have: rclpy leaves it out without a word."""
+    known = {name for name in node._parameters if not name.startswith(OF_RCLPY)}
+    for name in node._parameter_overrides:
+        if name not in known and not name.startswith(OF_RCLPY):
+            raise InputError(f"{node.get_name()}: expected the parameters {sorted(known)}, found {name!r}")
 
 
 def ask_for_realtime() -> bool:
