@@ -111,7 +111,8 @@ class TeleopNode(Node):
             self.get_logger().warning(str(error), throttle_duration_sec=1.0)
 
     def _on_command(self, message: JointState) -> None:
-        self._led.command(np.array(message.position), common.steady())
+        if list(message.name) == self._names:
+            self._led.command(np.array(message.position), common.steady())
 
     def _on_joy(self, message: Joy) -> None:
         pressed = {k for k, down in enumerate(message.buttons) if down}
@@ -230,8 +231,8 @@ class Keys:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._before)
 
     def _read(self) -> None:
-        while select.select([sys.stdin], [], [], 0)[0]:
-            for key in os.read(sys.stdin.fileno(), 64).decode(errors="ignore"):
+        while select.select([sys.stdin], [], [], 0)[0] and (keys := os.read(sys.stdin.fileno(), 64)):
+            for key in keys.decode(errors="ignore"):
                 self._on_key(key)
 
 
