@@ -5,14 +5,14 @@ ros2 launch vla_policy collect.launch.py root:=outputs/mine contract:=pusht_sim
 A real arm is sent nothing before dry_run:=false.
 """
 
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchDescription
 from vla_policy.contract import SIMULATED, load_contract
-from vla_policy.launching import flag, gamepad, installed
+from vla_policy.launching import flag, gamepad, installed, without_gate
 from vla_policy.starter import environment
 
 ARGUMENTS = {
@@ -57,7 +57,7 @@ def nodes(context, *args, **kwargs):
     nobody = [""]  # whose silence would stop the arm; a list without any entry has no type
     joy = gamepad() if flag(context, "joy", installed("joy")) else []
     return [
-        node("command_gate", {**contract, "dry_run": dry_run, "heartbeats": nobody}, on_exit=Shutdown()),
+        node("command_gate", {**contract, "dry_run": dry_run, "heartbeats": nobody}, on_exit=without_gate),
         *([node("pusht_sim", {**contract, "scene": text("scene"), "task": text("instruction")})] if sim else []),
         *([node("teleop", led)] if flag(context, "teleop", True) else []),
         node("recorder", {**contract, "root": text("root"), "task": text("instruction")}),

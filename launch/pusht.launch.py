@@ -3,7 +3,7 @@
 ros2 launch vla_policy pusht.launch.py checkpoint:=checkpoints/pusht_image seed:=3
 """
 
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
@@ -51,7 +51,9 @@ def nodes(context, *args, **kwargs):
 
     seed = ParameterValue(LaunchConfiguration("seed"), value_type=int)
     started = [
-        node(Node, "command_gate", {**shared, "dry_run": False, "heartbeats": heartbeats}, on_exit=Shutdown()),
+        node(
+            Node, "command_gate", {**shared, "dry_run": False, "heartbeats": heartbeats}, on_exit=launching.without_gate
+        ),
         node(Node, "pusht_sim", {**shared, "scene": text("scene"), "task": text("instruction"), "seed": seed}),
         node(LifecycleNode, "policy", {**model, "task": text("instruction")}),
     ]

@@ -3,7 +3,7 @@
 ros2 launch vla_policy robot.launch.py contract:=xarm6 checkpoint:=CHECKPOINT dry_run:=true
 """
 
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
@@ -50,7 +50,12 @@ def nodes(context, *args, **kwargs):
 
     dry_run = ParameterValue(LaunchConfiguration("dry_run"), value_type=bool)
     started = [
-        node(Node, "command_gate", {**shared, "dry_run": dry_run, "heartbeats": heartbeats}, on_exit=Shutdown()),
+        node(
+            Node,
+            "command_gate",
+            {**shared, "dry_run": dry_run, "heartbeats": heartbeats},
+            on_exit=launching.without_gate,
+        ),
         node(LifecycleNode, "policy", {**model, "task": text("instruction")}),
     ]
     if watched:

@@ -44,6 +44,13 @@ def require(package: str, argument: str) -> None:
         raise RuntimeError(f"{argument}: expected {package} to be installed, found no such package")
 
 
+def without_gate(event: Any, context: Any) -> list[Any]:
+    """When the gate's process has ended, the launch ends; for `on_exit`. A second shutdown would be an error of its."""
+    from launch.actions import Shutdown
+
+    return [] if context.is_shutdown else [Shutdown(reason="the command gate has ended")]
+
+
 def gamepad() -> list[Any]:
     """The node that reads a gamepad."""
     require("joy", "joy")

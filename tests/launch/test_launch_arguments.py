@@ -139,6 +139,11 @@ def test_nodes_end_with_their_launch_and_that_with_the_gate(launched: Any, file:
         else:
             assert node.prefix == "setpriv --pdeathsig TERM"
         assert hasattr(node, "on_exit") == (name == "command_gate_node")
+    gate = launched(file)["command_gate_node"]
+    assert [end.reason for end in gate.on_exit(None, SimpleNamespace(is_shutdown=False))] == [
+        "the command gate has ended"
+    ]
+    assert gate.on_exit(None, SimpleNamespace(is_shutdown=True)) == []
 
 
 def test_the_view_shows_what_the_simulation_sends() -> None:
