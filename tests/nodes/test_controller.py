@@ -17,6 +17,7 @@ from rclpy.callback_groups import ReentrantCallbackGroup  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from sensor_msgs.msg import JointState  # noqa: E402
 from std_msgs.msg import Float64MultiArray  # noqa: E402
+from std_srvs.srv import SetBool  # noqa: E402
 from trajectory_msgs.msg import JointTrajectory  # noqa: E402
 
 from vla_policy.contract import ARRAY, TRAJECTORY, CommandSpec, load_contract  # noqa: E402
@@ -147,3 +148,20 @@ def test_the_gate_is_enabled_only_where_somebody_of_these_joints_listens(tmp_pat
         wait_for(lambda: robot.enable().success, "enabling")
         wait_for(lambda: commands, "commands")
         ticker.close()
+
+
+def test_disabling_overtakes_an_enabling_that_waits_for_the_controller(tmp_path: Path) -> None:
+    with own_domain(1), Processes(tmp_path) as processes, FakeRobot() as robot, arm_controller(["j1", "j2"]) as arm:
+        processes.start("command_gate", contract=str(contract(tmp_path)), dry_run=False)
+        arm.create_subscription(JointTrajectory, TOPIC, lambda _: None, common.COMMAND_QOS)
+        heard = "cannot enable: nothing is heard of"
+        wait_for(lambda: robot.enable().message.startswith(heard), "a gate that knows the controller")
+        arm._spinner.shutdown(0)  # from now on it leaves questions unanswered
+
+        def overtaken() -> bool:
+            asked = robot._enable.call_async(SetBool.Request(data=True))
+            assert robot.enable(False).success
+            wait_for(asked.done, "the gate's answer")
+            return asked.result().message == "cannot enable: asked for something else meanwhile"
+
+        wait_for(overtaken, "the refusal")

@@ -7,11 +7,12 @@ import pytest
 
 from vla_policy.interfaces import InputError
 from vla_policy.runtime import Gamepad, HeldKey, Lead, Limits
-from vla_policy.runtime.teleoperation import LEASH, LOST, MET, TELEOP_SCALE, Alignment
+from vla_policy.runtime.teleoperation import LEASH, LOST, MET, RAMP, TELEOP_SCALE, Alignment
 
 RATE = 50.0
 TICK = 1 / RATE
-SPEED, ACCELERATION, FOLLOWING_ERROR = 0.05, 4.0, 0.25  # what a person leads with at a tenth of 0.5 rad/s
+FULL, ACCELERATION, FOLLOWING_ERROR = 0.5, 4.0, 0.25
+SPEED = TELEOP_SCALE * FULL  # what a person leads with
 LOW, HIGH = np.full(2, -1.5), np.full(2, 1.5)
 UP, DOWN, REST = np.array([0.0, 1.0]), np.array([0.0, -1.0]), np.zeros(2)
 
@@ -19,10 +20,10 @@ UP, DOWN, REST = np.array([0.0, 1.0]), np.array([0.0, -1.0]), np.zeros(2)
 class Bench:
     """A person, a gate that keeps its last command, and an arm that hangs `droop` below what it is told."""
 
-    def __init__(self, droop: float = 0.0, scale: float = 1.0) -> None:
-        speed = np.full(2, scale * SPEED)
-        self.lead = Lead(LOW, HIGH, speed, np.full(2, ACCELERATION), np.full(2, FOLLOWING_ERROR), RATE)
-        self.limits = Limits(LOW, HIGH, np.full(2, 0.5 * TICK), np.full(2, ACCELERATION * TICK**2))
+    def __init__(self, droop: float = 0.0, scale: float = TELEOP_SCALE) -> None:
+        two = np.ones(2)
+        self.lead = Lead(LOW, HIGH, FULL * two, ACCELERATION * two, FOLLOWING_ERROR * two, RATE, scale)
+        self.limits = Limits(LOW, HIGH, np.full(2, FULL * TICK), np.full(2, ACCELERATION * TICK**2))
         self.now, self.enabled, self.stuck = 100.0, True, False
         self.droop = np.array([0.0, droop])
         self.command, self.step = np.array([0.0, 0.5]), np.zeros(2)
@@ -90,20 +91,20 @@ def test_another_key_or_a_later_press_is_a_first_one() -> None:
     assert key.press("s", 0.8) == (HeldKey.CREEP, HeldKey.FIRST)
 
 
-@pytest.mark.parametrize("scale", [0.2, 1.0, 10.0])
+@pytest.mark.parametrize("scale", [0.02, 0.1, 1.0])
 def test_the_target_keeps_to_speed_and_acceleration(scale: float) -> None:
     bench = Bench(scale=scale)
     generator = np.random.default_rng(0)
     for _ in range(40):
         bench.run(generator.uniform(0.04, 0.6), generator.uniform(-1, 1, 2))
     steps = np.diff(bench.targets, axis=0)
-    assert np.abs(steps).max() <= scale * SPEED * TICK + 1e-9
+    assert np.abs(steps).max() <= scale * FULL * TICK + 1e-9
     assert np.abs(np.diff(steps, axis=0)).max() <= ACCELERATION * TICK**2 + 1e-9
     assert np.abs(np.diff(bench.commands, n=2, axis=0)).max() <= ACCELERATION * TICK**2 + 1e-9
 
 
 def test_the_target_stops_smoothly_at_the_edge_of_the_box() -> None:
-    bench = Bench(scale=10.0)
+    bench = Bench(scale=1.0)
     bench.run(4.0, UP)
     targets = np.array(bench.targets)[:, 1]
     assert targets.max() <= HIGH[1]
@@ -113,7 +114,7 @@ def test_the_target_stops_smoothly_at_the_edge_of_the_box() -> None:
 
 def test_taking_over_a_moving_arm_goes_on_with_its_velocity_and_never_back() -> None:
     bench = Bench()
-    step = np.array([0.0, 0.5 * TICK])  # the policy moves it at full speed
+    step = np.array([0.0, FULL * TICK])  # the policy moves it at full speed
     for _ in range(20):
         bench.now += TICK
         bench.command, bench.step = bench.command + step, step
@@ -124,7 +125,7 @@ def test_taking_over_a_moving_arm_goes_on_with_its_velocity_and_never_back() -> 
     steps = np.diff(bench.commands, axis=0)[:, 1]
     assert steps.min() >= -1e-9
     assert np.abs(np.diff(steps)).max() <= ACCELERATION * TICK**2 + 1e-9
-    assert bench.commands[-1][1] - bench.commands[0][1] < 0.5**2 / 2 / ACCELERATION + 2 * 0.5 * TICK
+    assert bench.commands[-1][1] - bench.commands[0][1] < FULL**2 / 2 / ACCELERATION + 2 * FULL * TICK
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -154,6 +155,16 @@ def test_a_stick_moves_an_arm_with_a_steady_state_error_both_ways(droop: float) 
     assert bench.run(4.0, DOWN) == pytest.approx(-4.0 * SPEED, rel=0.05)
 
 
+def test_without_an_acceleration_limit_a_moving_arm_is_stopped_within_the_ramp() -> None:
+    one = np.ones(1)
+    lead = Lead(-one, one, FULL * one, None, FOLLOWING_ERROR * one, RATE, TELEOP_SCALE)
+    for k in range(10):
+        lead.command(k * FULL * TICK * one, k * TICK)
+    targets = [lead.push(0 * one, 9 * FULL * TICK * one, 10 * TICK)[0] for _ in range(round(RAMP * RATE) + 1)]
+    assert (np.diff(targets) >= 0).all()
+    assert targets[-1] == targets[-2]
+
+
 def test_a_command_that_the_arm_does_not_follow_leads_nothing() -> None:
     bench = Bench()
     bench.lead.command(bench.measured + 2 * FOLLOWING_ERROR, bench.now)
@@ -174,7 +185,7 @@ def test_the_target_of_an_arm_that_does_not_move_stays_near() -> None:
 
 
 def test_a_pointed_place_is_gone_to_straight_and_reached_without_overshoot() -> None:
-    bench = Bench(scale=10.0)
+    bench = Bench(scale=1.0)
     place = np.array([0.3, 0.1])
     path = [bench.command]
     for _ in range(150):
@@ -228,20 +239,20 @@ def test_a_gamepad_out_of_range_whose_last_state_is_repeated_stops_leading() -> 
 
 
 def test_a_leader_far_away_is_met_slowly_before_it_is_followed() -> None:
-    most = np.full(2, 0.5 * TICK)
+    most = np.full(2, FULL * TICK)
     alignment, command, leader = Alignment(most, RATE), np.zeros(2), np.array([1.0, 0.5])
     steps = []
     while not np.allclose(command, leader):
         following = alignment.follow(leader, command)
         steps.append(following - command)
         command = following
-    far = np.array(steps)[: round((1.0 - MET * 0.5) / (TELEOP_SCALE * 0.5) * RATE) - 1]
-    assert np.abs(far).max() <= TELEOP_SCALE * 0.5 * TICK + 1e-9
+    far = np.array(steps)[: round((1.0 - MET * FULL) / SPEED * RATE) - 1]
+    assert np.abs(far).max() <= SPEED * TICK + 1e-9
     np.testing.assert_allclose(far[:, 1], far[:, 0] / 2)  # straight
-    leader = leader - 0.9 * LOST * 0.5
+    leader = leader - 0.9 * LOST * FULL
     np.testing.assert_allclose(alignment.follow(leader, command), leader)  # a lag while it is followed
     assert (
-        np.abs(alignment.follow(command + 1.1 * LOST * 0.5, command) - command).max() <= TELEOP_SCALE * most[0] + 1e-9
+        np.abs(alignment.follow(command + 1.1 * LOST * FULL, command) - command).max() <= TELEOP_SCALE * most[0] + 1e-9
     )
     alignment.part()
     assert np.abs(alignment.follow(command + 0.1, command) - command).max() <= TELEOP_SCALE * most[0] + 1e-9

@@ -86,7 +86,7 @@ def run(make: Callable[[], Node]) -> None:
 
 def _require_known_parameters(node: Node) -> None:
     """`InputError` for one that was given and that the node does not have: rclpy leaves it out without a word."""
-    known = {name for name in node._parameters if not name.startswith(OF_RCLPY)}
+    known = {name for name in node.get_parameters_by_prefix("") if not name.startswith(OF_RCLPY)}
     for name in node._parameter_overrides:
         if name not in known and not name.startswith(OF_RCLPY):
             raise InputError(f"{node.get_name()}: expected the parameters {sorted(known)}, found {name!r}")

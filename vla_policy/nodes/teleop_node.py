@@ -55,7 +55,7 @@ class TeleopNode(Node):
         if len(axes) > len(self._names) or min(axes, default=0) < 0:
             raise InputError(f"teleop: axes: expected {len(self._names)} at most, from 0 on, found {list(axes)}")
         spec = self._contract.command
-        self._led = Lead(spec.low, spec.high, scale * spec.speed, spec.acceleration, spec.following_error, spec.rate)
+        self._led = Lead(spec.low, spec.high, spec.speed, spec.acceleration, spec.following_error, spec.rate, scale)
         self._gamepad, self._key = Gamepad(axes, deadman), HeldKey()
         self._measured: np.ndarray | None = None
         self._direction, self._held_until = np.zeros(len(self._names)), 0.0

@@ -212,13 +212,14 @@ class Gate:
         released = self.teleoperated
         silent = self._teleop_watchdog.check(steady)  # in every tick, or its sleep would count as the gate's
         self.teleoperated = self._wanted is not None and not silent
+        if not (self.teleoperated and self.supervisor.moving):
+            self._alignment.part()
         if not self.supervisor.moving:
             return None
         previous = self._measured if self._previous is None else self._previous
         if self.teleoperated and self._wanted is not None and previous is not None:
             self._timeline.clear()
             return self._alignment.follow(self._wanted, previous)
-        self._alignment.part()
         if released:
             self.supervisor.hold("teleoperation ended")
             self._wanted = None

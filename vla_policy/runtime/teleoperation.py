@@ -13,7 +13,7 @@ from vla_policy.runtime.limits import stoppable
 TELEOP_SCALE = 0.1  # part of the contract's speed limit that a person leads with
 LEASH = 0.5  # seconds of travel that the target may be ahead of the last command
 FRESH = 0.2  # seconds without a command after which the gate has stopped sending
-RAMP = 0.2  # seconds to full speed where the contract limits no acceleration
+RAMP = 0.2  # seconds to the contract's speed where the contract limits no acceleration
 MET, LOST = 0.1, 0.5  # seconds of travel from the arm at which a leader is followed, and not any more
 
 
@@ -83,10 +83,10 @@ class Lead:
     """The target (D,) of a person who leads, moved `rate` times a second.
 
     It begins at the last command while the arm follows that within `following_error`, so that an arm with a
-    steady-state error does not sink with every press; at the measured pose otherwise. From there it moves within
-    `speed`, `acceleration` (None: full speed within `RAMP`) and the box, and is no more than `LEASH` seconds of travel
-    ahead: an arm that does not follow must not find a far target when it does again. Everything (D,), in units,
-    units / s and units / s^2.
+    steady-state error does not sink with every press; at the measured pose otherwise. From there it moves with `scale`
+    times `speed`, within `acceleration` (None: `speed` within `RAMP`) and the box, and is no more than `LEASH` seconds
+    of travel ahead: an arm that does not follow must not find a far target when it does again. Limits are (D,), in
+    units, units / s and units / s^2.
     """
 
     def __init__(
@@ -97,10 +97,12 @@ class Lead:
         acceleration: np.ndarray | None,
         following_error: np.ndarray,
         rate: float,
+        scale: float,
     ) -> None:
         acceleration = speed / RAMP if acceleration is None else acceleration
         self._low, self._high, self._following_error = low, high, following_error
-        self._leash, self._most, self._change = LEASH * speed, speed / rate, acceleration / rate**2
+        self._most, self._change = scale * speed / rate, acceleration / rate**2  # a tick
+        self._leash = LEASH * scale * speed
         self._target: np.ndarray | None = None  # None while nobody leads
         self._step = np.zeros_like(low)  # that led to it
         self._command: np.ndarray | None = None
