@@ -6,14 +6,14 @@ A real arm is sent nothing before dry_run:=false.
 """
 
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
-from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchDescription
 from vla_policy.contract import SIMULATED, load_contract
-from vla_policy.launching import flag
+from vla_policy.launching import flag, gamepad, installed, without_gate
+from vla_policy.starter import environment
 
 ARGUMENTS = {
     "contract": ("pusht_sim", "robot contract: a name in config/ or a file"),
@@ -23,7 +23,7 @@ ARGUMENTS = {
     "scene": ("pusht", "of the simulation: pusht, or pusht_language with several goals"),
     "dry_run": ("", "send nothing to the robot; empty: unless it is simulated"),
     "teleop": ("true", "start teleop; false: run it in a terminal of its own, where it hears keys"),
-    "joy": ("true", "start joy_node for a gamepad"),
+    "joy": ("", "start joy_node for a gamepad; empty: where it is installed"),
     "scale": ("0.1", "part of the contract's speed limit that a person leads with"),
     "axes": ("[1, 0]", "of the gamepad, one a channel"),
 }
@@ -38,7 +38,13 @@ def nodes(context, *args, **kwargs):
 
     def node(name, parameters, **more):
         return Node(
-            package="vla_policy", executable=f"{name}_node", name=name, output="screen", parameters=[parameters], **more
+            package="vla_policy",
+            executable=f"{name}_node",
+            name=name,
+            output="screen",
+            parameters=[parameters],
+            additional_env=environment(),
+            **more,
         )
 
     contract = {"contract": text("contract")}
@@ -49,12 +55,13 @@ def nodes(context, *args, **kwargs):
         robot.require_simulated()
     led = {**contract, "keyboard": False, "scale": value("scale", float), "axes": value("axes", list[int])}
     nobody = [""]  # whose silence would stop the arm; a list without any entry has no type
+    joy = gamepad() if flag(context, "joy", installed("joy")) else []
     return [
-        node("command_gate", {**contract, "dry_run": dry_run, "heartbeats": nobody}),
+        node("command_gate", {**contract, "dry_run": dry_run, "heartbeats": nobody}, on_exit=without_gate),
         *([node("pusht_sim", {**contract, "scene": text("scene"), "task": text("instruction")})] if sim else []),
         *([node("teleop", led)] if flag(context, "teleop", True) else []),
         node("recorder", {**contract, "root": text("root"), "task": text("instruction")}),
-        Node(package="joy", executable="joy_node", condition=IfCondition(LaunchConfiguration("joy"))),
+        *joy,
     ]
 
 

@@ -14,6 +14,7 @@ from sim.cameras import Camera
 from sim.config import PushTConfig
 from vla_policy import launching
 from vla_policy.contract import find_config, load_contract
+from vla_policy.starter import environment
 
 ARGUMENTS = {
     "checkpoint": ("checkpoints/pusht_image", "folder or hub name"),
@@ -44,12 +45,15 @@ def nodes(context, *args, **kwargs):
             namespace="",
             output="screen",
             parameters=[parameters],
+            additional_env=environment(),
             **more,
         )
 
     seed = ParameterValue(LaunchConfiguration("seed"), value_type=int)
     started = [
-        node(Node, "command_gate", {**shared, "dry_run": False, "heartbeats": heartbeats}),
+        node(
+            Node, "command_gate", {**shared, "dry_run": False, "heartbeats": heartbeats}, on_exit=launching.without_gate
+        ),
         node(Node, "pusht_sim", {**shared, "scene": text("scene"), "task": text("instruction"), "seed": seed}),
         node(LifecycleNode, "policy", {**model, "task": text("instruction")}),
     ]
@@ -62,6 +66,7 @@ def nodes(context, *args, **kwargs):
         package="vla_policy",
         executable="bring_up",
         arguments=[*managed, "--arm"],
+        additional_env=environment(),
         condition=IfCondition(LaunchConfiguration("arm")),
         output="screen",
     )

@@ -11,6 +11,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 from launch import LaunchDescription
 from vla_policy import launching
 from vla_policy.contract import find_config, load_contract
+from vla_policy.starter import environment
 
 ARGUMENTS = {
     "contract": ("xarm6", "robot contract: a name in config/ or a file"),
@@ -29,12 +30,13 @@ def nodes(context, *args, **kwargs):
     def text(name):
         return ParameterValue(LaunchConfiguration(name), value_type=str)
 
+    robot = load_contract(LaunchConfiguration("contract").perform(context))  # before anything is started
     shared = {"contract": text("contract")}
     model = {**shared, "checkpoint": text("checkpoint"), "device": text("device")}
     watched = bool(LaunchConfiguration("calibration").perform(context))
     heartbeats = ["policy/stop", "surprise_monitor/stop"] if watched else ["policy/stop"]
 
-    def node(kind, name, parameters):
+    def node(kind, name, parameters, **more):
         return kind(
             package="vla_policy",
             executable=f"{name}_node",
@@ -42,24 +44,31 @@ def nodes(context, *args, **kwargs):
             namespace="",
             output="screen",
             parameters=[parameters],
+            additional_env=environment(),
+            **more,
         )
 
     dry_run = ParameterValue(LaunchConfiguration("dry_run"), value_type=bool)
     started = [
-        node(Node, "command_gate", {**shared, "dry_run": dry_run, "heartbeats": heartbeats}),
+        node(
+            Node,
+            "command_gate",
+            {**shared, "dry_run": dry_run, "heartbeats": heartbeats},
+            on_exit=launching.without_gate,
+        ),
         node(LifecycleNode, "policy", {**model, "task": text("instruction")}),
     ]
     if watched:
         started.append(node(LifecycleNode, "surprise_monitor", {**model, "calibration": text("calibration")}))
     if launching.flag(context, "joy"):
         started.append(node(Node, "teleop", {**shared, "keyboard": False}))
-        started.append(Node(package="joy", executable="joy_node"))
+        started += launching.gamepad()
     urdf = LaunchConfiguration("urdf").perform(context)
     if urdf:
         launching.require("robot_state_publisher", "urdf")
         started += launching.robot_state_publisher(find_config(urdf, ".urdf", "urdf"))
     if launching.flag(context, "rviz"):
-        started += launching.rviz(load_contract(LaunchConfiguration("contract").perform(context)))
+        started += launching.rviz(robot)
     return started
 
 

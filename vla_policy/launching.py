@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from vla_policy.contract import POSE, Contract, find_config
 
 SIM = "/pusht_sim"  # below which everything of the simulated arm is, its transforms too
 TRANSFORMS = [("/tf", "tf"), ("/tf_static", "tf_static")]
+WITH_LAUNCH = "setpriv --pdeathsig TERM"  # ends other packages' nodes with a launch that is killed; see starter.py
 
 
 def flag(context: Any, name: str, default: bool = False) -> bool:
@@ -40,6 +42,19 @@ def require(package: str, argument: str) -> None:
     """`RuntimeError` if a launch argument needs a ROS package that is not installed."""
     if not installed(package):
         raise RuntimeError(f"{argument}: expected {package} to be installed, found no such package")
+
+
+def without_gate(event: Any, context: Any) -> list[Any]:
+    """When the gate's process has ended, the launch ends; for `on_exit`. A second shutdown would be an error of its."""
+    from launch.actions import Shutdown
+
+    return [] if context.is_shutdown else [Shutdown(reason="the command gate has ended")]
+
+
+def gamepad() -> list[Any]:
+    """The node that reads a gamepad."""
+    require("joy", "joy")
+    return [_node("joy", "joy_node", "")]
 
 
 def robot_state_publisher(urdf: Path, namespace: str = "") -> list[Any]:
@@ -83,5 +98,6 @@ def _node(package: str, executable: str, namespace: str, topics: Sequence[tuple[
         namespace=namespace,
         remappings=remappings if namespace else remappings[len(TRANSFORMS) :],
         output="screen",
+        prefix=WITH_LAUNCH if shutil.which("setpriv") else None,
         **more,
     )

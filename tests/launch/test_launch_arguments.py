@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import runpy
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -39,7 +40,7 @@ def _made(*args: Any, **kwargs: Any) -> SimpleNamespace:
 
 CLASSES = {
     "launch": {"LaunchDescription": _made},
-    "launch.actions": {"DeclareLaunchArgument": _made, "OpaqueFunction": _made},
+    "launch.actions": {"DeclareLaunchArgument": _made, "OpaqueFunction": _made, "Shutdown": _made},
     "launch.conditions": {"IfCondition": _made},
     "launch.substitutions": {"LaunchConfiguration": Argument},
     "launch_ros": {},
@@ -58,6 +59,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def start(file: str, found: tuple[str, ...] = (), **chosen: str) -> dict[str, SimpleNamespace]:
         monkeypatch.setattr(launching, "installed", lambda package: package in found)
+        monkeypatch.setattr(launching.shutil, "which", lambda name: f"/usr/bin/{name}")
         launch = runpy.run_path(str(ROOT / "launch" / f"{file}.launch.py"))
         context = {name: value for name, (value, _) in launch["ARGUMENTS"].items()} | chosen
         return {node.executable: node for node in launch["nodes"](context)}
@@ -114,6 +116,34 @@ def test_what_cannot_be_shown_is_refused(launched: Any) -> None:
         launched("pusht", rviz="true")
     with pytest.raises(RuntimeError, match="rviz: expected true, false or nothing, found 'perhaps'"):
         launched("robot", rviz="perhaps")
+
+
+def test_needs_are_looked_for_before_anything_is_started(launched: Any) -> None:
+    with pytest.raises(RuntimeError, match="joy: expected joy to be installed, found no such package"):
+        launched("robot", joy="true", dry_run="false")
+    with pytest.raises(RuntimeError, match="joy: expected joy to be installed, found no such package"):
+        launched("collect", joy="true")
+    with pytest.raises(InputError, match="found 'nowhere'"):
+        launched("robot", contract="nowhere")
+    assert "joy_node" not in launched("collect")  # which goes on without
+    assert "joy_node" in launched("collect", ("joy",))
+    assert "joy_node" not in launched("collect", ("joy",), joy="false")
+    assert {"joy_node", "teleop_node"} <= set(launched("robot", ("joy",), joy="true"))
+
+
+@pytest.mark.parametrize("file", ["collect", "pusht", "robot"])
+def test_nodes_end_with_their_launch_and_that_with_the_gate(launched: Any, file: str) -> None:
+    for name, node in launched(file, (*ROS, "joy")).items():
+        if node.package == "vla_policy":
+            assert node.additional_env == {"VLA_POLICY_STARTER": str(os.getpid())}
+        else:
+            assert node.prefix == "setpriv --pdeathsig TERM"
+        assert hasattr(node, "on_exit") == (name == "command_gate_node")
+    gate = launched(file)["command_gate_node"]
+    assert [end.reason for end in gate.on_exit(None, SimpleNamespace(is_shutdown=False))] == [
+        "the command gate has ended"
+    ]
+    assert gate.on_exit(None, SimpleNamespace(is_shutdown=True)) == []
 
 
 def test_the_view_shows_what_the_simulation_sends() -> None:

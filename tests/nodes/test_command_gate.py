@@ -232,7 +232,8 @@ def test_a_second_publisher_of_commands_is_a_fault(running: Setup) -> None:
     with Spinning("rival") as rival:
         rival.create_publisher(PoseStamped, "/pusht_sim/target_pose", common.COMMAND_QOS)
         wait_for(lambda: running.witness.state == "fault", "the fault", 10.0)
-        assert running.witness.reason == "/pusht_sim/target_pose: expected no other publisher, found 1"
+        assert running.witness.reason.startswith("/pusht_sim/target_pose: expected no other publisher, found 1 (from /")
+        assert "/rival" in running.witness.reason
 
 
 @pytest.mark.parametrize(
@@ -240,6 +241,11 @@ def test_a_second_publisher_of_commands_is_a_fault(running: Setup) -> None:
     [
         ({"contract": "nowhere"}, "expected a .yaml file or one of"),
         ({"dry_run": "perhaps"}, "parameter 'dry_run': expected a bool, found 'perhaps'"),
+        (
+            {"dry_rnu": True},
+            "command_gate: expected the parameters ['contract', 'dry_run', 'heartbeats'], found 'dry_rnu'",
+        ),
+        ({"heartbeats": "policy/stop"}, "parameter 'heartbeats': expected a list, found 'policy/stop'"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, parameters: dict, message: str) -> None:
@@ -260,6 +266,16 @@ def test_a_dry_run_sends_nothing_to_the_robot(tmp_path: Path) -> None:
         wait_for(lambda: len(executed) > 10, "commands that are not sent")
         assert witness.commands == []
         assert robot.count_publishers("/pusht_sim/target_pose") == 0
+
+
+def test_an_emergency_stop_that_was_pressed_before_the_gate_started_is_heard(tmp_path: Path) -> None:
+    with own_domain(1), Processes(tmp_path) as processes, Witness() as witness, Spinning("button") as button:
+        latched = button.create_publisher(Bool, "emergency_stop", common.LATCHED_QOS)
+        latched.publish(Bool(data=True))  # once, and never again
+        processes.start("command_gate", heartbeats=[""])
+        wait_for(lambda: witness.state == "fault", "the fault")
+        assert witness.reason == "emergency stop"
+    assert "incompatible" not in (tmp_path / "command_gate.log").read_text()
 
 
 def test_an_emergency_stop_that_the_contract_expects_may_not_be_silent(tmp_path: Path) -> None:

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 
 pytest.importorskip("rclpy")
+
+from helpers.ros import Spinning, own_domain, wait_for
+from std_msgs.msg import String
+
+from vla_policy.nodes import common
 
 BROKEN = """
 from rclpy.node import Node
@@ -30,3 +37,64 @@ def test_a_tick_that_raises_ends_the_process() -> None:
     assert result.returncode == 1
     assert "RuntimeError: the tick broke" in result.stderr
     assert "Traceback" in result.stderr
+
+
+@pytest.mark.dds
+def test_both_who_latches_and_who_does_not_are_heard() -> None:
+    with own_domain(1), Spinning("desk") as desk, Spinning("robot") as robot:
+        desk.create_publisher(String, "latched", common.LATCHED_QOS).publish(String(data="before"))
+        heard: list[str] = []
+        for topic in ("latched", "plain"):
+            common.hear(robot, String, topic, lambda message: heard.append(message.data), common.COMMAND_QOS)
+        wait_for(lambda: heard == ["before"], "what was said before")
+        plain = desk.create_publisher(String, "plain", common.COMMAND_QOS)  # as that of `ros2 topic pub`
+        wait_for(plain.get_subscription_count, "the subscription")
+        plain.publish(String(data="now"))
+        wait_for(lambda: heard == ["before", "now"], "what is said now")
+
+
+SLEEPER = """
+import os, sys
+from rclpy.node import Node
+from vla_policy.nodes import common
+
+common.run(lambda: Node("sleeper"))
+"""
+LAUNCHER = """
+import subprocess, sys, time
+from vla_policy.starter import environment
+import os
+node = subprocess.Popen([sys.executable, "-c", sys.argv[1]], env=os.environ | environment())
+print(node.pid, flush=True)
+time.sleep(float(sys.argv[2]))
+os._exit(1)
+"""
+
+
+@pytest.mark.dds
+@pytest.mark.parametrize("seconds", [0.0, 600.0])
+def test_a_node_ends_with_its_launch_even_one_that_ends_before_the_node_runs(seconds: float) -> None:
+    words = [sys.executable, "-c", LAUNCHER, SLEEPER, str(seconds)]
+    with own_domain(1), subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as launch:
+        assert launch.stdout is not None
+        node = psutil.Process(int(launch.stdout.readline()))
+        if seconds:
+            wait_for(lambda: node.num_threads() > 3, "the running node")
+            launch.kill()
+        wait_for(lambda: not node.is_running() or node.status() == psutil.STATUS_ZOMBIE, "the end of the node")
+
+
+@pytest.mark.dds
+def test_a_node_that_no_launch_started_stays() -> None:
+    launcher = LAUNCHER.replace("| environment()", "")
+    words = [sys.executable, "-c", launcher, SLEEPER, "0"]
+    with own_domain(1), subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as launch:
+        assert launch.stdout is not None
+        node = psutil.Process(int(launch.stdout.readline()))
+        launch.wait(60)
+        try:
+            wait_for(lambda: node.num_threads() > 3, "the running node")
+            time.sleep(1.0)
+            assert node.is_running()
+        finally:
+            node.terminate()

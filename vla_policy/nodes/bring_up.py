@@ -8,6 +8,7 @@ import sys
 from rclpy.utilities import remove_ros_args
 
 from vla_policy.nodes.operator import GraphError, Operator
+from vla_policy.starter import Starter
 
 
 def main() -> None:
@@ -15,8 +16,14 @@ def main() -> None:
     parser.add_argument("NODE", nargs="+", help="lifecycle nodes, for instance policy")
     parser.add_argument("--arm", action="store_true", help="enable the command gate afterwards")
     options = parser.parse_args(remove_ros_args(sys.argv)[1:])
+    starter = Starter()
+
+    def check() -> None:
+        if starter.gone():  # another launch is not to be brought up, least of all armed
+            raise GraphError("the launch that started this has ended")
+
     try:
-        with Operator() as operator:
+        with Operator(check) as operator:
             for name in options.NODE:
                 operator.bring_up(name)
                 print(f"{name} is active", flush=True)

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.duration import Duration
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
@@ -24,6 +25,7 @@ from vla_policy.messages import away_from_constants, decode, joints, require_fra
 from vla_policy.nodes import common
 from vla_policy.nodes.chunks import chunk_of
 from vla_policy.nodes.commands import encode, pose, standstill
+from vla_policy.nodes.controller import Controller
 from vla_policy.runtime import Command, Gate, GateConfig, Limits, State, Timing
 
 PUBLISHERS_EVERY = 10  # ticks between two looks at who else sends commands
@@ -85,9 +87,12 @@ class CommandGateNode(Node):
         self._joints = None
         if command.inverse is not None:
             self._joints = JointTargets(command.inverse, command.rate, followed=not self._dry_run)
-        self._robot = None
+        # Reentrant: the arm can be disabled while a controller is asked whether it may be enabled.
+        asking, self._asked = ReentrantCallbackGroup(), 0
+        self._robot = self._controller = None
         if not self._dry_run:
             self._robot = self.create_publisher(common.message_class(command.type), command.topic, common.COMMAND_QOS)
+            self._controller = Controller(self, self._robot, command, asking)
         self._executed = self.create_publisher(JointState, "command/executed", 10)
         self._state = self.create_publisher(String, "~/state", common.LATCHED_QOS)
         kind = common.message_class(state.type)
@@ -98,12 +103,12 @@ class CommandGateNode(Node):
             deaf = partial(self._on_deaf, name)
             events = SubscriptionEventCallbacks(incompatible_qos=deaf, incompatible_type=deaf)
             heard = partial(self._on_emergency_stop, name)
-            self.create_subscription(Bool, name, heard, common.HEARTBEAT_QOS, event_callbacks=events)
+            common.hear(self, Bool, name, heard, common.HEARTBEAT_QOS, events)  # also who pressed it before
         self._singles = [state.topic, "policy/action_chunk", "teleop/target", *heartbeats, *EMERGENCY_STOPS]
         for name in heartbeats:
             self.create_subscription(Bool, name, partial(self._on_heartbeat, name), common.HEARTBEAT_QOS)
             self.create_subscription(String, f"{name}_reason", partial(self._on_reason, name), common.LATCHED_QOS)
-        self.create_service(SetBool, "~/enable", self._on_enable)
+        self.create_service(SetBool, "~/enable", self._on_enable, callback_group=asking)
         self._diagnostics = common.Diagnostics(self, self._report)
         self._ticker = common.Ticker(1.0 / command.rate, self._tick)
 
@@ -163,10 +168,16 @@ class CommandGateNode(Node):
         with self._lock:
             self._gate.supervisor.fault(f"{name}: a publisher of it is not reliable or sends no Bool")
 
-    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+    async def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        self._asked += 1
+        asked, obstacle = self._asked, ""
+        if request.data and self._controller is not None:
+            obstacle = await self._controller.obstacle()
         with self._lock:
             try:
                 if request.data:
+                    if obstacle or asked != self._asked:
+                        raise InputError(f"cannot enable: {obstacle or 'asked for something else meanwhile'}")
                     self._require_singles()
                     self._gate.enable(common.now(self), common.steady())
                 else:
@@ -198,7 +209,8 @@ class CommandGateNode(Node):
     def _look_for_rivals(self) -> None:
         topic = self.resolve_topic_name(self._contract.command.topic)
         if self._robot is not None and (count := self.count_publishers(topic)) > 1:
-            self._gate.supervisor.fault(f"{topic}: expected no other publisher, found {count - 1}")
+            found = f"{count - 1}{self._said_by(topic)}"
+            self._gate.supervisor.fault(f"{topic}: expected no other publisher, found {found}")
         try:
             self._require_singles()
         except InputError as error:
@@ -208,9 +220,13 @@ class CommandGateNode(Node):
         """`InputError` if two want to lead the arm, vouch for it or say where it is: which one is obeyed is chance."""
         for topic in map(self.resolve_topic_name, self._singles):
             if (count := self.count_publishers(topic)) > 1:
+                found = f"{count}{self._said_by(topic)}"
                 raise InputError(
-                    f"{topic}: expected one publisher, found {count} (a killed one counts for some seconds)"
+                    f"{topic}: expected one publisher, found {found}; a killed one counts for some seconds"
                 )
+
+    def _said_by(self, topic: str) -> str:
+        return f" (from {', '.join(common.endpoints(self.get_publishers_info_by_topic(topic)))})"
 
     def _send(self, command: Command, now: float) -> None:
         spec, action, target = self._contract.command, command.action, command.action

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import rclpy
@@ -18,19 +18,23 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
+from rclpy.subscription import Subscription
 from rclpy.time import Time
 
 from vla_policy.interfaces import InputError
+from vla_policy.starter import Starter
 
 HEARTBEAT_RATE = 25.0  # Hz
 BEATS_LOOK = 4  # times between two heartbeats that their sender looks whether it has to say stop at once
 CRASHED = threading.Event()  # a vital thread has ended that was not told to
 PRIORITY = 40  # of a real-time process, below the kernel's own threads and what ros2_control takes
+OF_RCLPY = ("use_sim_time", "start_type_description_service", "qos_overrides")  # parameters that every node has
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 
 
@@ -51,10 +55,10 @@ def best_effort(depth: int) -> QoSProfile:
 
 
 def run(make: Callable[[], Node]) -> None:
-    """Run one node until Ctrl-C, SIGTERM or the crash of a vital thread, which is status 1. A mistake of the user's is
-    one line and status 2.
+    """Run one node until Ctrl-C, SIGTERM, the end of the launch that started it, or the crash of a vital thread, which
+    is status 1. A mistake of the user's is one line and status 2.
     """
-    stop = threading.Event()
+    stop, starter = threading.Event(), Starter()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     # rclpy's own handlers end all communication at once, under the hands of the node's threads.
@@ -62,9 +66,10 @@ def run(make: Callable[[], Node]) -> None:
     status, node = 0, None
     try:
         node = make()
+        _require_known_parameters(node)
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        while not (stop.is_set() or CRASHED.is_set()):
+        while not (stop.is_set() or CRASHED.is_set() or starter.gone()):
             executor.spin_once(timeout_sec=0.2)
         status = int(CRASHED.is_set())
     except InputError as error:
@@ -77,6 +82,14 @@ def run(make: Callable[[], Node]) -> None:
             node.destroy_node()
         rclpy.try_shutdown()
     sys.exit(status)
+
+
+def _require_known_parameters(node: Node) -> None:
+    """`InputError` for one that was given and that the node does not have: rclpy leaves it out without a word."""
+    known = {name for name in node.get_parameters_by_prefix("") if not name.startswith(OF_RCLPY)}
+    for name in node._parameter_overrides:
+        if name not in known and not name.startswith(OF_RCLPY):
+            raise InputError(f"{node.get_name()}: expected the parameters {sorted(known)}, found {name!r}")
 
 
 def ask_for_realtime() -> bool:
@@ -111,6 +124,26 @@ def parameter(node: Node, name: str, default: Any, description: str, bounds: tup
         ) from None
 
 
+def hear(
+    node: Node,
+    kind: type,
+    topic: str,
+    callback: Callable[[Any], None],
+    qos: QoSProfile,
+    events: SubscriptionEventCallbacks | None = None,
+) -> list[Subscription]:
+    """Two subscriptions: what is said from now on, by anybody, and what was said last by those who latch it.
+
+    One that asks for latched (transient local) messages would not match the publishers that latch nothing, as those of
+    `ros2 topic pub` do not. What is latched from now on is heard twice. `qos` is volatile and reliable.
+    """
+    unmatched = SubscriptionEventCallbacks(use_default_callbacks=False)  # which is no mistake of theirs: no warning
+    return [
+        node.create_subscription(kind, topic, callback, qos, event_callbacks=events),
+        node.create_subscription(kind, topic, callback, LATCHED_QOS, event_callbacks=unmatched),
+    ]
+
+
 def message_class(name: str) -> type:
     """The class of e.g. "sensor_msgs/msg/Image"; `InputError` if the package is not installed."""
     package, _, kind = name.partition("/msg/")
@@ -119,6 +152,11 @@ def message_class(name: str) -> type:
     except (ImportError, AttributeError):
         raise InputError(f"message type {name!r}: expected an installed one, found none") from None
     return found
+
+
+def endpoints(infos: Sequence[Any]) -> list[str]:
+    """The nodes of publishers or subscriptions as `get_publishers_info_by_topic` gives them."""
+    return sorted(f"{info.node_namespace.rstrip('/')}/{info.node_name}" for info in infos)
 
 
 def now(node: Node) -> float:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from lifecycle_msgs.srv import ChangeState
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
 from std_msgs.msg import Bool, String
@@ -15,10 +19,13 @@ from vla_policy.nodes.perception import Perception
 from vla_policy.runtime import Watchdog
 
 ANSWER = "answer"
+RCLError = rclpy_implementation.RCLError
 
 
 class ModelNode(LifecycleNode):
     """configure loads (`load`), activate needs fresh observations and starts (`begin`), cleanup frees (`free`).
+
+    A transition that the node's state does not have is refused.
 
     `~/stop` is a heartbeat: true while the arm must not move on this node's account. It is sent by a thread, so that a
     busy executor does not silence it, and in every lifecycle state. `~/stop_reason` says why, in words, "" if it may.
@@ -37,6 +44,9 @@ class ModelNode(LifecycleNode):
         self._stop = Node.create_publisher(self, Bool, "~/stop", common.HEARTBEAT_QOS)
         self._reason = Node.create_publisher(self, String, "~/stop_reason", common.LATCHED_QOS)
         self._reason.publish(String(data=self._told))
+        for service in self.services:
+            if service.srv_type is ChangeState:
+                service.callback = partial(self._on_change, service.callback)
         self.diagnostics = common.Diagnostics(self, self._report)
         self._looks = 0
         self._heartbeat = common.Ticker(1.0 / common.HEARTBEAT_RATE / common.BEATS_LOOK, self._look)
@@ -88,6 +98,11 @@ class ModelNode(LifecycleNode):
         self._release()
         return super().on_shutdown(state)
 
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.active = False
+        self._release()
+        return super().on_error(state)
+
     def close(self) -> None:
         """Before the node is destroyed."""
         self.active = False
@@ -96,10 +111,12 @@ class ModelNode(LifecycleNode):
 
     def problem(self) -> str:
         """Why the arm must not move on this node's account; "" if it may."""
-        late = self._answers.check(common.steady())  # always, or what is not looked at would count as sleep
-        if not self.active or self.perception is None:
+        # Always look at both, also while inactive: what is not looked at would count as the watchdogs' own sleep.
+        late = self._answers.check(common.steady())
+        unseen = "not configured" if self.perception is None else self.perception.problem()
+        if not self.active:
             return "not active"
-        problem = self.error or self.perception.problem()
+        problem = self.error or unseen
         if problem:
             self.answered()  # the model is not to blame for what it could not see
             return problem
@@ -123,6 +140,21 @@ class ModelNode(LifecycleNode):
         self._stop.publish(Bool(data=bool(problem)))
         if problem and _but_numbers(problem) != _but_numbers(told):  # afterwards, for it takes its time
             self.get_logger().warning(f"stop: {problem}")
+
+    def _on_change(
+        self,
+        change: Callable[[ChangeState.Request, ChangeState.Response], ChangeState.Response],
+        request: ChangeState.Request,
+        response: ChangeState.Response,
+    ) -> ChangeState.Response:
+        """rclpy raises at a transition that there is none from the present state, which would end the process."""
+        try:
+            return change(request, response)
+        except RCLError:
+            asked = request.transition.label or f"transition {request.transition.id}"
+            self.get_logger().warning(f"refused: {asked} of a node that is {self._state_machine.current_state[1]}")
+            response.success = False
+            return response
 
     def _look(self) -> None:
         self._looks += 1

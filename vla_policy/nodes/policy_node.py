@@ -62,7 +62,7 @@ class PolicyNode(ModelNode):
         self.patience = PERIODS * policy.n_action_steps / policy.interface.fps
         self._chunks = self.create_lifecycle_publisher(JointTrajectory, "~/action_chunk", common.COMMAND_QOS)
         self._inputs = [
-            self.create_subscription(String, "task", self._on_task, common.LATCHED_QOS),
+            *common.hear(self, String, "task", self._on_task, common.COMMAND_QOS),
             self.create_subscription(String, "command_gate/state", self._on_gate, common.LATCHED_QOS),
         ]
         self._run = self.create_service(SetBool, "~/run", self._on_run)

@@ -84,7 +84,7 @@ class RecorderNode(Node):
         for topic, kind in {**streams, **OTHERS}.items():
             qos = IMAGE_QOS if kind == IMAGE else STATE_QOS
             self.create_subscription(common.message_class(kind), topic, partial(self._on, topic, kind), qos, raw=True)
-        self.create_subscription(String, TASK, self._on_task, common.LATCHED_QOS)
+        common.hear(self, String, TASK, self._on_task, common.COMMAND_QOS)
         self.create_service(Trigger, "~/start_episode", self._on_start)
         self.create_service(SetBool, "~/end_episode", self._on_end)
         self.create_service(Trigger, "~/discard_episode", self._on_discard)

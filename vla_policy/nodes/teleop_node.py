@@ -22,10 +22,9 @@ from vla_policy.interfaces import STATE, InputError
 from vla_policy.messages import decode
 from vla_policy.nodes import common, pointer
 from vla_policy.nodes.pointer import Pointer
+from vla_policy.runtime import TELEOP_SCALE, Gamepad, HeldKey, Lead
 
-RATE = 50.0  # Hz
-LEASH = 0.5  # seconds of travel that the target may be ahead of the measured pose
-KEY_SECONDS = 0.2  # how long a key counts as held; a terminal repeats it faster
+HELD_SECONDS = 0.2  # after which silence of gamepad or mouse is a release
 WINDOW_RATE = 25.0  # Hz
 KEYS = {"w": (0, 1), "s": (0, -1), "a": (1, 1), "d": (1, -1), "r": (2, 1), "f": (2, -1)}  # channel, direction
 
@@ -33,33 +32,34 @@ KEYS = {"w": (0, 1), "s": (0, -1), "a": (1, 1), "d": (1, -1), "r": (2, 1), "f": 
 class TeleopNode(Node):
     """Sends `teleop/target` while the deadman is held, and `teleop/intervention`, true as long as it is.
 
-    The target moves from the measured pose with `scale` times the contract's speed. Gamepad: hold `deadman_button`, the
-    `axes` move the channels. Keyboard: w s, a d and r f move the first three channels, a key being its own deadman.
-    Mouse: while the left button is held over the picture that the contract's `pointing` is about the target moves
-    towards the place it shows; `window` opens the picture's window. Anywhere: button or key `stop` (space) is the
-    emergency stop, which `~/emergency_stop` says from then on; `resume` (e) takes it back and disables the gate, and
-    enables the gate where there is none to take back. A gate that refuses is disabled, which acknowledges a fault or a
-    surprise, and the log says why: resume once more.
+    The target moves from the last command (see `Lead`) with `scale` times the contract's speed. Gamepad: hold
+    `deadman_button`, the `axes` move the channels. Keyboard: w s, a d and r f move the first three channels, a key
+    being its own deadman; any other key lets go. Mouse: while the left button is held over the picture that the
+    contract's `pointing` is about the target moves towards the place it shows; `window` opens the picture's window.
+    Anywhere: button or key `stop` (space) is the emergency stop, which `~/emergency_stop` says from then on; `resume`
+    (e) takes it back and disables the gate, and enables the gate where there is none to take back. A gate that refuses
+    is disabled, which acknowledges a fault or a surprise, and the log says why: resume once more.
     """
 
     def __init__(self, window: Callable[..., pointer.Window] = pointer.OpenCVWindow) -> None:
         super().__init__("teleop")
         self._contract = load_contract(common.parameter(self, "contract", "pusht_sim", "robot contract: name or file"))
-        scale = common.parameter(self, "scale", 0.1, "part of the contract's speed limit", (0.0, 1.0))
-        self._axes = common.parameter(self, "axes", [1, 0], "of the gamepad, one a channel")
-        self._deadman = common.parameter(self, "deadman_button", 4, "held while the gamepad leads", (0, 63))
+        scale = common.parameter(self, "scale", TELEOP_SCALE, "part of the contract's speed limit", (0.0, 1.0))
+        axes = common.parameter(self, "axes", [1, 0], "of the gamepad, one a channel")
+        deadman = common.parameter(self, "deadman_button", 4, "held while the gamepad leads", (0, 63))
         self._resume = common.parameter(self, "resume_button", 7, "enables the gate", (0, 63))
         self._stop = common.parameter(self, "stop_button", 1, "emergency stop", (0, 63))
         keyboard = common.parameter(self, "keyboard", sys.stdin.isatty(), "read keys from the terminal")
         mouse = common.parameter(self, "mouse", True, "a window of the camera's picture, where there is a display")
         self._names = list(self._contract.interface.action.names)
-        if len(self._axes) > len(self._names):
-            raise InputError(f"teleop: axes: expected {len(self._names)} at most, found {list(self._axes)}")
-        self._step = scale * self._contract.command.speed / RATE
+        if len(axes) > len(self._names) or min(axes, default=0) < 0:
+            raise InputError(f"teleop: axes: expected {len(self._names)} at most, from 0 on, found {list(axes)}")
+        spec = self._contract.command
+        self._led = Lead(spec.low, spec.high, spec.speed, spec.acceleration, spec.following_error, spec.rate, scale)
+        self._gamepad, self._key = Gamepad(axes, deadman), HeldKey()
         self._measured: np.ndarray | None = None
-        self._target: np.ndarray | None = None  # None while nobody leads
         self._direction, self._held_until = np.zeros(len(self._names)), 0.0
-        self._goal: tuple[list[int], np.ndarray] | None = None  # channels and where they are to be, by the mouse
+        self._goal: np.ndarray | None = None  # (D,) by the mouse, NaN where it says nothing
         self._pressed: set[int] = set()
         self._by_gamepad = self._stopped = False
         self._connect()
@@ -96,18 +96,23 @@ class TeleopNode(Node):
         state = self._contract.stream(STATE)
         kind = common.message_class(state.type)
         self.create_subscription(kind, state.topic, self._on_state, common.STATE_QOS)
+        self.create_subscription(JointState, "command/executed", self._on_command, 10)
         self.create_subscription(Joy, "joy", self._on_joy, common.STATE_QOS)
         self._targets = self.create_publisher(JointState, "teleop/target", common.COMMAND_QOS)
         self._intervention = self.create_publisher(Bool, "teleop/intervention", common.COMMAND_QOS)
         self._emergency = self.create_publisher(Bool, "teleop/emergency_stop", common.HEARTBEAT_QOS)
         self._enable = self.create_client(SetBool, "command_gate/enable")
-        self._timer = common.every(self, 1.0 / RATE, self._tick)
+        self._timer = common.every(self, 1.0 / self._contract.command.rate, self._tick)  # a target a command
 
     def _on_state(self, message: Any) -> None:
         try:
             self._measured = decode(message, self._contract.stream(STATE)).astype(float)
         except InputError as error:  # the emergency stop has to stay alive
             self.get_logger().warning(str(error), throttle_duration_sec=1.0)
+
+    def _on_command(self, message: JointState) -> None:
+        if list(message.name) == self._names:
+            self._led.command(np.array(message.position), common.steady())
 
     def _on_joy(self, message: Joy) -> None:
         pressed = {k for k, down in enumerate(message.buttons) if down}
@@ -116,9 +121,13 @@ class TeleopNode(Node):
         if self._resume in pressed - self._pressed:
             self._resume_or_clear()
         self._pressed = pressed
-        if self._deadman in pressed:
-            axes = [message.axes[axis] for axis in self._axes if axis < len(message.axes)]
-            self._lead(np.array(axes), by_gamepad=True)
+        try:
+            direction = self._gamepad.read(message.axes, message.buttons, common.steady())
+        except InputError as error:
+            self.get_logger().warning(str(error), throttle_duration_sec=1.0)
+            direction = None
+        if direction is not None:
+            self._lead(direction, HELD_SECONDS, by_gamepad=True)
         elif self._by_gamepad:
             self._let_go()
 
@@ -129,7 +138,10 @@ class TeleopNode(Node):
             self._resume_or_clear()
         elif key in KEYS and KEYS[key][0] < len(self._names):
             channel, direction = KEYS[key]
-            self._lead(direction * np.eye(len(self._names))[channel])
+            part, seconds = self._key.press(key, common.steady())
+            self._lead(part * direction * np.eye(len(self._names))[channel], seconds)
+        elif key:
+            self._let_go()
 
     def _on_picture(self, message: Image) -> None:
         try:
@@ -149,8 +161,9 @@ class TeleopNode(Node):
         self._on_key(key)
         place = self._pointer.place
         if place is not None and common.steady() < self._seen + self._contract.timeouts.camera:
-            self._goal, self._by_gamepad = (self._pointed, place), False
-            self._held_until = common.steady() + KEY_SECONDS
+            self._goal, self._by_gamepad = np.full(len(self._names), np.nan), False
+            self._goal[self._pointed] = place
+            self._held_until = common.steady() + HELD_SECONDS
         elif self._goal is not None:
             self._let_go()
 
@@ -158,15 +171,16 @@ class TeleopNode(Node):
         """Released: not a moment longer."""
         self._goal, self._held_until = None, 0.0
 
-    def _lead(self, direction: np.ndarray, by_gamepad: bool = False) -> None:
-        """Move this way (each channel -1 to 1) until the next word, or for a moment."""
+    def _lead(self, direction: np.ndarray, seconds: float, by_gamepad: bool = False) -> None:
+        """Move this way (the first channels, -1 to 1) until the next word, or for some seconds."""
         self._by_gamepad, self._goal = by_gamepad, None
         self._direction = np.zeros(len(self._names))
-        self._direction[: len(direction)] = np.clip(direction, -1.0, 1.0)
-        self._held_until = common.steady() + KEY_SECONDS
+        self._direction[: len(direction)] = direction
+        self._held_until = common.steady() + seconds
 
     def _emergency_stop(self) -> None:
         self._stopped = True
+        self._let_go()
         self._emergency.publish(Bool(data=True))
         self.get_logger().warning("emergency stop")
 
@@ -187,29 +201,19 @@ class TeleopNode(Node):
 
     def _tick(self) -> None:
         self._emergency.publish(Bool(data=self._stopped))
-        leading = common.steady() < self._held_until and self._measured is not None
+        now = common.steady()
+        leading = now < self._held_until and self._measured is not None
         if leading and self._measured is not None:
-            command = self._contract.command
-            start = self._measured if self._target is None else self._target
-            wanted = np.clip(start + self._way(start) * self._step, command.low, command.high)
-            # An arm that does not follow must not find a far target when it does again.
-            leash = LEASH * RATE * self._step
-            self._target = np.clip(wanted, self._measured - leash, self._measured + leash)
-            message = JointState(name=self._names, position=self._target.tolist())
+            if self._goal is None:
+                target = self._led.push(self._direction, self._measured, now)
+            else:
+                target = self._led.point(self._goal, self._measured, now)
+            message = JointState(name=self._names, position=target.tolist())
             message.header.stamp = self.get_clock().now().to_msg()
             self._targets.publish(message)
         else:
-            self._target = None
+            self._led.release()
         self._intervention.publish(Bool(data=leading))
-
-    def _way(self, start: np.ndarray) -> np.ndarray:
-        """Where to go from `start` (D,) in one tick, each channel -1 to 1: straight to the goal if there is one."""
-        if self._goal is None:
-            return self._direction
-        channels, place = self._goal
-        way = np.zeros_like(start)
-        way[channels] = (place - start[channels]) / np.maximum(self._step[channels], 1e-9)
-        return way / max(1.0, np.abs(way).max())
 
 
 class Keys:
@@ -227,8 +231,8 @@ class Keys:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._before)
 
     def _read(self) -> None:
-        while select.select([sys.stdin], [], [], 0)[0]:
-            for key in os.read(sys.stdin.fileno(), 64).decode(errors="ignore"):
+        while select.select([sys.stdin], [], [], 0)[0] and (keys := os.read(sys.stdin.fileno(), 64)):
+            for key in keys.decode(errors="ignore"):
                 self._on_key(key)
 
 

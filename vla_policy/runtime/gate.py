@@ -12,6 +12,7 @@ import numpy as np
 from vla_policy.interfaces import ActionChunk
 from vla_policy.runtime.limits import Command, Limits
 from vla_policy.runtime.supervisor import State, Supervisor
+from vla_policy.runtime.teleoperation import Alignment
 from vla_policy.runtime.timeline import Timeline
 from vla_policy.runtime.watchdog import Watchdog
 
@@ -87,6 +88,7 @@ class Gate:
         self._error = self._step  # from the measured pose to the last command, once the arm is at rest
         self._age = 0.0  # of the measured pose when it came
         self._strayed = False  # from its set-point since it was enabled
+        self._alignment = Alignment(config.limits.max_step, config.rate)
         self._offset: float | None = None  # of the stamps' clock from the steady one
         self._played: float | None = None  # the last time that there was something to play, steady
         self._enabled_at = -math.inf  # on the stamps' clock
@@ -306,11 +308,13 @@ class Gate:
         released = self.teleoperated
         silent = self._teleop_watchdog.check(steady)  # in every tick, or its sleep would count as the gate's
         self.teleoperated = self._wanted is not None and not silent
+        if not (self.teleoperated and self.supervisor.moving):
+            self._alignment.part()
         if not self.supervisor.moving:
             return None
-        if self.teleoperated:
+        if self.teleoperated and self._wanted is not None and self._previous is not None:
             self._timeline.clear()
-            return self._wanted
+            return self._alignment.follow(self._wanted, self._previous)
         if released:
             self.supervisor.hold("teleoperation ended")
             self._wanted = None

@@ -104,13 +104,21 @@ class Limits:
         return action, " and ".join(reasons)
 
 
+def stoppable(way: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """The largest step (D,) after which `way` (D,) >= 0 suffices to stop, if steps differ by no more than `change`.
+
+    A step of (k + f) times `change` is followed by slower ones of k - 1 + f, ... and f times, (k + 1) (k / 2 + f) of
+    them together.
+    """
+    ways = way / change
+    k = np.floor((np.sqrt(1 + 8 * ways) - 1) / 2)
+    f = (ways - k * (k + 1) / 2) / (k + 1)
+    return (k + f) * change
+
+
 def _braked(wanted: np.ndarray, step: np.ndarray, change: np.ndarray) -> np.ndarray:
     """The step (D,) towards `wanted` (D,) that differs from the last one by no more than `change` (D,).
 
-    It is kept so small that the way that is left suffices to stop: a step of (k + f) times `change` is followed by
-    slower ones of k - 1 + f, ... and f times, (k + 1) (k / 2 + f) of them together.
+    It is kept so small that the way that is left suffices to stop.
     """
-    way = np.abs(wanted) / change
-    k = np.floor((np.sqrt(1 + 8 * way) - 1) / 2)
-    f = (way - k * (k + 1) / 2) / (k + 1)
-    return np.clip(np.sign(wanted) * (k + f) * change, step - change, step + change)
+    return np.clip(np.sign(wanted) * stoppable(np.abs(wanted), change), step - change, step + change)

@@ -1,0 +1,116 @@
+"""What the nodes with a model have in common: refused transitions, fresh observations."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+rclpy = pytest.importorskip("rclpy")
+
+from helpers.ros import FakeRobot, image_message, own_domain, wait_for  # noqa: E402
+from lifecycle_msgs.msg import State, Transition  # noqa: E402
+from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from sensor_msgs.msg import Image  # noqa: E402
+
+from vla_policy.contract import load_contract  # noqa: E402
+from vla_policy.nodes import common  # noqa: E402
+from vla_policy.nodes.lifecycle import ModelNode  # noqa: E402
+from vla_policy.nodes.operator import GraphError, Operator  # noqa: E402
+from vla_policy.nodes.perception import Perception  # noqa: E402
+
+pytestmark = pytest.mark.dds
+ACTIVE, INACTIVE = State.PRIMARY_STATE_ACTIVE, State.PRIMARY_STATE_INACTIVE
+CONFIGURE, ACTIVATE = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE
+DEACTIVATE, CLEANUP = Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP
+
+
+class Looking(ModelNode):
+    """It has no model, and looks at what the simulated arm sends."""
+
+    def __init__(self) -> None:
+        super().__init__("policy")
+        self.begun = 0
+
+    def load(self) -> None:
+        contract = load_contract("pusht_sim")
+        self.perception = Perception(self, contract, contract.interface.observations, self.answered)
+
+    def begin(self) -> None:
+        self.begun += 1
+
+
+class Setup:
+    def __init__(self, node: Looking, robot: FakeRobot, operator: Operator) -> None:
+        self.node, self.robot, self.operator = node, robot, operator
+        self.camera = robot.create_publisher(Image, "/pusht_sim/camera/image_raw", common.IMAGE_QOS)
+        self.seeing = True
+        self.pictures = common.Ticker(0.05, self._look)
+
+    def change(self, transition: int, label: str = "") -> tuple[bool, int]:
+        """Whether the node says that it did this, and the state it is in then."""
+        request = ChangeState.Request(transition=Transition(id=transition, label=label))
+        success = self.operator.call(ChangeState, "policy/change_state", request).success
+        return success, self.operator.call(GetState, "policy/get_state", GetState.Request()).current_state.id
+
+    def _look(self) -> None:
+        if self.seeing:
+            self.camera.publish(image_message(np.zeros((96, 96, 3), np.uint8), self.robot.now()))
+
+
+@pytest.fixture
+def setup() -> Iterator[Setup]:
+    with own_domain(2):
+        rclpy.init(args=[])
+        node, executor = Looking(), SingleThreadedExecutor()
+        executor.add_node(node)
+        spinning = threading.Thread(target=executor.spin, daemon=True)
+        spinning.start()
+        with FakeRobot() as robot, Operator(patience=30.0) as operator:
+            setup = Setup(node, robot, operator)
+            yield setup
+            setup.pictures.close()
+        executor.shutdown(0)
+        spinning.join(5)
+        node.close()
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
+def test_an_impossible_transition_is_refused_and_the_node_goes_on(setup: Setup) -> None:
+    for transition in (ACTIVATE, DEACTIVATE, CLEANUP, 99):
+        assert setup.change(transition) == (False, State.PRIMARY_STATE_UNCONFIGURED)
+    assert setup.change(0, "nonsense") == (False, State.PRIMARY_STATE_UNCONFIGURED)
+    setup.operator.bring_up("policy")
+    for transition in (CONFIGURE, ACTIVATE, CLEANUP, 99):
+        assert setup.change(transition) == (False, ACTIVE)
+    setup.operator.bring_up("policy")  # once more: it is where it is to be
+    assert setup.node.begun == 1
+    assert setup.change(DEACTIVATE) == (True, INACTIVE)
+    setup.operator.bring_up("policy")
+    assert setup.node.begun == 2
+
+
+def test_activating_again_asks_for_fresh_observations(setup: Setup) -> None:
+    setup.operator.bring_up("policy")
+    assert setup.change(DEACTIVATE) == (True, INACTIVE)
+    setup.seeing = False
+    end = common.steady() + 1.0
+    wait_for(lambda: common.steady() > end, "time to go by")
+    assert setup.change(ACTIVATE) == (False, INACTIVE)
+    assert "fresh observations are needed, but /pusht_sim/camera/image_raw is silent" in setup.node.error
+    setup.seeing = True
+    wait_for(lambda: setup.change(ACTIVATE) == (True, ACTIVE), "activation")
+
+
+def test_what_cannot_be_loaded_is_said_when_bringing_up(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load() -> None:
+        raise OSError("no such checkpoint")
+
+    monkeypatch.setattr(setup.node, "load", load)
+    with pytest.raises(GraphError, match="policy: could not be configured; its log says why"):
+        setup.operator.bring_up("policy")
+    assert setup.node.error == "configure: no such checkpoint"

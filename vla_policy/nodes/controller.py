@@ -1,0 +1,64 @@
+"""The robot's side of a command topic: whether anybody listens, and whether it is a controller of the right joints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rcl_interfaces.msg import ParameterType
+from rcl_interfaces.srv import GetParameters
+from rclpy.callback_groups import CallbackGroup
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+
+from vla_policy.contract import ARRAY, TRAJECTORY, CommandSpec
+from vla_policy.nodes import common
+
+ANSWER = 0.5  # seconds that a controller is given to say which joints it has
+
+
+class Controller:
+    """Who takes the commands of `publisher`.
+
+    A ros2_control controller is asked for its parameter `joints`; its topics are below its name. `group` has to be
+    reentrant: the answer comes while a callback waits for it.
+    """
+
+    def __init__(self, node: Node, publisher: Publisher, spec: CommandSpec, group: CallbackGroup) -> None:
+        self._node, self._publisher, self._spec, self._group = node, publisher, spec, group
+        self._name, self._client = publisher.topic_name.rpartition("/")[0], None
+        if self._name and spec.type in (TRAJECTORY, ARRAY):
+            self._client = node.create_client(GetParameters, f"{self._name}/get_parameters", callback_group=group)
+
+    async def obstacle(self) -> str:
+        """Why commands would not be followed; "" if they would, as far as can be asked."""
+        return self._unheard() or self._of_other_joints(await self._joints())
+
+    def _unheard(self) -> str:
+        if self._publisher.get_subscription_count():
+            return ""
+        topic = self._publisher.topic_name
+        others = common.endpoints(self._node.get_subscriptions_info_by_topic(topic))
+        of_others = f"only {', '.join(others)}, of another type or quality of service"
+        found = of_others if others else "none; does the controller run?"
+        return f"{topic}: expected a subscriber of {self._spec.type}, found {found}"
+
+    def _of_other_joints(self, found: list[str] | None) -> str:
+        wanted = list(self._spec.fields if self._spec.inverse is None else self._spec.inverse.joints)
+        # A trajectory names its joints, an array of numbers does not.
+        same = found == wanted or (self._spec.type == TRAJECTORY and sorted(found or []) == sorted(wanted))
+        return "" if found is None or same else f"{self._name}: expected a controller of {wanted}, found one of {found}"
+
+    async def _joints(self) -> list[str] | None:
+        """What the controller says, None where there is nobody to ask or no such parameter."""
+        if self._client is None or not self._client.service_is_ready():
+            return None
+        asked = self._client.call_async(GetParameters.Request(names=["joints"]))
+        patience = self._node.create_timer(ANSWER, asked.cancel, callback_group=self._group, clock=common.STEADY)
+        try:
+            answer: Any = await asked
+        finally:
+            self._node.destroy_timer(patience)
+            self._client.remove_pending_request(asked)
+        values = answer.values if answer is not None else []
+        lists = [v.string_array_value for v in values if v.type == ParameterType.PARAMETER_STRING_ARRAY]
+        return list(lists[0]) if lists else None
