@@ -50,8 +50,7 @@ class Bench:
 
     def _gate(self, target: np.ndarray | None) -> None:
         if self.enabled:
-            wanted = self.command if target is None else target
-            command = self.limits.gate(wanted, self.command, self.command, self.step).action
+            command = self.limits.gate(target, self.command, self.step).action
             self.step, self.command = command - self.command, command
             self.commands.append(command)
             self.lead.command(command, self.now)
