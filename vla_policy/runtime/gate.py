@@ -18,7 +18,7 @@ from vla_policy.runtime.watchdog import Watchdog
 
 STATE_NAME, TELEOP = "robot state", "teleop"
 SETTLED = 1.0  # seconds after the last command in which an arm that moves still follows it; later it is moved by hand
-_ROUNDING = 1e-9  # of sums, in any units
+TREMBLE = 1.1  # following errors; an arm that is led to its limit, and measured with noise, was not brought elsewhere
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Gate:
         if self.config.following_error is None or self._previous is None or self._measured is None:
             return False
         error = np.abs(self._previous - self._measured)
-        return bool((error <= self.config.following_error + _ROUNDING).all())
+        return bool((error <= TREMBLE * self.config.following_error).all())
 
     @property
     def velocity(self) -> np.ndarray:
