@@ -7,7 +7,7 @@ import pytest
 
 from vla_policy.interfaces import InputError
 from vla_policy.runtime import Gamepad, HeldKey, Lead, Limits
-from vla_policy.runtime.teleoperation import LEASH, LOST, MET, RAMP, TELEOP_SCALE, Alignment
+from vla_policy.runtime.teleoperation import HELD, LEASH, LOST, MET, RAMP, TELEOP_SCALE, Alignment
 
 RATE = 50.0
 TICK = 1 / RATE
@@ -225,16 +225,25 @@ def test_a_gamepad_that_lacks_something_leads_nothing(axes: list[float], buttons
 
 def test_a_gamepad_out_of_range_whose_last_state_is_repeated_stops_leading() -> None:
     pad = Gamepad([0], deadman=0)
-    for t in np.arange(0.0, Gamepad.SAME - 0.01, 0.05):
-        assert pad.read([1.0], [1], t) is not None
-    with pytest.raises(InputError, match="out of range"):
-        pad.read([1.0], [1], Gamepad.SAME)
-    with pytest.raises(InputError, match="out of range"):
-        pad.read([0.9], [1], 10.0)  # back in range, but nobody has taken the deadman anew
-    assert pad.read([0.0], [0], 10.1) is None
-    assert pad.read([0.9], [1], 10.2) is not None
-    for t in np.arange(11.0, 31.0, 0.05):
-        assert pad.read([0.0], [1], t) is not None  # a stick at rest moves nothing, however long
+
+    def repeat(stick: float, begin: float) -> None:
+        """The same at 20 Hz until just before it counts as out of range."""
+        for t in np.arange(begin, begin + Gamepad.SAME - 0.01, 0.05):
+            assert pad.read([stick], [1], t) is not None
+
+    def lost(stick: float, now: float) -> None:
+        with pytest.raises(InputError, match="out of range"):
+            pad.read([stick], [1], now)
+
+    repeat(1.0, begin=0.0)
+    lost(1.0, Gamepad.SAME)
+    lost(0.9, Gamepad.SAME + 0.1)  # back in range, but nobody has taken the deadman anew
+    assert pad.read([0.0], [0], Gamepad.SAME + 0.2) is None
+    repeat(1.0, begin=Gamepad.SAME + 0.3)
+    lost(1.0, 2 * Gamepad.SAME + 0.3)
+    repeat(1.0, begin=2 * Gamepad.SAME + 0.4 + HELD)  # silence is a release as well
+    for begin in (20.0, 25.0, 30.0):
+        repeat(0.0, begin)  # a stick at rest moves nothing, however long
 
 
 def test_a_leader_far_away_is_met_slowly_before_it_is_followed() -> None:

@@ -22,9 +22,8 @@ from vla_policy.interfaces import STATE, InputError
 from vla_policy.messages import decode
 from vla_policy.nodes import common, pointer
 from vla_policy.nodes.pointer import Pointer
-from vla_policy.runtime import TELEOP_SCALE, Gamepad, HeldKey, Lead
+from vla_policy.runtime import HELD, TELEOP_SCALE, Gamepad, HeldKey, Lead
 
-HELD_SECONDS = 0.2  # after which silence of gamepad or mouse is a release
 WINDOW_RATE = 25.0  # Hz
 KEYS = {"w": (0, 1), "s": (0, -1), "a": (1, 1), "d": (1, -1), "r": (2, 1), "f": (2, -1)}  # channel, direction
 
@@ -127,7 +126,7 @@ class TeleopNode(Node):
             self.get_logger().warning(str(error), throttle_duration_sec=1.0)
             direction = None
         if direction is not None:
-            self._lead(direction, HELD_SECONDS, by_gamepad=True)
+            self._lead(direction, HELD, by_gamepad=True)
         elif self._by_gamepad:
             self._let_go()
 
@@ -163,7 +162,7 @@ class TeleopNode(Node):
         if place is not None and common.steady() < self._seen + self._contract.timeouts.camera:
             self._goal, self._by_gamepad = np.full(len(self._names), np.nan), False
             self._goal[self._pointed] = place
-            self._held_until = common.steady() + HELD_SECONDS
+            self._held_until = common.steady() + HELD
         elif self._goal is not None:
             self._let_go()
 

@@ -12,13 +12,14 @@ from vla_policy.runtime.limits import Command, Limits
 from vla_policy.runtime.periods import Period, Periods
 from vla_policy.runtime.pilot import Pilot
 from vla_policy.runtime.supervisor import State, Supervisor
-from vla_policy.runtime.teleoperation import TELEOP_SCALE, Gamepad, HeldKey, Lead
+from vla_policy.runtime.teleoperation import HELD, TELEOP_SCALE, Gamepad, HeldKey, Lead
 from vla_policy.runtime.timeline import Timeline
 from vla_policy.runtime.timing import Timing
 from vla_policy.runtime.watchdog import Watchdog
 from vla_policy.runtime.worker import Worker
 
 __all__ = [
+    "HELD",
     "TELEOP_SCALE",
     "Command",
     "Executor",

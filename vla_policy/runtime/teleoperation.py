@@ -11,6 +11,7 @@ from vla_policy.interfaces import InputError
 from vla_policy.runtime.limits import stoppable
 
 TELEOP_SCALE = 0.1  # part of the contract's speed limit that a person leads with
+HELD = 0.2  # seconds of silence of a gamepad or a mouse that are a release
 LEASH = 0.5  # seconds of travel that the target may be ahead of the last command
 FRESH = 0.2  # seconds without a command after which the gate has stopped sending
 RAMP = 0.2  # seconds to the contract's speed where the contract limits no acceleration
@@ -51,13 +52,15 @@ class Gamepad:
     def __init__(self, axes: Sequence[int], deadman: int) -> None:
         self._axes, self._deadman = list(axes), deadman
         self._said: tuple[tuple[float, ...], tuple[int, ...]] | None = None
-        self._since, self._lost = 0.0, False
+        self._since, self._heard, self._lost = 0.0, 0.0, False
 
     def read(self, axes: Sequence[float], buttons: Sequence[int], now: float) -> np.ndarray | None:
         """Which way to lead, (channels,) from -1 to 1; None without the deadman. `InputError` if nobody can lead so."""
         said = (tuple(axes), tuple(buttons))
-        if said != self._said:
+        silent, self._heard = now - self._heard > HELD, now
+        if silent or said != self._said:
             self._said, self._since = said, now
+        self._lost = self._lost and not silent
         if self._deadman >= len(buttons):
             raise InputError(f"joy: expected the deadman to be button {self._deadman}, found {len(buttons)} buttons")
         if not buttons[self._deadman]:
