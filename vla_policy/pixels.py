@@ -24,8 +24,7 @@ _ORDERS = {
     "mono8": (1, (0, 0, 0)),
     "8UC1": (1, (0, 0, 0)),
 }
-# FFmpeg's names; "uyvy" has the colours before the brightness, which FFmpeg takes the other way round.
-_YUYV, _UYVY = ("yuv422_yuy2", "yuyv"), ("yuv422", "uyvy")
+_YUYV, _UYVY = ("yuv422_yuy2", "yuyv"), ("yuv422", "uyvy")  # brightness first, colours first
 _BAYER = ("bayer_rggb8", "bayer_bggr8", "bayer_gbrg8", "bayer_grbg8")
 _DEPTHS = {
     **{encoding: depth for encoding, (depth, _) in _ORDERS.items()},
@@ -79,19 +78,48 @@ def _decode(message: Any, source: Source) -> np.ndarray:
     pixels = data.reshape(height, message.step)[:, : width * depth].reshape(height, width, depth)
     if encoding in _ORDERS:
         return pixels[..., _ORDERS[encoding][1]]
-    if width % 2 or (encoding in _BAYER and height % 2):
-        raise InputError(f"{source.topic}: encoding: expected even sides for {encoding}, found {height} x {width}")
     if encoding in _BAYER:
-        return _convert(pixels[..., 0], encoding)
-    return _convert(pixels[..., ::-1] if encoding in _UYVY else pixels, "yuyv422")
+        return _demosaic(pixels[..., 0], encoding.removeprefix("bayer_")[:4])
+    return _from_yuv(pixels[..., ::-1] if encoding in _UYVY else pixels, source.topic)
 
 
-def _convert(pixels: np.ndarray, layout: str) -> np.ndarray:
-    """RGB of one of FFmpeg's layouts, by BT.601 as cameras have it."""
-    import av
+# What y, u and v from 0 to 255 add to red, green and blue, in 1/32: BT.601 with limited range, as cameras send it.
+_LEVELS = np.arange(256)
+_LUMA = np.rint(32 * 1.164384 * (_LEVELS - 16) + 16).astype(np.int16)  # 16 is for rounding
+_CHROMA = np.rint(32 * np.outer([0.0, -0.391762, 2.017232, 1.596027, -0.812968, 0.0], _LEVELS - 128)).astype(np.int16)
 
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format=layout)
-    return frame.to_ndarray(format="rgb24")
+
+def _from_yuv(pairs: np.ndarray, topic: str) -> np.ndarray:
+    """RGB of y and, in turn, u and v (H, W, 2); each two pixels share their colours."""
+    height, width, _ = pairs.shape
+    if width % 2:
+        raise InputError(f"{topic}: expected an even width of YUV 4:2:2, found {width}")
+    luma, u, v = _LUMA[pairs[..., 0]], pairs[:, ::2, 1], pairs[:, 1::2, 1]
+    rgb = np.empty((height, width, 3), np.uint8)
+    for colour in range(3):
+        chroma = np.repeat(_CHROMA[colour][u] + _CHROMA[3 + colour][v], 2, axis=1)
+        rgb[..., colour] = np.clip((luma + chroma) >> 5, 0, 255)
+    return rgb
+
+
+def _demosaic(mosaic: np.ndarray, pattern: str) -> np.ndarray:
+    """RGB of a Bayer picture (H, W), interpolated bilinearly; `pattern` is that of the upper left 2 x 2 pixels."""
+    around = np.pad(mosaic.astype(np.uint16), 1, mode="reflect")
+    beside = around[1:-1, :-2] + around[1:-1, 2:]
+    above = around[:-2, 1:-1] + around[2:, 1:-1]
+    corners = around[:-2, :-2] + around[:-2, 2:] + around[2:, :-2] + around[2:, 2:]
+    rgb = np.empty((*mosaic.shape, 3), np.uint8)
+    for place, colour in enumerate(pattern):
+        here = (slice(place // 2, None, 2), slice(place % 2, None, 2))
+        rgb[(*here, "rgb".index(colour))] = mosaic[here]
+        if colour == "g":
+            left = "rgb".index(pattern[place ^ 1])  # the colour of the neighbours in the row; 2 - left in the column
+            rgb[(*here, left)] = (beside[here] + 1) // 2
+            rgb[(*here, 2 - left)] = (above[here] + 1) // 2
+        else:
+            rgb[(*here, 1)] = (beside[here] + above[here] + 2) // 4
+            rgb[(*here, 2 - "rgb".index(colour))] = (corners[here] + 2) // 4
+    return rgb
 
 
 def _require_size(source: Source, height: int, width: int) -> None:

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,15 +14,15 @@ import numpy as np
 import yaml
 
 from vla_policy.contract import spec, values
+from vla_policy.contract.parts import PART, Part, parts, vector
 from vla_policy.contract.spec import POSE_FIELDS, CommandSpec, Contract, Output, Picture, Source, Stream, Timeouts
-from vla_policy.contract.units import UNCHANGED, Conversion, conversion
 from vla_policy.interfaces import STATE, Feature, InputError, Interface
 from vla_policy.kinematics import Kinematics
 from vla_policy.pointing import Pointing
 
 LEAST_RATE = 20.0  # Hz of commands; the gate looks for silence as often
 LONGEST_TIMEOUT = 2.0  # seconds
-LARGEST_FILE = 1 << 20  # bytes
+LARGEST_FILE = 1 << 16  # bytes
 LARGEST_SIDE = 8192  # pixels
 UNIT_TOLERANCE = 0.05  # of a quaternion's length
 _KEY = re.compile(r"observation(\.[A-Za-z0-9_-]+)+")
@@ -84,8 +84,8 @@ def _contract(path: Path, data: Any) -> Contract:
     needed = {"robot_type", "task", "fps", "frame", "observations", "action"}
     values.mapping(data, "contract", needed, {"timeouts", "kinematics", "pointing"})
     timeouts = _timeouts(data.get("timeouts"))
-    action = values.mapping(data["action"], "action", _ACTION_NEEDED, _ACTION_OPTIONAL | _OUTPUT)
-    feature, frame_id = _vector(action, "action"), values.text(action["frame_id"], "action: frame_id", empty=True)
+    action = values.mapping(data["action"], "action", _ACTION_NEEDED, _ACTION_OPTIONAL | PART | {"constants"})
+    feature, frame_id = vector(action, "action"), values.text(action["frame_id"], "action: frame_id", empty=True)
     kinematics = _kinematics(path.parent, data["kinematics"], frame_id) if "kinematics" in data else None
     observations = values.by_name(data["observations"], "observations")
     streams = tuple(_stream(key, value, kinematics, frame_id, timeouts) for key, value in observations.items())
@@ -100,8 +100,6 @@ def _contract(path: Path, data: Any) -> Contract:
     return Contract(path.stem, robot_type, task, interface, streams, command, timeouts, pointing)
 
 
-_PART = {"topic", "type", "fields", "message_units", "ranges"}
-_SOURCE, _OUTPUT = _PART | {"frame_id"}, _PART | {"frame_id", "constants"}
 _ACTION_NEEDED = {"frame_id", "names", "units", "rate", "low", "high", "speed"}
 _ACTION_OPTIONAL = {"outputs", "acceleration", "following_error"}
 
@@ -116,117 +114,22 @@ def _kinematics(folder: Path, data: Any, base: str) -> Kinematics:
     return Kinematics(urdf, base, values.text(data["tip"], "kinematics: tip"), joints, speed)
 
 
-def _vector(data: Mapping[str, Any], where: str) -> Feature:
-    names = values.texts(data["names"], f"{where}: names")
-    return Feature("float32", (len(names),), names, values.units(data["units"], f"{where}: units", len(names)))
-
-
-@dataclass(frozen=True)
-class _Part:
-    """A source or an output, as the file has it at `where`, of the channels `names` of a vector.
-
-    `alone` is whether it is the vector's only one and is written in the vector's own place.
-    """
-
-    data: Mapping[str, Any]
-    where: str
-    names: tuple[str, ...]
-    vector: Feature
-    alone: bool
-
-    @property
-    def topic(self) -> str:
-        return values.topic(self.data["topic"], f"{self.where}: topic")
-
-    @property
-    def channels(self) -> tuple[int, ...]:
-        return tuple(map(self.vector.names.index, self.names))
-
-    def type(self, known: Sequence[str]) -> str:
-        return values.choice(self.data["type"], f"{self.where}: type", known)
-
-    def frame_id(self, default: str) -> str:
-        return values.text(self.data.get("frame_id", default), f"{self.where}: frame_id", empty=True)
-
-    def fields(self, kind: str) -> tuple[str, ...]:
-        """The message's fields, one a channel; by default the channels' names."""
-        where = f"{self.where}: fields"
-        chosen = values.texts(self.data.get("fields", list(self.names)), where, len(self.names))
-        known = {spec.POSE: POSE_FIELDS, spec.TWIST: POSE_FIELDS[:3]}.get(kind, chosen)
-        if not set(chosen) <= set(known):
-            raise InputError(f"{where}: expected some of {list(known)}, found {list(chosen)}")
-        return chosen
-
-    def kinematics(self, known: Kinematics | None) -> Kinematics | None:
-        """The contract's where this part is about the tip; beside others it is if its fields are those of a pose."""
-        return known if self.alone or set(self.fields(spec.JOINT_STATE)) <= set(POSE_FIELDS) else None
-
-    def conversion(self, kinematics: Kinematics | None) -> Conversion:
-        given = sorted({"message_units", "ranges"} & set(self.data))
-        if not given:
-            return UNCHANGED
-        if kinematics is not None:
-            raise InputError(f"{self.where}: expected the kinematics' own m and rad, found {given}")
-        units = [self.vector.units[channel] for channel in self.channels]
-        message_units = values.units(self.data.get("message_units", units), f"{self.where}: message_units", len(units))
-        try:
-            return conversion(self.names, units, message_units, self._ranges())
-        except InputError as error:
-            raise InputError(f"{self.where}: {error}") from None
-
-    def _ranges(self) -> dict[str, tuple[tuple[float, ...], tuple[float, ...]]]:
-        found = {}
-        for name, ends in values.by_name(self.data.get("ranges", {}), f"{self.where}: ranges").items():
-            where = f"{self.where}: ranges: {name}"
-            if name not in self.names:
-                raise InputError(f"{where}: expected one of {list(self.names)}, found {name!r}")
-            values.mapping(ends, where, {"message", "interface"}, set())
-            message, interface = (
-                values.numbers(ends[side], f"{where}: {side}", 2) for side in ("message", "interface")
-            )
-            found[name] = (message, interface)
-        return found
-
-
-def _parts(data: Mapping[str, Any], several: str, where: str, vector: Feature, known: set[str]) -> list[_Part]:
-    """All channels in one part, or the entries of the list `several` with the `names` of their channels."""
-    if several not in data:
-        values.mapping(data, where, {"topic", "type"}, set(data))
-        return [_Part(data, where, vector.names, vector, alone=True)]
-    beside = sorted((known - {"frame_id"}) & set(data))
-    if beside:
-        raise InputError(f"{where}: expected {beside} in the entries of {several}, found them beside it")
-    parts, left = [], list(vector.names)
-    for k, entry in enumerate(values.items(data[several], f"{where}: {several}", several)):
-        here = f"{where}: {several}[{k}]"
-        values.mapping(entry, here, {"topic", "type", "names"}, known)
-        names = values.texts(entry["names"], f"{here}: names")
-        if not set(names) <= set(left):
-            raise InputError(f"{here}: names: expected some of {left}, found {list(names)}")
-        left = [name for name in left if name not in names]
-        parts.append(_Part(entry, here, names, vector, alone=False))
-    if left:
-        raise InputError(f"{where}: {several}: expected every name of {list(vector.names)}, found none of {left}")
-    return parts
-
-
 def _stream(key: str, data: Any, kinematics: Kinematics | None, frame_id: str, timeouts: Timeouts) -> Stream:
     if not _KEY.fullmatch(key):
         raise InputError(f"observations: expected keys such as {STATE} or observation.images.front, found {key!r}")
-    values.mapping(data, key, set(), _PART | {"shape", "size", "crop", "names", "units", "sources", "slop"})
+    values.mapping(data, key, set(), PART | {"shape", "size", "crop", "names", "units", "sources", "slop"})
     if data.get("type") in spec.IMAGE_TYPES:
         return _camera(key, data)
-    values.mapping(data, key, {"names", "units"}, _PART | {"sources", "slop"})
-    feature = _vector(data, key)
+    values.mapping(data, key, {"names", "units"}, PART | {"sources", "slop"})
+    feature = vector(data, key)
     if key != STATE:
         kinematics, frame_id = None, ""
-    parts = _parts(data, "sources", key, feature, _SOURCE | {"names"})
-    sources = tuple(_source(part, kinematics, frame_id) for part in parts)
+    sources = tuple(_source(part, kinematics, frame_id) for part in parts(data, "sources", key, {"frame_id"}))
     slop = values.within(data.get("slop", timeouts.slop), f"{key}: slop", 0.0, LONGEST_TIMEOUT)
     return Stream(key, feature, sources, slop)
 
 
-def _source(part: _Part, kinematics: Kinematics | None, frame_id: str) -> Source:
+def _source(part: Part, kinematics: Kinematics | None, frame_id: str) -> Source:
     kind = part.type(spec.STATE_TYPES if not part.alone else (*spec.IMAGE_TYPES, *spec.STATE_TYPES))
     tip = part.kinematics(kinematics) if part.alone or kind == spec.JOINT_STATE else None
     if tip is not None and kind != spec.JOINT_STATE:
@@ -272,14 +175,14 @@ def _command(data: Mapping[str, Any], feature: Feature, frame_id: str, kinematic
             "action: expected low < high, speed > 0, acceleration > 0 and following_error > 0 in every channel"
         )
     rate = values.within(data["rate"], "action: rate", LEAST_RATE, float("inf"))
-    parts = _parts(data, "outputs", "action", feature, _OUTPUT | {"names"} if "outputs" in data else _OUTPUT)
-    outputs = tuple(_output(part, rate, speed, frame_id, kinematics) for part in parts)
+    found = parts(data, "outputs", "action", {"frame_id", "constants"})
+    outputs = tuple(_output(part, rate, speed, frame_id, kinematics) for part in found)
     if sum(output.inverse is not None for output in outputs) > 1:
         raise InputError("action: outputs: expected one at most with the fields of the kinematics' tip, found several")
     return CommandSpec(outputs, frame_id, rate, low, high, speed, acceleration, error)
 
 
-def _output(part: _Part, rate: float, speed: np.ndarray, frame_id: str, kinematics: Kinematics | None) -> Output:
+def _output(part: Part, rate: float, speed: np.ndarray, frame_id: str, kinematics: Kinematics | None) -> Output:
     kind = part.type(spec.COMMAND_TYPES)
     known = part.kinematics(kinematics)
     tip = known is not None and kind in (spec.TRAJECTORY, spec.ARRAY)
@@ -304,7 +207,7 @@ def _output(part: _Part, rate: float, speed: np.ndarray, frame_id: str, kinemati
     )
 
 
-def _constants(part: _Part, chosen: tuple[str, ...], posed: bool) -> dict[str, float]:
+def _constants(part: Part, chosen: tuple[str, ...], posed: bool) -> dict[str, float]:
     """What the fields leave of a pose."""
     where = f"{part.where}: constants"
     given = values.by_name(part.data.get("constants", {}), where)
@@ -393,7 +296,7 @@ def _points(value: Any, where: str) -> np.ndarray:
 
 
 def _timeouts(data: Any) -> Timeouts:
-    data = data or {}
+    data = {} if data is None else data
     values.mapping(data, "timeouts", set(), {f.name for f in fields(Timeouts)})
     given = {key: values.within(value, f"timeouts: {key}", 0.0, LONGEST_TIMEOUT) for key, value in data.items()}
     return Timeouts(**given)
