@@ -81,7 +81,9 @@ def _of_limits(contract: Contract) -> Iterator[Finding]:
     for k, name in enumerate(action.names):
         unit = _unit(action.units[k])
         box = f"{command.low[k]:g} to {command.high[k]:g}{unit}, {command.speed[k]:g}{unit}/s"
-        text = f"{name}: {box}, holds when {command.following_error[k]:g}{unit} away"
+        behind = contract.timeouts.max_age * command.speed[k]
+        text = f"{name}: {box}, holds when {command.following_error[k]:g}{unit} away; a state as old as "
+        text += f"timeouts.max_age is up to {behind:.3g}{unit} behind"
         large = action.units[k] == "rad" and max(-command.low[k], command.high[k]) > 4 * np.pi
         yield Finding(NOTE, f"{text}; that is more than two turns: degrees?") if large else Finding(OK, text)
 

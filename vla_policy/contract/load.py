@@ -188,7 +188,11 @@ def _output(part: Part, rate: float, speed: np.ndarray, frame_id: str, kinematic
     known = part.kinematics(kinematics)
     tip = known is not None and kind in (spec.TRAJECTORY, spec.ARRAY)
     chosen = part.fields(spec.POSE if tip else kind)
-    if kind == spec.ARRAY and not tip and chosen != part.names:
+    if (
+        kind == spec.ARRAY
+        and not tip
+        and any(f in part.names and f != n for f, n in zip(chosen, part.names, strict=True))
+    ):
         raise InputError(
             f"{part.where}: fields: expected the names {list(part.names)}, in whose order a Float64MultiArray has its "
             f"numbers, found {list(chosen)}"

@@ -233,7 +233,7 @@ class CommandGateNode(Node):
         if command.status == "hold" or measured is None:
             measured = command.action
         for output, publisher in zip(spec.outputs, self._robot, strict=False):  # none in a dry run
-            part = output.part(command.action) if output.inverse is None or target is None else target
+            part = target if output is spec.led and target is not None else output.part(command.action)
             publisher.publish(encode(output, part, output.part(measured), now, self._period))
         executed = JointState(name=self._names, position=action.tolist())
         executed.header.stamp, executed.header.frame_id = common.stamp(now), spec.frame_id
