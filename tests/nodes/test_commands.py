@@ -19,7 +19,7 @@ from vla_policy.nodes.chunks import chunk_message, chunk_of
 from vla_policy.nodes.commands import encode, standstill
 from vla_policy.runtime import Gate, GateConfig, Limits
 
-POSE = load_contract("pusht_sim").command
+POSE = load_contract("pusht_sim").command.outputs[0]
 STILL = np.zeros(2)
 ACTION, HERE, T, PERIOD = np.array([0.4, -0.1]), np.array([0.38, -0.1]), 12.5, 0.1
 

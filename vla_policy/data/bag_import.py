@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,11 @@ from vla_policy.bags import (
     read_bag,
     read_recordings,
 )
-from vla_policy.contract import Contract
+from vla_policy.contract import Contract, Stream
 from vla_policy.data.files import write_json
 from vla_policy.data.writer import LeRobotWriter
 from vla_policy.interfaces import ACTION, STATE, InputError
-from vla_policy.messages import decode, decode_command, seconds
+from vla_policy.messages import CommandReader, Reader, seconds
 
 EXECUTED = "command/executed"
 INTERVENTION = "teleop/intervention"
@@ -98,31 +98,30 @@ def bag_episode(path: Path, contract: Contract) -> BagEpisode:
     those of the contract's topic. `InputError` names a topic that is missing, of another type, or silent for longer
     than the contract's `max_age`.
     """
-    streams = {stream.topic.lstrip("/"): stream for stream in contract.streams}
+    reader, commands = Reader(contract.streams), CommandReader(contract.command)
     topics = bag_topics(path)
-    source = _action_topic(path, topics, contract)
-    _check(path, topics, {stream.topic: stream.type for stream in contract.streams})
+    sources = _action_topics(path, topics, commands.topics)
+    _check(path, topics, reader.topics)
     samples = {key: _Samples() for key in [*contract.interface.observations, ACTION]}
     texts: dict[str, str] = {}
     hands: list[tuple[float, bool]] = []
     refused: dict[str, int] = {}
-    for recorded in read_bag(path, [*streams, source, TASK, RESULT, INTERVENTION]):
+    for recorded in read_bag(path, [*reader.topics, *sources, TASK, RESULT, INTERVENTION]):
         if recorded.topic in (TASK, RESULT):
             texts[recorded.topic] = recorded.message.data
         elif recorded.topic == INTERVENTION:
             hands.append((recorded.t, bool(recorded.message.data)))
         else:
-            key = ACTION if recorded.topic == source else streams[recorded.topic].key
-            value = _action(recorded, contract) if key == ACTION else decode(recorded.message, streams[recorded.topic])
-            if not samples[key].add(_stamp(recorded), value):
-                why = f"{recorded.topic}: not after the message before it"
-                refused[why] = refused.get(why, 0) + 1
+            for key, stamp, value in _read(recorded, reader, commands, sources, contract):
+                if not samples[key].add(stamp, value):
+                    why = f"{recorded.topic}: not after the message before it"
+                    refused[why] = refused.get(why, 0) + 1
     times = _times(path, samples, contract)
     columns: dict[str, np.ndarray] = {}
     images: dict[str, np.ndarray] = {}
     repeated: dict[str, int] = {}
     for key, feature in contract.interface.observations.items():
-        rows, late = _nearest(samples[key], times, contract, f"{path}: {contract.stream(key).topic}")
+        rows, late = _nearest(samples[key], times, contract, f"{path}: {_topics(contract.stream(key))}")
         repeated |= {key: late} if late else {}
         (images if feature.dtype == "image" else columns)[key] = np.stack([samples[key].values[k] for k in rows])
     columns[ACTION] = _actions(samples[ACTION], times, columns[STATE], contract.interface.fps)
@@ -188,17 +187,18 @@ def find_bags(path: Path) -> list[Path]:
     return found
 
 
-def _action_topic(path: Path, topics: dict[str, str], contract: Contract) -> str:
+def _action_topics(path: Path, topics: dict[str, str], commands: Mapping[str, str]) -> list[str]:
+    """Where the actions are: what our gate executed or, in other people's bags, what the robot was sent."""
     bare = {topic.lstrip("/"): kind for topic, kind in topics.items()}
     if EXECUTED in bare:
-        return EXECUTED
-    topic = contract.command.topic.lstrip("/")
-    if bare.get(topic) != contract.command.type:
-        raise InputError(
-            f"{path}: expected commands on {EXECUTED} or of type {contract.command.type} on {topic}, "
-            f"found the topics {dict(sorted(topics.items()))}"
-        )
-    return topic
+        return [EXECUTED]
+    for topic, kind in commands.items():
+        if bare.get(topic.lstrip("/")) != kind:
+            raise InputError(
+                f"{path}: expected commands on {EXECUTED} or of type {kind} on {topic.lstrip('/')}, "
+                f"found the topics {dict(sorted(topics.items()))}"
+            )
+    return [topic.lstrip("/") for topic in commands]
 
 
 def _check(path: Path, topics: dict[str, str], expected: dict[str, str]) -> None:
@@ -209,13 +209,27 @@ def _check(path: Path, topics: dict[str, str], expected: dict[str, str]) -> None
             raise InputError(f"{path}: expected {kind} on {topic}, found {found}")
 
 
-def _action(recorded: Recorded, contract: Contract) -> np.ndarray:
-    if recorded.topic != EXECUTED:
-        return decode_command(recorded.message, contract.command)
+def _read(
+    recorded: Recorded, reader: Reader, commands: CommandReader, actions: Collection[str], contract: Contract
+) -> list[tuple[str, float, np.ndarray]]:
+    """The samples that a message makes known: keys, stamps and values."""
+    if recorded.topic not in actions:
+        return list(reader.read(recorded.topic, recorded.message, _stamp(recorded)))
+    action = (
+        _executed(recorded, contract) if recorded.topic == EXECUTED else commands.read(recorded.topic, recorded.message)
+    )
+    return [] if action is None else [(ACTION, _stamp(recorded), action)]
+
+
+def _executed(recorded: Recorded, contract: Contract) -> np.ndarray:
     names = list(contract.interface.action.names)
     if list(recorded.message.name) != names:
         raise InputError(f"{EXECUTED}: expected the channels {names}, found {list(recorded.message.name)}")
     return np.asarray(recorded.message.position, np.float32)
+
+
+def _topics(stream: Stream) -> str:
+    return " and ".join(source.topic for source in stream.sources)
 
 
 def _stamp(recorded: Recorded) -> float:

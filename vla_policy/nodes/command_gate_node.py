@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -21,11 +22,12 @@ from trajectory_msgs.msg import JointTrajectory
 from vla_policy.contract import Contract, load_contract
 from vla_policy.interfaces import STATE, ActionChunk, InputError
 from vla_policy.kinematics import JointTargets
-from vla_policy.messages import away_from_constants, decode, joints, require_frame, seconds, tip
+from vla_policy.messages import Reader, away_from_constants, is_from, joints, seconds, tip
 from vla_policy.nodes import common
 from vla_policy.nodes.chunks import chunk_of
 from vla_policy.nodes.commands import encode, pose, standstill
 from vla_policy.nodes.controller import Controller
+from vla_policy.nodes.perception import listen
 from vla_policy.runtime import Command, Gate, GateConfig, Limits, State, Timing
 
 PUBLISHERS_EVERY = 10  # ticks between two looks at who else sends commands
@@ -85,18 +87,20 @@ class CommandGateNode(Node):
         command, state = self._contract.command, self._contract.stream(STATE)
         self._rests = 0
         self._joints = None
-        if command.inverse is not None:
-            self._joints = JointTargets(command.inverse, command.rate, followed=not self._dry_run)
+        if command.led is not None and command.led.inverse is not None:
+            self._joints = JointTargets(command.led.inverse, command.rate, followed=not self._dry_run)
         # Reentrant: the arm can be disabled while a controller is asked whether it may be enabled.
         asking, self._asked = ReentrantCallbackGroup(), 0
-        self._robot = self._controller = None
-        if not self._dry_run:
-            self._robot = self.create_publisher(common.message_class(command.type), command.topic, common.COMMAND_QOS)
-            self._controller = Controller(self, self._robot, command, asking)
+        self._robot, self._controllers = [], []  # one an output
+        for output in () if self._dry_run else command.outputs:
+            publisher = self.create_publisher(common.message_class(output.type), output.topic, common.COMMAND_QOS)
+            self._robot.append(publisher)
+            self._controllers.append(Controller(self, publisher, output, asking))
         self._executed = self.create_publisher(JointState, "command/executed", 10)
         self._state = self.create_publisher(String, "~/state", common.LATCHED_QOS)
-        kind = common.message_class(state.type)
-        self.create_subscription(kind, state.topic, self._on_state, common.STATE_QOS)
+        self._reader = Reader([state])
+        self._misplaced: dict[str, str] = {}  # by the output's topic
+        listen(self, self._reader, self._on_state)
         self.create_subscription(JointTrajectory, "policy/action_chunk", self._on_chunk, common.COMMAND_QOS)
         self.create_subscription(JointState, "teleop/target", self._on_teleop, common.COMMAND_QOS)
         for name in EMERGENCY_STOPS:
@@ -104,7 +108,8 @@ class CommandGateNode(Node):
             events = SubscriptionEventCallbacks(incompatible_qos=deaf, incompatible_type=deaf)
             heard = partial(self._on_emergency_stop, name)
             common.hear(self, Bool, name, heard, common.HEARTBEAT_QOS, events)  # also who pressed it before
-        self._singles = [state.topic, "policy/action_chunk", "teleop/target", *heartbeats, *EMERGENCY_STOPS]
+        led_by = ["policy/action_chunk", "teleop/target", *heartbeats, *EMERGENCY_STOPS]
+        self._sources = Counter(source.topic for source in state.sources) + Counter(led_by)
         for name in heartbeats:
             self.create_subscription(Bool, name, partial(self._on_heartbeat, name), common.HEARTBEAT_QOS)
             self.create_subscription(String, f"{name}_reason", partial(self._on_reason, name), common.LATCHED_QOS)
@@ -115,8 +120,8 @@ class CommandGateNode(Node):
     def close(self) -> None:
         self._ticker.close()
         self._stand_still()
-        if self._robot is not None:
-            self._robot.wait_for_all_acked(Duration(seconds=LAST_WORD))  # it would be lost with this process
+        for publisher in self._robot:
+            publisher.wait_for_all_acked(Duration(seconds=LAST_WORD))  # it would be lost with this process
 
     @contextmanager
     def _gated(self) -> Iterator[Gate]:
@@ -130,14 +135,20 @@ class CommandGateNode(Node):
     def _age(self, message: Any) -> float:
         return common.now(self) - seconds(message.header.stamp)
 
-    def _on_state(self, message: Any) -> None:
+    def _on_state(self, topic: str, message: Any) -> None:
         with self._gated() as gate:
-            stream = self._contract.stream(STATE)
-            require_frame(message, stream, self._contract.command.frame_id)
-            taken = gate.measure(decode(message, stream).astype(float), common.steady(), self._age(message))
-            gate.misplaced = away_from_constants(message, self._contract.command, gate.following)
-            if self._joints is not None and taken:
-                self._joints.measure(joints(message, self._joints.kinematics, stream.topic))
+            samples = self._reader.read(topic, message, seconds(message.header.stamp))
+            now = common.now(self)
+            taken = [
+                gate.measure(sample.value.astype(float), common.steady(), now - sample.stamp) for sample in samples
+            ]
+            sources = [source for source in self._contract.stream(STATE).sources if is_from(message, topic, source)]
+            for output in self._contract.command.outputs:
+                if any(set(output.channels) & set(source.channels) for source in sources):
+                    self._misplaced[output.topic] = away_from_constants(message, output, gate.following)
+            gate.misplaced = "; ".join(filter(None, self._misplaced.values()))
+            if self._joints is not None and any(taken) and any(source.kinematics is not None for source in sources):
+                self._joints.measure(joints(message, self._joints.kinematics, topic))
 
     def _on_chunk(self, message: JointTrajectory) -> None:
         with self._gated() as gate:
@@ -171,8 +182,8 @@ class CommandGateNode(Node):
     async def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         self._asked += 1
         asked, obstacle = self._asked, ""
-        if request.data and self._controller is not None:
-            obstacle = await self._controller.obstacle()
+        if request.data:
+            obstacle = "; ".join(filter(None, [await controller.obstacle() for controller in self._controllers]))
         with self._lock:
             try:
                 if request.data:
@@ -207,10 +218,11 @@ class CommandGateNode(Node):
         self._tell()
 
     def _look_for_rivals(self) -> None:
-        topic = self.resolve_topic_name(self._contract.command.topic)
-        if self._robot is not None and (count := self.count_publishers(topic)) > 1:
-            found = f"{count - 1}{self._said_by(topic)}"
-            self._gate.supervisor.fault(f"{topic}: expected no other publisher, found {found}")
+        for publisher in self._robot:
+            topic = publisher.topic_name
+            if (count := self.count_publishers(topic)) > 1:
+                found = f"{count - 1}{self._said_by(topic)}"
+                self._gate.supervisor.fault(f"{topic}: expected no other publisher, found {found}")
         try:
             self._require_singles()
         except InputError as error:
@@ -218,30 +230,32 @@ class CommandGateNode(Node):
 
     def _require_singles(self) -> None:
         """`InputError` if two want to lead the arm, vouch for it or say where it is: which one is obeyed is chance."""
-        for topic in map(self.resolve_topic_name, self._singles):
-            if (count := self.count_publishers(topic)) > 1:
+        for name, most in self._sources.items():
+            topic = self.resolve_topic_name(name)
+            if (count := self.count_publishers(topic)) > most:
+                expected = "one publisher" if most == 1 else f"{most} publishers"
                 found = f"{count}{self._said_by(topic)}"
-                raise InputError(
-                    f"{topic}: expected one publisher, found {found}; a killed one counts for some seconds"
-                )
+                raise InputError(f"{topic}: expected {expected}, found {found}; a killed one counts for some seconds")
 
     def _said_by(self, topic: str) -> str:
         return f" (from {', '.join(common.endpoints(self.get_publishers_info_by_topic(topic)))})"
 
     def _send(self, command: Command, now: float) -> None:
-        spec, action, target = self._contract.command, command.action, command.action
-        velocity = self._gate.velocity
-        if self._joints is not None:
+        spec, action, target = self._contract.command, command.action.copy(), None
+        if self._joints is not None and spec.led is not None:
             if self._rests != self._gate.rests:
                 self._joints.rest()
                 self._rests = self._gate.rests
-            target = self._follow(self._joints, action)
-            velocity = self._joints.velocity
-            action = tip(target, spec.fields, self._joints.kinematics)
-        if self._robot is not None:
-            # A velocity towards the held pose would run away should the measured one be old: holding only brakes.
-            measured = None if command.status == "hold" else self._gate.measured
-            self._robot.publish(encode(spec, target, velocity, measured, now, self._period))
+            target = self._follow(self._joints, pose(spec.led, spec.led.part(action)))
+            action[list(spec.led.channels)] = tip(target, spec.led.fields, self._joints.kinematics)
+        # A velocity towards the held pose would run away should the measured one be old: holding only brakes.
+        measured = None if command.status == "hold" else self._gate.measured
+        for output, publisher in zip(spec.outputs, self._robot, strict=False):  # none in a dry run
+            part, velocity = output.part(command.action), output.velocity(self._gate.velocity)
+            if self._joints is not None and target is not None and output is spec.led:
+                part, velocity = target, self._joints.velocity
+            here = None if measured is None else output.part(measured)
+            publisher.publish(encode(output, part, velocity, here, now, self._period))
         executed = JointState(name=self._names, position=action.tolist())
         executed.header.stamp, executed.header.frame_id = common.stamp(now), spec.frame_id
         self._executed.publish(executed)
@@ -250,19 +264,20 @@ class CommandGateNode(Node):
             self._latency.add(now - chunk.t_obs)
         self._last_chunk = chunk
 
-    def _follow(self, targets: JointTargets, action: np.ndarray) -> np.ndarray:
-        """The joints (n,) that lead the tip to an action (D,). Where there are none the arm holds, and stays."""
+    def _follow(self, targets: JointTargets, pose: np.ndarray) -> np.ndarray:
+        """The joints (n,) that lead the tip to a pose (7,). Where there are none the arm holds, and stays."""
         try:
-            return targets.follow(pose(self._contract.command, action))
+            return targets.follow(pose)
         except InputError as error:
             self._gate.take_back(str(error))
             return targets.hold()
 
     def _stand_still(self) -> None:
         """What the robot was told last must not go on without the gate."""
-        message = standstill(self._contract.command, common.now(self))
-        if self._robot is not None and message is not None:
-            self._robot.publish(message)
+        for output, publisher in zip(self._contract.command.outputs, self._robot, strict=False):
+            message = standstill(output, common.now(self))
+            if message is not None:
+                publisher.publish(message)
 
     def _tell(self) -> None:
         """State and reason, whenever they change."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vla_policy.contract import ARRAY, POSE, POSE_FIELDS, TRAJECTORY, TWIST, CommandSpec
+from vla_policy.contract import ARRAY, POSE, POSE_FIELDS, TRAJECTORY, TWIST, Output
 from vla_policy.nodes.common import duration, message_class, stamp
 
 _POSE_PLACES = dict(
@@ -18,13 +18,13 @@ AHEAD = 3  # periods of commands; with 2, messages that come 4 ms late cost a sp
 
 
 def encode(
-    spec: CommandSpec, action: np.ndarray, velocity: np.ndarray, measured: np.ndarray | None, t: float, period: float
+    spec: Output, action: np.ndarray, velocity: np.ndarray, measured: np.ndarray | None, t: float, period: float
 ) -> Any:
-    """The message that makes the robot go to `action` (D,), stamped `t` seconds; to joints (n,) if it is led by those.
+    """An output's message that makes the robot go to its part `action` (n,) of the action, stamped `t` seconds.
 
-    `velocity` (D,) or (n,) is that of the commands. `measured` (D,) is where the robot is and `period` a control period
-    in seconds: velocity controllers are told to be there after one, no faster than the speed limit. None: they are told
-    `velocity`.
+    The part is in the message's units (`Output.part`), or joints (n,) if those lead the tip, and `velocity` (n,) is
+    that of the commands. `measured` (n,) is where the robot is and `period` a control period in seconds: velocity
+    controllers are told to be there after one, no faster than the speed limit. None: they are told `velocity`.
     """
     message = message_class(spec.type)()
     if spec.type == ARRAY:
@@ -37,7 +37,7 @@ def encode(
             setattr(getattr(message.pose, part), axis, value)
     elif spec.type == TRAJECTORY:
         message.header.stamp = stamp(0.0)  # "now": a point of the past would be entered without a ramp
-        message.joint_names = list(spec.fields if spec.inverse is None else spec.inverse.joints)
+        message.joint_names = list(spec.joints)
         message.points = _points(spec, action, velocity)
     else:
         if measured is not None:
@@ -47,7 +47,7 @@ def encode(
     return message
 
 
-def _points(spec: CommandSpec, action: np.ndarray, velocity: np.ndarray) -> list[Any]:
+def _points(spec: Output, action: np.ndarray, velocity: np.ndarray) -> list[Any]:
     """The next point of the path, passed at the path's velocity, and where the robot comes to rest if nothing follows.
 
     With a velocity of zero at every point a controller's splines would stop and go between two commands; a last one
@@ -68,13 +68,13 @@ def _points(spec: CommandSpec, action: np.ndarray, velocity: np.ndarray) -> list
     ]
 
 
-def pose(spec: CommandSpec, action: np.ndarray) -> np.ndarray:
-    """The whole pose (7,) that an action (D,) means, with what the contract holds constant."""
+def pose(spec: Output, action: np.ndarray) -> np.ndarray:
+    """The whole pose (7,) that an output's part (n,) of an action means, with what the contract holds constant."""
     values = {**spec.constants, **dict(zip(spec.fields, action.tolist(), strict=True))}
     return np.array([values[field] for field in POSE_FIELDS])
 
 
-def standstill(spec: CommandSpec, t: float) -> Any | None:
+def standstill(spec: Output, t: float) -> Any | None:
     """What stops a robot that goes on with its last command, stamped `t` seconds; None where commands are targets."""
-    still = np.zeros_like(spec.low)
+    still = np.zeros(len(spec.fields))
     return encode(spec, still, still, None, t, 1.0) if spec.type == TWIST else None

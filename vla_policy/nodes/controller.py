@@ -10,7 +10,7 @@ from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 
-from vla_policy.contract import ARRAY, TRAJECTORY, CommandSpec
+from vla_policy.contract import ARRAY, TRAJECTORY, Output
 from vla_policy.nodes import common
 
 ANSWER = 0.5  # seconds that a controller is given to say which joints it has
@@ -23,7 +23,7 @@ class Controller:
     reentrant: the answer comes while a callback waits for it.
     """
 
-    def __init__(self, node: Node, publisher: Publisher, spec: CommandSpec, group: CallbackGroup) -> None:
+    def __init__(self, node: Node, publisher: Publisher, spec: Output, group: CallbackGroup) -> None:
         self._node, self._publisher, self._spec, self._group = node, publisher, spec, group
         self._name, self._client = publisher.topic_name.rpartition("/")[0], None
         if self._name and spec.type in (TRAJECTORY, ARRAY):
@@ -43,7 +43,7 @@ class Controller:
         return f"{topic}: expected a subscriber of {self._spec.type}, found {found}"
 
     def _of_other_joints(self, found: list[str] | None) -> str:
-        wanted = list(self._spec.fields if self._spec.inverse is None else self._spec.inverse.joints)
+        wanted = list(self._spec.joints)
         # A trajectory names its joints, an array of numbers does not.
         same = found == wanted or (self._spec.type == TRAJECTORY and sorted(found or []) == sorted(wanted))
         return "" if found is None or same else f"{self._name}: expected a controller of {wanted}, found one of {found}"

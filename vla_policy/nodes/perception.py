@@ -9,13 +9,26 @@ from typing import Any
 
 from rclpy.node import Node
 
-from vla_policy.contract import IMAGE, Contract, Stream
+from vla_policy.contract import IMAGE_TYPES, Contract, Stream
 from vla_policy.interfaces import InputError
-from vla_policy.messages import decode, seconds
+from vla_policy.messages import Reader, seconds
 from vla_policy.nodes import common
 from vla_policy.runtime import ObservationBuffer, Watchdog
 
 TOGETHER = "a moment of all streams"
+
+
+def listen(node: Node, reader: Reader, on_message: Callable[[str, Any], None]) -> list[Any]:
+    """Subscriptions to the topics of a reader; `on_message` hears the topic and the message."""
+    return [
+        node.create_subscription(
+            common.message_class(kind),
+            topic,
+            partial(on_message, topic),
+            common.IMAGE_QOS if kind in IMAGE_TYPES else common.STATE_QOS,
+        )
+        for topic, kind in reader.topics.items()
+    ]
 
 
 class Perception:
@@ -26,19 +39,15 @@ class Perception:
         streams = [contract.stream(key) for key in keys]
         timeouts = contract.timeouts
         self.buffer = ObservationBuffer([stream.key for stream in streams], timeouts.slop, timeouts.max_age)
-        self._streams = {stream.topic: stream for stream in streams}
-        self._watchdog = Watchdog(dict.fromkeys([*self._streams, TOGETHER], timeouts.camera))
+        self._reader = Reader(streams)
+        self._keys = {source.topic: stream.key for stream in streams for source in stream.sources}
+        self._joined = {stream.key: _words(stream) for stream in streams if len(stream.sources) > 1}
+        silences = {topic: contract.silences[topic] for topic in self._reader.topics}
+        together = dict.fromkeys([*self._joined.values(), TOGETHER], timeouts.camera)
+        self._watchdog = Watchdog({**silences, **together})
         self._apart = ""
         self._bad: dict[str, str] = {}
-        self._subscriptions = [
-            node.create_subscription(
-                common.message_class(stream.type),
-                stream.topic,
-                partial(self._on_message, stream),
-                common.IMAGE_QOS if stream.type == IMAGE else common.STATE_QOS,
-            )
-            for stream in streams
-        ]
+        self._subscriptions = listen(node, self._reader, self._on_message)
 
     def close(self) -> None:
         for subscription in self._subscriptions:
@@ -55,36 +64,48 @@ class Perception:
         apart = silent.pop(TOGETHER, None) is not None
         if not silent:
             return self._apart if apart else ""
-        return ", ".join(self._silence(self._streams[topic], age) for topic, age in silent.items())
+        return ", ".join(self._silence(topic, age) for topic, age in silent.items())
 
-    def _silence(self, stream: Stream, age: float) -> str:
-        what = "picture" if stream.type == IMAGE else "message"
+    def _silence(self, topic: str, age: float) -> str:
+        if topic in self._joined.values():
+            return f"nothing of {topic} since {age:.1f} s"
+        what = "picture" if self._reader.topics[topic] in IMAGE_TYPES else "message"
         since = "yet" if math.isinf(age) else f"since {age:.1f} s"
-        if refusal := self.buffer.refusals[stream.key]:
-            return f"no {what} from {stream.topic} that counts {since}: they are {refusal}"
-        return f"no {what} from {stream.topic} {since}{self._of_another_type(stream)}"
+        if refusal := self.buffer.refusals[self._keys[topic]]:
+            return f"no {what} from {topic} that counts {since}: they are {refusal}"
+        return f"no {what} from {topic} {since}{self._of_another_type(topic)}"
 
-    def _of_another_type(self, stream: Stream) -> str:
+    def _of_another_type(self, topic: str) -> str:
         """Who publishes on the topic what cannot be heard, for the user who wonders why."""
-        publishers = self._node.get_publishers_info_by_topic(self._node.resolve_topic_name(stream.topic))
-        found = sorted({publisher.topic_type for publisher in publishers} - {stream.type})
-        return f" (expected {stream.type}, found {', '.join(found)})" if found else ""
+        publishers = self._node.get_publishers_info_by_topic(self._node.resolve_topic_name(topic))
+        expected = self._reader.topics[topic]
+        found = sorted({publisher.topic_type for publisher in publishers} - {expected})
+        return f" (expected {expected}, found {', '.join(found)})" if found else ""
 
-    def _on_message(self, stream: Stream, message: Any) -> None:
+    def _on_message(self, topic: str, message: Any) -> None:
         try:
-            value = decode(message, stream)
+            samples = self._reader.read(topic, message, seconds(message.header.stamp))
         except InputError as error:
-            if stream.key not in self._bad:
+            if topic not in self._bad:
                 self._node.get_logger().error(str(error))
-            self._bad[stream.key] = str(error)
+            self._bad[topic] = str(error)
             return
-        self._bad.pop(stream.key, None)
+        self._bad.pop(topic, None)
         now = common.now(self._node)
-        if self.buffer.put(stream.key, value, seconds(message.header.stamp), now):
-            self._watchdog.feed(stream.topic, common.steady())
-            apart = self.buffer.apart(now)
-            if apart:
+        taken = [sample for sample in samples if self.buffer.put(sample.key, sample.value, sample.stamp, now)]
+        if len(taken) == len(samples):  # also of a part that waits for the others
+            self._watchdog.feed(topic, common.steady())
+        for sample in taken:
+            if sample.key in self._joined:
+                self._watchdog.feed(self._joined[sample.key], common.steady())
+        if taken:
+            if apart := self.buffer.apart(now):
                 self._apart = apart
             else:
                 self._watchdog.feed(TOGETHER, common.steady())
             self._on_sample()
+
+
+def _words(stream: Stream) -> str:
+    """What is silent when the parts of a vector come, but not together."""
+    return f"{stream.key} ({' and '.join(source.topic for source in stream.sources)} within {stream.slop:g} s)"
