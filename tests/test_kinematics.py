@@ -216,14 +216,14 @@ def test_messages_of_joints_tell_where_the_tip_is(tmp_path: Path) -> None:
     names, position = ["finger", *JOINTS[::-1]], [0.5, *joints[::-1]]
     state = Message(name=names, position=position)
     np.testing.assert_allclose(decode(state, stream), [0.45, 0.0], atol=1e-5)
-    assert away_from_constants(state, contract.command) == ""
+    assert away_from_constants(state, contract.command.outputs[0]) == ""
     state.position[5] += 0.2  # joint2: lower, and tilted
-    assert "z: expected 0.01, found" in away_from_constants(state, contract.command)
+    assert "z: expected 0.01, found" in away_from_constants(state, contract.command.outputs[0])
     with pytest.raises(InputError, match=r"/joint_states: expected the joints \['joint6'\]"):
         decode(Message(name=JOINTS[:5], position=joints[:5]), stream)
     trajectory = Message(joint_names=names, points=[Message(positions=[0.5, *joints[::-1]])])
-    np.testing.assert_allclose(decode_command(trajectory, contract.command), [0.45, 0.0], atol=1e-5)
-    array = load_contract(changed(tmp_path, "action", "type", ARRAY)).command
+    np.testing.assert_allclose(decode_command(trajectory, contract.command.outputs[0]), [0.45, 0.0], atol=1e-5)
+    array = load_contract(changed(tmp_path, "action", "type", ARRAY)).command.outputs[0]
     np.testing.assert_allclose(decode_command(Message(data=joints), array), [0.45, 0.0], atol=1e-5)
     with pytest.raises(InputError, match="expected 6 numbers, found 2"):
         decode_command(Message(data=joints[:2]), array)
@@ -237,7 +237,7 @@ def test_a_controller_of_twists_needs_no_other_word_of_where_the_tip_is(tmp_path
     contract, state = load_contract(tmp_path / "servo.yaml"), Message(name=JOINTS, position=start())
     assert contract.command.inverse is None
     np.testing.assert_allclose(decode(state, contract.stream(STATE)), [0.45, 0.0], atol=1e-5)
-    assert away_from_constants(state, contract.command) == ""
+    assert away_from_constants(state, contract.command.outputs[0]) == ""
 
 
 def test_one_checkpoint_serves_poses_and_joints() -> None:

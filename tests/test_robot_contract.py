@@ -12,7 +12,7 @@ import yaml
 
 from sim.interface import pusht_interface
 from vla_policy.cli import sim
-from vla_policy.contract import IMAGE, JOINT_STATE, POSE, TWIST, Stream, load_contract
+from vla_policy.contract import IMAGE, JOINT_STATE, POSE, TWIST, Picture, Source, Stream, load_contract
 from vla_policy.interfaces import IMAGES, STATE, Feature, InputError, Interface
 from vla_policy.messages import decode, require_frame
 from vla_policy.models import DiffusionPolicy
@@ -95,12 +95,12 @@ def test_an_array_is_in_the_order_of_the_names(tmp_path: Path) -> None:
 
 
 def test_poses_of_another_frame_are_refused() -> None:
-    stream = Stream(STATE, "pose", POSE, Feature("float32", (2,)), ("x", "y"))
+    source = Source("pose", POSE, ("x", "y"), (0, 1))
     pose = Message(header=Message(frame_id="world"))
-    require_frame(pose, stream, "world")
-    require_frame(pose, stream, "")
-    with pytest.raises(InputError, match="pose: frame_id: expected the commands' 'base', found 'world'"):
-        require_frame(pose, stream, "base")
+    require_frame(pose, source, "world")
+    require_frame(pose, source, "")
+    with pytest.raises(InputError, match="pose: frame_id: expected 'base', found 'world'"):
+        require_frame(pose, source, "base")
 
 
 def image_message(pixels: np.ndarray, encoding: str, padding: int = 0) -> Message:
@@ -110,7 +110,9 @@ def image_message(pixels: np.ndarray, encoding: str, padding: int = 0) -> Messag
     )
 
 
-TOP = Stream(IMAGES + "top", "camera", IMAGE, Feature("image", (3, 4, 3)))
+TOP = Stream(
+    IMAGES + "top", Feature("image", (3, 4, 3)), (Source("camera", IMAGE, picture=Picture((3, 4), (0, 0, 3, 4))),)
+)
 
 
 def test_images_of_any_channel_order_and_padding_are_rgb() -> None:
@@ -139,7 +141,7 @@ def test_images_that_do_not_fit_are_refused(change: dict, message: str) -> None:
 
 
 def test_joints_are_taken_by_name_and_missing_ones_named() -> None:
-    stream = Stream(STATE, "joint_states", JOINT_STATE, Feature("float32", (2,)), ("elbow", "wrist"))
+    stream = Stream(STATE, Feature("float32", (2,)), (Source("joint_states", JOINT_STATE, ("elbow", "wrist"), (0, 1)),))
     np.testing.assert_allclose(
         decode(Message(name=["wrist", "hip", "elbow"], position=[0.1, 0.2, 0.3]), stream), [0.3, 0.1]
     )
@@ -148,7 +150,7 @@ def test_joints_are_taken_by_name_and_missing_ones_named() -> None:
 
 
 def test_poses_give_the_chosen_fields() -> None:
-    stream = Stream(STATE, "pose", POSE, Feature("float32", (3,)), ("y", "x", "qw"))
+    stream = Stream(STATE, Feature("float32", (3,)), (Source("pose", POSE, ("y", "x", "qw"), (0, 1, 2)),))
     pose = Message(position=Message(x=1.0, y=2.0, z=3.0), orientation=Message(x=0.0, y=0.0, z=0.0, w=1.0))
     np.testing.assert_allclose(decode(Message(pose=pose), stream), [2.0, 1.0, 1.0])
 
@@ -156,7 +158,8 @@ def test_poses_give_the_chosen_fields() -> None:
 def test_what_moves_by_itself_is_for_the_simulated_arm_alone() -> None:
     simulated, real = (load_contract(ROOT / "config" / f"{name}.yaml") for name in ("pusht_sim", "xarm6"))
     simulated.require_simulated()
-    topics = {simulated.command.topic, *(stream.topic for stream in simulated.streams)}
+    outputs, streams = simulated.command.outputs, simulated.streams
+    topics = {part.topic for part in (*outputs, *(source for stream in streams for source in stream.sources))}
     assert all(topic.startswith("/pusht_sim/") for topic in topics)
     with pytest.raises(InputError, match="xarm6: robot_type: expected the simulated 'pusht_sim', found 'xarm6_pusher'"):
         real.require_simulated()

@@ -67,8 +67,8 @@ def rviz(contract: Contract, namespace: str = "") -> list[Any]:
     require("rviz2", "rviz")
     topics = [(f"{SIM}/robot_description", f"{namespace}/robot_description")]
     topics += [(f"{SIM}/camera/image_raw", contract.stream(camera).topic) for camera in contract.interface.cameras[:1]]
-    if contract.command.type == POSE:
-        topics += [(f"{SIM}/target_pose", contract.command.topic)]
+    poses = [output.topic for output in contract.command.outputs if output.type == POSE]
+    topics += [(f"{SIM}/target_pose", topic) for topic in poses[:1]]
     arguments = ["-d", str(find_config("pusht", ".rviz", "rviz")), "-f", contract.command.frame_id]
     return [_node("rviz2", "rviz2", namespace, arguments=arguments, topics=topics)]
 

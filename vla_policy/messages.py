@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from vla_policy.contract import ARRAY, IMAGE, JOINT_STATE, POSE, POSE_FIELDS, TRAJECTORY, CommandSpec, Stream
-from vla_policy.interfaces import STATE, InputError
+from vla_policy.contract import (
+    ARRAY,
+    IMAGE_TYPES,
+    JOINT_STATE,
+    POSE,
+    POSE_FIELDS,
+    TRAJECTORY,
+    CommandSpec,
+    Output,
+    Source,
+    Stream,
+)
+from vla_policy.interfaces import STATE, Feature, InputError
 from vla_policy.kinematics import Kinematics
-
-_CHANNELS = {"rgb8": (0, 1, 2), "bgr8": (2, 1, 0), "rgba8": (0, 1, 2), "bgra8": (2, 1, 0), "mono8": (0, 0, 0)}
-_BYTES = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
+from vla_policy.pixels import read_picture
 
 
 def seconds(stamp: Any) -> float:
@@ -19,18 +29,92 @@ def seconds(stamp: Any) -> float:
     return float(stamp.sec + 1e-9 * stamp.nanosec)
 
 
-def decode(message: Any, stream: Stream) -> np.ndarray:
-    """The feature of a stream: an image (H, W, 3) uint8 RGB or a vector (D,) float32.
+class Reader:
+    """Messages of a robot's topics in, samples of features out: the one way for live messages and those of bags.
 
-    `InputError` names the stream and what does not fit: encoding, size, a joint the robot does not have.
+    `streams` are the features that are read, `topics` the types of the topics that they need. Where several sources
+    share a topic, as two publishers of /joint_states do, each takes the messages that have its joints.
     """
-    if stream.type == IMAGE:
-        return _image(message, stream)
-    if stream.kinematics is not None:
-        return tip(joints(message, stream.kinematics, stream.topic), stream.fields, stream.kinematics)
-    if stream.type == JOINT_STATE:
-        return _by_name(message.name, message.position, stream.fields, stream.topic)
-    return _pose_fields(message, stream.fields)
+
+    def __init__(self, streams: Iterable[Stream]) -> None:
+        self._joins = [_Join(stream) for stream in streams]
+        self.topics = {source.topic: source.type for join in self._joins for source in join.stream.sources}
+
+    def read(self, topic: str, message: Any, stamp: float) -> list[Sample]:
+        """What a message of one of `topics`, stamped `stamp` seconds, makes known; leading slashes do not matter.
+
+        A vector of several sources becomes known at the newest stamp of its parts, once all are there and no further
+        than the stream's `slop` apart. `InputError` names the topic and what does not fit.
+        """
+        wanted = [
+            (join, k)
+            for join in self._joins
+            for k, source in enumerate(join.stream.sources)
+            if source.topic.lstrip("/") == topic.lstrip("/")
+        ]
+        sources = [join.stream.sources[k] for join, k in wanted]
+        if len({source.joints for source in sources}) > 1:
+            names = set(message.name)
+            wanted = [(join, k) for join, k in wanted if names >= set(join.stream.sources[k].joints)]
+            if not wanted:
+                expected = " or ".join(str(list(source.joints)) for source in sources)
+                raise InputError(f"{topic}: expected the joints {expected}, found {sorted(names)}")
+        samples = [join.put(k, message, stamp) for join, k in wanted]
+        return [sample for sample in samples if sample is not None]
+
+
+class Sample(NamedTuple):
+    """A feature's value at a time stamp in seconds: (H, W, 3) uint8 RGB or (D,) float32."""
+
+    key: str
+    stamp: float
+    value: np.ndarray
+
+
+class _Join:
+    """The newest part of each source of a stream."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self._stamps = np.full(len(stream.sources), -np.inf)
+        self._known = -np.inf  # the last stamp at which the whole was known
+        self._value = np.zeros(stream.feature.shape, np.float32)
+
+    def put(self, k: int, message: Any, stamp: float) -> Sample | None:
+        stream, source = self.stream, self.stream.sources[k]
+        value = _value(message, source, stream.feature)
+        if len(stream.sources) == 1:
+            return Sample(stream.key, stamp, value)
+        self._stamps[k] = stamp
+        self._value[list(source.channels)] = value
+        newest, oldest = self._stamps.max(), self._stamps.min()
+        if newest - oldest > stream.slop or newest == self._known:
+            return None
+        self._known = newest
+        return Sample(stream.key, float(newest), self._value.copy())
+
+
+def decode(message: Any, stream: Stream) -> np.ndarray:
+    """The feature of a stream with one source: an image (H, W, 3) uint8 RGB or a vector (D,) float32.
+
+    `InputError` names the topic and what does not fit: encoding, size, a joint the robot does not have.
+    """
+    (source,) = stream.sources
+    return _value(message, source, stream.feature)
+
+
+def _value(message: Any, source: Source, feature: Feature) -> np.ndarray:
+    """A picture, or the part of a vector (n,) that the source is of."""
+    if source.type in IMAGE_TYPES:
+        return read_picture(message, source, *feature.shape[:2])
+    if source.kinematics is not None:
+        return tip(joints(message, source.kinematics, source.topic), source.fields, source.kinematics)
+    if source.type == JOINT_STATE:
+        values = _by_name(message.name, message.position, source.fields, source.topic)
+    else:
+        require_frame(message, source, source.frame_id)
+        values = _pose_fields(message, source.fields)
+    return source.conversion.inward(values).astype(np.float32)
 
 
 def joints(message: Any, kinematics: Kinematics, topic: str) -> np.ndarray:
@@ -44,12 +128,10 @@ def tip(joints: np.ndarray, wanted: tuple[str, ...], kinematics: Kinematics) -> 
     return np.array([pose[name] for name in wanted], np.float32)
 
 
-def require_frame(message: Any, stream: Stream, frame_id: str) -> None:
-    """`InputError` if a pose is of another frame than the commands', where they have one."""
-    if stream.type == POSE and frame_id and message.header.frame_id != frame_id:
-        raise InputError(
-            f"{stream.topic}: frame_id: expected the commands' {frame_id!r}, found {message.header.frame_id!r}"
-        )
+def require_frame(message: Any, source: Source, frame_id: str) -> None:
+    """`InputError` if a pose is of another frame than expected, where one is."""
+    if source.type == POSE and frame_id and message.header.frame_id != frame_id:
+        raise InputError(f"{source.topic}: frame_id: expected {frame_id!r}, found {message.header.frame_id!r}")
 
 
 # What is off when the arm is enabled the first command removes at once, at whatever speed the arm's controller allows.
@@ -57,7 +139,7 @@ CONSTANT_TOLERANCE = {"x": 0.005, "y": 0.005, "z": 0.005}  # metres
 TURN_TOLERANCE = 0.03  # of a quaternion's numbers, about 3 degrees
 
 
-def away_from_constants(message: Any, spec: CommandSpec) -> str:
+def away_from_constants(message: Any, spec: Output) -> str:
     """Which constants of the commanded poses the measured one is far from; "" if none, or if it is no pose."""
     wanted = np.array(list(spec.constants.values()))
     if spec.kinematics is not None:
@@ -75,38 +157,36 @@ def away_from_constants(message: Any, spec: CommandSpec) -> str:
     return f"the measured pose is away from the commands' constants ({'; '.join(told)})" if told else ""
 
 
-def decode_command(message: Any, spec: CommandSpec) -> np.ndarray:
-    """The action (D,) float32 of a robot's command message; `InputError` if it lacks a channel."""
+class CommandReader:
+    """A robot's own command messages in, actions out: of several topics the last of each, since commands persist."""
+
+    def __init__(self, command: CommandSpec) -> None:
+        self._outputs = {output.topic.lstrip("/"): output for output in command.outputs}
+        self.topics = {output.topic: output.type for output in command.outputs}
+        self._action = np.full(command.low.shape, np.nan, np.float32)
+
+    def read(self, topic: str, message: Any) -> np.ndarray | None:
+        """The action (D,) float32 from this message on; None until every topic has been heard of."""
+        output = self._outputs[topic.lstrip("/")]
+        self._action[list(output.channels)] = decode_command(message, output)
+        return None if np.isnan(self._action).any() else self._action.copy()
+
+
+def decode_command(message: Any, spec: Output) -> np.ndarray:
+    """An output's channels (n,) float32 of the action that its message is; `InputError` if it lacks one."""
     if spec.type == POSE:
-        return _pose_fields(message, spec.fields)
-    names = spec.fields if spec.inverse is None else spec.inverse.joints
+        return spec.conversion.inward(_pose_fields(message, spec.fields)).astype(np.float32)
     if spec.type == ARRAY:
         values = np.asarray(message.data, np.float32)
-        if values.shape != (len(names),):
-            raise InputError(f"{spec.topic}: expected {len(names)} numbers, found {len(values)}")
-        return values if spec.inverse is None else tip(values, spec.fields, spec.inverse)
-    if spec.type == TRAJECTORY and len(message.points):
-        values = _by_name(message.joint_names, message.points[-1].positions, names, spec.topic)
-        return values if spec.inverse is None else tip(values, spec.fields, spec.inverse)
-    raise InputError(f"{spec.topic}: expected absolute targets, found a {spec.type} without any")
-
-
-def _image(message: Any, stream: Stream) -> np.ndarray:
-    height, width, _ = stream.feature.shape
-    if message.encoding not in _CHANNELS:
-        raise InputError(f"{stream.topic}: encoding: expected one of {list(_CHANNELS)}, found {message.encoding!r}")
-    if (message.height, message.width) != (height, width):
-        found = f"{message.height} x {message.width}"
-        raise InputError(f"{stream.topic}: expected {height} x {width} pixels, found {found}")
-    depth = _BYTES[message.encoding]
-    data = np.frombuffer(message.data, np.uint8)
-    if len(data) != height * message.step or message.step < width * depth:
-        raise InputError(
-            f"{stream.topic}: expected {height} rows of {width * depth} bytes or more, found {len(data)} bytes in rows "
-            f"of {message.step}"
-        )
-    rows = data.reshape(height, message.step)[:, : width * depth].reshape(height, width, depth)
-    return np.ascontiguousarray(rows[..., _CHANNELS[message.encoding]])
+        if values.shape != (len(spec.joints),):
+            raise InputError(f"{spec.topic}: expected {len(spec.joints)} numbers, found {len(values)}")
+    elif spec.type == TRAJECTORY and len(message.points):
+        values = _by_name(message.joint_names, message.points[-1].positions, spec.joints, spec.topic)
+    else:
+        raise InputError(f"{spec.topic}: expected absolute targets, found a {spec.type} without any")
+    if spec.inverse is not None:
+        return tip(values, spec.fields, spec.inverse)
+    return spec.conversion.inward(values).astype(np.float32)
 
 
 def _by_name(names: Any, values: Any, wanted: tuple[str, ...], topic: str) -> np.ndarray:

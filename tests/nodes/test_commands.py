@@ -15,7 +15,7 @@ from vla_policy.messages import away_from_constants, decode_command, seconds
 from vla_policy.nodes.chunks import chunk_message, chunk_of
 from vla_policy.nodes.commands import encode, standstill
 
-POSE = load_contract("pusht_sim").command
+POSE = load_contract("pusht_sim").command.outputs[0]
 ACTION, HERE, T, PERIOD = np.array([0.4, -0.1]), np.array([0.38, -0.1]), 12.5, 0.1
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -15,46 +14,36 @@ from vla_policy.messages import seconds
 
 @dataclass
 class Track:
-    """One topic's messages in the order of the bag: receive times and stamps in seconds (0: none), and values."""
+    """When one topic's messages were received and stamped, seconds in the order of the bag; a stamp of 0 is none."""
 
     topic: str
     received: list[float] = field(default_factory=list)
     stamps: list[float] = field(default_factory=list)
-    values: list[Any] = field(default_factory=list)
 
-    def add(self, recorded: Recorded, value: Any = None) -> None:
-        """`value` is None for what is not kept, e.g. pictures."""
+    def add(self, recorded: Recorded) -> None:
         header = getattr(recorded.message, "header", None)
         self.received.append(recorded.t)
         self.stamps.append(0.0 if header is None else seconds(header.stamp))
-        self.values.append(value)
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """A track in order of time: `times` (n,) in seconds, all different, and `rows` (n,), the messages' places in it.
+    """When one topic's messages were: `times` (n,) in seconds, in the order of the bag.
 
     `unstamped` messages lie at their receive times, `moved` (the median, seconds) to the clock of the others' stamps.
-    `repeated` ones are left out, as others had the same times. `delay` is the median time from stamp to receipt; None
-    without stamps.
+    `delay` is the median time from stamp to receipt; None without stamps.
     """
 
     topic: str
     times: np.ndarray
-    rows: np.ndarray
     unstamped: int
     moved: float
-    repeated: int
     delay: float | None
-
-    def pairs(self) -> Iterator[tuple[float, int]]:
-        """Time and row of each message."""
-        return zip(self.times.tolist(), self.rows.tolist(), strict=True)
 
     def span(self) -> str:
         """From when to when, by which clock."""
         clock = "receive times" if self.unstamped else "time stamps"
-        return f"{self.topic} {self.times[0]:.3f} to {self.times[-1]:.3f} s ({clock})"
+        return f"{self.topic} {self.times.min():.3f} to {self.times.max():.3f} s ({clock})"
 
 
 def timelines(tracks: Sequence[Track], max_age: float) -> list[Timeline]:
@@ -62,8 +51,8 @@ def timelines(tracks: Sequence[Track], max_age: float) -> list[Timeline]:
 
     A stamp of 0 is none, except where a clock starts: where the next one is at most `max_age` seconds. Where the clock
     of the stamps is not that of the receive times, as in simulation, receive times are moved by the difference that the
-    first stamped track has at that moment. What is out of order by `max_age` or less is sorted; `InputError` for stamps
-    that go back by more.
+    first stamped track has at that moment. `InputError` for stamps that go back by more than
+    `max_age`.
     """
     received = [_Received.of(track, max_age) for track in tracks]
     reference = next((messages for messages in received if messages.delay is not None), received[0])
@@ -128,13 +117,7 @@ def _timeline(topic: str, received: _Received, reference: _Received, max_age: fl
             f"{topic}: expected time stamps that go forward, found {times[k]:.3f} s after {latest[k]:.3f} s "
             "(was a clock set, or a simulation reset?)"
         )
-    times, first = np.unique(times, return_index=True)
-    return Timeline(
-        topic,
-        times,
-        rows=received.rows[first],
-        unstamped=int(received.unset.sum()),
-        moved=float(np.median(shift)) if received.unset.any() else 0.0,
-        repeated=len(latest) - len(first),
-        delay=received.delay,
-    )
+    in_bag = np.empty(len(times))
+    in_bag[received.rows] = times
+    moved = float(np.median(shift)) if received.unset.any() else 0.0
+    return Timeline(topic, in_bag, int(received.unset.sum()), moved, received.delay)

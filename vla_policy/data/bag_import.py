@@ -6,31 +6,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from vla_policy.bags import (
-    FAILURE,
-    RECORDINGS,
-    RESULT,
-    STRING,
-    TASK,
-    Bag,
-    Recorded,
-    find_bags,
-    named_result,
-    read_recordings,
-)
-from vla_policy.contract import JOINT_STATE, TRAJECTORY, CommandSpec, Contract, Stream
+from vla_policy.bags import FAILURE, RECORDINGS, RESULT, STRING, TASK, Bag, find_bags, named_result, read_recordings
+from vla_policy.contract import Contract, Stream
 from vla_policy.data.bag_clock import Timeline, Track, clock_notes, timelines
+from vla_policy.data.bag_commands import CommandSource, command_sources, set_points
 from vla_policy.data.files import write_json
 from vla_policy.data.writer import LeRobotWriter
 from vla_policy.interfaces import ACTION, STATE, InputError
-from vla_policy.messages import decode, decode_command, seconds
+from vla_policy.messages import Reader, decode
 
-EXECUTED = "command/executed"
 INTERVENTION = "teleop/intervention"
 _OURS = {TASK: STRING, RESULT: STRING, INTERVENTION: "std_msgs/msg/Bool"}  # topics that only our bags have
 HELD = 64  # pictures of a camera that may wait for earlier ones, which a file has behind them
@@ -95,38 +83,50 @@ def read_episode(bag: Bag, contract: Contract) -> BagEpisode:
 
     Of every stream the sample nearest in time is taken, if it is within half a period; the action of a frame is the
     last command stamped before the next frame, or the place to which a trajectory has come by then. Commands are those
-    that our gate executed or, in other people's bags, those of the contract's topic. For times see `timelines`.
+    that our gate executed or, in other people's bags, those of the contract's topics. For times see `timelines`.
     `InputError` names a topic that is missing, of another type, or silent for longer than the contract's `max_age`.
     """
-    content = _read(bag, contract)
-    lines = _timelines(bag.path, content, contract)
-    commands = [content.tracks[ACTION].values[row] for row in lines[ACTION].rows]
-    hands = lines.pop(INTERVENTION, None)
-    times = _times(bag.path, lines, commands, contract)
+    try:
+        return _episode(bag, contract)
+    except InputError as error:
+        raise InputError(f"{bag.path}: {str(error).removeprefix(f'{bag.path}: ')}") from None
+
+
+def _episode(bag: Bag, contract: Contract) -> BagEpisode:
+    max_age, fps = contract.timeouts.max_age, contract.interface.fps
+    index = _index(bag, contract)
+    lines = {line.topic: line for line in timelines(list(index.tracks.values()), max_age)}
+    vectors, commands = _decode(bag, contract, index.sources, lines)
+    seen = vectors | _pictures(contract, lines)
+    times = _times(seen, commands, lines, contract)
     columns: dict[str, np.ndarray] = {}
     images: dict[str, Iterable[np.ndarray]] = {}
-    repeated: dict[str, int] = {}
+    late: dict[str, int] = {}
     for key, feature in contract.interface.observations.items():
         stream = contract.stream(key)
-        near, late = _nearest(lines[key].times, times, contract, f"{bag.path}: {stream.topic}")
-        rows = lines[key].rows[near]
-        repeated |= {key: late} if late else {}
+        rows, late[key] = _nearest(seen[key].times, times, contract, _words(stream))
+        values = [seen[key].values[row] for row in rows]
         if feature.dtype == "image":
-            images[key] = Pictures(bag, stream, rows)
+            images[key] = Pictures(bag, stream, values)
         else:
-            columns[key] = np.stack([content.tracks[key].values[row] for row in rows])
-    columns[ACTION] = _actions(lines[ACTION].times, commands, times, columns[STATE], contract.interface.fps)
-    led = [] if hands is None else [(t, content.tracks[INTERVENTION].values[row]) for t, row in hands.pairs()]
+            columns[key] = np.stack(values)
+    columns[ACTION] = columns[STATE].copy()
+    for source in index.sources:
+        channels, told = list(source.channels), commands[source.topic]
+        states = columns[STATE][:, channels]
+        columns[ACTION][:, channels] = set_points(told.times, told.values, times, states, fps)
+    hands = lines.pop(INTERVENTION, None)
+    kept = seen | commands
     return BagEpisode(
         columns=columns,
         images=images,
-        task=content.texts.get(TASK, contract.task),
-        result=content.texts.get(RESULT, named_result(bag.path)),
-        interventions=_spans(led, times),
-        repeated=repeated,
-        refused={f"{x.topic}: at the time of another one": x.repeated for x in lines.values() if x.repeated},
-        unstamped={x.topic: x.unstamped for x in lines.values() if x.unstamped},
-        notes=[*bag.notes(), *clock_notes(list(lines.values()), contract.timeouts.max_age)],
+        task=index.texts.get(TASK, contract.task),
+        result=index.texts.get(RESULT, named_result(bag.path)),
+        interventions=[] if hands is None else _interventions(list(zip(hands.times, index.hands, strict=True)), times),
+        repeated={key: count for key, count in late.items() if count},
+        refused={f"{key}: at the time of another one": kept[key].refused for key in kept if kept[key].refused},
+        unstamped={line.topic: line.unstamped for line in lines.values() if line.unstamped},
+        notes=[*bag.notes(), *clock_notes(list(lines.values()), max_age)],
         ended=bag.has_end(),
     )
 
@@ -181,153 +181,137 @@ def import_bags(
 class Pictures:
     """The pictures of a camera at the times of frames, which are read from the bag whenever they are iterated.
 
-    `rows` (T,) are their places among the camera's messages. A few are held at a time, however long the bag is.
+    `places` are the T frames' pictures among the camera's messages. A few are held at a time, however long the bag is.
     """
 
-    def __init__(self, bag: Bag, stream: Stream, rows: np.ndarray) -> None:
-        self._bag, self._stream, self._rows = bag, stream, rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
+    def __init__(self, bag: Bag, stream: Stream, places: Sequence[int]) -> None:
+        self._bag, self._stream, self._places = bag, stream, places
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Yield T frames (H, W, 3) uint8; `InputError` names what cannot be decoded."""
-        wanted, held = set(self._rows.tolist()), {}
+        wanted, held = set(self._places), {}
         messages = enumerate(self._bag.read([self._stream.topic]))
-        for row, frames in groupby(self._rows.tolist()):
-            while row not in held:
-                place, recorded = next(messages, (-1, None))
+        for place, frames in groupby(self._places):
+            while place not in held:
+                number, recorded = next(messages, (-1, None))
                 if recorded is None:
-                    raise InputError(f"{self._bag.path}: expected the same messages as before, found it changed")
-                if place in wanted:
-                    held[place] = decode(recorded.message, self._stream)
+                    raise InputError(f"{self._bag.path}: expected {place + 1} or more pictures, found it changed")
+                if number in wanted:
+                    held[number] = decode(recorded.message, self._stream)
                 if len(held) > HELD:
-                    raise InputError(
-                        f"{self._bag.path}: {self._stream.topic}: expected pictures in order of time, "
-                        f"found one that is more than {HELD} late"
-                    )
-            picture = held.pop(row)
+                    late = f"one behind {HELD} later ones"
+                    raise InputError(f"{self._stream.topic}: expected pictures in order of time, found {late}")
+            picture = held.pop(place)
             for _ in frames:
                 yield picture
 
 
-class _Content(NamedTuple):
-    """What of a bag's messages is kept: tracks by key, and the last text of each topic."""
+class _Index(NamedTuple):
+    """What the first reading of a bag finds: tracks by topic, where commands are, the last texts by topic, and what was
+    said of interventions."""
 
     tracks: dict[str, Track]
+    sources: list[CommandSource]
     texts: dict[str, str]
+    hands: list[bool]
 
 
-def _read(bag: Bag, contract: Contract) -> _Content:
-    """Everything but the pictures, of which each camera's first one is tried."""
+def _index(bag: Bag, contract: Contract) -> _Index:
+    """Topics are without their slashes, the state's first. Of each camera the first picture is tried."""
     topics = bag.topics()
-    source = _action_topic(bag.path, topics, contract)
-    streams = {stream.topic.lstrip("/"): stream for stream in contract.streams}
-    _check(bag.path, topics, {stream.topic: stream.type for stream in contract.streams})
-    tracks = {stream.key: Track(topic) for topic, stream in streams.items()}
-    content = _Content(tracks | {ACTION: Track(source), INTERVENTION: Track(INTERVENTION)}, {})
+    sources = command_sources(topics, contract)
+    streams = sorted(contract.streams, key=lambda stream: stream.key != STATE)
+    wanted = {source.topic.lstrip("/"): source.type for stream in streams for source in stream.sources}
+    for topic, kind in wanted.items():
+        if topics.get(topic) != kind:
+            found = topics.get(topic, f"only {sorted(topics)}")
+            raise InputError(f"expected {kind} on /{topic}, found {found or 'no type'}")
+    cameras = {stream.topic.lstrip("/"): stream for stream in streams if stream.feature.dtype == "image"}
     ours = [topic for topic, kind in _OURS.items() if topics.get(topic) == kind]
-    for recorded in bag.read([*streams, source, *ours]):
+    tracks = {topic: Track(topic) for topic in [*wanted, *(source.topic for source in sources)]}
+    index = _Index(tracks | ({INTERVENTION: Track(INTERVENTION)} if INTERVENTION in ours else {}), sources, {}, [])
+    for recorded in bag.read([*tracks, *ours]):
         topic, message = recorded.topic, recorded.message
         if recorded.type != topics[topic]:
-            raise InputError(f"{bag.path}: {topic}: expected one type, found {topics[topic]} and {recorded.type}")
-        if topic == source:
-            content.tracks[ACTION].add(recorded, _command(recorded, contract))
-        elif topic in streams:
-            track, picture = content.tracks[streams[topic].key], streams[topic].feature.dtype == "image"
-            value = None if picture and track.received else decode(message, streams[topic])
-            track.add(recorded, None if picture else value)
-        elif topic == INTERVENTION:
-            content.tracks[INTERVENTION].add(recorded, bool(message.data))
+            raise InputError(f"{topic}: expected one type, found {topics[topic]} and {recorded.type}")
+        if topic in cameras and not tracks[topic].received:
+            decode(message, cameras[topic])
+        if topic in index.tracks:
+            index.tracks[topic].add(recorded)
         else:
-            content.texts[topic] = message.data
-    return content
+            index.texts[topic] = message.data
+        if topic == INTERVENTION:
+            index.hands.append(bool(message.data))
+    return index
 
 
-def _timelines(path: Path, content: _Content, contract: Contract) -> dict[str, Timeline]:
-    """By key, the state's first; that of `INTERVENTION` only if there were any."""
-    keys = [STATE, *(key for key in content.tracks if key != STATE)]
-    if not content.tracks[INTERVENTION].received:
-        keys.remove(INTERVENTION)
-    if empty := [key for key in keys if not content.tracks[key].received]:
-        raise InputError(f"{path}: expected messages of {empty}, found none")
-    try:
-        lines = timelines([content.tracks[key] for key in keys], contract.timeouts.max_age)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    return dict(zip(keys, lines, strict=True))
+class _Samples(NamedTuple):
+    """What was seen or told: `times` (n,) in seconds, all different and in order, and `values` (n, ...).
+
+    Of pictures the values are their places among the topic's messages. `refused` had the times of others.
+    """
+
+    times: np.ndarray
+    values: Any
+    refused: int
+
+    @classmethod
+    def of(cls, times: Sequence[float] | np.ndarray, values: Sequence[Any]) -> _Samples:
+        ordered, first = np.unique(np.asarray(times, float), return_index=True)
+        return cls(ordered, [values[row] for row in first], len(times) - len(first))
 
 
-def _action_topic(path: Path, topics: Mapping[str, str], contract: Contract) -> str:
-    if EXECUTED in topics:
-        _check(path, topics, {EXECUTED: JOINT_STATE})
-        return EXECUTED
-    topic = contract.command.topic.lstrip("/")
-    if topics.get(topic) != contract.command.type:
-        raise InputError(
-            f"{path}: expected commands on {EXECUTED} or of type {contract.command.type} on {topic}, "
-            f"found the topics {dict(sorted(topics.items()))}"
-        )
-    return topic
+def _pictures(contract: Contract, lines: Mapping[str, Timeline]) -> dict[str, _Samples]:
+    times = {key: lines[contract.stream(key).topic.lstrip("/")].times for key in contract.interface.cameras}
+    return {key: _Samples.of(t, range(len(t))) for key, t in times.items()}
 
 
-def _check(path: Path, topics: Mapping[str, str], expected: Mapping[str, str]) -> None:
-    for topic, kind in expected.items():
-        if topics.get(topic.lstrip("/")) != kind:
-            found = topics.get(topic.lstrip("/"), f"only {sorted(topics)}")
-            raise InputError(f"{path}: expected {kind} on {topic}, found {found or 'no type'}")
+def _decode(
+    bag: Bag, contract: Contract, sources: Sequence[CommandSource], lines: Mapping[str, Timeline]
+) -> tuple[dict[str, _Samples], dict[str, _Samples]]:
+    """The vectors by key and the commands by topic, in the second reading of a bag."""
+    streams = [stream for stream in contract.streams if stream.feature.dtype != "image"]
+    reader, told = Reader(streams), {source.topic: source for source in sources}
+    found: dict[str, list[tuple[float, Any]]] = {key: [] for key in [*(stream.key for stream in streams), *told]}
+    when = {topic: iter(line.times.tolist()) for topic, line in lines.items()}
+    for recorded in bag.read([*reader.topics, *told]):
+        t = next(when[recorded.topic])
+        if recorded.topic in told:
+            found[recorded.topic].append((t, told[recorded.topic].read(recorded, contract.interface.action.names)))
+        else:
+            for sample in reader.read(recorded.topic, recorded.message, t):
+                found[sample.key].append((sample.stamp, sample.value))
+    for stream in streams:
+        if not found[stream.key]:
+            raise InputError(f"{stream.key}: expected {_words(stream)} within {stream.slop:g} s, found {_spans(lines)}")
+    samples = {name: _Samples.of(*zip(*pairs, strict=True)) for name, pairs in found.items()}
+    return {s.key: samples[s.key] for s in streams}, {topic: samples[topic] for topic in told}
 
 
-class _Command(NamedTuple):
-    """Targets (n, D), and by when after the command each is reached, seconds (n,)."""
-
-    due: np.ndarray
-    targets: np.ndarray
-
-    def at(self, elapsed: float) -> np.ndarray:
-        """The set-point (D,) that many seconds after the command: on the straight line between two targets."""
-        return np.array([np.interp(elapsed, self.due, channel) for channel in self.targets.T], np.float32)
+def _words(stream: Stream) -> str:
+    return " and ".join(source.topic for source in stream.sources)
 
 
-def _command(recorded: Recorded, contract: Contract) -> _Command:
-    message, spec = recorded.message, contract.command
-    if recorded.topic == EXECUTED:
-        names = list(contract.interface.action.names)
-        if list(message.name) != names:
-            raise InputError(f"{EXECUTED}: expected the channels {names}, found {list(message.name)}")
-        if len(message.position) != len(names):
-            raise InputError(f"{EXECUTED}: expected {len(names)} positions, found {len(message.position)}")
-        return _Command(np.zeros(1), np.asarray(message.position, np.float32)[None])
-    if spec.type == TRAJECTORY:
-        return _trajectory(message, spec)
-    return _Command(np.zeros(1), decode_command(message, spec)[None])
+def _spans(lines: Mapping[str, Timeline]) -> str:
+    return ", ".join(line.span() for line in lines.values())
 
 
-def _trajectory(message: Any, spec: CommandSpec) -> _Command:
-    """All points of a JointTrajectory; one without any stops the arm where it is."""
-    due = np.array([seconds(point.time_from_start) for point in message.points])
-    if (np.diff(due) <= 0).any() or (due < 0).any():
-        raise InputError(
-            f"{spec.topic}: expected time_from_start to increase from point to point, found {due.tolist()}"
-        )
-    single = [SimpleNamespace(joint_names=message.joint_names, points=[point]) for point in message.points]
-    targets = [decode_command(point, spec) for point in single]
-    return _Command(due, np.array(targets, np.float32).reshape(len(due), len(spec.fields)))
-
-
-def _times(path: Path, lines: Mapping[str, Timeline], commands: Sequence[_Command], contract: Contract) -> np.ndarray:
-    """Where the frames lie: where the first camera's pictures do, while all streams and the commands are there."""
-    fps, action = contract.interface.fps, lines[ACTION].times
-    seen = [line.times for key, line in lines.items() if key != ACTION]
-    first = max(*(times[0] for times in seen), action[0] - 1.0 / fps)
-    last = min(times[-1] for times in seen)
-    told = max(t + command.due.max(initial=0.0) for t, command in zip(action, commands, strict=True))
-    anchor = lines[(contract.interface.cameras or [STATE])[0]].times
-    start = next((t for t in anchor if first - 1e-6 <= t <= told), None)
+def _times(
+    seen: Mapping[str, _Samples], commands: Mapping[str, _Samples], lines: Mapping[str, Timeline], contract: Contract
+) -> np.ndarray:
+    """Where the frames lie: where the first camera's pictures do, while all streams and commands are there."""
+    fps = contract.interface.fps
+    first = max(samples.times[0] for samples in seen.values())
+    last = min(samples.times[-1] for samples in seen.values())
+    first = max(first, min(told.times[0] for told in commands.values()) - 1.0 / fps)
+    due = max(
+        t + x.due.max(initial=0.0) for told in commands.values() for t, x in zip(told.times, told.values, strict=True)
+    )
+    anchor = seen[(contract.interface.cameras or [STATE])[0]].times
+    start = next((t for t in anchor if first - 1e-6 <= t <= due), None)
     count = 0 if start is None else max(int((last - start) * fps + 1e-3) + 1, 0)
     if start is None or count < 2:
-        spans = ", ".join(line.span() for line in lines.values())
-        raise InputError(f"{path}: expected 2 frames or more seen by every stream, found {count}: {spans}")
+        raise InputError(f"expected 2 frames or more seen by every stream, found {count}: {_spans(lines)}")
     return start + np.arange(count) / fps
 
 
@@ -343,37 +327,7 @@ def _nearest(stamps: np.ndarray, times: np.ndarray, contract: Contract, where: s
     return rows, int(late.sum())
 
 
-def _actions(
-    starts: np.ndarray, commands: Sequence[_Command], times: np.ndarray, states: np.ndarray, fps: float
-) -> np.ndarray:
-    """The set-point at each frame's end; before the first command the arm stayed where it was."""
-    ends = times + 1.0 / fps - 1e-6
-    paths = _paths(starts, commands, times, states, fps)
-    rows = np.searchsorted(starts, ends) - 1
-    return np.stack(
-        [
-            paths[row].at(end - starts[row]) if row >= 0 else state
-            for row, end, state in zip(rows, ends, states, strict=True)
-        ]
-    )
-
-
-def _paths(
-    starts: np.ndarray, commands: Sequence[_Command], times: np.ndarray, states: np.ndarray, fps: float
-) -> list[_Command]:
-    """Commands that are not due within a frame with the set-point at which they find the arm, which leads to them."""
-    paths: list[_Command] = []
-    for start, command in zip(starts, commands, strict=True):
-        if not len(command.due) or command.due[0] > 1.0 / fps:
-            before = len(paths) - 1
-            measured = states[min(int(np.searchsorted(times, start)), len(times) - 1)]
-            here = paths[before].at(start - starts[before]) if paths else measured
-            command = _Command(np.r_[0.0, command.due], np.vstack([here, command.targets]))
-        paths.append(command)
-    return paths
-
-
-def _spans(hands: Sequence[tuple[float, bool]], times: np.ndarray) -> list[tuple[int, int]]:
+def _interventions(hands: Sequence[tuple[float, bool]], times: np.ndarray) -> list[tuple[int, int]]:
     """Frames [first, last) between a message that says true and the next one that says false."""
     spans: list[tuple[int, int]] = []
     begin: float | None = None

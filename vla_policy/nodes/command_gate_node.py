@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -20,10 +21,11 @@ from trajectory_msgs.msg import JointTrajectory
 from vla_policy.contract import Contract, load_contract
 from vla_policy.interfaces import STATE, ActionChunk, InputError
 from vla_policy.kinematics import JointTargets
-from vla_policy.messages import away_from_constants, decode, joints, require_frame, seconds, tip
+from vla_policy.messages import Reader, away_from_constants, joints, seconds, tip
 from vla_policy.nodes import common
 from vla_policy.nodes.chunks import chunk_of
 from vla_policy.nodes.commands import encode, pose, standstill
+from vla_policy.nodes.perception import listen
 from vla_policy.runtime import Command, Gate, GateConfig, Limits, State, Timing
 
 PUBLISHERS_EVERY = 10  # ticks between two looks at who else sends commands
@@ -83,15 +85,19 @@ class CommandGateNode(Node):
         command, state = self._contract.command, self._contract.stream(STATE)
         self._rests = 0
         self._joints = None
-        if command.inverse is not None:
-            self._joints = JointTargets(command.inverse, command.rate, followed=not self._dry_run)
-        self._robot = None
+        if command.led is not None and command.led.inverse is not None:
+            self._joints = JointTargets(command.led.inverse, command.rate, followed=not self._dry_run)
+        self._robot = []  # a publisher an output
         if not self._dry_run:
-            self._robot = self.create_publisher(common.message_class(command.type), command.topic, common.COMMAND_QOS)
+            self._robot = [
+                self.create_publisher(common.message_class(output.type), output.topic, common.COMMAND_QOS)
+                for output in command.outputs
+            ]
         self._executed = self.create_publisher(JointState, "command/executed", 10)
         self._state = self.create_publisher(String, "~/state", common.LATCHED_QOS)
-        kind = common.message_class(state.type)
-        self.create_subscription(kind, state.topic, self._on_state, common.STATE_QOS)
+        self._reader = Reader([state])
+        self._misplaced: dict[str, str] = {}  # by topic
+        listen(self, self._reader, self._on_state)
         self.create_subscription(JointTrajectory, "policy/action_chunk", self._on_chunk, common.COMMAND_QOS)
         self.create_subscription(JointState, "teleop/target", self._on_teleop, common.COMMAND_QOS)
         for name in EMERGENCY_STOPS:
@@ -99,7 +105,8 @@ class CommandGateNode(Node):
             events = SubscriptionEventCallbacks(incompatible_qos=deaf, incompatible_type=deaf)
             heard = partial(self._on_emergency_stop, name)
             self.create_subscription(Bool, name, heard, common.HEARTBEAT_QOS, event_callbacks=events)
-        self._singles = [state.topic, "policy/action_chunk", "teleop/target", *heartbeats, *EMERGENCY_STOPS]
+        led_by = ["policy/action_chunk", "teleop/target", *heartbeats, *EMERGENCY_STOPS]
+        self._sources = Counter(source.topic for source in state.sources) + Counter(led_by)
         for name in heartbeats:
             self.create_subscription(Bool, name, partial(self._on_heartbeat, name), common.HEARTBEAT_QOS)
         self.create_service(SetBool, "~/enable", self._on_enable)
@@ -109,8 +116,8 @@ class CommandGateNode(Node):
     def close(self) -> None:
         self._ticker.close()
         self._stand_still()
-        if self._robot is not None:
-            self._robot.wait_for_all_acked(Duration(seconds=LAST_WORD))  # it would be lost with this process
+        for publisher in self._robot:
+            publisher.wait_for_all_acked(Duration(seconds=LAST_WORD))  # it would be lost with this process
 
     @contextmanager
     def _gated(self) -> Iterator[Gate]:
@@ -124,14 +131,24 @@ class CommandGateNode(Node):
     def _age(self, message: Any) -> float:
         return common.now(self) - seconds(message.header.stamp)
 
-    def _on_state(self, message: Any) -> None:
+    def _on_state(self, topic: str, message: Any) -> None:
         with self._gated() as gate:
-            stream = self._contract.stream(STATE)
-            require_frame(message, stream, self._contract.command.frame_id)
-            taken = gate.measure(decode(message, stream).astype(float), common.steady(), self._age(message))
-            gate.misplaced = away_from_constants(message, self._contract.command)
-            if self._joints is not None and taken:
-                self._joints.measure(joints(message, self._joints.kinematics, stream.topic))
+            samples = self._reader.read(topic, message, seconds(message.header.stamp))
+            now = common.now(self)
+            taken = [
+                gate.measure(sample.value.astype(float), common.steady(), now - sample.stamp) for sample in samples
+            ]
+            self._misplaced[topic] = "; ".join(filter(None, self._away(topic, message)))
+            gate.misplaced = "; ".join(filter(None, self._misplaced.values()))
+            if self._joints is not None and any(taken) and set(message.name) >= set(self._joints.kinematics.joints):
+                self._joints.measure(joints(message, self._joints.kinematics, topic))
+
+    def _away(self, topic: str, message: Any) -> Iterator[str]:
+        """What of the poses that are commanded where this message is measured is not as in the contract."""
+        here = [source for source in self._contract.stream(STATE).sources if source.topic == topic]
+        for output in self._contract.command.outputs:
+            if any(set(output.channels) & set(source.channels) for source in here):
+                yield away_from_constants(message, output)
 
     def _on_chunk(self, message: JointTrajectory) -> None:
         with self._gated() as gate:
@@ -191,9 +208,9 @@ class CommandGateNode(Node):
         self._tell()
 
     def _look_for_rivals(self) -> None:
-        topic = self.resolve_topic_name(self._contract.command.topic)
-        if self._robot is not None and (count := self.count_publishers(topic)) > 1:
-            self._gate.supervisor.fault(f"{topic}: expected no other publisher, found {count - 1}")
+        for publisher in self._robot:
+            if (count := self.count_publishers(publisher.topic_name)) > 1:
+                self._gate.supervisor.fault(f"{publisher.topic_name}: expected no other publisher, found {count - 1}")
         try:
             self._require_singles()
         except InputError as error:
@@ -201,26 +218,27 @@ class CommandGateNode(Node):
 
     def _require_singles(self) -> None:
         """`InputError` if two want to lead the arm, vouch for it or say where it is: which one is obeyed is chance."""
-        for topic in map(self.resolve_topic_name, self._singles):
-            if (count := self.count_publishers(topic)) > 1:
-                raise InputError(
-                    f"{topic}: expected one publisher, found {count} (a killed one counts for some seconds)"
-                )
+        for name, most in self._sources.items():
+            topic = self.resolve_topic_name(name)
+            if (count := self.count_publishers(topic)) > most:
+                expected = "one publisher" if most == 1 else f"{most} publishers"
+                raise InputError(f"{topic}: expected {expected}, found {count} (a killed one counts for some seconds)")
 
     def _send(self, command: Command, now: float) -> None:
-        spec, action, target = self._contract.command, command.action, command.action
-        if self._joints is not None:
+        spec, action, target = self._contract.command, command.action.copy(), None
+        if self._joints is not None and spec.led is not None:
             if self._rests != self._gate.rests:
                 self._joints.rest()
                 self._rests = self._gate.rests
-            target = self._follow(self._joints, action)
-            action = tip(target, spec.fields, self._joints.kinematics)
-        if self._robot is not None:
-            # A velocity towards the held pose would run away should the measured one be old: holding is no velocity.
-            measured = self._gate.measured
-            if command.status == "hold" or measured is None:
-                measured = command.action
-            self._robot.publish(encode(spec, target, measured, now, self._period))
+            target = self._follow(self._joints, pose(spec.led, spec.led.part(action)))
+            action[list(spec.led.channels)] = tip(target, spec.led.fields, self._joints.kinematics)
+        # A velocity towards the held pose would run away should the measured one be old: holding is no velocity.
+        measured = self._gate.measured
+        if command.status == "hold" or measured is None:
+            measured = command.action
+        for output, publisher in zip(spec.outputs, self._robot, strict=False):  # none in a dry run
+            part = output.part(command.action) if output.inverse is None or target is None else target
+            publisher.publish(encode(output, part, output.part(measured), now, self._period))
         executed = JointState(name=self._names, position=action.tolist())
         executed.header.stamp, executed.header.frame_id = common.stamp(now), spec.frame_id
         self._executed.publish(executed)
@@ -229,19 +247,20 @@ class CommandGateNode(Node):
             self._latency.add(now - chunk.t_obs)
         self._last_chunk = chunk
 
-    def _follow(self, targets: JointTargets, action: np.ndarray) -> np.ndarray:
-        """The joints (n,) that lead the tip to an action (D,). Where there are none the arm holds, and stays."""
+    def _follow(self, targets: JointTargets, pose: np.ndarray) -> np.ndarray:
+        """The joints (n,) that lead the tip to a pose (7,). Where there are none the arm holds, and stays."""
         try:
-            return targets.follow(pose(self._contract.command, action))
+            return targets.follow(pose)
         except InputError as error:
             self._gate.supervisor.hold(str(error))
             return targets.hold()
 
     def _stand_still(self) -> None:
         """What the robot was told last must not go on without the gate."""
-        message = standstill(self._contract.command, common.now(self))
-        if self._robot is not None and message is not None:
-            self._robot.publish(message)
+        for output, publisher in zip(self._contract.command.outputs, self._robot, strict=False):
+            message = standstill(output, common.now(self))
+            if message is not None:
+                publisher.publish(message)
 
     def _tell(self) -> None:
         """State and reason, whenever they change."""

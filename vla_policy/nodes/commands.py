@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vla_policy.contract import ARRAY, POSE, POSE_FIELDS, TRAJECTORY, TWIST, CommandSpec
+from vla_policy.contract import ARRAY, POSE, POSE_FIELDS, TRAJECTORY, TWIST, Output
 from vla_policy.nodes.common import duration, message_class, stamp
 
 _POSE_PLACES = dict(
@@ -14,10 +14,11 @@ _POSE_PLACES = dict(
 )
 
 
-def encode(spec: CommandSpec, action: np.ndarray, measured: np.ndarray, t: float, period: float) -> Any:
-    """The message that makes the robot go to `action` (D,), stamped `t` seconds; to joints (n,) if it is led by those.
+def encode(spec: Output, action: np.ndarray, measured: np.ndarray, t: float, period: float) -> Any:
+    """An output's message that makes the robot go to its part `action` (n,) of the action, stamped `t` seconds.
 
-    `measured` (D,) is where it is and `period` a control period in seconds: velocity controllers are told to be there
+    The part is in the message's units (`Output.part`), or joints (n,) if those lead the tip. `measured` (n,) is where
+    the robot is and `period` a control period in seconds: velocity controllers are told to be there
     after one, no faster than the speed limit.
     """
     message = message_class(spec.type)()
@@ -31,7 +32,7 @@ def encode(spec: CommandSpec, action: np.ndarray, measured: np.ndarray, t: float
             setattr(getattr(message.pose, part), axis, value)
     elif spec.type == TRAJECTORY:
         message.header.stamp = stamp(0.0)  # "now": a point of the past would be entered without a ramp
-        message.joint_names = list(spec.fields if spec.inverse is None else spec.inverse.joints)
+        message.joint_names = list(spec.joints)
         point = message_class("trajectory_msgs/msg/JointTrajectoryPoint")(
             positions=action.tolist(), velocities=[0.0] * len(action), time_from_start=duration(2.0 / spec.rate)
         )
@@ -43,12 +44,13 @@ def encode(spec: CommandSpec, action: np.ndarray, measured: np.ndarray, t: float
     return message
 
 
-def pose(spec: CommandSpec, action: np.ndarray) -> np.ndarray:
-    """The whole pose (7,) that an action (D,) means, with what the contract holds constant."""
+def pose(spec: Output, action: np.ndarray) -> np.ndarray:
+    """The whole pose (7,) that an output's part (n,) of an action means, with what the contract holds constant."""
     values = {**spec.constants, **dict(zip(spec.fields, action.tolist(), strict=True))}
     return np.array([values[field] for field in POSE_FIELDS])
 
 
-def standstill(spec: CommandSpec, t: float) -> Any | None:
+def standstill(spec: Output, t: float) -> Any | None:
     """What stops a robot that goes on with its last command, stamped `t` seconds; None where commands are targets."""
-    return encode(spec, np.zeros_like(spec.low), np.zeros_like(spec.low), t, 1.0) if spec.type == TWIST else None
+    here = np.zeros(len(spec.fields))
+    return encode(spec, here, here, t, 1.0) if spec.type == TWIST else None

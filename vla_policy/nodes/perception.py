@@ -8,11 +8,24 @@ from typing import Any
 
 from rclpy.node import Node
 
-from vla_policy.contract import IMAGE, Contract, Stream
+from vla_policy.contract import IMAGE_TYPES, Contract, Stream
 from vla_policy.interfaces import InputError
-from vla_policy.messages import decode, seconds
+from vla_policy.messages import Reader, seconds
 from vla_policy.nodes import common
 from vla_policy.runtime import ObservationBuffer, Watchdog
+
+
+def listen(node: Node, reader: Reader, on_message: Callable[[str, Any], None]) -> list[Any]:
+    """Subscriptions to the topics of a reader; `on_message` hears the topic and the message."""
+    return [
+        node.create_subscription(
+            common.message_class(kind),
+            topic,
+            partial(on_message, topic),
+            common.IMAGE_QOS if kind in IMAGE_TYPES else common.STATE_QOS,
+        )
+        for topic, kind in reader.topics.items()
+    ]
 
 
 class Perception:
@@ -23,18 +36,11 @@ class Perception:
         streams = [contract.stream(key) for key in keys]
         timeouts = contract.timeouts
         self.buffer = ObservationBuffer([stream.key for stream in streams], timeouts.slop, timeouts.max_age)
-        self._types = {stream.topic: stream.type for stream in streams}
-        self._watchdog = Watchdog({stream.topic: timeouts.camera for stream in streams})
+        self._reader = Reader(streams)
+        self._joined = {stream.key: _words(stream) for stream in streams if len(stream.sources) > 1}
+        self._watchdog = Watchdog(dict.fromkeys([*self._reader.topics, *self._joined.values()], timeouts.camera))
         self._bad: dict[str, str] = {}
-        self._subscriptions = [
-            node.create_subscription(
-                common.message_class(stream.type),
-                stream.topic,
-                partial(self._on_message, stream),
-                common.IMAGE_QOS if stream.type == IMAGE else common.STATE_QOS,
-            )
-            for stream in streams
-        ]
+        self._subscriptions = listen(node, self._reader, self._on_message)
 
     def close(self) -> None:
         for subscription in self._subscriptions:
@@ -54,22 +60,33 @@ class Perception:
     def _of_other_types(self, topics: Iterable[str]) -> str:
         """Who publishes on these topics what cannot be heard, for the user who wonders why."""
         found = [
-            f"{topic}: expected {self._types[topic]}, found {publisher.topic_type}"
-            for topic in topics
+            f"{topic}: expected {kind}, found {publisher.topic_type}"
+            for topic, kind in self._reader.topics.items()
+            if topic in topics
             for publisher in self._node.get_publishers_info_by_topic(self._node.resolve_topic_name(topic))
-            if publisher.topic_type != self._types[topic]
+            if publisher.topic_type != kind
         ]
         return f" ({'; '.join(found)})" if found else ""
 
-    def _on_message(self, stream: Stream, message: Any) -> None:
+    def _on_message(self, topic: str, message: Any) -> None:
         try:
-            value = decode(message, stream)
+            samples = self._reader.read(topic, message, seconds(message.header.stamp))
         except InputError as error:
-            if stream.key not in self._bad:
+            if topic not in self._bad:
                 self._node.get_logger().error(str(error))
-            self._bad[stream.key] = str(error)
+            self._bad[topic] = str(error)
             return
-        self._bad.pop(stream.key, None)
-        if self.buffer.put(stream.key, value, seconds(message.header.stamp), common.now(self._node)):
-            self._watchdog.feed(stream.topic, common.steady())
+        self._bad.pop(topic, None)
+        now = common.now(self._node)
+        taken = [sample for sample in samples if self.buffer.put(sample.key, sample.value, sample.stamp, now)]
+        if len(taken) == len(samples):  # also of a part that waits for the others
+            self._watchdog.feed(topic, common.steady())
+        for sample in taken:
+            if sample.key in self._joined:
+                self._watchdog.feed(self._joined[sample.key], common.steady())
             self._on_sample()
+
+
+def _words(stream: Stream) -> str:
+    """What is silent when the parts of a vector come, but not together."""
+    return f"{stream.key} ({' and '.join(source.topic for source in stream.sources)} within {stream.slop:g} s)"

@@ -49,8 +49,11 @@ class PushTSimNode(Node):
         kind = common.parameter(self, "disturbance", "", "what happens once in every episode; empty: nothing")
         clock_rate = common.parameter(self, "clock_rate", 0.0, "Hz of /clock; 0: none, all use system time", (0.0, 1e3))
         contract.require_simulated()  # else its pictures and poses would mix with a real arm's
-        if contract.command.type != POSE:
-            raise InputError(f"pusht_sim: expected commands of type {POSE}, found {contract.command.type}")
+        if [output.type for output in contract.command.outputs] != [POSE]:
+            found = [output.type for output in contract.command.outputs]
+            raise InputError(f"pusht_sim: expected one topic of commands of type {POSE}, found {found}")
+        if any([source.type for source in s.sources] not in ([IMAGE], [POSE]) for s in contract.streams):
+            raise InputError(f"pusht_sim: expected observations of type {IMAGE} or {POSE} alone, found others")
         self._contract, self._next_seed = contract, seed
         cameras = [key.removeprefix(IMAGES) for key in contract.interface.cameras]
         env = make_env("pybullet", cameras, load_scene(scene, task))
@@ -90,7 +93,7 @@ class PushTSimNode(Node):
         self._event = self.create_publisher(Header, "~/event", common.LATCHED_QOS)
         if self._env.config.goals:
             self._task = self.create_publisher(String, "task", common.LATCHED_QOS)
-        self.create_subscription(PoseStamped, command.topic, self._on_command, common.COMMAND_QOS)
+        self.create_subscription(PoseStamped, command.outputs[0].topic, self._on_command, common.COMMAND_QOS)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self._diagnostics = common.Diagnostics(self, self._report)
         if clock_rate > 0:

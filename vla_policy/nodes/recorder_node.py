@@ -16,9 +16,10 @@ from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
 from vla_policy.bags import FAILURE, RESULT, SUCCESS, TASK, BagThread, BagWriter, name_result, read_recordings
-from vla_policy.contract import IMAGE, JOINT_STATE, TRAJECTORY, find_config, load_contract
+from vla_policy.contract import IMAGE_TYPES, JOINT_STATE, TRAJECTORY, find_config, load_contract
 from vla_policy.interfaces import InputError
 from vla_policy.locks import only_one
+from vla_policy.messages import Reader
 from vla_policy.nodes import common
 from vla_policy.nodes.importer import Importer
 from vla_policy.runtime import Watchdog
@@ -79,10 +80,10 @@ class RecorderNode(Node):
         self._lock.close()
 
     def _subscribe(self) -> None:
-        streams = {stream.topic: stream.type for stream in self._contract.streams}
+        streams = Reader(self._contract.streams).topics
         self._watchdog = Watchdog(dict.fromkeys(streams, self._contract.timeouts.camera))
         for topic, kind in {**streams, **OTHERS}.items():
-            qos = IMAGE_QOS if kind == IMAGE else STATE_QOS
+            qos = IMAGE_QOS if kind in IMAGE_TYPES else STATE_QOS
             self.create_subscription(common.message_class(kind), topic, partial(self._on, topic, kind), qos, raw=True)
         self.create_subscription(String, TASK, self._on_task, common.LATCHED_QOS)
         self.create_service(Trigger, "~/start_episode", self._on_start)

@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 from rclpy.node import Node
 from rclpy.task import Future
-from sensor_msgs.msg import Image, JointState, Joy
+from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
 
 from vla_policy.contract import load_contract
 from vla_policy.interfaces import STATE, InputError
-from vla_policy.messages import decode
+from vla_policy.messages import Reader, decode, seconds
 from vla_policy.nodes import common, pointer
+from vla_policy.nodes.perception import listen
 from vla_policy.nodes.pointer import Pointer
 
 RATE = 50.0  # Hz
@@ -89,13 +90,14 @@ class TeleopNode(Node):
         self._pointed = [self._names.index(name) for name in pointing.channels]
         self._pointer = Pointer(pointing, self._view.feature.shape)
         self._window = window("teleop: hold the left button to lead", self._pointer.on_mouse)
-        self.create_subscription(Image, self._view.topic, self._on_picture, common.IMAGE_QOS)
+        kind = common.message_class(self._view.type)
+        self.create_subscription(kind, self._view.topic, self._on_picture, common.IMAGE_QOS)
         self._window_timer = common.every(self, 1.0 / WINDOW_RATE, self._look)
 
     def _connect(self) -> None:
         state = self._contract.stream(STATE)
-        kind = common.message_class(state.type)
-        self.create_subscription(kind, state.topic, self._on_state, common.STATE_QOS)
+        self._reader = Reader([state])
+        listen(self, self._reader, self._on_state)
         self.create_subscription(Joy, "joy", self._on_joy, common.STATE_QOS)
         self._targets = self.create_publisher(JointState, "teleop/target", common.COMMAND_QOS)
         self._intervention = self.create_publisher(Bool, "teleop/intervention", common.COMMAND_QOS)
@@ -103,9 +105,10 @@ class TeleopNode(Node):
         self._enable = self.create_client(SetBool, "command_gate/enable")
         self._timer = common.every(self, 1.0 / RATE, self._tick)
 
-    def _on_state(self, message: Any) -> None:
+    def _on_state(self, topic: str, message: Any) -> None:
         try:
-            self._measured = decode(message, self._contract.stream(STATE)).astype(float)
+            for sample in self._reader.read(topic, message, seconds(message.header.stamp)):
+                self._measured = sample.value.astype(float)
         except InputError as error:  # the emergency stop has to stay alive
             self.get_logger().warning(str(error), throttle_duration_sec=1.0)
 
@@ -131,7 +134,7 @@ class TeleopNode(Node):
             channel, direction = KEYS[key]
             self._lead(direction * np.eye(len(self._names))[channel])
 
-    def _on_picture(self, message: Image) -> None:
+    def _on_picture(self, message: Any) -> None:
         try:
             self._picture, self._seen = decode(message, self._view), common.steady()
         except InputError as error:
