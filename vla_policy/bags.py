@@ -300,7 +300,8 @@ def _listed(folder: Path) -> list[Path]:
         raise InputError(
             f"{path}: expected {_INFORMATION}: relative_file_paths, a list of files, found {words(error)}"
         ) from None
-    if not names or (missing := [name for name in names if not is_storage(folder / name)]):
+    missing = [name for name in names if not is_storage(folder / name)]
+    if missing or not names:
         raise InputError(f"{path}: expected its relative_file_paths beside it, .mcap or .db3, found {missing or names}")
     return [folder / name for name in dict.fromkeys(names)]
 
