@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -269,9 +269,15 @@ def read_recordings(dataset: Path) -> list[dict[str, Any]]:
     """The entries of `RECORDINGS`, none where there is no such file. The last ones may have become no episodes."""
     path = dataset / RECORDINGS
     try:
-        return list(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else []
-    except ValueError as error:
-        raise InputError(f"{path}: expected JSON, found something else ({error})") from None
+        entries = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: expected JSON, found something else ({words(error)})") from None
+    known = {"episode": int, "bag": str}
+    for entry in entries if isinstance(entries, list) else [entries]:
+        kinds = known | ({"digest": str} if isinstance(entry, dict) and "digest" in entry else {})
+        if not isinstance(entry, dict) or any(type(entry.get(key)) is not kind for key, kind in kinds.items()):
+            raise InputError(f"{path}: expected a list of entries with episode and bag, found {str(entry)[:80]!r}")
+    return list(entries)
 
 
 def name_result(path: Path, result: str) -> Path:
@@ -355,6 +361,7 @@ def _first(file: Path) -> float:
         return math.inf
 
 
+@cache  # it compiles what it reads and writes
 def _typestore() -> Any:
     try:
         from rosbags.typesys import Stores, get_typestore

@@ -164,6 +164,15 @@ def test_recordings_without_digests_are_known_by_their_places(tmp_path: Path) ->
     assert ["digest" in about for about in read_recordings(out)] == [False, True]
 
 
+@pytest.mark.parametrize(
+    "text", ["{}", '[{"episode": "0"}]', "[3]", "[" * 100_000, '[{"episode": 0, "bag": "a", "digest": []}]']
+)
+def test_recordings_that_were_edited_are_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "recordings.json").write_text(text)
+    with pytest.raises(InputError, match=r"recordings\.json: expected (a list of entries with episode|JSON)"):
+        read_recordings(tmp_path)
+
+
 def test_a_digest_is_of_what_a_bag_holds(tmp_path: Path) -> None:
     bag = write_pusht_bag(tmp_path / "a.mcap", frames=12)
     digest = bag_digest(bag)

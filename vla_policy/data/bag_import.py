@@ -312,6 +312,8 @@ def _times(
     count = 0 if start is None else max(int((last - start) * fps + 1e-3) + 1, 0)
     if start is None or count < 2:
         raise InputError(f"expected 2 frames or more seen by every stream, found {count}: {_spans(lines)}")
+    if count > len(anchor) * (contract.timeouts.max_age * fps + 2):  # before any memory is asked for
+        raise InputError(f"expected frames without gaps, found {count} from {len(anchor)} messages: {_spans(lines)}")
     return start + np.arange(count) / fps
 
 
