@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from vla_policy.contract import JOINT_STATE, load_contract
+from vla_policy.contract import ARRAY, JOINT_STATE, load_contract
 from vla_policy.interfaces import IMAGES, STATE, InputError
 from vla_policy.messages import CommandReader, Reader
 
@@ -216,6 +216,12 @@ def tip_and_gripper(folder: Path) -> Path:
     file = folder / "robot.yaml"
     file.write_text(yaml.safe_dump(data))
     return file
+
+
+def test_numbers_without_names_may_be_joints_of_other_names(tmp_path: Path) -> None:
+    output = {"topic": "/hand/commands", "type": ARRAY, "names": ["gripper"], "fields": ["drive_joint"]}
+    contract = load_contract(changed(tmp_path, "xarm6_gripper", (("action", "outputs", 1), output)))
+    assert contract.command.outputs[1].joints == ("drive_joint",)
 
 
 def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:

@@ -46,21 +46,26 @@ class Reader:
         A vector of several sources becomes known at the newest stamp of its parts, once all are there and no further
         than the stream's `slop` apart. `InputError` names the topic and what does not fit.
         """
-        wanted = [
+        here = [
             (join, k)
             for join in self._joins
             for k, source in enumerate(join.stream.sources)
             if source.topic.lstrip("/") == topic.lstrip("/")
         ]
-        sources = [join.stream.sources[k] for join, k in wanted]
-        if len({source.joints for source in sources}) > 1:
-            names = set(message.name)
-            wanted = [(join, k) for join, k in wanted if names >= set(join.stream.sources[k].joints)]
-            if not wanted:
+        sources = [join.stream.sources[k] for join, k in here]
+        if len({source.joints for source in sources}) > 1:  # several publishers: whose message is this?
+            here = [(join, k) for join, k in here if is_from(message, topic, join.stream.sources[k])]
+            if not here:
                 expected = " or ".join(str(list(source.joints)) for source in sources)
-                raise InputError(f"{topic}: expected the joints {expected}, found {sorted(names)}")
-        samples = [join.put(k, message, stamp) for join, k in wanted]
+                raise InputError(f"{topic}: expected the joints {expected}, found {sorted(message.name)}")
+        samples = [join.put(k, message, stamp) for join, k in here]
         return [sample for sample in samples if sample is not None]
+
+
+def is_from(message: Any, topic: str, source: Source) -> bool:
+    """Whether a message of this topic has all that a source needs: others may publish other joints there."""
+    mine = source.topic.lstrip("/") == topic.lstrip("/")
+    return mine and (not source.joints or set(message.name) >= set(source.joints))
 
 
 class Sample(NamedTuple):

@@ -1,4 +1,4 @@
-"""vla-dataset: import demonstrations, look at a dataset, replay it in simulation, merge its files."""
+"""vla-dataset: import demonstrations, look at a dataset or a robot's contract, replay in simulation, merge files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich import box
@@ -18,6 +18,10 @@ from rich.table import Column, Table
 from vla_policy.cli.common import user_errors
 from vla_policy.data import LeRobotDataset
 from vla_policy.interfaces import InputError
+
+if TYPE_CHECKING:
+    from vla_policy.contract import Contract
+    from vla_policy.contract.findings import Finding
 
 console = Console()
 RANGES = ("min", "max", "mean", "std")
@@ -34,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for word in words:
             sub.add_argument(word, type=int if word in ("EPISODE", "FRAME") else Path)
         sub.add_argument("overrides", nargs="*", metavar="key=value", help=_show(defaults) if defaults else "none")
-        if name in ("info", "replay"):
+        if name in ("info", "replay", "contract"):
             sub.add_argument("--json", action="store_true", help="print JSON instead of tables")
         sub.set_defaults(run=run, defaults=defaults)
 
@@ -53,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command(_replay, "replay", text, (*dataset, "EPISODE"), env="pybullet", out="")
     text = "merge many small files into few, without encoding videos again"
     command(_compact, "compact", text, dataset, data_mb=100.0, video_mb=200.0)
+    text = "say in words what a robot's contract does, and whether it fits a URDF, a bag or the graph that runs now"
+    command(_contract, "contract", text, ("FILE",), urdf="", bag="", graph=False)
     options, more = parser.parse_known_args(arguments)  # argparse takes no positional words behind an option
     if any(word.startswith("-") or "=" not in word for word in more):
         parser.error(f"unrecognized arguments: {' '.join(more)}")
@@ -213,6 +219,42 @@ def _compact(options: argparse.Namespace, chosen: argparse.Namespace) -> None:
     before = files()
     compact(options.DATASET, chosen.data_mb, chosen.video_mb, lambda parts: track(parts, "merging"))
     _say(f"{before} files became {files()} in {options.DATASET}")
+
+
+def _contract(options: argparse.Namespace, chosen: argparse.Namespace) -> None:
+    """Status 1 if something is wrong."""
+    from vla_policy import contract_check
+    from vla_policy.contract import find_config, findings, load_contract, urdf
+
+    contract = load_contract(options.FILE)
+    found = findings.describe(contract)
+    if chosen.urdf:
+        found += urdf.compare(contract, find_config(chosen.urdf, ".urdf", "urdf"))
+    if chosen.bag:
+        heard = contract_check.hear_bag(Path(chosen.bag), contract)
+        found += contract_check.compare_seen(contract, heard, live=False)
+        found += contract_check.compare_commands_of_bag(contract, heard)
+    if chosen.graph:
+        found += _check_graph(contract)
+    wrong = sum(finding.level == findings.WRONG for finding in found)
+    if options.json:
+        print(json.dumps([finding._asdict() for finding in found], indent=2))
+    else:
+        colours = {findings.OK: None, findings.NOTE: "yellow", findings.WRONG: "red"}
+        for level, line in found:
+            console.print(f"{level:5} {line}", style=colours[level], markup=False, highlight=False, soft_wrap=True)
+        _say(f"{wrong} of {len(found)} findings are wrong" if wrong else "nothing is wrong")
+    if wrong:
+        raise SystemExit(1)
+
+
+def _check_graph(contract: Contract) -> list[Finding]:
+    try:
+        from vla_policy.nodes.contract_graph import check_graph
+    except ImportError as error:
+        raise InputError(f"graph: expected ROS 2 to be sourced (or the extra ros), found no {error.name}") from None
+    with Console(stderr=True).status("listening"):
+        return check_graph(contract)
 
 
 def _say(text: str) -> None:

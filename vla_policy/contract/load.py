@@ -24,6 +24,7 @@ LEAST_RATE = 20.0  # Hz of commands; the gate looks for silence as often
 LONGEST_TIMEOUT = 2.0  # seconds
 LARGEST_FILE = 1 << 16  # bytes
 LARGEST_SIDE = 8192  # pixels
+LONGEST_MESSAGE = 2000  # characters of what is wrong
 UNIT_TOLERANCE = 0.05  # of a quaternion's length
 _KEY = re.compile(r"observation(\.[A-Za-z0-9_-]+)+")
 _BROKEN_YAML = (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError)  # the latter of odd tags
@@ -53,7 +54,7 @@ def load_contract(name: str | Path) -> Contract:
     try:
         return _contract(path, _read(path))
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise InputError(f"{path}: {str(error)[:LONGEST_MESSAGE]}") from None
 
 
 class _Loader(yaml.SafeLoader):
@@ -187,7 +188,11 @@ def _output(part: Part, rate: float, speed: np.ndarray, frame_id: str, kinematic
     known = part.kinematics(kinematics)
     tip = known is not None and kind in (spec.TRAJECTORY, spec.ARRAY)
     chosen = part.fields(spec.POSE if tip else kind)
-    if kind == spec.ARRAY and not tip and chosen != part.names:
+    if (
+        kind == spec.ARRAY
+        and not tip
+        and any(f in part.names and f != n for f, n in zip(chosen, part.names, strict=True))
+    ):
         raise InputError(
             f"{part.where}: fields: expected the names {list(part.names)}, in whose order a Float64MultiArray has its "
             f"numbers, found {list(chosen)}"

@@ -21,7 +21,7 @@ from trajectory_msgs.msg import JointTrajectory
 from vla_policy.contract import Contract, load_contract
 from vla_policy.interfaces import STATE, ActionChunk, InputError
 from vla_policy.kinematics import JointTargets
-from vla_policy.messages import Reader, away_from_constants, joints, seconds, tip
+from vla_policy.messages import Reader, away_from_constants, is_from, joints, seconds, tip
 from vla_policy.nodes import common
 from vla_policy.nodes.chunks import chunk_of
 from vla_policy.nodes.commands import encode, pose, standstill
@@ -96,7 +96,7 @@ class CommandGateNode(Node):
         self._executed = self.create_publisher(JointState, "command/executed", 10)
         self._state = self.create_publisher(String, "~/state", common.LATCHED_QOS)
         self._reader = Reader([state])
-        self._misplaced: dict[str, str] = {}  # by topic
+        self._misplaced: dict[str, str] = {}  # by the output's topic
         listen(self, self._reader, self._on_state)
         self.create_subscription(JointTrajectory, "policy/action_chunk", self._on_chunk, common.COMMAND_QOS)
         self.create_subscription(JointState, "teleop/target", self._on_teleop, common.COMMAND_QOS)
@@ -138,17 +138,13 @@ class CommandGateNode(Node):
             taken = [
                 gate.measure(sample.value.astype(float), common.steady(), now - sample.stamp) for sample in samples
             ]
-            self._misplaced[topic] = "; ".join(filter(None, self._away(topic, message)))
+            sources = [source for source in self._contract.stream(STATE).sources if is_from(message, topic, source)]
+            for output in self._contract.command.outputs:
+                if any(set(output.channels) & set(source.channels) for source in sources):
+                    self._misplaced[output.topic] = away_from_constants(message, output)
             gate.misplaced = "; ".join(filter(None, self._misplaced.values()))
-            if self._joints is not None and any(taken) and set(message.name) >= set(self._joints.kinematics.joints):
+            if self._joints is not None and any(taken) and any(source.kinematics is not None for source in sources):
                 self._joints.measure(joints(message, self._joints.kinematics, topic))
-
-    def _away(self, topic: str, message: Any) -> Iterator[str]:
-        """What of the poses that are commanded where this message is measured is not as in the contract."""
-        here = [source for source in self._contract.stream(STATE).sources if source.topic == topic]
-        for output in self._contract.command.outputs:
-            if any(set(output.channels) & set(source.channels) for source in here):
-                yield away_from_constants(message, output)
 
     def _on_chunk(self, message: JointTrajectory) -> None:
         with self._gated() as gate:
@@ -237,7 +233,7 @@ class CommandGateNode(Node):
         if command.status == "hold" or measured is None:
             measured = command.action
         for output, publisher in zip(spec.outputs, self._robot, strict=False):  # none in a dry run
-            part = output.part(command.action) if output.inverse is None or target is None else target
+            part = target if output is spec.led and target is not None else output.part(command.action)
             publisher.publish(encode(output, part, output.part(measured), now, self._period))
         executed = JointState(name=self._names, position=action.tolist())
         executed.header.stamp, executed.header.frame_id = common.stamp(now), spec.frame_id
