@@ -50,7 +50,7 @@ def test_simulation_provides_what_its_contract_says() -> None:
         (("observations", IMAGES + "top", "shape"), [96, 96], r"image feature shape: expected \(height"),
         (("timeouts", "policy"), -1, "timeouts: policy: expected a number above 0, found -1"),
         (("timeouts", "state"), 30, "timeouts: state: expected 0 to 2, found 30"),
-        (("action", "rate"), 5, "action: rate: expected 20 to inf, found 5"),
+        (("action", "rate"), 5, "action: rate: expected 20 to 1000, found 5"),
         (("timeouts", "patience"), 1, r"timeouts: expected the keys .*found \['patience'\]"),
     ],
 )

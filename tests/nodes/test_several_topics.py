@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,10 @@ def relaxed(folder: Path) -> Path:
     return folder / "arm.yaml"
 
 
+def _keep(messages: deque[JointTrajectory], message: JointTrajectory) -> None:
+    messages.append(message)  # rclpy asks for a signature, which deque.append has not
+
+
 class ArmAndGripper(Spinning):
     """Says where it is, the gripper (0.2 rad of 0.85: 76 % open) five times slower, and remembers what it was told."""
 
@@ -46,7 +51,8 @@ class ArmAndGripper(Spinning):
         self.told: dict[str, deque[JointTrajectory]] = {}
         for topic in ("/xarm6_traj_controller/joint_trajectory", "/xarm_gripper_traj_controller/joint_trajectory"):
             self.told[topic] = deque(maxlen=500)
-            self.create_subscription(JointTrajectory, topic, self.told[topic].append, common.COMMAND_QOS)
+            kept = partial(_keep, self.told[topic])
+            self.create_subscription(JointTrajectory, topic, kept, common.COMMAND_QOS)
         self._arm = self.create_publisher(JointState, "/xarm/joint_states", common.STATE_QOS)
         self._gripper = self.create_publisher(JointState, "/xarm_gripper/joint_states", common.STATE_QOS)
         self.targets = self.create_publisher(JointState, "teleop/target", common.COMMAND_QOS)
@@ -70,6 +76,7 @@ class ArmAndGripper(Spinning):
         return message
 
     def enable(self) -> bool:
+        wait_for(self.enabling.service_is_ready, "the gate")
         asked = self.enabling.call_async(SetBool.Request(data=True))
         wait_for(asked.done, "the gate's answer")
         return bool(asked.result().success)

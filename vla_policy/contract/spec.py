@@ -227,6 +227,15 @@ class Contract:
                 return stream
         raise InputError(f"{self.name}: expected an observation {key!r}, found {[s.key for s in self.streams]}")
 
+    @property
+    def silences(self) -> dict[str, float]:
+        """How long each observed topic may be silent, in seconds: the part of a vector also as long as its `slop`."""
+        return {
+            source.topic: max(self.timeouts.camera, stream.slop if len(stream.sources) > 1 else 0.0)
+            for stream in self.streams
+            for source in stream.sources
+        }
+
     def require(self, needed: Interface, needs: str) -> None:
         """`InputError` naming every difference unless this robot can serve `needs`, e.g. a checkpoint."""
         needed.require(self.interface, needs, f"robot contract {self.name}")

@@ -38,7 +38,8 @@ class Perception:
         self.buffer = ObservationBuffer([stream.key for stream in streams], timeouts.slop, timeouts.max_age)
         self._reader = Reader(streams)
         self._joined = {stream.key: _words(stream) for stream in streams if len(stream.sources) > 1}
-        self._watchdog = Watchdog(dict.fromkeys([*self._reader.topics, *self._joined.values()], timeouts.camera))
+        silences = {topic: contract.silences[topic] for topic in self._reader.topics}
+        self._watchdog = Watchdog({**silences, **dict.fromkeys(self._joined.values(), timeouts.camera)})
         self._bad: dict[str, str] = {}
         self._subscriptions = listen(node, self._reader, self._on_message)
 

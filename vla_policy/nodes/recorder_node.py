@@ -81,7 +81,7 @@ class RecorderNode(Node):
 
     def _subscribe(self) -> None:
         streams = Reader(self._contract.streams).topics
-        self._watchdog = Watchdog(dict.fromkeys(streams, self._contract.timeouts.camera))
+        self._watchdog = Watchdog(self._contract.silences)
         for topic, kind in {**streams, **OTHERS}.items():
             qos = IMAGE_QOS if kind in IMAGE_TYPES else STATE_QOS
             self.create_subscription(common.message_class(kind), topic, partial(self._on, topic, kind), qos, raw=True)
