@@ -54,7 +54,7 @@ def test_simulation_provides_what_its_contract_says() -> None:
         (("action", "constants", "qw"), 1.0, "action: constants: .*quaternion of length 1, found .*1.0, 0.0, 0.0, 1.0"),
         (("timeouts", "policy"), -1, "timeouts: policy: expected a number above 0, found -1"),
         (("timeouts", "state"), 30, "timeouts: state: expected 0 to 2, found 30"),
-        (("action", "rate"), 5, "action: rate: expected 20 to inf, found 5"),
+        (("action", "rate"), 5, "action: rate: expected 20 to 1000, found 5"),
         (("timeouts", "patience"), 1, r"timeouts: expected the keys .*found \['patience'\]"),
     ],
 )

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-import struct
+import re
 import threading
 from collections import Counter, deque
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from pathlib import Path
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
+import yaml
+
+from vla_policy.bag_storage import WANTED, Serialised, has_end, is_storage, read_storage, words
 from vla_policy.interfaces import InputError
 
 if TYPE_CHECKING:
@@ -25,8 +31,10 @@ RECORDINGS = "recordings.json"  # in a dataset's folder: an entry an episode, wi
 STRING = "std_msgs/msg/String"
 ROOM = 128 << 20  # bytes that may wait for the disk: two seconds of two cameras of 480 x 640 at 30 Hz
 ENDS = 1 << 16  # bytes at both ends of a bag by which it is known
-_MAGIC = b"\x89MCAP0\r\n"  # MCAP files begin and end with it
-_WANTED = "expected rosbags and mcap to be installed (pip install rosbags mcap), found none"
+METADATA = "metadata.yaml"  # what a recorder that ended by itself wrote beside its files
+SPLIT_GAP = 0.5  # seconds, at most, from a file's last message to the first of the next one of the same recording
+_INFORMATION = "rosbag2_bagfile_information"
+_NUMBERED = re.compile(r"(.+)_(?:0|[1-9]\d*)(\.mcap|\.db3)(\.zstd|\.zst)?")
 
 
 class Recorded(NamedTuple):
@@ -147,38 +155,98 @@ class BagThread:
         self._bag.flush()
 
 
-def read_bag(path: Path, topics: Collection[str]) -> Iterator[Recorded]:
-    """The messages of these topics in the order they were received; leading slashes make no difference.
+@dataclass(frozen=True)
+class Bag:
+    """One recording: a file, a folder with its metadata.yaml, or `parts`, the files of one that has none.
 
-    `path` is an MCAP file, which may have lost its end, or any bag that `rosbags` reads. `InputError` if it is none, or
-    a broken one.
+    `path` is what it is called; of parts, the first. `note` says what its finder has to say of it.
     """
-    wanted = {topic.lstrip("/") for topic in topics}
-    types = _typestore()
-    for topic, kind, nanoseconds, data in _messages(path):
-        if topic.lstrip("/") in wanted:
-            try:
-                message = types.deserialize_cdr(data, kind)
-            except Exception as error:  # rosbags asserts, and raises whatever numpy and struct do
-                raise InputError(f"{path}: {topic}: expected a {kind}, found {_words(error)}") from None
-            yield Recorded(topic.lstrip("/"), kind, nanoseconds * 1e-9, message)
+
+    path: Path
+    parts: tuple[Path, ...] = ()
+    note: str = ""
+
+    @cached_property
+    def files(self) -> list[Path]:
+        """Its files, in the order that metadata.yaml has."""
+        return list(self.parts) or (_listed(self.path) if self.path.is_dir() else [self.path])
+
+    @cached_property
+    def _written(self) -> list[Path]:
+        """Its files in order of time, without those of a split recording that have no messages."""
+        if len(self.files) == 1:
+            return self.files
+        begins = {file: _first(file) for file in self.files}
+        return sorted((file for file in self.files if begins[file] < math.inf), key=begins.__getitem__)
+
+    def messages(self) -> Iterator[Serialised]:
+        """Of all topics; `InputError` if a file is broken."""
+        for file in self._written:
+            yield from read_storage(file)
+
+    def read(self, topics: Collection[str]) -> Iterator[Recorded]:
+        """The messages of these topics, whose leading slashes make no difference; `InputError` names a broken one."""
+        wanted, types = {topic.lstrip("/") for topic in topics}, _typestore()
+        for topic, kind, nanoseconds, data in self.messages():
+            if topic.lstrip("/") in wanted:
+                try:
+                    message = types.deserialize_cdr(data, kind)
+                except Exception as error:  # rosbags asserts, and raises whatever numpy and struct do
+                    raise InputError(
+                        f"{self.path}: {topic}: expected a {kind or 'message of a known type'}, found {words(error)}"
+                    ) from None
+                yield Recorded(topic.lstrip("/"), kind, nanoseconds * 1e-9, message)
+
+    def topics(self) -> dict[str, str]:
+        """Types by topic, without leading slashes."""
+        found: dict[str, str] = {}
+        for topic, kind, _, _ in self.messages():
+            found.setdefault(topic.lstrip("/"), kind)
+        return found
+
+    def has_end(self) -> bool:
+        """Whether nothing was lost to a kill or a full disk, as far as the files tell."""
+        return all(has_end(file) for file in self.files)
+
+    def notes(self) -> list[str]:
+        """What is unusual about its files."""
+        beside = sorted({*_storages(self.path)} - {*self.files}) if self.path.is_dir() else []
+        unlisted = [f"{file.name} not read, {METADATA} does not list it" for file in beside]
+        return [self.note, *unlisted] if self.note else unlisted
+
+    def digest(self) -> str:
+        """As `bag_digest`."""
+        if len(self.parts) < 2:
+            return bag_digest(self.path)
+        return hashlib.sha256("".join(sorted(map(bag_digest, self.parts))).encode()).hexdigest()
 
 
-def bag_topics(path: Path) -> dict[str, str]:
-    """Types by topic."""
-    found: dict[str, str] = {}
-    for topic, kind, _, _ in _messages(path):
-        found.setdefault(topic, kind)
-    return found
+def find_bags(path: Path) -> list[Bag]:
+    """The bag that `path` is, or those that lie in it, by name.
+
+    A folder with a metadata.yaml is one bag. Without one, files that are numbered as rosbag2 numbers the parts of one
+    recording, NAME_0, NAME_1, are one bag where each continues the one before it in time; all others are bags each. Of
+    folders in it only those are read that have a metadata.yaml or such numbered files. `InputError` if there is none.
+    """
+    if path.is_file():
+        return [Bag(path)]
+    if (path / METADATA).is_file():
+        return [Bag(path)]
+    folders = sorted(folder for folder in path.glob("*") if folder.is_dir())
+    found = _unlisted(path)
+    for folder in folders:
+        listed = (folder / METADATA).is_file()
+        found += [Bag(folder)] if listed else [bag for bag in _unlisted(folder) if bag.parts]
+    if not found:
+        other = [folder.name for folder in folders if _storages(folder)]
+        beside = f" (bag files without {METADATA} lie in {', '.join(other)}: name such a folder)" if other else ""
+        raise InputError(f"{path}: expected a bag, or a folder of bags, found none{beside}")
+    return sorted(found, key=lambda bag: bag.path)
 
 
-def has_end(path: Path) -> bool:
-    """Whether an MCAP file was closed; other bags always seem so."""
-    if path.suffix != ".mcap":
-        return True
-    with path.open("rb") as file:
-        file.seek(-min(len(_MAGIC), path.stat().st_size), os.SEEK_END)
-        return file.read() == _MAGIC
+def read_bag(path: Path, topics: Collection[str]) -> Iterator[Recorded]:
+    """As `Bag.read`, of a file or a folder with its metadata.yaml."""
+    return Bag(path).read(topics)
 
 
 def bag_digest(path: Path) -> str:
@@ -201,9 +269,15 @@ def read_recordings(dataset: Path) -> list[dict[str, Any]]:
     """The entries of `RECORDINGS`, none where there is no such file. The last ones may have become no episodes."""
     path = dataset / RECORDINGS
     try:
-        return list(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else []
-    except ValueError as error:
-        raise InputError(f"{path}: expected JSON, found something else ({error})") from None
+        entries = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: expected JSON, found something else ({words(error)})") from None
+    known = {"episode": int, "bag": str}
+    for entry in entries if isinstance(entries, list) else [entries]:
+        kinds = known | ({"digest": str} if isinstance(entry, dict) and "digest" in entry else {})
+        if not isinstance(entry, dict) or any(type(entry.get(key)) is not kind for key, kind in kinds.items()):
+            raise InputError(f"{path}: expected a list of entries with episode and bag, found {str(entry)[:80]!r}")
+    return list(entries)
 
 
 def name_result(path: Path, result: str) -> Path:
@@ -216,56 +290,81 @@ def named_result(path: Path) -> str:
     return next((result for result in (SUCCESS, FAILURE) if path.stem.endswith(f".{result}")), "")
 
 
-def _messages(path: Path) -> Iterator[tuple[str, str, int, bytes]]:
-    """Topic, type, nanoseconds and data."""
+def _storages(folder: Path) -> list[Path]:
+    return sorted(filter(is_storage, folder.glob("*")))
+
+
+def _listed(folder: Path) -> list[Path]:
+    """The files that a folder's metadata.yaml lists."""
+    path = folder / METADATA
     try:
-        yield from _mcap(path) if path.suffix == ".mcap" else _any(path)
+        text = path.read_text(encoding="utf-8")
+        names = [PurePath(name).name for name in yaml.safe_load(text)[_INFORMATION]["relative_file_paths"]]
+    except OSError as error:
+        raise InputError(f"{path}: expected a bag's metadata, found {error.strerror}") from None
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"{path}: expected {_INFORMATION}: relative_file_paths, a list of files, found {words(error)}"
+        ) from None
+    missing = [name for name in names if not is_storage(folder / name)]
+    if missing or not names:
+        raise InputError(f"{path}: expected its relative_file_paths beside it, .mcap or .db3, found {missing or names}")
+    return [folder / name for name in dict.fromkeys(names)]
+
+
+def _unlisted(folder: Path) -> list[Bag]:
+    """The bags that a folder without metadata.yaml holds; those of numbered files have `parts`."""
+    numbered: dict[tuple[str, ...], list[Path]] = {}
+    found = []
+    for file in _storages(folder):
+        if name := _NUMBERED.fullmatch(file.name):
+            numbered.setdefault(name.groups(), []).append(file)
+        else:
+            found.append(Bag(file))
+    return found + [bag for files in numbered.values() for bag in _recordings(files)]
+
+
+def _recordings(files: list[Path]) -> list[Bag]:
+    """Files that are numbered alike, as one bag where each continues the one before it in time."""
+    spans = {file: _span(file) for file in files} if len(files) > 1 else {files[0]: (0.0, 0.0)}
+    runs: list[list[Path]] = []
+    for file in sorted(files, key=spans.__getitem__):
+        if runs and abs(spans[file][0] - spans[runs[-1][-1]][1]) <= SPLIT_GAP:
+            runs[-1].append(file)
+        else:
+            runs.append([file])
+    return [Bag(run[0], tuple(run), _missing(run, alone=len(files) == 1)) for run in runs]
+
+
+def _missing(run: list[Path], alone: bool) -> str:
+    if len(run) > 1:
+        return f"{METADATA} is missing, {', '.join(file.name for file in run)} read as one, each continues the last"
+    return f"{METADATA} is missing" + ("" if alone else f", {run[0].name} read by itself, none continues it")
+
+
+def _span(file: Path) -> tuple[float, float]:
+    """The least and the greatest receive time in seconds, infinite if there is none that can be read."""
+    try:
+        times = [message.nanoseconds * 1e-9 for message in read_storage(file)]
     except InputError:
-        raise
-    except Exception as error:  # the readers have no word of their own for most ways to be broken
-        raise InputError(f"{path}: expected a whole bag, found a broken one ({_words(error)})") from None
+        times = []
+    return min(times, default=math.inf), max(times, default=math.inf)
 
 
-def _words(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
-def _mcap(path: Path) -> Iterator[tuple[str, str, int, bytes]]:
+def _first(file: Path) -> float:
+    """When the first message was received, nanoseconds; infinite if a kill left none."""
     try:
-        from mcap.exceptions import McapError
-        from mcap.reader import NonSeekingReader
-    except ImportError:
-        raise InputError(f"mcap: {_WANTED}") from None
-    if not path.is_file():
-        raise InputError(f"{path}: expected an MCAP file, found none")
-    read = 0
-    with path.open("rb") as file:
-        try:
-            for schema, channel, message in NonSeekingReader(file).iter_messages(log_time_order=False):
-                yield channel.topic, schema.name if schema else "", message.log_time, message.data
-                read += 1
-        except (McapError, struct.error, EOFError) as error:
-            if read == 0:
-                raise InputError(f"{path}: expected an MCAP file with messages, found {_words(error)}") from None
-            if has_end(path):  # otherwise what is missing was never written
-                raise InputError(f"{path}: expected a whole bag, found a broken one ({_words(error)})") from None
+        return next((message.nanoseconds for message in read_storage(file)), math.inf)
+    except InputError:
+        if has_end(file):
+            raise
+        return math.inf
 
 
-def _any(path: Path) -> Iterator[tuple[str, str, int, bytes]]:
-    types = _typestore()
-    from rosbags.highlevel import AnyReader, AnyReaderError
-
-    try:
-        with AnyReader([path], default_typestore=types) as reader:
-            for connection, nanoseconds, data in reader.messages():
-                yield connection.topic, connection.msgtype, nanoseconds, data
-    except AnyReaderError as error:
-        raise InputError(f"{path}: expected a ROS bag, found {error}") from None
-
-
+@cache  # it compiles what it reads and writes
 def _typestore() -> Any:
     try:
         from rosbags.typesys import Stores, get_typestore
     except ImportError:
-        raise InputError(f"rosbags: {_WANTED}") from None
+        raise InputError(f"rosbags: {WANTED}") from None
     return get_typestore(Stores.ROS2_JAZZY)

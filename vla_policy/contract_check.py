@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vla_policy.bags import bag_topics, read_bag
+from vla_policy.bags import Bag, read_bag
 from vla_policy.contract import IMAGE_TYPES, JOINT_STATE, Contract, Source, Stream
 from vla_policy.contract.findings import NOTE, OK, WRONG, Finding
 from vla_policy.interfaces import STATE, InputError
@@ -46,7 +46,7 @@ def expected_topics(contract: Contract) -> dict[str, str]:
 
 def hear_bag(path: Path, contract: Contract) -> dict[str, Heard]:
     """What the first seconds of a bag hold, by topic without its leading slash."""
-    heard = {topic.lstrip("/"): Heard((kind,)) for topic, kind in bag_topics(path).items()}
+    heard = {topic: Heard((kind,)) for topic, kind in Bag(path).topics().items()}
     topics = [topic for topic, kind in expected_topics(contract).items() if _bare(heard, topic).types == (kind,)]
     begin: float | None = None
     for recorded in read_bag(path, topics):

@@ -17,22 +17,27 @@ import numpy as np
 import pytest
 from helpers.ros_bags import PUSHT, SAME, cut, type_store, write_pusht_bag
 
-from vla_policy.bags import BagThread, BagWriter, bag_digest, name_result, read_bag, read_recordings
+from vla_policy.bags import BagThread, BagWriter, bag_digest, find_bags, name_result, read_bag, read_recordings
 from vla_policy.cli.dataset import main as vla_dataset
 from vla_policy.contract import load_contract
 from vla_policy.data import LeRobotDataset
-from vla_policy.data.bag_import import bag_episode, find_bags
+from vla_policy.data.bag_import import BagEpisode, bag_episode
 from vla_policy.interfaces import ACTION, IMAGES, STATE, InputError
 
 TOP = IMAGES + "top"
 BOOL, TRUE = "std_msgs/msg/Bool", b"\0\1\0\0\1"
 
 
+def pictures(episode: BagEpisode) -> np.ndarray:
+    """(T, H, W, 3)."""
+    return np.stack(list(episode.images[TOP]))
+
+
 def test_frames_lie_where_the_pictures_do_and_actions_are_the_last_commands(tmp_path: Path) -> None:
     bag = write_pusht_bag(tmp_path / "a.mcap", frames=20)
     episode = bag_episode(bag, PUSHT)
     assert (episode.length, episode.task, episode.result) == (20, "push it", "success")
-    np.testing.assert_array_equal(episode.images[TOP][:, 0, 0, 0], np.arange(20))
+    np.testing.assert_array_equal(pictures(episode)[:, 0, 0, 0], np.arange(20))
     np.testing.assert_allclose(episode.columns[STATE][:, 0], 0.3 + 0.01 * np.arange(20), atol=1e-6)
     # Commands come at 50 Hz and reach the frame's action with the last one before the next frame.
     np.testing.assert_allclose(episode.columns[ACTION][:, 0], 0.31 + 0.01 * np.arange(20), atol=1e-6)
@@ -44,7 +49,7 @@ def test_lost_pictures_are_repeated_and_reported_and_a_long_gap_is_refused(tmp_p
     bag = write_pusht_bag(tmp_path / "a.mcap", frames=20, lost={5, 6})
     episode = bag_episode(bag, PUSHT)
     assert episode.repeated == {TOP: 2}
-    np.testing.assert_array_equal(episode.images[TOP][4:8, 0, 0, 0], [4, 4, 4, 7])
+    np.testing.assert_array_equal(pictures(episode)[4:8, 0, 0, 0], [4, 4, 4, 7])
     bag = write_pusht_bag(tmp_path / "b.mcap", frames=20, lost=set(range(5, 12)))
     with pytest.raises(
         InputError, match=r"/pusht_sim/camera/image_raw: expected no gap above 0\.5 s, found one of 0\.70 s"
@@ -107,10 +112,10 @@ def test_other_peoples_bags_of_commands_in_the_contracts_type(tmp_path: Path) ->
                 connections[topic] = writer.add_connection(f"/{topic}", kind, typestore=store)
             writer.write(connections[topic], round(t * 1e9), store.serialize_cdr(message, kind))
     mine, theirs = bag_episode(ours, PUSHT), bag_episode(tmp_path / "theirs", PUSHT)
-    np.testing.assert_array_equal(mine.images[TOP], theirs.images[TOP])
+    np.testing.assert_array_equal(pictures(mine), pictures(theirs))
     np.testing.assert_allclose(mine.columns[ACTION], theirs.columns[ACTION])
     assert theirs.task == PUSHT.task
-    assert find_bags(tmp_path) == [ours, tmp_path / "theirs"]
+    assert [bag.path for bag in find_bags(tmp_path)] == [ours, tmp_path / "theirs"]
     known = bag_digest(tmp_path / "theirs")
     assert bag_digest((tmp_path / "theirs").rename(tmp_path / "elsewhere")) == known
 
@@ -157,6 +162,15 @@ def test_recordings_without_digests_are_known_by_their_places(tmp_path: Path) ->
     vla_dataset(["import-bag", str(bags), str(out)])
     assert LeRobotDataset(out).lengths.tolist() == [12, 14]
     assert ["digest" in about for about in read_recordings(out)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", '[{"episode": "0"}]', "[3]", "[" * 100_000, '[{"episode": 0, "bag": "a", "digest": []}]']
+)
+def test_recordings_that_were_edited_are_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "recordings.json").write_text(text)
+    with pytest.raises(InputError, match=r"recordings\.json: expected (a list of entries with episode|JSON)"):
+        read_recordings(tmp_path)
 
 
 def test_a_digest_is_of_what_a_bag_holds(tmp_path: Path) -> None:

@@ -72,9 +72,10 @@ def test_parts_are_put_together_in_time_and_in_the_interfaces_units(tmp_path: Pa
     data["fps"] = 10
     (tmp_path / "arm.yaml").write_text(yaml.safe_dump(data))
     episode = bag_episode(write_bag(tmp_path / "one.mcap", 1.0), load_contract(tmp_path / "arm.yaml"))
-    times = episode.images[FRONT][:, 0, 0, 0] / 100  # of the pictures
+    pictures = np.stack(list(episode.images[FRONT]))
+    times = pictures[:, 0, 0, 0] / 100
     np.testing.assert_allclose(np.diff(times), 0.1)
-    assert episode.images[FRONT].shape[1:] == (24, 24, 3)
+    assert pictures.shape[1:] == (24, 24, 3)
     state, action = episode.columns[STATE], episode.columns[ACTION]
     np.testing.assert_allclose(state[:, :6], np.arange(6) + times[:, None], atol=1e-5)
     # The gripper comes with the frames; a part of the same stamp may be that of the frame before.

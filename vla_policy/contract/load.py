@@ -21,6 +21,7 @@ from vla_policy.kinematics import Kinematics
 from vla_policy.pointing import Pointing
 
 LEAST_RATE = 20.0  # Hz of commands; the gate looks for silence as often
+MOST_RATE = 1000.0  # Hz of commands and of frames
 LONGEST_TIMEOUT = 2.0  # seconds
 LARGEST_FILE = 1 << 16  # bytes
 LARGEST_SIDE = 8192  # pixels
@@ -90,7 +91,7 @@ def _contract(path: Path, data: Any) -> Contract:
     kinematics = _kinematics(path.parent, data["kinematics"], frame_id) if "kinematics" in data else None
     observations = values.by_name(data["observations"], "observations")
     streams = tuple(_stream(key, value, kinematics, frame_id, timeouts) for key, value in observations.items())
-    fps, frame = values.positive(data["fps"], "fps"), values.text(data["frame"], "frame", empty=True)
+    fps, frame = values.within(data["fps"], "fps", 0.0, MOST_RATE), values.text(data["frame"], "frame", empty=True)
     interface = Interface({stream.key: stream.feature for stream in streams}, feature, fps, frame)
     _require_state(interface)
     command = _command(action, feature, frame_id, kinematics)
@@ -175,7 +176,7 @@ def _command(data: Mapping[str, Any], feature: Feature, frame_id: str, kinematic
         raise InputError(
             "action: expected low < high, speed > 0, acceleration > 0 and following_error > 0 in every channel"
         )
-    rate = values.within(data["rate"], "action: rate", LEAST_RATE, float("inf"))
+    rate = values.within(data["rate"], "action: rate", LEAST_RATE, MOST_RATE)
     found = parts(data, "outputs", "action", {"frame_id", "constants"})
     limits = _Limits(low, high, speed, acceleration)
     outputs = tuple(_output(part, rate, limits, frame_id, kinematics) for part in found)

@@ -21,7 +21,8 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
-from vla_policy.bags import RESULT, SUCCESS, has_end, read_bag, read_recordings
+from vla_policy.bag_storage import has_end
+from vla_policy.bags import RESULT, SUCCESS, read_bag, read_recordings
 from vla_policy.contract import IMAGE, Contract, load_contract
 from vla_policy.interfaces import InputError
 from vla_policy.messages import seconds
