@@ -156,7 +156,7 @@ def _replays(config: SimConfig, scene: PushTConfig) -> dict[str, dict[str, Any]]
     summaries = {}
     for name, env in envs.items():
         summaries[name] = replay_dataset(
-            dataset, track(range(n_episodes), f"replaying in {name}", console=console), env
+            dataset, track(dataset.episodes[:n_episodes], f"replaying in {name}", console=console), env
         )
         env.close()
     return summaries

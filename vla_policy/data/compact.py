@@ -50,6 +50,7 @@ def compact(
         raise InputError(f"{root}: expected a v3.0 dataset to compact, found {dataset.info['codebase_version']}")
     with lock(root):
         dataset = LeRobotDataset(root)  # as it is now that nobody writes
+        dataset.require_whole()
         remove_leftovers(dataset)
         beside = Neighbours(root)
         try:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 
 from vla_policy.interfaces import InputError
 
+LFS = b"version https://git-lfs.github.com/spec/"
 TEMPORARY = ".tmp"  # suffix of unfinished files; they are hidden besides, so that no glob for data finds them
 
 
@@ -73,11 +75,11 @@ def write_json(path: Path, data: Any) -> None:
 def read_json(path: Path) -> Any:
     """`InputError` naming the file if it is missing or no JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError:
         raise InputError(f"{path}: expected a JSON file, found none") from None
-    except ValueError as error:
-        raise InputError(f"{path}: expected JSON, found something else ({error})") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: expected JSON, found {broken(path, error)}") from None
 
 
 def read_json_lines(path: Path) -> list[Any]:
@@ -85,12 +87,22 @@ def read_json_lines(path: Path) -> list[Any]:
     if not path.is_file():
         raise InputError(f"{path}: expected a JSON lines file, found none")
     values = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
         try:
-            values += [json.loads(line)] if line.strip() else []
-        except ValueError as error:
-            raise InputError(f"{path}, line {number}: expected JSON, found something else ({error})") from None
+            values += [json.loads(line.decode("utf-8-sig"))] if line.strip() else []
+        except UnicodeDecodeError:
+            raise InputError(f"{path}, line {number}: expected UTF-8, found another encoding") from None
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}, line {number}: expected JSON, found {broken(path, error)}") from None
     return values
+
+
+def broken(path: Path, reason: object) -> str:
+    """What a file that cannot be read is: the pointer that a clone without Git LFS has instead, or a broken one."""
+    with suppress(OSError), open(path, "rb") as file:
+        if file.read(len(LFS)) == LFS:
+            return "a Git LFS pointer (git lfs pull brings the file)"
+    return f"a broken one ({next(iter(str(reason).splitlines()), type(reason).__name__)})"
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:
@@ -105,9 +117,8 @@ def read_parquet(path: Path, keep: Callable[[str], bool] | None = None) -> pa.Ta
             return file.read(columns=[name for name in columns if keep is None or keep(name)])
     except FileNotFoundError:
         raise InputError(f"{path}: expected a parquet file, found none") from None
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path}: expected a whole parquet file, found a broken one ({reason})") from None
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InputError(f"{path}: expected a whole parquet file, found {broken(path, error)}") from None
 
 
 def reserve(file: IO[bytes], folder: Path, size: int) -> None:
