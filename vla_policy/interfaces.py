@@ -16,6 +16,7 @@ import numpy as np
 
 STATE = "observation.state"
 ENVIRONMENT_STATE = "observation.environment_state"
+GOAL_STATE = "observation.goal_state"  # the block's pose seen from the commanded goal, where there are several
 IMAGES = "observation.images."
 ACTION = "action"
 

@@ -35,8 +35,8 @@ class Features:
         """What info.json at `path` implies; units and frame stay undeclared. `InputError` without an action."""
         if ACTION not in self.vectors:
             known = sorted({*self.cameras, *self.vectors, *self.left_out})
-            found = self.left_out.get(ACTION, f"found {known}")
-            raise InputError(f"{path}: expected a feature {ACTION!r} of numbers, {found}")
+            found = f"one left out ({self.left_out[ACTION]})" if ACTION in self.left_out else str(known)
+            raise InputError(f"{path}: expected a feature {ACTION!r} of numbers, found {found}")
         observations = {key: feature for key, feature in {**self.cameras, **self.vectors}.items() if is_observed(key)}
         return Interface(observations, self.vectors[ACTION], fps)
 

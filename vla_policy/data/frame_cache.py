@@ -61,7 +61,7 @@ def open_cache(
     broken = {int(episode): reason for episode, reason in notes["broken"].items()}
     for episode in sorted(set(episodes) & set(broken)):
         raise _bad(episode, broken[episode])
-    findings = [Finding(**finding) for finding in notes["findings"]]
+    findings = [Finding.from_dict(finding) for finding in notes["findings"]]
     return FrameCache(np.load(path, mmap_mode="r"), findings, broken)
 
 

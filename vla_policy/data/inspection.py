@@ -12,7 +12,7 @@ from vla_policy.data import video
 from vla_policy.data.dataset import LeRobotDataset
 from vla_policy.data.files import read_parquet
 from vla_policy.data.layout import BOOKKEEPING
-from vla_policy.data.quality import ColumnCheck, Finding, camera_findings, listed, thumbnail
+from vla_policy.data.quality import ColumnCheck, Finding, camera_findings, thumbnail
 from vla_policy.data.stats import ImageStats, Stats, merge_stats, vector_stats
 from vla_policy.interfaces import ACTION, STATE, InputError
 
@@ -77,7 +77,7 @@ def inspect(
             for key in dataset.features
             if key not in BOOKKEEPING and key not in dataset.left_out
         },
-        "warnings": [finding.to_dict() | {"text": str(finding)} for finding in found + check.findings()],
+        "warnings": [finding.to_dict() for finding in found + check.findings()],
     }
 
 
@@ -98,7 +98,7 @@ def _oddities(dataset: LeRobotDataset) -> Iterator[Finding]:
         yield Finding(None, key, f"left out: {why}")
     for before, after in pairwise([-1, *dataset.episodes]):
         if after > before + 1:
-            yield Finding(None, "meta", f"no episode {listed({before + 1, after - 1})}")
+            yield Finding(None, "meta", f"no episode {before + 1}" + (f" to {after - 1}" if after > before + 2 else ""))
 
 
 def _counts(dataset: LeRobotDataset, videos: bool) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -32,7 +32,12 @@ class Finding:
         return f"{'all episodes' if self.episode is None else f'episode {self.episode}'}, {self.key}: {self.message}"
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """For JSON, with the `text` for people."""
+        return asdict(self) | {"text": str(self)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Finding:
+        return cls(data["episode"], data["key"], data["message"])
 
 
 def listed(episodes: Collection[int]) -> str:
