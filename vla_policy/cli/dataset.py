@@ -102,8 +102,8 @@ def _import_pusht(options: argparse.Namespace, chosen: argparse.Namespace) -> No
         poses = geometry.pose_from_pixels(pose)
         return geometry.pose_features(np.array([geometry.relative_pose(each, goal) for each in poses]))
 
-    goal = geometry.pose_from_pixels(_numbers("goal_pose", chosen.goal_pose, 3)) if chosen.goal_pose else None
-    pixels = PixelMap(geometry.position_from_pixels, pose_features, None if goal is None else goal_features)
+    goal = geometry.pose_from_pixels(_numbers("goal_pose", chosen.goal_pose or "256,256,0", 3))
+    pixels = PixelMap(geometry.position_from_pixels, pose_features, goal_features if chosen.goal_pose else None)
     writer = import_pusht(
         options.FILE, options.OUT, pixels, TASK, chosen.images, chosen.codec, lambda e: track(e, "importing")
     )

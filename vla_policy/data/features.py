@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vla_policy.data.layout import BOOKKEEPING
-from vla_policy.interfaces import ACTION, Feature, InputError, Interface
+from vla_policy.interfaces import ACTION, LARGEST_SIDE, Feature, InputError, Interface
 
 FLOATS, BITS = {"float16", "float32", "float64"}, (8, 16, 32, 64)
 NUMBERS = {"bool"} | FLOATS | {f"int{bits}" for bits in BITS} | {f"uint{bits}" for bits in BITS}
@@ -60,6 +60,8 @@ def read_features(declared: Mapping[str, Mapping[str, Any]]) -> Features:
                 left_out[key] = f"expected a camera of 3 colours, found the shape {list(shape)}"
             elif about.get("video.is_depth_map") or about.get("is_depth_map"):
                 left_out[key] = "expected a camera of 3 colours, found a depth map"
+            elif max(shape) > LARGEST_SIDE:
+                left_out[key] = f"expected at most {LARGEST_SIDE} pixels a side, found the shape {list(shape)}"
             else:
                 cameras[key] = Feature("image", (height, width, channels))
         elif dtype not in NUMBERS:

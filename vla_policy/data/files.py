@@ -114,9 +114,16 @@ def read_parquet(path: Path, keep: Callable[[str], bool] | None = None) -> pa.Ta
     try:
         with pq.ParquetFile(path) as file:
             columns: Sequence[str] = file.schema_arrow.names
+            twice = [name for name in columns if columns.count(name) > 1]
+            if twice:
+                raise InputError(
+                    f"{path}: expected a column {twice[0]!r} once, found it {columns.count(twice[0])} times"
+                )
             return file.read(columns=[name for name in columns if keep is None or keep(name)])
     except FileNotFoundError:
         raise InputError(f"{path}: expected a parquet file, found none") from None
+    except InputError:
+        raise
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{path}: expected a whole parquet file, found {broken(path, error)}") from None
 

@@ -136,7 +136,7 @@ class WindowDataset(Dataset):
         self._tasks = joined.get("task_index", np.zeros(0, np.int64))
 
     def _leave_out_empty(self) -> None:
-        empty = [index for index in self.episodes if self.dataset.length(index) == 0]
+        empty = [index for index in self.dataset.episodes if self.dataset.length(index) == 0]
         self.findings += [Finding(index, "data", "no frames") for index in empty]
         self.episodes = [index for index in self.episodes if index not in empty]
 
@@ -151,6 +151,7 @@ class WindowDataset(Dataset):
         self._frames: dict[str, np.ndarray | VideoFrames | PictureFrames] = {}
         for key in self.interface.cameras:
             if not cached:
+                next(self.dataset.iter_frames(self.episodes[0], key), None)  # refuses pictures of another size at once
                 decoder = PictureFrames if self.dataset.in_parquet(key) else VideoFrames
                 self._frames[key] = decoder(self.dataset, key)
                 continue

@@ -25,7 +25,8 @@ def open_data(config: DataConfig, model: ModelConfig) -> tuple[Windows, Windows 
     accept_unnamed = config.unnamed_channels == "accept"
     interface = common_interface(datasets, keys, config.missing_cameras == "pad", accept_unnamed)
     missing = [set(keys) - dataset.interface.observations.keys() for dataset in datasets]
-    splits = [split_episodes(dataset.episodes, config) for dataset in datasets]
+    filled = [[index for index in dataset.episodes if dataset.length(index)] for dataset in datasets]
+    splits = [split_episodes(episodes, config) for episodes in filled]
 
     def windows(episodes: Sequence[list[int]]) -> Windows:
         parts = [
