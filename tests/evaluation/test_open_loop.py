@@ -115,7 +115,9 @@ def test_each_frame_is_asked_with_its_own_task(tmp_path: Path) -> None:
     class Listens:
         interface = dataset.interface.select([STATE])
         n_obs_steps, n_action_steps = 1, 1
-        heard: list[str] = []
+
+        def __init__(self) -> None:
+            self.heard: list[str] = []
 
         def predict(self, histories: Sequence[Sequence[Observation]], generator: np.random.Generator) -> list:
             self.heard += [history[-1].task for history in histories]

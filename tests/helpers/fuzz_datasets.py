@@ -29,7 +29,8 @@ SECONDS = 10  # for one dataset; it takes some 50 ms
 VALUES: list[Any] = [
     None, 0, -1, 1, 10**9, 2**63, 10**400, 1e308, float("nan"), float("inf"), "", "x", "../../x", "/etc/passwd",
     [], {}, [None], {"a": 1}, True, ["a", "b"], "\u0000", "\ud800", "{chunk_index}", "{0.__class__}",
-    "{chunk_index:099999999d}", [-1, -1], [10**6, 10**6, 3], [2**40], "video", "image", "float32", "int64", "v2.1", [[[[[[["deep"]]]]]]],
+    "{chunk_index:099999999d}", [-1, -1], [10**6, 10**6, 3], [2**40], "video", "image", "float32", "int64",
+    "v2.1", [[[[[[["deep"]]]]]]],
 ]  # fmt: skip
 
 

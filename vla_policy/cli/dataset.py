@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,12 +99,14 @@ def _import_pusht(options: argparse.Namespace, chosen: argparse.Namespace) -> No
     def pose_features(pose: np.ndarray) -> np.ndarray:
         return geometry.pose_features(geometry.pose_from_pixels(pose))
 
-    def goal_features(pose: np.ndarray) -> np.ndarray:
+    def seen_from(goal: np.ndarray, pose: np.ndarray) -> np.ndarray:
         poses = geometry.pose_from_pixels(pose)
         return geometry.pose_features(np.array([geometry.relative_pose(each, goal) for each in poses]))
 
-    goal = geometry.pose_from_pixels(_numbers("goal_pose", chosen.goal_pose or "256,256,0", 3))
-    pixels = PixelMap(geometry.position_from_pixels, pose_features, goal_features if chosen.goal_pose else None)
+    goal_features = None
+    if chosen.goal_pose:
+        goal_features = partial(seen_from, geometry.pose_from_pixels(_numbers("goal_pose", chosen.goal_pose, 3)))
+    pixels = PixelMap(geometry.position_from_pixels, pose_features, goal_features)
     writer = import_pusht(
         options.FILE, options.OUT, pixels, TASK, chosen.images, chosen.codec, lambda e: track(e, "importing")
     )
