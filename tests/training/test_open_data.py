@@ -172,7 +172,8 @@ def test_a_run_on_a_mix_resumes_to_the_same_weights(roots: list[str], tmp_path: 
 
 def test_excluded_episodes_are_neither_trained_on_nor_held_out(roots: list[str]) -> None:
     windows, held_out, about = open_data(DataConfig(roots[0], exclude_episodes=[0, 4], val_episodes=2), VECTORS)
-    assert isinstance(windows, WindowDataset) and isinstance(held_out, WindowDataset)
+    assert isinstance(windows, WindowDataset)
+    assert isinstance(held_out, WindowDataset)
     assert sorted(windows.episodes + held_out.episodes) == [1, 2, 3, 5, 6, 7, 8]
     assert about["held_out_episodes"] == sorted(held_out.episodes)
     assert about["excluded_episodes"] == [0, 4]

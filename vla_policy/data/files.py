@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -114,11 +115,9 @@ def read_parquet(path: Path, keep: Callable[[str], bool] | None = None) -> pa.Ta
     try:
         with pq.ParquetFile(path) as file:
             columns: Sequence[str] = file.schema_arrow.names
-            twice = [name for name in columns if columns.count(name) > 1]
+            twice = [name for name, count in Counter(columns).items() if count > 1]
             if twice:
-                raise InputError(
-                    f"{path}: expected a column {twice[0]!r} once, found it {columns.count(twice[0])} times"
-                )
+                raise InputError(f"{path}: expected every column once, found {twice[0]!r} again")
             return file.read(columns=[name for name in columns if keep is None or keep(name)])
     except FileNotFoundError:
         raise InputError(f"{path}: expected a parquet file, found none") from None
