@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,10 @@ from vla_policy.data import video
 from vla_policy.data.files import Neighbours, read_json, read_parquet
 from vla_policy.data.index import column_shapes, read_index, read_info, video_keys
 from vla_policy.data.layout import EpisodeRecord, image_shape, interface_of
+from vla_policy.data.spans import locate
 from vla_policy.interfaces import InputError, Interface
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ class LeRobotDataset:
     """A dataset at `root`, opened for reading.
 
     `InputError` if it is none, or if its own words about itself disagree (see `problems`, which `strict=False` leaves
-    to be read instead). An episode that was being written when its writer was killed is not part of the dataset.
+    to be read instead). `misplaced` are videos whose spans had to be corrected or cannot be relied on, which are logged
+    as warnings; frames of the latter are refused with an `InputError`. An episode that was being written when its writer was killed is not part of the dataset.
     """
 
     def __init__(self, root: str | Path, strict: bool = True) -> None:
@@ -47,10 +52,13 @@ class LeRobotDataset:
         self.records, self.tasks = read_index(self.root, self.info)
         if self._ends_unfinished():
             self.records.pop()
+        self.records, self.misplaced = locate(self.records, self.fps)
         self.problems: list[str] = self._problems()
         if strict and self.problems:
             more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
             raise InputError(self.problems[0] + more)
+        for finding in self.misplaced if strict else ():
+            log.warning("%s", finding)
         self._last_table: tuple[Path, dict[str, np.ndarray]] | None = None
 
     @property
@@ -91,7 +99,7 @@ class LeRobotDataset:
     def iter_frames(self, index: int, key: str) -> Iterator[np.ndarray]:
         """The same, a frame at a time; `InputError` naming the file if it is broken or does not fit the dataset."""
         record, shape = self._record(index), self.image_shape(key)
-        span = record.videos[key]
+        span = record.videos[key].known()
         for frame in video.decode(span.path, span.start, record.length, self.fps):
             if frame.shape != shape:
                 raise InputError(f"{span.path}: expected frames of shape {shape}, found {frame.shape}")

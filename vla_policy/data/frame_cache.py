@@ -38,6 +38,8 @@ def open_cache(
     A process that finds another one decoding waits for it. `InputError` if one of `episodes` cannot be decoded; broken
     videos of other episodes do not matter.
     """
+    for episode in episodes:
+        dataset.records[episode].videos[key].known()
     folder = Path(cache_dir) if cache_dir is not None else dataset.root / ".cache"
     path = folder / f"{key}-{_fingerprint(dataset, key)}.npy"
     try:

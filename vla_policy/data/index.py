@@ -69,7 +69,10 @@ def _read_v30(root: Path, info: Mapping[str, Any]) -> tuple[list[EpisodeRecord],
                 for key in cameras:
                     chunk, file = row[f"videos/{key}/chunk_index"], row[f"videos/{key}/file_index"]
                     path = video_path.format(video_key=key, chunk_index=chunk, file_index=file)
-                    videos[key] = VideoSpan(root / path, float(row[f"videos/{key}/from_timestamp"]))
+                    start = float(row[f"videos/{key}/from_timestamp"])
+                    stop = row.get(f"videos/{key}/to_timestamp")
+                    stop = start + row["length"] / info["fps"] if stop is None else float(stop)
+                    videos[key] = VideoSpan(root / path, start, stop)
                 records.append(EpisodeRecord(row["episode_index"], row["length"], root / data, videos, meta))
             except KeyError as error:
                 raise InputError(f"{meta}: expected a column {error.args[0]!r}, found {sorted(row)}") from None
@@ -92,7 +95,10 @@ def _read_v21(root: Path, info: Mapping[str, Any]) -> tuple[list[EpisodeRecord],
         if missing:
             raise InputError(f"{meta}: expected the keys 'episode_index' and 'length', found {sorted(row)}")
         place = {"episode_chunk": row["episode_index"] // per_chunk, "episode_index": row["episode_index"]}
-        videos = {key: VideoSpan(root / video_path.format(video_key=key, **place), 0.0) for key in video_keys(info)}
+        videos = {
+            key: VideoSpan(root / video_path.format(video_key=key, **place), 0.0, row["length"] / info["fps"])
+            for key in video_keys(info)
+        }
         records.append(
             EpisodeRecord(row["episode_index"], row["length"], root / data_path.format(**place), videos, meta)
         )

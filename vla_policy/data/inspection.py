@@ -25,7 +25,8 @@ def inspect(
     """
     check = ColumnCheck(dataset.fps)
     stats: dict[str, Stats] = {}
-    found = [Finding(None, "meta", problem) for problem in dataset.problems] + list(_counts(dataset, videos))
+    found = [Finding(None, "meta", problem) for problem in dataset.problems]
+    found += [*dataset.misplaced, *_counts(dataset, videos)]
     for index in progress(range(dataset.num_episodes)):
         motion = None
         try:
@@ -90,7 +91,7 @@ def _counts(dataset: LeRobotDataset, videos: bool) -> Iterator[Finding]:
         alone = episodes[0] if len(episodes) == 1 else None
         try:
             if key != "data":
-                count = video.count_frames(path) or length
+                count = video.read_header(path).frames or length
             else:
                 table = read_parquet(path, keep=lambda name: name == "episode_index" or name not in dataset.features)
                 count = table.num_rows

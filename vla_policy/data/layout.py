@@ -29,10 +29,18 @@ BOOKKEEPING = {
 
 @dataclass(frozen=True)
 class VideoSpan:
-    """Where an episode lies in an mp4: from `start` seconds on."""
+    """Where an episode lies in an mp4, from `start` to `stop` seconds; `problem` says why that is not known."""
 
     path: Path
     start: float
+    stop: float
+    problem: str = ""
+
+    def known(self) -> VideoSpan:
+        """The span itself; `InputError` if it cannot be relied on."""
+        if self.problem:
+            raise InputError(self.problem)
+        return self
 
 
 @dataclass(frozen=True)

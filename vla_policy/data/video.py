@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
@@ -129,7 +130,19 @@ def naming(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: expected a readable video, found a broken file ({error.strerror})") from None
 
 
-def count_frames(path: Path) -> int:
-    """Frames that the file says it has; 0 if it does not say."""
+@dataclass(frozen=True)
+class Header:
+    """What a file says of its video: `frames` (0 if it does not say), the first one's time, and its `duration` [s]."""
+
+    frames: int
+    start: float
+    duration: float
+
+
+def read_header(path: Path) -> Header:
+    """Read without decoding anything."""
     with _open(path) as container:
-        return container.streams.video[0].frames
+        stream = container.streams.video[0]
+        base = float(stream.time_base or 0)
+        duration = (container.duration or 0) / av.time_base if stream.duration is None else stream.duration * base
+        return Header(stream.frames, (stream.start_time or 0) * base, duration)

@@ -46,7 +46,7 @@ class VideoFrames:
 
     def _frame(self, row: int) -> np.ndarray:
         episode = int(np.searchsorted(self._starts, row, side="right")) - 1
-        span = self._spans[episode]
+        span = self._spans[episode].known()
         frame = self._video(span.path).frame(span.start + (row - int(self._starts[episode])) / self._fps)
         if frame.shape != self.shape[1:]:
             raise InputError(f"{span.path}: expected frames of shape {self.shape[1:]}, found {frame.shape}")
