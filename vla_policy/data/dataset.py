@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from vla_policy.data import video
-from vla_policy.data.files import Neighbours, read_json, read_parquet
+from vla_policy.data.exchange import Exchange
+from vla_policy.data.files import read_json, read_parquet
 from vla_policy.data.index import column_shapes, read_index, read_info, video_keys
 from vla_policy.data.layout import EpisodeRecord, image_shape, interface_of
 from vla_policy.data.spans import locate
@@ -39,19 +40,19 @@ class LeRobotDataset:
 
     `InputError` if it is none, or if its own words about itself disagree (see `problems`, which `strict=False` leaves
     to be read instead). `misplaced` are videos whose spans had to be corrected or cannot be relied on, which are logged
-    as warnings; frames of the latter are refused with an `InputError`. An episode that was being written when its writer was killed is not part of the dataset.
+    as warnings; frames of the latter are refused with an `InputError`. An episode that was being written when its
+    writer was killed is not part of the dataset; `uncounted` is its record.
     """
 
     def __init__(self, root: str | Path, strict: bool = True) -> None:
         self.root = Path(root)
-        Neighbours(self.root.resolve()).recover()
+        Exchange(self.root.resolve()).recover()
         self.info: dict[str, Any] = read_info(self.root)
         self.fps: float = self.info["fps"]
         self.features: dict[str, Any] = self.info["features"]
         self.interface = self._read_interface()
         self.records, self.tasks = read_index(self.root, self.info)
-        if self._ends_unfinished():
-            self.records.pop()
+        self.uncounted = self.records.pop() if self._ends_unfinished() else None
         self.records, self.misplaced = locate(self.records, self.fps)
         self.problems: list[str] = self._problems()
         if strict and self.problems:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from rich.progress import track
 
 from vla_policy.data.dataset import LeRobotDataset
-from vla_policy.data.files import read_json, reserve, write_json, write_whole
+from vla_policy.data.files import TEMPORARY, read_json, reserve, write_json, write_whole
 from vla_policy.data.quality import Finding, camera_findings, thumbnail
 from vla_policy.interfaces import ACTION, STATE, InputError
 
@@ -100,6 +101,9 @@ def _decode(dataset: LeRobotDataset, key: str, episode: int, rows: np.ndarray) -
 
 
 def _remove_outdated(path: Path, key: str) -> None:
-    for other in path.parent.glob(f"{key}-*"):
-        if other.stem != path.stem:
+    own = re.compile(rf"{re.escape(key)}-[0-9a-f]{{16}}\.(npy|json)")
+    for other in path.parent.iterdir():
+        if own.fullmatch(other.name) and other.stem != path.stem:
             other.unlink(missing_ok=True)
+    for other in path.parent.glob(f".{key}-*{TEMPORARY}"):
+        other.unlink(missing_ok=True)

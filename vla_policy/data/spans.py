@@ -61,18 +61,18 @@ class _Film:
         self.total = int(self.lengths.sum())
         self.starts = np.array([span.start for span in spans])
         self.frames = np.array([(span.stop - span.start) * fps for span in spans])  # that the spans say
-        self.order = np.argsort(self.starts, kind="stable")
-        self.before = np.empty(len(spans), np.int64)
-        self.before[self.order] = np.cumsum(self.lengths[self.order]) - self.lengths[self.order]
+        self.order = np.argsort(self.starts, kind="stable")  # they may follow each other in the file in another one
+        self.before = np.cumsum(self.lengths) - self.lengths
 
     def locate(self) -> tuple[list[VideoSpan], Finding | None]:
-        header = self.header
-        if abs(header.start) * self.fps < 0.5 and _near(self.starts, self.before / self.fps).all():
+        header, starts, lengths = self.header, self.starts[self.order], self.lengths[self.order]
+        before = np.cumsum(lengths) - lengths
+        if abs(header.start) * self.fps < 0.5 and _near(starts, before / self.fps).all():
             if max(header.frames, header.duration * self.fps) > self.total - 0.5:
                 return list(self.spans), None
             return self._refused()
         exact = 0 < header.frames == self.total
-        if exact and _near(self.starts, header.start + self.before * header.duration / header.frames).all():
+        if exact and _near(starts, header.start + before * header.duration / header.frames).all():
             return list(self.spans), None
         steady = abs(header.duration * self.fps - header.frames) < 0.25
         if exact and steady and (np.diff(self.starts) >= 0).all():

@@ -6,6 +6,7 @@ frame can be reached by decoding two.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -86,7 +87,21 @@ def merge_signature(path: Path) -> str:
         stream = container.streams.video[0]
         codec = stream.codec_context
         same = (codec.name, codec.width, codec.height, codec.pix_fmt, codec.extradata)
-        return str((*same, path) if stream.codec_context.has_b_frames else same)
+        alone = codec.has_b_frames or len(container.streams) > 1  # remux would leave the other streams out
+        return str((*same, path) if alone else same)
+
+
+def packets(path: Path) -> tuple[np.ndarray, list[bytes]]:
+    """When each encoded frame is shown [s], in that order, and a digest of its bytes."""
+    with _open(path) as container:
+        stream = container.streams.video[0]
+        found = [
+            (float(packet.pts * packet.time_base), hashlib.blake2b(bytes(packet), digest_size=16).digest())
+            for packet in container.demux(stream)
+            if packet.pts is not None and packet.time_base is not None
+        ]
+    found.sort()
+    return np.array([time for time, _ in found]), [digest for _, digest in found]
 
 
 def remux(path: Path, sources: Sequence[Path], fps: float) -> list[int]:
