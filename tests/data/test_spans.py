@@ -116,11 +116,6 @@ REFUSED = {
     ),
     "drift and too few": (FAULTS["sums that drift"], slice(3, None), "expected from_timestamp 0.6667 of episode 1"),
     "drift and too many": (FAULTS["sums that drift"], None, "expected from_timestamp 0.6667 of episode 1"),
-    "not a number": (
-        lambda starts: np.where(starts > 2, np.nan, starts),
-        slice(None),
-        "2.1000 of episode 3.*found nan",
-    ),
     "out of order": (lambda starts: np.where(starts > 2, 0, starts), slice(None), "2.1000 of episode 3.*found 0.0000"),
 }
 
@@ -145,6 +140,19 @@ def test_what_cannot_be_told_is_refused(dataset, pictures, case):
     with pytest.raises(InputError, match=says):
         compact(dataset)
     assert before == {path: path.read_bytes() for path in dataset.rglob("*.*") if path.is_file()}
+
+
+def test_episodes_without_a_span_have_no_pictures_of_others(dataset, pictures):
+    edit_spans(dataset, lambda starts: np.where(starts > 2, np.nan, starts))
+    found = LeRobotDataset(dataset)
+    some = VideoFrames(found, HEAD)
+    for i in range(3):
+        assert np.array_equal(found.frames(i, HEAD), pictures[i])
+    for i in range(3, 6):
+        with pytest.raises(InputError, match=f"episode {i}: expected a video of '{HEAD}', found none"):
+            found.frames(i, HEAD)
+        with pytest.raises(InputError, match=f"episode {i}: expected a video of '{HEAD}', found none"):
+            some[np.array([found.lengths[:i].sum()])]
 
 
 def test_frames_between_the_episodes(dataset, pictures, caplog):

@@ -55,6 +55,7 @@ def compact(
     _require_layout(root)
     with lock(root):
         dataset = LeRobotDataset(root)
+        dataset.require_whole()
         _require_accounted(dataset)
         sources = {path for record in dataset.records for path in _files(record)}
         exchange.begin(sources)
@@ -92,8 +93,8 @@ def _require_accounted(dataset: LeRobotDataset) -> None:
         if record.videos.keys() != cameras:
             raise InputError(f"{record.meta}: expected videos of {sorted(cameras)}, found {sorted(record.videos)}")
         lengths[record.data][record.index] = record.length
-        for span in record.videos.values():
-            span.known()
+        for key in record.videos:
+            record.span(key)
         for path in _files(record):
             if path.parent.resolve() != path.parent:
                 raise InputError(f"{path.parent}: expected a folder of the dataset, found a link out of it")

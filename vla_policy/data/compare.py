@@ -61,7 +61,7 @@ def _frames(
     demux: Callable[[Path], tuple[np.ndarray, list[bytes]]], record: EpisodeRecord, key: str, fps: float
 ) -> tuple[np.ndarray, list[bytes]]:
     """When the frames of an episode are shown, from its start on [s], and their digests."""
-    span = record.videos[key].known()
+    span = record.span(key)
     times, digests = demux(span.path)
     first, stop = np.searchsorted(times, span.start + (np.array([0, record.length]) - 0.5) / fps)
     return times[first:stop] - span.start, digests[first:stop]

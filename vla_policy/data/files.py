@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 
 from vla_policy.interfaces import InputError
 
+LFS = b"version https://git-lfs.github.com/spec/"
 # Suffix of unfinished files, which tells them from other people's. They are hidden besides, so that no glob for data
 # finds them.
 TEMPORARY = ".vla_policy.tmp"
@@ -46,11 +48,11 @@ def write_json(path: Path, data: Any) -> None:
 def read_json(path: Path) -> Any:
     """`InputError` naming the file if it is missing or no JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError:
         raise InputError(f"{path}: expected a JSON file, found none") from None
-    except ValueError as error:
-        raise InputError(f"{path}: expected JSON, found something else ({error})") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: expected JSON, found {broken(path, error)}") from None
 
 
 def read_json_lines(path: Path) -> list[Any]:
@@ -58,12 +60,22 @@ def read_json_lines(path: Path) -> list[Any]:
     if not path.is_file():
         raise InputError(f"{path}: expected a JSON lines file, found none")
     values = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
         try:
-            values += [json.loads(line)] if line.strip() else []
-        except ValueError as error:
-            raise InputError(f"{path}, line {number}: expected JSON, found something else ({error})") from None
+            values += [json.loads(line.decode("utf-8-sig"))] if line.strip() else []
+        except UnicodeDecodeError:
+            raise InputError(f"{path}, line {number}: expected UTF-8, found another encoding") from None
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}, line {number}: expected JSON, found {broken(path, error)}") from None
     return values
+
+
+def broken(path: Path, reason: object) -> str:
+    """What a file that cannot be read is: the pointer that a clone without Git LFS has instead, or a broken one."""
+    with suppress(OSError), open(path, "rb") as file:
+        if file.read(len(LFS)) == LFS:
+            return "a Git LFS pointer (git lfs pull brings the file)"
+    return f"a broken one ({next(iter(str(reason).splitlines()), type(reason).__name__)})"
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:
@@ -75,12 +87,18 @@ def read_parquet(path: Path, keep: Callable[[str], bool] | None = None) -> pa.Ta
     try:
         with pq.ParquetFile(path) as file:
             columns: Sequence[str] = file.schema_arrow.names
+            twice = [name for name in columns if columns.count(name) > 1]
+            if twice:
+                raise InputError(
+                    f"{path}: expected a column {twice[0]!r} once, found it {columns.count(twice[0])} times"
+                )
             return file.read(columns=[name for name in columns if keep is None or keep(name)])
     except FileNotFoundError:
         raise InputError(f"{path}: expected a parquet file, found none") from None
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path}: expected a whole parquet file, found a broken one ({reason})") from None
+    except InputError:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InputError(f"{path}: expected a whole parquet file, found {broken(path, error)}") from None
 
 
 def reserve(file: IO[bytes], folder: Path, size: int) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from vla_policy.data.files import broken
 from vla_policy.interfaces import InputError
 
 # Quality is set where an encoded frame differs from the camera's about as much as 4:2:0 chroma does by itself.
@@ -142,7 +143,7 @@ def naming(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise InputError(f"{path}: expected a video, found none") from None
     except av.FFmpegError as error:
-        raise InputError(f"{path}: expected a readable video, found a broken file ({error.strerror})") from None
+        raise InputError(f"{path}: expected a readable video, found {broken(path, error.strerror)}") from None
 
 
 @dataclass(frozen=True)

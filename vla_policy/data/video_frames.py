@@ -28,7 +28,7 @@ class VideoFrames:
     def __init__(self, dataset: LeRobotDataset, key: str) -> None:
         self.shape = (dataset.num_frames, *dataset.image_shape(key))
         self._fps = dataset.fps
-        self._spans = [record.videos[key] for record in dataset.records]
+        self._key, self._records = key, dataset.records
         self._starts = np.cumsum(dataset.lengths) - dataset.lengths
         self._open: OrderedDict[Path, _Video] = OrderedDict()
         self._process = os.getpid()
@@ -46,7 +46,7 @@ class VideoFrames:
 
     def _frame(self, row: int) -> np.ndarray:
         episode = int(np.searchsorted(self._starts, row, side="right")) - 1
-        span = self._spans[episode].known()
+        span = self._records[episode].span(self._key)
         frame = self._video(span.path).frame(span.start + (row - int(self._starts[episode])) / self._fps)
         if frame.shape != self.shape[1:]:
             raise InputError(f"{span.path}: expected frames of shape {self.shape[1:]}, found {frame.shape}")

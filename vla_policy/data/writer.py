@@ -180,6 +180,7 @@ class LeRobotWriter:
         name = str(self.root)
         if dataset.info["codebase_version"] != "v3.0":
             raise InputError(f"{name}: expected a v3.0 dataset to append to, found {dataset.info['codebase_version']}")
+        dataset.require_whole()
         self.interface.require(dataset.interface, "the new episodes", name)
         dataset.interface.require(self.interface, name, "the new episodes")
         for what, old, new in metadata.differences(dataset.info, self.info):
