@@ -194,6 +194,21 @@ def test_a_writer_killed_at_any_change_of_a_file_loses_nothing_and_removes_its_o
     assert finished == {3, 4}
 
 
+@pytest.mark.slow
+def test_a_writer_killed_while_it_makes_a_dataset(tmp_path):
+    made = False
+    for operation in range(1, 1000):
+        root = tmp_path / str(operation)
+        killed(operation, add_bimanual_episode, root)
+        made = (root / "meta/info.json").exists()
+        add_bimanual_episode(root)
+        assert LeRobotDataset(root).num_episodes == 1
+        assert {path.name for path in root.iterdir()} == {".lock", "data", "meta", "videos"}
+        if made:
+            break
+    assert operation > 8
+
+
 def check_nothing_is_lost(root: Path, before: Path) -> None:
     assert tables(root) == tables(before)
     assert all(np.array_equal(one, other) for one, other in zip(pictures(root), pictures(before), strict=True))

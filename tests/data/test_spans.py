@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,6 +19,7 @@ from vla_policy.interfaces import STATE, InputError
 
 LENGTHS = np.arange(20, 26)
 FPS = 30
+FRAGMENTED = {"movflags": "frag_keyframe+empty_moov"}
 META = "meta/episodes/chunk-000/file-000.parquet"
 VIDEO = f"videos/{HEAD}/chunk-000/file-000.mp4"
 
@@ -181,6 +183,21 @@ def test_a_film_that_lacks_frames_of_one_episode_has_those_of_the_others(dataset
         found.frames(2, HEAD)
     for i in (0, 1, 3, 4, 5):
         assert_close(found.frames(i, HEAD), pictures[i])
+
+
+def test_a_file_that_does_not_say_how_many_frames_it_has(dataset, pictures):
+    film = dataset / VIDEO
+    with av.open(str(film)) as whole, av.open(str(film.with_suffix(".new")), "w", "mp4", FRAGMENTED) as parts:
+        stream = parts.add_stream_from_template(whole.streams.video[0], opaque=True)
+        for packet in whole.demux(video=0):
+            if packet.pts is not None:
+                packet.stream = stream
+                parts.mux(packet)
+    film.with_suffix(".new").rename(film)
+    with av.open(str(film)) as parts:
+        assert parts.streams.video[0].frames == 0
+    edit_spans(dataset, FAULTS["all zero"])
+    assert np.array_equal(LeRobotDataset(dataset).frames(5, HEAD), pictures[5])
 
 
 def test_files_of_one_episode_are_not_opened(bimanual_dataset, monkeypatch):

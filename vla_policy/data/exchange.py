@@ -25,7 +25,7 @@ class Exchange:
         self.root = root
         self.building = root.with_name(f".{root.name}.building")
         self.replaced = root.with_name(f".{root.name}.replaced")
-        self.journal = root.with_name(f".{root.name}.exchange.json")
+        self.journal = root.with_name(f".{root.name}.vla_policy.json")
 
     def begin(self, merged: Iterable[Path]) -> None:
         """Make the folder to build in; `merged` are the files of `root` that the new folder stands for.

@@ -115,7 +115,7 @@ def _counts(dataset: LeRobotDataset, videos: bool) -> Iterator[Finding]:
         alone = episodes[0] if len(episodes) == 1 else None
         try:
             if key != "data":
-                count = video.read_header(path).frames or length
+                count = video.read_header(path).frames
             else:
                 table = read_parquet(path, keep=lambda name: name == "episode_index" or name not in dataset.features)
                 count = table.num_rows

@@ -148,7 +148,7 @@ def naming(path: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of its video: `frames` (0 if it does not say), the first one's time, and its `duration` [s]."""
+    """What a file says of its video: `frames`, the first one's time `start` [s], and the `duration` of all [s]."""
 
     frames: int
     start: float
@@ -156,9 +156,10 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Read without decoding anything."""
+    """Read without decoding anything; only files that do not say how many frames they have are read to their end."""
     with _open(path) as container:
         stream = container.streams.video[0]
         base = float(stream.time_base or 0)
         duration = (container.duration or 0) / av.time_base if stream.duration is None else stream.duration * base
-        return Header(stream.frames, (stream.start_time or 0) * base, duration)
+        frames = stream.frames or sum(packet.pts is not None for packet in container.demux(stream))
+        return Header(frames, (stream.start_time or 0) * base, duration)
