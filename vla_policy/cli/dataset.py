@@ -235,7 +235,7 @@ def _compact(options: argparse.Namespace, chosen: argparse.Namespace) -> None:
         return sum(len(list(options.DATASET.rglob(f"*{suffix}"))) for suffix in (".parquet", ".mp4"))
 
     before = files()
-    compact(options.DATASET, chosen.data_mb, chosen.video_mb, lambda parts: track(parts, "merging"))
+    compact(options.DATASET, chosen.data_mb, chosen.video_mb, lambda parts: track(parts, "compacting"))
     _say(f"{before} files became {files()} in {options.DATASET}")
 
 

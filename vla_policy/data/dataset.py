@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,13 +14,17 @@ import numpy as np
 import pyarrow as pa
 
 from vla_policy.data import video
+from vla_policy.data.exchange import Exchange
 from vla_policy.data.features import read_features
-from vla_policy.data.files import Neighbours, read_json, read_parquet
+from vla_policy.data.files import read_json, read_parquet
 from vla_policy.data.index import read_index, read_info, video_keys
-from vla_policy.data.layout import EpisodeRecord, VideoSpan
+from vla_policy.data.layout import EpisodeRecord
 from vla_policy.data.pictures_in_parquet import read_pictures
 from vla_policy.data.quality import Finding, listed
+from vla_policy.data.spans import locate
 from vla_policy.interfaces import InputError, Interface
+
+log = logging.getLogger(__name__)
 
 LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
 NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
@@ -52,24 +57,28 @@ class LeRobotDataset:
     Episodes go by the index that the dataset gives them, `episodes` has all; numbers may be missing between them.
     Features that are neither colour pictures nor vectors of numbers are left out (`left_out` says why). `InputError`
     if it is no dataset, or if its own words about itself disagree (see `problems`, which `strict=False` leaves to be
-    read instead). An episode that was being written when its writer was killed is not part of the dataset.
+    read instead). `misplaced` are videos whose spans had to be corrected or cannot be relied on, which are logged as
+    warnings; frames of the latter are refused with an `InputError`. An episode that was being written when its writer
+    was killed is not part of the dataset; `uncounted` is its record.
     """
 
     def __init__(self, root: str | Path, strict: bool = True, exclude: Collection[int] = ()) -> None:
         self.root = Path(root)
-        Neighbours(self.root.resolve()).recover()
+        Exchange(self.root.resolve()).recover()
         self.info: dict[str, Any] = read_info(self.root)
         self.fps: float = self.info["fps"]
         self.features: dict[str, Any] = self.info["features"]
         self._read = read_features(self.features)
         self.interface = self._read_interface()
         self.records, self.tasks = read_index(self.root, self.info)
-        if self._ends_unfinished():
-            self.records.pop()
+        self.uncounted = self.records.pop() if self._ends_unfinished() else None
+        self.records, self.misplaced = locate(self.records, self.fps)
         self.problems: list[Finding] = self._problems()
         if strict and self.problems:
             more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
             raise InputError(self.problems[0].message + more)
+        for finding in self.misplaced if strict else ():
+            log.warning("%s", finding)
         unknown = sorted({*exclude}.difference(self.episodes))
         if unknown:
             raise InputError(f"{self.root}: expected episodes {listed(self.episodes)} to exclude, found {unknown[0]}")
@@ -169,7 +178,7 @@ class LeRobotDataset:
         if self.in_parquet(key):
             shown = read_pictures(path, key, record.index, record.length, shape)
         else:
-            span = self._span(record, key)
+            span = record.span(key)
             path, shown = span.path, video.decode(span.path, span.start, record.length, self.fps)
         for frame in shown:
             if frame.shape != shape:
@@ -192,11 +201,6 @@ class LeRobotDataset:
         if key in self.left_out:
             return f"it left out ({self.left_out[key]})"
         return str(sorted(self.interface.observations))
-
-    def _span(self, record: EpisodeRecord, key: str) -> VideoSpan:
-        if key not in record.videos:
-            raise InputError(f"{record.meta}, episode {record.index}: expected a video of {key!r}, found none")
-        return record.videos[key]
 
     def _record(self, index: int) -> EpisodeRecord:
         if index not in self._places:

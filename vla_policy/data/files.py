@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -17,7 +16,9 @@ import pyarrow.parquet as pq
 from vla_policy.interfaces import InputError
 
 LFS = b"version https://git-lfs.github.com/spec/"
-TEMPORARY = ".tmp"  # suffix of unfinished files; they are hidden besides, so that no glob for data finds them
+# Suffix of unfinished files, which tells them from other people's. They are hidden besides, so that no glob for data
+# finds them.
+TEMPORARY = ".vla_policy.tmp"
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -39,34 +40,6 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-class Neighbours:
-    """The folders beside a dataset between which it changes when a new one takes its place."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.building = root.with_name(f".{root.name}.building")
-        self.ready = root.with_name(f".{root.name}.ready")
-        self.replaced = root.with_name(f".{root.name}.replaced")
-
-    def exchange(self) -> None:
-        """Put the whole new dataset at `ready` in the place of the old one."""
-        shutil.rmtree(self.replaced, ignore_errors=True)
-        self.root.rename(self.replaced)
-        self.recover()
-        sync(self.root.parent)
-        shutil.rmtree(self.replaced, ignore_errors=True)
-
-    def recover(self) -> None:
-        """Finish an exchange that was killed between its two renames; until then `root` is missing."""
-        if not self.root.exists() and self.replaced.is_dir() and self.ready.is_dir():
-            self.ready.rename(self.root)
-
-    def clean(self) -> None:
-        """Remove what an interrupted exchange left, while `root` is there. Hold the lock."""
-        for folder in (self.building, self.ready, self.replaced):
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_json(path: Path, data: Any) -> None:

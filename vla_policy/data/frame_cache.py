@@ -6,6 +6,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 from rich.progress import track
 
 from vla_policy.data.dataset import LeRobotDataset
-from vla_policy.data.files import read_json, reserve, write_json, write_whole
+from vla_policy.data.files import TEMPORARY, read_json, reserve, write_json, write_whole
 from vla_policy.data.quality import Finding, camera_findings, thumbnail
 from vla_policy.interfaces import ACTION, STATE, InputError
 
@@ -41,6 +42,9 @@ def open_cache(
     A process that finds another one decoding waits for it. `InputError` if one of `episodes` cannot be decoded; broken
     videos of other episodes do not matter.
     """
+    for record in dataset.records:
+        if record.index in episodes and key in record.videos and record.videos[key].problem:
+            raise _bad(record.index, record.videos[key].problem)
     folder = Path(cache_dir) if cache_dir is not None else dataset.root / ".cache"
     path = folder / f"{key}-{_fingerprint(dataset, key)}.npy"
     try:
@@ -126,6 +130,9 @@ def _decode(dataset: LeRobotDataset, key: str, episode: int, rows: np.ndarray) -
 
 
 def _remove_outdated(path: Path, key: str) -> None:
-    for other in path.parent.glob(f"{key}-*"):
-        if other.stem != path.stem:
+    own = re.compile(rf"{re.escape(key)}-[0-9a-f]{{16}}\.(npy|json)")
+    for other in path.parent.iterdir():
+        if own.fullmatch(other.name) and other.stem != path.stem:
             other.unlink(missing_ok=True)
+    for other in path.parent.glob(f".{key}-*{TEMPORARY}"):
+        other.unlink(missing_ok=True)

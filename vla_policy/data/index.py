@@ -122,7 +122,9 @@ def _read_v30(root: Path, info: Mapping[str, Any]) -> tuple[list[EpisodeRecord],
                 if not 0 <= start < MOST:
                     raise InputError(f"{meta}, episode {index}: expected from_timestamp of {key!r}, found {start}")
                 numbers = {"chunk_index": whole_number(meta, key, chunk), "file_index": whole_number(meta, key, file)}
-                videos[key] = VideoSpan(_place(root, video_path, video_key=key, **numbers), float(start))
+                stop = row.get(f"videos/{key}/to_timestamp")
+                stop = float(stop) if isinstance(stop, (int, float)) else start + length / info["fps"]
+                videos[key] = VideoSpan(_place(root, video_path, video_key=key, **numbers), float(start), stop)
             records.append(EpisodeRecord(index, length, data, videos, meta))
     path = root / "meta" / "tasks.parquet"
     table = read_parquet(path)
@@ -141,7 +143,10 @@ def _read_v21(root: Path, info: Mapping[str, Any]) -> tuple[list[EpisodeRecord],
     for row in _json_rows(meta, "episode_index", "length"):
         index, length = (whole_number(meta, key, row[key]) for key in ("episode_index", "length"))
         place = {"episode_chunk": index // per_chunk, "episode_index": index}
-        videos = {key: VideoSpan(_place(root, video_path, video_key=key, **place), 0.0) for key in video_keys(info)}
+        videos = {
+            key: VideoSpan(_place(root, video_path, video_key=key, **place), 0.0, length / info["fps"])
+            for key in video_keys(info)
+        }
         records.append(EpisodeRecord(index, length, _place(root, data_path, **place), videos, meta))
     path = root / "meta" / "tasks.jsonl"
     rows = _json_rows(path, "task_index", "task")

@@ -27,7 +27,7 @@ def inspect(
     check = ColumnCheck(dataset.fps)
     stats: dict[str, Stats] = {}
     missing = dataset.missing_files(dataset.interface.cameras)
-    found = [*dataset.problems, *_oddities(dataset), *missing, *_counts(dataset, videos)]
+    found = [*dataset.problems, *_oddities(dataset), *missing, *dataset.misplaced, *_counts(dataset, videos)]
     cameras = dataset.interface.cameras if videos else []
     absent = {(finding.episode, finding.key) for finding in missing}
     task_frames = dict.fromkeys(dataset.tasks, 0)
@@ -115,7 +115,7 @@ def _counts(dataset: LeRobotDataset, videos: bool) -> Iterator[Finding]:
         alone = episodes[0] if len(episodes) == 1 else None
         try:
             if key != "data":
-                count = video.count_frames(path) or length
+                count = video.read_header(path).frames
             else:
                 table = read_parquet(path, keep=lambda name: name == "episode_index" or name not in dataset.features)
                 count = table.num_rows

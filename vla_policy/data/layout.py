@@ -27,10 +27,12 @@ BOOKKEEPING = {
 
 @dataclass(frozen=True)
 class VideoSpan:
-    """Where an episode lies in an mp4: from `start` seconds on."""
+    """Where an episode lies in an mp4, from `start` to `stop` seconds; `problem` says why that is not known."""
 
     path: Path
     start: float
+    stop: float
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,14 @@ class EpisodeRecord:
     data: Path
     videos: Mapping[str, VideoSpan]
     meta: Path
+
+    def span(self, key: str) -> VideoSpan:
+        """Where the video of a camera is; `InputError` if that is not known."""
+        if key not in self.videos:
+            raise InputError(f"{self.meta}, episode {self.index}: expected a video of {key!r}, found none")
+        if self.videos[key].problem:
+            raise InputError(self.videos[key].problem)
+        return self.videos[key]
 
 
 def features_of(interface: Interface, codec: str) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -17,46 +16,29 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from vla_policy.data.files import broken
+from vla_policy.data.layout import EpisodeRecord
 from vla_policy.interfaces import InputError
-
-if TYPE_CHECKING:
-    from vla_policy.data.dataset import LeRobotDataset
 
 COLOURS = ("RGB", "RGBA", "P", "L", "1")  # Pillow's modes of at most 8 bits a channel
 KEPT = 16  # episodes a camera, whose encoded pictures stay in memory
 BROKEN = (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError)  # Pillow's errors
 
 
-class PictureFrames:
-    """All frames of camera `key` in order, to be indexed by rows like the array (N, H, W, 3) uint8 of a `FrameCache`.
+class KeptPictures:
+    """The pictures of a camera one by one in any order; those of a few episodes stay in memory, encoded."""
 
-    `InputError` naming the file when a picture is asked for that cannot be decoded.
-    """
-
-    def __init__(self, dataset: LeRobotDataset, key: str) -> None:
-        self.shape = (dataset.num_frames, *dataset.image_shape(key))
-        self._key, self._records = key, dataset.records
-        self._starts = np.cumsum(dataset.lengths) - dataset.lengths
+    def __init__(self, key: str, shape: tuple[int, ...]) -> None:
+        self._key, self._shape = key, shape
         self._kept: OrderedDict[int, list[bytes]] = OrderedDict()
 
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        """Frames (*rows.shape, H, W, 3); each is decoded once."""
-        wanted, places = np.unique(rows, return_inverse=True)
-        frames = np.empty((len(wanted), *self.shape[1:]), np.uint8)
-        for frame, row in zip(frames, wanted.tolist(), strict=True):
-            place = int(np.searchsorted(self._starts, row, side="right")) - 1
-            data = self._encoded(place)[row - int(self._starts[place])]
-            frame[...] = decode(self._records[place].data, self._key, data, self.shape[1:])
-        return frames[places.reshape(np.shape(rows))]
-
-    def _encoded(self, place: int) -> list[bytes]:
-        if place not in self._kept:
+    def frame(self, record: EpisodeRecord, number: int) -> np.ndarray:
+        """The picture (H, W, 3) uint8 RGB of a frame of an episode; `InputError` naming the file if it is broken."""
+        if record.index not in self._kept:
             if len(self._kept) == KEPT:
                 self._kept.popitem(last=False)
-            record = self._records[place]
-            self._kept[place] = encoded(record.data, self._key, record.index, record.length)
-        self._kept.move_to_end(place)
-        return self._kept[place]
+            self._kept[record.index] = encoded(record.data, self._key, record.index, record.length)
+        self._kept.move_to_end(record.index)
+        return decode(record.data, self._key, self._kept[record.index][number], self._shape)
 
 
 def read_pictures(path: Path, key: str, episode: int, length: int, shape: tuple[int, ...]) -> Iterator[np.ndarray]:

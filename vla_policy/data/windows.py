@@ -13,7 +13,6 @@ from torch.utils.data import Dataset
 
 from vla_policy.data.dataset import LeRobotDataset
 from vla_policy.data.frame_cache import open_cache
-from vla_policy.data.pictures_in_parquet import PictureFrames
 from vla_policy.data.quality import ColumnCheck, Finding, folded, listed
 from vla_policy.data.video_frames import VideoFrames
 from vla_policy.interfaces import ACTION, InputError
@@ -148,12 +147,11 @@ class WindowDataset(Dataset):
             raise InputError(next(iter(bad.values())) + others + (hint if len(bad) < len(self.episodes) else ""))
 
     def _open_frames(self, cache_dir: str | Path | None, cached: bool) -> None:
-        self._frames: dict[str, np.ndarray | VideoFrames | PictureFrames] = {}
+        self._frames: dict[str, np.ndarray | VideoFrames] = {}
         for key in self.interface.cameras:
             if not cached:
                 next(self.dataset.iter_frames(self.episodes[0], key), None)  # refuses pictures of another size at once
-                decoder = PictureFrames if self.dataset.in_parquet(key) else VideoFrames
-                self._frames[key] = decoder(self.dataset, key)
+                self._frames[key] = VideoFrames(self.dataset, key)
                 continue
             cache = open_cache(self.dataset, key, self.episodes, cache_dir)
             self._frames[key] = cache.frames
