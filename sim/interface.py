@@ -19,9 +19,8 @@ from sim.geometry import (
     pose_from_pixels,
     position_from_pixels,
 )
-from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, IMAGES, STATE, Feature, InputError, Interface
+from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, GOAL_STATE, IMAGES, STATE, Feature, InputError, Interface
 
-GOAL_STATE = "observation.goal_state"  # the block's pose seen from the commanded goal, where there are several
 WALL = 7 * PIXEL  # metres from the workspace's edge to the walls' inner faces
 CLEARANCE = 0.0005  # metres between things that a start has been changed to keep apart
 _MARGIN = 0.2  # metres beyond the workspace that observations may reach

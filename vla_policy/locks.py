@@ -15,7 +15,7 @@ def only_one(path: Path, who: str) -> IO[str]:
     `path` is the lock's file; its folder, which is made if needed, is what `who` works on.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("w")
+    file = path.open("a")  # which leaves a file alone that is somebody else's
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,11 +1,17 @@
 """vla-dataset as a user calls it."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 
 import av
 import numpy as np
+import pyarrow as pa
 import pytest
 from helpers.bimanual import HEAD, WRIST
+from helpers.plain_dataset import write_plain_dataset
 from PIL import Image
 
 from sim import geometry
@@ -40,6 +46,42 @@ def test_info(bimanual_dataset, capsys):
     main(["info", str(bimanual_dataset), "--json", "videos=false"])
     about = json.loads(capsys.readouterr().out)
     assert about["frames"] == 375
+
+
+def test_info_in_a_pipe_cuts_nothing_and_folds_equal_warnings(tmp_path):
+    """200 episodes with the same fault, and a feature with a name longer than a terminal is wide."""
+    long = "observation." + "very_long_name_" * 8
+    features = {long: {"dtype": "float32", "shape": [1], "names": None}}
+
+    def columns(episode, length):
+        return {long: np.arange(length) - 123.4, "observation.state": pa.array([[0.0, 0.0]] * length)}
+
+    root = write_plain_dataset(tmp_path / "d", (3,) * 200, features=features, columns=columns)
+    command = [sys.executable, "-m", "vla_policy.cli.dataset", "info", str(root), "videos=false"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"COLUMNS": "80"})
+    assert f"{long} (1)" in done.stdout
+    assert re.search(r"0 +-123\.4 +-121\.4 +-122\.4 +0\.8165", done.stdout)
+    assert "\u2026" not in done.stdout
+    warnings = [line for line in done.stdout.splitlines() if line.startswith("warning: ")]
+    zero = "warning: episode 0, observation.state: all zero (and 199 more like it, in episodes 0 to 199)"
+    assert zero in warnings
+    assert len(warnings) < 10
+    assert "push (600 frames)" in done.stdout
+
+
+def test_a_goal_elsewhere_is_reported_and_can_be_given(tmp_path, capsys):
+    """The block ends where its goal was: at (150, 380) px and 1 rad, none of it on gym-pusht's own goal."""
+    state = np.tile(np.float32([100, 120, 150, 380, 1.0]), (15, 1))
+    np.savez(tmp_path / "human.npz", state=state, action=state[:, :2], episode_ends=np.array([7, 15]))
+    main(["import-pusht", str(tmp_path / "human.npz"), str(tmp_path / "usual"), "images=false"])
+    main(["info", str(tmp_path / "usual")])
+    assert "covers nothing of the goal at the end; was it elsewhere?" in capsys.readouterr().out
+    given = "goal_pose=150,380,1.0"
+    main(["import-pusht", str(tmp_path / "human.npz"), str(tmp_path / "given"), "images=false", given])
+    main(["info", str(tmp_path / "given")])
+    assert "covers nothing" not in capsys.readouterr().out
+    seen = LeRobotDataset(tmp_path / "given").episode(1).columns["observation.goal_state"]
+    assert np.allclose(seen, [0, 0, 1, 0], atol=1e-6)
 
 
 def test_view(bimanual_dataset, tmp_path, capsys):
@@ -103,6 +145,7 @@ def test_compact(bimanual_dataset, capsys):
         (["info", "DATASET", "videos=perhaps"], "videos: expected true or false, found 'perhaps'"),
         (["compact", "DATASET", "video_mb=big"], "video_mb: expected a number, found 'big'"),
         (["replay", "DATASET", "0"], "observation.environment_state: missing"),
+        (["import-pusht", "nothing.npz", "out", "goal_pose=1,2"], "goal_pose: expected 3 numbers"),
         (["import-pusht", "nothing.npz", "out"], "nothing.npz: expected the PushT demonstrations"),
     ],
 )

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from helpers.bimanual import HEAD, TASK, WRIST, bimanual_episode, bimanual_interface
 
-from vla_policy.data import LeRobotDataset, LeRobotWriter
+from vla_policy.data import LeRobotDataset, LeRobotWriter, WindowDataset
+from vla_policy.data.compact import compact
 from vla_policy.interfaces import ACTION, STATE, Feature, InputError, Interface
 
 
@@ -176,9 +177,25 @@ def test_missing_files_are_all_found_at_once(bimanual_dataset):
     records = LeRobotDataset(bimanual_dataset).records
     records[1].videos[WRIST].path.unlink()
     records[4].data.unlink()
-    with pytest.raises(InputError, match=r"episode 1, observation\.images\.wrist.*file-001\.mp4.*\(and 1 more\)"):
-        LeRobotDataset(bimanual_dataset)
-    assert len(LeRobotDataset(bimanual_dataset, strict=False).problems) == 2
+    with pytest.raises(InputError, match=r"wrist.*file-001\.mp4.*bad episodes: 1, 4.*exclude_episodes=\[1, 4\]"):
+        WindowDataset(LeRobotDataset(bimanual_dataset), [WRIST], 2, 16, 7)
+    with pytest.raises(InputError, match=r"episode 4, data: .*file-004\.parquet.*exclude_episodes=\[4\]"):
+        WindowDataset(LeRobotDataset(bimanual_dataset), [HEAD], 2, 16, 7)
+    before = snapshot(bimanual_dataset)
+    for write in (compact, lambda root: LeRobotWriter(root, bimanual_interface())):
+        with pytest.raises(InputError, match=r"episode 1, observation\.images\.wrist: expected the file"):
+            write(bimanual_dataset)
+    assert snapshot(bimanual_dataset) == before
+    rest = LeRobotDataset(bimanual_dataset, exclude=[1, 4])
+    assert rest.episodes == [0, 2, 3, 5]
+    windows = WindowDataset(rest, [STATE, WRIST], 2, 16, 14)
+    assert len(windows) == 60 + 62 + 63 + 65
+    assert np.array_equal(windows.columns[STATE][60:122], LeRobotDataset(bimanual_dataset).episode(2).columns[STATE])
+    picture = LeRobotDataset(bimanual_dataset).frames(3, WRIST)[10]
+    index = next(i for i in range(len(windows)) if windows.window(i) == (3, 10))
+    assert np.array_equal(windows[index][WRIST][-1].numpy(), picture)
+    with pytest.raises(InputError, match="expected episodes 0 to 5 to exclude, found 9"):
+        LeRobotDataset(bimanual_dataset, exclude=[9])
 
 
 def spoil_action(table: pa.Table, values: list) -> pa.Table:

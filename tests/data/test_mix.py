@@ -102,7 +102,9 @@ def test_other_differences_are_refused(lab: LeRobotDataset, tmp_path: Path, chan
 def test_what_one_declares_holds_for_all_and_two_must_not_contradict(lab: LeRobotDataset, tmp_path: Path) -> None:
     silent = make_small_dataset(tmp_path / "silent", action=Feature("float32", (2,)), frame="", episodes=1)
     for datasets in ([silent, lab], [lab, silent]):
-        assert common_interface(datasets, [STATE, TOP]) == lab.interface
+        assert common_interface(datasets, [STATE, TOP], accept_unnamed=True) == lab.interface
+        with pytest.raises(InputError, match=f"{silent.root}: .*2 channels of 'action'.*unnamed_channels=accept"):
+            common_interface(datasets, [STATE, TOP])
     millimetres = Feature("float32", (2,), ("x", "y"), ("mm", "mm"))
     other = make_small_dataset(tmp_path / "other", action=millimetres, episodes=1)
     with pytest.raises(InputError, match=f"{lab.root} and {other.root} do not fit: action: units"):

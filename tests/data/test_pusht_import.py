@@ -2,6 +2,7 @@
 
 import os
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -36,9 +37,9 @@ def save_npz(path, arrays):
     return path
 
 
-def save_zarr(path, arrays):
+def save_zarr(path, arrays, zarr_format=2):
     zarr = pytest.importorskip("zarr")
-    group = zarr.open_group(str(path), mode="w", zarr_format=2)
+    group = zarr.open_group(str(path), mode="w", zarr_format=zarr_format)
     names = {"image": "data/img", "episode_ends": "meta/episode_ends"}
     for name, array in arrays.items():
         values = array.astype(np.float32) if name == "image" else array
@@ -49,8 +50,30 @@ def save_zarr(path, arrays):
     return path
 
 
-@pytest.mark.parametrize("save", [save_npz, save_zarr])
-def test_both_layouts_become_the_same_dataset(tmp_path, arrays, save):
+def save_zarr3(path, arrays):
+    return save_zarr(path, arrays, 3)
+
+
+def save_zip(path, arrays):
+    return zipped(save_zarr(path.with_name("folder"), arrays), path)
+
+
+def save_zip3_with_folders_around(path, arrays):
+    return zipped(save_zarr3(path.with_name("around") / "pusht" / "human.zarr", arrays).parents[1], path)
+
+
+def zipped(folder, path):
+    with zipfile.ZipFile(path, "w") as file:
+        for part in sorted(folder.rglob("*")):
+            file.write(part, part.relative_to(folder))
+    return path
+
+
+LAYOUTS = [save_npz, save_zarr, save_zarr3, save_zip, save_zip3_with_folders_around]
+
+
+@pytest.mark.parametrize("save", LAYOUTS)
+def test_all_layouts_become_the_same_dataset(tmp_path, arrays, save):
     source = save(tmp_path / "human.npz", arrays)
     writer = import_pusht(source, tmp_path / "out", PIXELS, "Push.")
     assert (writer.num_episodes, writer.num_frames) == (2, 30)
@@ -70,6 +93,22 @@ def test_both_layouts_become_the_same_dataset(tmp_path, arrays, save):
     assert np.allclose(pose[:, 2:], np.stack([np.cos(state[:, 4]), -np.sin(state[:, 4])], 1), atol=1e-5)
     error = dataset.frames(1, CAMERA).astype(float) - arrays["image"][12:]
     assert np.sqrt((error**2).mean()) < 6
+
+
+@pytest.mark.parametrize("name", ["human.npz", "human.zip"])
+def test_errors_are_short_however_many_members_there_are(tmp_path, name):
+    with zipfile.ZipFile(tmp_path / name, "w") as file:
+        for i in range(2000):
+            file.writestr(f"part_{i:04d}.npy" if name.endswith("npz") else f"data/img/c/{i}/zarr.json", b"")
+    with pytest.raises(InputError, match=f"{name}: expected .*found") as error:
+        import_pusht(tmp_path / name, tmp_path / "out", PIXELS, "Push.")
+    assert len(str(error.value)) < 500 + len(str(tmp_path))
+
+
+def test_pickled_arrays_are_refused_by_name(tmp_path, arrays):
+    arrays["state"] = np.array([arrays["state"][:12], arrays["state"][12:]], object)
+    with pytest.raises(InputError, match=r"human\.npz, 'state': expected a readable array, found .*allow_pickle=False"):
+        import_pusht(save_npz(tmp_path / "human.npz", arrays), tmp_path / "out", PIXELS, "Push.")
 
 
 def test_without_images(tmp_path, arrays):
@@ -138,7 +177,7 @@ def test_images_of_another_range(tmp_path, arrays):
 def test_broken_files(tmp_path, arrays):
     path = save_npz(tmp_path / "human.npz", arrays)
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(InputError, match=r"human\.npz: expected a whole npz file"):
+    with pytest.raises(InputError, match=r"human\.npz: expected an npz file or a zarr, found a broken one"):
         import_pusht(path, tmp_path / "out", PIXELS, "Push.")
     with pytest.raises(InputError, match="nothing"):
         import_pusht(tmp_path / "none.npz", tmp_path / "out", PIXELS, "Push.")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.bimanual import TASK, bimanual_interface
+from helpers.plain_dataset import write_plain_dataset
 from helpers.tiny_policies import tiny_policy
 
 from vla_policy.cli.eval import main
@@ -103,3 +104,25 @@ def test_a_policy_for_another_robot_is_refused(dataset: LeRobotDataset) -> None:
     other.interface = Interface(ROBOT.observations, Feature("float32", (7,)), 30)
     with pytest.raises(InputError, match=r"do not fit: action: shape expected \[7\], found \[14\]"):
         open_loop(other, dataset, [0])
+
+
+def test_each_frame_is_asked_with_its_own_task(tmp_path: Path) -> None:
+    def columns(episode: int, length: int) -> dict[str, np.ndarray]:
+        return {"task_index": np.where(np.arange(length) < 6, 0, 1)}
+
+    dataset = LeRobotDataset(write_plain_dataset(tmp_path / "d", columns=columns, tasks=("grasp it", "place it")))
+
+    class Listens:
+        interface = dataset.interface.select([STATE])
+        n_obs_steps, n_action_steps = 1, 1
+
+        def __init__(self) -> None:
+            self.heard: list[str] = []
+
+        def predict(self, histories: Sequence[Sequence[Observation]], generator: np.random.Generator) -> list:
+            self.heard += [history[-1].task for history in histories]
+            return [ActionChunk(np.zeros((1, 2)), history[-1].t, 0.1) for history in histories]
+
+    policy = Listens()
+    open_loop(policy, dataset, [1])
+    assert policy.heard == ["grasp it"] * 5 + ["place it"] * 3  # of frames 1 to 8

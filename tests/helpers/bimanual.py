@@ -41,3 +41,9 @@ def make_bimanual_dataset(root: Path, episodes: int = 6, length: int = 60, codec
         for i in range(episodes):
             writer.add_episode(*bimanual_episode(rng, length + i), TASK)
     return LeRobotDataset(root)
+
+
+def add_bimanual_episode(root: Path) -> None:
+    """Append an episode of 5 frames and another task."""
+    with LeRobotWriter(root, bimanual_interface()) as writer:
+        writer.add_episode(*bimanual_episode(np.random.default_rng(7), 5), "another task")

@@ -14,22 +14,22 @@ from vla_policy.training.batches import StepSampler
 
 
 def test_smaller_training_sets_are_part_of_larger_ones_and_apart_from_validation() -> None:
-    splits = [split_episodes(200, DataConfig("x", n_episodes=n, val_episodes=10)) for n in (25, 50, 100, 190)]
+    splits = [split_episodes(range(200), DataConfig("x", n_episodes=n, val_episodes=10)) for n in (25, 50, 100, 190)]
     for (small, held_out), (large, _) in itertools.pairwise(splits):
         assert large[: len(small)] == small
         assert held_out == splits[0][1]
     assert not set(splits[-1][0]) & set(splits[-1][1])
     assert len(set(splits[-1][0]) | set(splits[-1][1])) == 200
-    assert split_episodes(200, DataConfig("x", n_episodes=25, split_seed=1))[0] != splits[0][0]
+    assert split_episodes(range(200), DataConfig("x", n_episodes=25, split_seed=1))[0] != splits[0][0]
 
 
 def test_validation_episodes_are_a_number_or_a_fraction() -> None:
-    assert [len(part) for part in split_episodes(40, DataConfig("x", val_episodes=0.1))] == [36, 4]
-    assert [len(part) for part in split_episodes(40, DataConfig("x", val_episodes=0.001))] == [39, 1]
-    assert [len(part) for part in split_episodes(40, DataConfig("x", val_episodes=0))] == [40, 0]
+    assert [len(part) for part in split_episodes(range(40), DataConfig("x", val_episodes=0.1))] == [36, 4]
+    assert [len(part) for part in split_episodes(range(40), DataConfig("x", val_episodes=0.001))] == [39, 1]
+    assert [len(part) for part in split_episodes(range(40), DataConfig("x", val_episodes=0))] == [40, 0]
     for wrong in ({"n_episodes": 39, "val_episodes": 2}, {"n_episodes": 0}, {"val_episodes": -1}):
         with pytest.raises(InputError, match="val_episodes"):
-            split_episodes(40, DataConfig("x", **wrong))
+            split_episodes(range(40), DataConfig("x", **wrong))
 
 
 def test_every_epoch_has_every_window_once_and_any_step_can_be_started_at() -> None:

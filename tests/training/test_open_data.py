@@ -168,3 +168,30 @@ def test_a_run_on_a_mix_resumes_to_the_same_weights(roots: list[str], tmp_path: 
     whole, parts = (load_file(tmp_path / name / "state.safetensors") for name in ("whole", "parts"))
     assert whole.keys() == parts.keys()
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
+
+
+def test_excluded_episodes_are_neither_trained_on_nor_held_out(roots: list[str]) -> None:
+    windows, held_out, about = open_data(DataConfig(roots[0], exclude_episodes=[0, 4], val_episodes=2), VECTORS)
+    assert isinstance(windows, WindowDataset)
+    assert isinstance(held_out, WindowDataset)
+    assert sorted(windows.episodes + held_out.episodes) == [1, 2, 3, 5, 6, 7, 8]
+    assert about["held_out_episodes"] == sorted(held_out.episodes)
+    assert about["excluded_episodes"] == [0, 4]
+    _, _, about = open_data(DataConfig(roots, exclude_episodes=[[], [2]], val_episodes=1), VECTORS)
+    assert about["excluded_episodes"] == {"lab": [2]}
+    with pytest.raises(InputError, match="expected episodes 0 to 8 to exclude, found 9"):
+        open_data(DataConfig(roots[0], exclude_episodes=[9]), VECTORS)
+
+
+@pytest.mark.parametrize(
+    ("root", "exclude", "says"),
+    [
+        ("a", 3, "expected episodes' numbers, found 3"),
+        ("a", ["x"], "expected episodes' numbers"),
+        (["a", "b"], [3], "expected 2 lists of episodes' numbers, one a dataset"),
+        (["a", "b"], [[3]], "expected 2 lists"),
+    ],
+)
+def test_what_is_excluded_is_checked(root: Any, exclude: Any, says: str) -> None:
+    with pytest.raises(InputError, match=rf"data\.exclude_episodes: {says}"):
+        DataConfig(root, exclude_episodes=exclude)

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import OmegaConf
-from rich.console import Console
 
+from vla_policy.cli.common import stdout
 from vla_policy.cli.help import config_parser
 from vla_policy.cli.load import load_policy, typed_config
 from vla_policy.cli.rollout_progress import bar
 
-console = Console()
+console = stdout()
 
 
 def answers(arguments: Sequence[str]) -> None:

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from vla_policy.cli.bench_ros import ros
 from vla_policy.cli.bench_training import training
-from vla_policy.cli.common import user_errors
+from vla_policy.cli.common import stdout, user_errors
 from vla_policy.cli.help import config_parser
 from vla_policy.cli.load import load_policy, machine, typed_config
 from vla_policy.interfaces import InputError
@@ -23,7 +22,7 @@ from vla_policy.interfaces import InputError
 if TYPE_CHECKING:
     from sim import PushTConfig
 
-console = Console()
+console = stdout()
 
 COMMANDS = """commands, each with a --help of its own:
   vla-bench latency CHECKPOINT key=value ...        milliseconds an action chunk, batch 1
@@ -156,7 +155,7 @@ def _replays(config: SimConfig, scene: PushTConfig) -> dict[str, dict[str, Any]]
     summaries = {}
     for name, env in envs.items():
         summaries[name] = replay_dataset(
-            dataset, track(range(n_episodes), f"replaying in {name}", console=console), env
+            dataset, track(dataset.episodes[:n_episodes], f"replaying in {name}", console=console), env
         )
         env.close()
     return summaries

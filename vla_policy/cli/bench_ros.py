@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console
 from rich.progress import Progress
 
 from vla_policy.cli import sim
+from vla_policy.cli.common import stdout
 from vla_policy.cli.help import config_parser
 from vla_policy.cli.load import load_policy, typed_config
 from vla_policy.contract import load_contract
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from vla_policy.evaluation.graph_report import Played
     from vla_policy.nodes.graph import Graph
 
-console = Console()
+console = stdout()
 TELEPORT = "block_teleport"
 HOLD_WITHIN = 0.2  # seconds from a fault
 ALARM_WITHIN = 0.1  # seconds from an alarm

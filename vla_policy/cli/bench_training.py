@@ -6,16 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 
-from vla_policy.cli.common import load_config
+from vla_policy.cli.common import load_config, stdout
 from vla_policy.cli.help import config_parser
 
 if TYPE_CHECKING:
     from vla_policy.training import Trainer
 
-console = Console()
+console = stdout()
 
 EXAMPLES = """key=value are those of vla-train, whose --help explains them:
   vla-bench training DATASET task=pusht trainer.batch_size=64

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from vla_policy.cli.common import user_errors
+from vla_policy.cli.common import stdout, user_errors
 from vla_policy.cli.help import config_parser
 from vla_policy.cli.load import load_policy, typed_config
 from vla_policy.cli.rollout_progress import rollout_bar
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vla_policy.evaluation.traces import Trace
     from vla_policy.models import DiffusionPolicy
 
-console = Console()
+console = stdout()
 
 
 @user_errors

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from vla_policy.cli.common import user_errors
+from vla_policy.cli.common import stdout, user_errors
 from vla_policy.cli.help import config_parser
 from vla_policy.cli.load import typed_config
 
@@ -20,7 +19,7 @@ from vla_policy.cli.load import typed_config
 if TYPE_CHECKING:
     from vla_policy.evaluation.collect import Attempt, CollectConfig
 
-console = Console()
+console = stdout()
 
 
 @user_errors

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Column, Table
 
-from vla_policy.cli.common import user_errors
+from vla_policy.cli.common import stdout, user_errors
 from vla_policy.data import LeRobotDataset
 from vla_policy.interfaces import InputError
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from vla_policy.contract import Contract
     from vla_policy.contract.findings import Finding
 
-console = Console()
+console = stdout()
 RANGES = ("min", "max", "mean", "std")
 
 
@@ -43,8 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sub.set_defaults(run=run, defaults=defaults)
 
     dataset, out = ("DATASET",), "OUT"
-    text = "turn the public PushT demonstrations (.npz, or the original zarr folder) into a dataset"
-    command(_import_pusht, "import-pusht", text, ("FILE", out), images=True, codec="h264")
+    text = "turn PushT demonstrations (.npz, or zarr in a folder or a zip file) into a dataset; goal_pose=x,y,angle, "
+    text += "in pixels and radians, if they were made with another goal than gym-pusht's 256,256,0.785"
+    command(_import_pusht, "import-pusht", text, ("FILE", out), images=True, codec="h264", goal_pose="")
     text = "turn ROS 2 bags (.mcap, or folders of bags) into a dataset by a robot's contract, an episode each"
     command(_import_bag, "import-bag", text, ("BAG", out), contract="pusht_sim", failures=False, codec="h264")
     text = "show counts, the range of every feature, and what looks wrong"
@@ -82,6 +84,16 @@ def _overrides(given: Iterable[str], defaults: dict[str, Any]) -> dict[str, Any]
     return values
 
 
+def _numbers(key: str, text: str, count: int) -> np.ndarray:
+    try:
+        numbers = np.array([float(word) for word in text.strip("[]").split(",")])
+    except ValueError:
+        numbers = np.empty(0)
+    if len(numbers) != count or not np.isfinite(numbers).all():
+        raise InputError(f"{key}: expected {count} numbers with commas between them, found {text!r}")
+    return numbers
+
+
 def _show(defaults: dict[str, Any]) -> str:
     return " ".join(f"{key}={str(value).lower() if value != '' else '...'}" for key, value in defaults.items())
 
@@ -93,7 +105,14 @@ def _import_pusht(options: argparse.Namespace, chosen: argparse.Namespace) -> No
     def pose_features(pose: np.ndarray) -> np.ndarray:
         return geometry.pose_features(geometry.pose_from_pixels(pose))
 
-    pixels = PixelMap(geometry.position_from_pixels, pose_features)
+    def seen_from(goal: np.ndarray, pose: np.ndarray) -> np.ndarray:
+        poses = geometry.pose_from_pixels(pose)
+        return geometry.pose_features(np.array([geometry.relative_pose(each, goal) for each in poses]))
+
+    goal_features = None
+    if chosen.goal_pose:
+        goal_features = partial(seen_from, geometry.pose_from_pixels(_numbers("goal_pose", chosen.goal_pose, 3)))
+    pixels = PixelMap(geometry.position_from_pixels, pose_features, goal_features)
     writer = import_pusht(
         options.FILE, options.OUT, pixels, TASK, chosen.images, chosen.codec, lambda e: track(e, "importing")
     )
@@ -120,10 +139,13 @@ def _import_bag(options: argparse.Namespace, chosen: argparse.Namespace) -> None
 
 def _info(options: argparse.Namespace, chosen: argparse.Namespace) -> None:
     from vla_policy.data.inspection import inspect
+    from vla_policy.data.quality import Finding, folded
+    from vla_policy.evaluation.recorded_goal import goal_findings
 
     dataset = LeRobotDataset(options.DATASET, strict=False)
     hidden = options.json or not console.is_terminal
     about = inspect(dataset, chosen.videos, lambda e: track(e, "reading", transient=True, disable=hidden))
+    about["warnings"] += [finding.to_dict() for finding in goal_findings(dataset)]
     if options.json:
         print(json.dumps(about, indent=2))
         return
@@ -134,19 +156,21 @@ def _info(options: argparse.Namespace, chosen: argparse.Namespace) -> None:
         f"{about['fps']:g} Hz ({about['seconds'] / 60:.1f} minutes)"
     )
     for task in about["tasks"]:
-        _say(f"task: {task}")
-    table = Table(Column("feature", no_wrap=True), *RANGES, box=box.SIMPLE_HEAD)
+        _say(f"task: {task} ({about['task_frames'][task]} frames)")
+    numbers = (Column(what, no_wrap=True) for what in RANGES)  # a narrow terminal breaks names, never numbers
+    table = Table(Column("feature", overflow="fold"), *numbers, box=box.SIMPLE_HEAD)
     for key, feature in about["features"].items():
         table.add_row(f"{key} ({' x '.join(map(str, feature['shape']))})")
-        names = ["red", "green", "blue"] if feature["dtype"] == "video" else feature.get("names") or []
+        colours = feature["dtype"] in ("video", "image")
+        names = ["red", "green", "blue"] if colours else feature.get("names") or []
         units = feature.get("units") or []
         for channel in range(len(feature.get("min", []))):
             name = names[channel] if channel < len(names) else str(channel)
             unit = f" [{units[channel]}]" if channel < len(units) else ""
             table.add_row(escape(f"  {name}{unit}"), *(f"{feature[what][channel]:.4g}" for what in RANGES))
     console.print(table)
-    for warning in about["warnings"]:
-        console.print(f"warning: {warning['text']}", style="yellow", markup=False, highlight=False)
+    for line in folded(Finding.from_dict(warning) for warning in about["warnings"]):
+        console.print(f"warning: {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     _say(f"{len(about['warnings'])} warnings" if about["warnings"] else "nothing looks wrong")
 
 
@@ -217,7 +241,7 @@ def _compact(options: argparse.Namespace, chosen: argparse.Namespace) -> None:
         return sum(len(list(options.DATASET.rglob(f"*{suffix}"))) for suffix in (".parquet", ".mp4"))
 
     before = files()
-    compact(options.DATASET, chosen.data_mb, chosen.video_mb, lambda parts: track(parts, "merging"))
+    compact(options.DATASET, chosen.data_mb, chosen.video_mb, lambda parts: track(parts, "compacting"))
     _say(f"{before} files became {files()} in {options.DATASET}")
 
 

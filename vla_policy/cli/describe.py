@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
-from rich.console import Console
 
-from vla_policy.cli.common import user_errors
+from vla_policy.cli.common import stdout, user_errors
 from vla_policy.cli.help import config_parser
 from vla_policy.interfaces import InputError
 
-console = Console()
+console = stdout()
 
 EXAMPLE = """example:
   vla-describe outputs/train/language/checkpoints/last top.png "where is the T seen from the red goal?"

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from vla_policy.cli.answers import answers
-from vla_policy.cli.common import user_errors
+from vla_policy.cli.common import stdout, user_errors
 from vla_policy.cli.help import checkpoint_arguments, config_parser
 from vla_policy.cli.load import described, load_policy, machine, typed_config
 from vla_policy.cli.plan import plan
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from vla_policy.evaluation.watching import WatchFactory
     from vla_policy.evaluation.workers import EnvFactory, PolicyFactory
 
-console = Console()
+console = stdout()
 
 OTHERS = """other commands, each with a --help of its own:
   vla-eval compare A B                        the difference between two results, paired start by start

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from importlib import resources
+from pathlib import Path
 
 
 def config_parser(prog: str, description: str, config: str | None = None, more: str = "") -> argparse.ArgumentParser:
@@ -23,7 +24,7 @@ def checkpoint_arguments(parser: argparse.ArgumentParser, arguments: Sequence[st
     parser.add_argument("CHECKPOINT", nargs="?", help="folder or hub name; may be missing where baseline= is given")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     options = parser.parse_args(arguments)
-    if options.CHECKPOINT is not None and "=" in options.CHECKPOINT:
+    if options.CHECKPOINT is not None and "=" in options.CHECKPOINT and not Path(options.CHECKPOINT).exists():
         return None, [options.CHECKPOINT, *options.overrides]
     return options.CHECKPOINT, options.overrides
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import OmegaConf
-from rich.console import Console
 
+from vla_policy.cli.common import stdout
 from vla_policy.cli.help import config_parser
 from vla_policy.cli.load import load_world_model, typed_config
 from vla_policy.cli.world_model import work_bars
 
-console = Console()
+console = stdout()
 
 
 def plan(arguments: Sequence[str]) -> None:

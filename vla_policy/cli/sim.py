@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from vla_policy.cli.common import user_errors
+from vla_policy.cli.common import stdout, user_errors
 from vla_policy.cli.help import config_parser
 from vla_policy.cli.load import typed_config
 from vla_policy.contract import find_config, load_contract
@@ -24,7 +24,7 @@ from vla_policy.interfaces import InputError
 if TYPE_CHECKING:
     from vla_policy.nodes.operator import GraphEpisode
 
-console = Console()
+console = stdout()
 
 
 @dataclass

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from vla_policy.cli.common import stdout
 from vla_policy.cli.help import config_parser
 from vla_policy.cli.load import load_policy, typed_config
 from vla_policy.cli.rollout_progress import rollout_bar
 
-console = Console()
+console = stdout()
 
 
 def surprise(arguments: Sequence[str]) -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from rich.console import Console
 
+from vla_policy.cli.common import stdout
 from vla_policy.cli.help import checkpoint_arguments, config_parser
 from vla_policy.cli.load import load_policy, typed_config
 from vla_policy.cli.rollout_progress import rollout_bar
 from vla_policy.interfaces import InputError, Policy
 
-console = Console()
+console = stdout()
 
 
 def swap(arguments: Sequence[str]) -> None:

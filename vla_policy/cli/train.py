@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from vla_policy.cli.common import user_errors
+from vla_policy.cli.common import as_they_are, user_errors
 from vla_policy.interfaces import InputError
 
 OF_POLICIES = {"policy", "rollout"}
@@ -80,6 +81,7 @@ def _flat(config: DictConfig) -> dict[str, Any]:
 @user_errors
 def main() -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands errors over; `user_errors` makes them one line
+    sys.argv[1:] = as_they_are(sys.argv[1:], sweep=not {"-m", "--multirun"}.isdisjoint(sys.argv))
     run()
 
 

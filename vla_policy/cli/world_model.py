@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from omegaconf import OmegaConf
-from rich.console import Console
 from rich.progress import TaskID
 
+from vla_policy.cli.common import stdout
 from vla_policy.cli.help import config_parser
 from vla_policy.cli.load import load_world_model, typed_config
 from vla_policy.cli.rollout_progress import bar
 
-console = Console()
+console = stdout()
 
 
 def world_model(arguments: Sequence[str]) -> None:

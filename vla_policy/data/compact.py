@@ -1,28 +1,33 @@
 """Merge the many small files of a LeRobotDataset v3.0 into few large ones.
 
-The merged dataset is built beside the old one and takes its place by renaming, so that a kill at any moment leaves the
-old or the new dataset, whole.
+The merged dataset is built beside the old one, compared with it row by row and frame by frame, and takes its place by
+renaming, so that a kill at any moment leaves the old or the new dataset, whole. Files that no episode points to are
+taken over as they are.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vla_policy.data import layout
+from vla_policy.data.compare import require_same
 from vla_policy.data.dataset import LeRobotDataset
-from vla_policy.data.files import Neighbours, read_parquet, sync, write_parquet, write_whole
-from vla_policy.data.index import video_keys
-from vla_policy.data.leftovers import LOCK, lock, remove_leftovers
-from vla_policy.data.video import merge_signature, remux
+from vla_policy.data.exchange import Exchange, link
+from vla_policy.data.files import read_parquet, sync, write_parquet, write_whole
+from vla_policy.data.index import read_info
+from vla_policy.data.layout import EpisodeRecord, VideoSpan
+from vla_policy.data.leftovers import lock, require_counted
+from vla_policy.data.video import merge_signature, read_header, remux
 from vla_policy.interfaces import InputError
-
-REWRITTEN = {"data", "videos", ".cache", LOCK}  # of the dataset's folder; everything else is copied
 
 
 @dataclass(frozen=True)
@@ -41,24 +46,82 @@ def compact(
 ) -> LeRobotDataset:
     """Merge data files up to `data_mb` and videos, without encoding them again, up to `video_mb`; returns the result.
 
-    Needs the space of a second copy while it works. `InputError` for other versions than v3.0, a broken dataset, or
-    while a writer is at work.
+    Needs the space of a second copy while it works. `InputError` for other versions than v3.0, a dataset whose records
+    and files disagree, which is left as it is, or while a writer is at work.
     """
     root = Path(root).resolve()
-    dataset = LeRobotDataset(root)
-    if dataset.info["codebase_version"] != "v3.0":
-        raise InputError(f"{root}: expected a v3.0 dataset to compact, found {dataset.info['codebase_version']}")
+    exchange = Exchange(root)
+    exchange.recover()
+    _require_layout(root)
     with lock(root):
-        dataset = LeRobotDataset(root)  # as it is now that nobody writes
-        remove_leftovers(dataset)
-        beside = Neighbours(root)
+        dataset = LeRobotDataset(root)
+        dataset.require_whole()
+        _require_accounted(dataset)
+        sources = {path for record in dataset.records for path in _files(record)}
+        exchange.begin(sources)
         try:
-            _build(dataset, beside.building, data_mb * 2**20, video_mb * 2**20, progress)
-            beside.building.rename(beside.ready)
-        finally:
-            shutil.rmtree(beside.building, ignore_errors=True)
-        beside.exchange()
+            _copy_rest(root, exchange.building, sources)
+            _build(dataset, exchange.building, data_mb * 2**20, video_mb * 2**20, progress)
+            require_same(dataset, LeRobotDataset(exchange.building, strict=False), progress)
+            _sync_folders(root, exchange.building)
+        except BaseException:
+            exchange.clean()
+            raise
+        exchange.swap()
     return LeRobotDataset(root)
+
+
+def _files(record: EpisodeRecord) -> list[Path]:
+    return [record.meta, record.data, *(span.path for span in record.videos.values())]
+
+
+def _require_layout(root: Path) -> None:
+    info = read_info(root)
+    if info["codebase_version"] != "v3.0":
+        raise InputError(f"{root}: expected a v3.0 dataset to compact, found {info['codebase_version']}")
+    for key, usual in (("data_path", layout.DATA_PATH), ("video_path", layout.VIDEO_PATH)):
+        if (info.get(key) or usual) != usual:
+            raise InputError(f"{root / 'meta' / 'info.json'}: expected {key} {usual!r} to compact, found {info[key]!r}")
+
+
+def _require_accounted(dataset: LeRobotDataset) -> None:
+    """`InputError` unless every row of the data files is one of the episodes that point there, and videos are known."""
+    require_counted(dataset)
+    lengths: dict[Path, dict[int, int]] = defaultdict(dict)
+    cameras = dataset.records[0].videos.keys() if dataset.records else ()
+    for record in dataset.records:
+        if record.videos.keys() != cameras:
+            raise InputError(f"{record.meta}: expected videos of {sorted(cameras)}, found {sorted(record.videos)}")
+        lengths[record.data][record.index] = record.length
+        for key in record.videos:
+            record.span(key)
+        for path in _files(record):
+            if path.parent.resolve() != path.parent:
+                raise InputError(f"{path.parent}: expected a folder of the dataset, found a link out of it")
+    for path, expected in lengths.items():
+        table = read_parquet(path, keep="episode_index".__eq__)
+        if not table.num_columns:
+            raise InputError(f"{path}: expected a column 'episode_index', found none")
+        indices, counts = np.unique(table["episode_index"].to_numpy(), return_counts=True)
+        found = dict(zip(indices.tolist(), counts.tolist(), strict=True))
+        for index in sorted({*expected, *found}):
+            if found.get(index, 0) != expected.get(index, 0):
+                raise InputError(
+                    f"{path}: expected {expected.get(index, 0)} rows of episode {index}, as meta/episodes says, found "
+                    f"{found.get(index, 0)}"
+                )
+
+
+def _copy_rest(root: Path, out: Path, sources: set[Path]) -> None:
+    """Everything but the files that are merged, so that what others keep in a dataset stays in it."""
+    for folder, folders, files in os.walk(root):
+        inside = Path(folder).relative_to(root)
+        if not folders and not files:
+            (out / inside).mkdir(parents=True, exist_ok=True)
+        for name in [*folders, *files]:
+            path = Path(folder, name)
+            if path not in sources and (path.is_symlink() or not path.is_dir()):
+                link(path, out / inside / name)
 
 
 def _build(
@@ -68,40 +131,25 @@ def _build(
     video_bytes: float,
     progress: Callable[[Sequence[str]], Iterable[str]],
 ) -> None:
-    cameras = video_keys(dataset.info)
-    _copy_rest(dataset.root, out)
+    cameras = list(dataset.records[0].videos) if dataset.records else []
     places: dict[str, dict[Path, _Place]] = {}
     for key in progress(["data", *cameras]):
         if key == "data":
             sources = list(dict.fromkeys(record.data for record in dataset.records))
             places[key] = _merge_data(sources, out, data_bytes)
         else:
-            sources = list(dict.fromkeys(record.videos[key].path for record in dataset.records))
-            places[key] = _merge_videos(sources, out, key, video_bytes, dataset.fps)
+            places[key] = _merge_videos(dataset, out, key, video_bytes)
     if dataset.records:
-        write_parquet(out / layout.EPISODES_PATH.format(chunk_index=0, file_index=0), _episodes(dataset, places))
-    sync(out)
-
-
-def _copy_rest(root: Path, out: Path) -> None:
-    """Everything but the files that are merged, so that what others keep in a dataset stays in it."""
-    out.mkdir(parents=True)
-    for path in root.iterdir():
-        if path.name == "meta":
-            shutil.copytree(path, out / "meta", ignore=shutil.ignore_patterns("episodes"))
-        elif path.is_dir() and path.name not in REWRITTEN:
-            shutil.copytree(path, out / path.name, symlinks=True)
-        elif path.name not in REWRITTEN:
-            shutil.copy2(path, out / path.name, follow_symlinks=False)
-    for path in (out / "meta").iterdir():
-        sync(path)
+        number = next(_free(out, layout.EPISODES_PATH))
+        write_parquet(out / layout.EPISODES_PATH.format(**_numbers(number)), _episodes(dataset, places, number))
 
 
 def _merge_data(sources: Sequence[Path], out: Path, limit: float) -> dict[Path, _Place]:
     """One row group an episode, or whatever row groups the sources have."""
     schemas = {path: str(pq.read_schema(path).remove_metadata()) for path in sources}
     places: dict[Path, _Place] = {}
-    for number, group in enumerate(_groups(sources, limit, schemas.__getitem__)):
+    groups = _groups(sources, limit, schemas.__getitem__)
+    for number, group in zip(_free(out, layout.DATA_PATH), groups, strict=False):
 
         def write(temporary: Path, group: Sequence[Path] = group) -> None:
             with pq.ParquetWriter(temporary, pq.read_schema(group[0]), compression="snappy") as writer:
@@ -110,23 +158,51 @@ def _merge_data(sources: Sequence[Path], out: Path, limit: float) -> dict[Path, 
                         for row_group in range(file.num_row_groups):
                             writer.write_table(file.read_row_group(row_group).cast(writer.schema))
 
-        write_whole(out / layout.DATA_PATH.format(**_numbers(number)), write)
+        _make(out / layout.DATA_PATH.format(**_numbers(number)), group, write)
         places |= {path: _Place(number) for path in group}
     return places
 
 
-def _merge_videos(sources: Sequence[Path], out: Path, key: str, limit: float, fps: float) -> dict[Path, _Place]:
+def _merge_videos(dataset: LeRobotDataset, out: Path, key: str, limit: float) -> dict[Path, _Place]:
+    """Videos that are just the frames of their episodes are merged; the others are taken over one by one."""
+    episodes: dict[Path, list[tuple[VideoSpan, int]]] = defaultdict(list)
+    for record in dataset.records:
+        episodes[record.videos[key].path].append((record.videos[key], record.length))
+    signatures = {
+        path: merge_signature(path) if _is_full(path, spans, dataset.fps) else str(path)
+        for path, spans in episodes.items()
+    }
     places = {}
-    for number, group in enumerate(_groups(sources, limit, merge_signature)):
-        lengths: list[int] = []
+    groups = _groups(episodes, limit, signatures.__getitem__)
+    for number, group in zip(_free(out, layout.VIDEO_PATH, key), groups, strict=False):
 
-        def write(temporary: Path, group: Sequence[Path] = group, lengths: list[int] = lengths) -> None:
-            lengths += remux(temporary, group, fps)
+        def write(temporary: Path, group: Sequence[Path] = group) -> None:
+            remux(temporary, group, dataset.fps)
 
-        write_whole(out / layout.VIDEO_PATH.format(video_key=key, **_numbers(number)), write)
-        for i, path in enumerate(group):
-            places[path] = _Place(number, sum(lengths[:i]) / fps)
+        _make(out / layout.VIDEO_PATH.format(video_key=key, **_numbers(number)), group, write)
+        before = 0
+        for path in group:
+            places[path] = _Place(number, before / dataset.fps)
+            before += sum(length for _, length in episodes[path])
     return places
+
+
+def _is_full(path: Path, episodes: Sequence[tuple[VideoSpan, int]], fps: float) -> bool:
+    """Whether the frames of the episodes fill the video from its first moment to its last one."""
+    header, frames = read_header(path), 0
+    for span, length in sorted(episodes, key=lambda episode: episode[0].start):
+        if abs(span.start * fps - frames) > 0.01:
+            return False
+        frames += length
+    return header.frames == frames and abs(header.start * fps) < 0.01 and abs(header.duration * fps - frames) < 0.25
+
+
+def _make(path: Path, sources: Sequence[Path], write: Callable[[Path], object]) -> None:
+    """What `write` makes of several sources; one alone stays as it is."""
+    if len(sources) == 1:
+        link(sources[0].resolve(), path)
+    else:
+        write_whole(path, write)
 
 
 def _groups(sources: Iterable[Path], limit: float, signature: Callable[[Path], str]) -> Iterator[list[Path]]:
@@ -144,30 +220,50 @@ def _groups(sources: Iterable[Path], limit: float, signature: Callable[[Path], s
         yield group
 
 
+def _free(out: Path, template: str, key: str = "") -> Iterator[int]:
+    """Numbers of files that nobody has put there."""
+    for number in range(layout.CHUNKS_SIZE**2):
+        if not os.path.lexists(out / template.format(video_key=key, **_numbers(number))):
+            yield number
+
+
 def _numbers(number: int) -> dict[str, int]:
     chunk, file = divmod(number, layout.CHUNKS_SIZE)
     return {"chunk_index": chunk, "file_index": file}
 
 
-def _episodes(dataset: LeRobotDataset, places: dict[str, dict[Path, _Place]]) -> pa.Table:
-    """The rows of all episodes, pointing into the merged files."""
+def _episodes(dataset: LeRobotDataset, places: dict[str, dict[Path, _Place]], number: int) -> pa.Table:
+    """The rows of all episodes, pointing into the merged files; they are going to be in meta file `number`."""
     tables = [read_parquet(path) for path in dict.fromkeys(record.meta for record in dataset.records)]
     rows = pa.concat_tables(tables, promote_options="permissive").sort_by("episode_index")
+    if rows["episode_index"].to_pylist() != [record.index for record in dataset.records]:
+        raise InputError(
+            f"{dataset.root / 'meta' / 'episodes'}: expected {dataset.num_episodes} rows, found {len(rows)}"
+        )
     columns: dict[str, list[int] | list[float]] = {}
     data = [_numbers(places["data"][record.data].file) for record in dataset.records]
-    for key in ("chunk_index", "file_index"):
-        columns[f"data/{key}"] = [place[key] for place in data]
-        columns[f"meta/episodes/{key}"] = [0] * len(data)
-    for camera in video_keys(dataset.info):
+    for name, value in _numbers(number).items():
+        columns[f"data/{name}"] = [place[name] for place in data]
+        columns[f"meta/episodes/{name}"] = [value] * len(data)
+    for camera in places.keys() - {"data"}:
         spans = [record.videos[camera] for record in dataset.records]
         moved = [places[camera][span.path] for span in spans]
-        starts = [span.start + place.seconds for span, place in zip(spans, moved, strict=True)]
         columns[f"videos/{camera}/chunk_index"] = [_numbers(place.file)["chunk_index"] for place in moved]
         columns[f"videos/{camera}/file_index"] = [_numbers(place.file)["file_index"] for place in moved]
-        columns[f"videos/{camera}/from_timestamp"] = starts
-        columns[f"videos/{camera}/to_timestamp"] = [
-            start + record.length / dataset.fps for start, record in zip(starts, dataset.records, strict=True)
-        ]
+        for name, times in (("from", [span.start for span in spans]), ("to", [span.stop for span in spans])):
+            columns[f"videos/{camera}/{name}_timestamp"] = [
+                time + place.seconds for time, place in zip(times, moved, strict=True)
+            ]
     for name, values in columns.items():
-        rows = rows.set_column(rows.column_names.index(name), name, pa.array(values))
+        if name in rows.column_names:
+            rows = rows.set_column(rows.column_names.index(name), name, pa.array(values))
     return rows
+
+
+def _sync_folders(root: Path, out: Path) -> None:
+    """Bring the names in all folders to the disk; folders are those of before in who may read and write them."""
+    for folder, _, _ in os.walk(out):
+        before = root / Path(folder).relative_to(out)
+        if before.is_dir():
+            shutil.copystat(before, folder)
+        sync(Path(folder))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import logging
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +14,37 @@ import numpy as np
 import pyarrow as pa
 
 from vla_policy.data import video
-from vla_policy.data.files import Neighbours, read_json, read_parquet
-from vla_policy.data.index import column_shapes, read_index, read_info, video_keys
-from vla_policy.data.layout import EpisodeRecord, image_shape, interface_of
+from vla_policy.data.exchange import Exchange
+from vla_policy.data.features import read_features
+from vla_policy.data.files import read_json, read_parquet
+from vla_policy.data.index import read_index, read_info, video_keys
+from vla_policy.data.layout import EpisodeRecord
+from vla_policy.data.pictures_in_parquet import read_pictures
+from vla_policy.data.quality import Finding, listed
+from vla_policy.data.spans import locate
 from vla_policy.interfaces import InputError, Interface
+
+log = logging.getLogger(__name__)
+
+LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
+COUNTERS = ("timestamp", "frame_index", "episode_index", "task_index")
 
 
 @dataclass(frozen=True)
 class Episode:
-    """One demonstration: `columns` maps every numeric feature to its values (T, *shape), `timestamp` [s] (T,), ..."""
+    """One demonstration: `columns` maps every feature of numbers to its values (T, D), `timestamp` [s] and the other
+    counters to (T,); `tasks` has the sentence that holds in each frame.
+    """
 
     index: int
-    task: str
+    tasks: Sequence[str]
     columns: Mapping[str, np.ndarray]
+
+    @property
+    def task(self) -> str:
+        """The sentence, or those of the parts of the episode in their order."""
+        return ", then ".join(task for task, _ in groupby(self.tasks))
 
     @property
     def length(self) -> int:
@@ -31,27 +52,50 @@ class Episode:
 
 
 class LeRobotDataset:
-    """A dataset at `root`, opened for reading.
+    """A dataset at `root`, opened for reading, without the episodes in `exclude`.
 
-    `InputError` if it is none, or if its own words about itself disagree (see `problems`, which `strict=False` leaves
-    to be read instead). An episode that was being written when its writer was killed is not part of the dataset.
+    Episodes go by the index that the dataset gives them, `episodes` has all; numbers may be missing between them.
+    Features that are neither colour pictures nor vectors of numbers are left out (`left_out` says why). `InputError`
+    if it is no dataset, or if its own words about itself disagree (see `problems`, which `strict=False` leaves to be
+    read instead). `misplaced` are videos whose spans had to be corrected or cannot be relied on, which are logged as
+    warnings; frames of the latter are refused with an `InputError`. An episode that was being written when its writer
+    was killed is not part of the dataset; `uncounted` is its record.
     """
 
-    def __init__(self, root: str | Path, strict: bool = True) -> None:
+    def __init__(self, root: str | Path, strict: bool = True, exclude: Collection[int] = ()) -> None:
         self.root = Path(root)
-        Neighbours(self.root.resolve()).recover()
+        Exchange(self.root.resolve()).recover()
         self.info: dict[str, Any] = read_info(self.root)
         self.fps: float = self.info["fps"]
         self.features: dict[str, Any] = self.info["features"]
+        self._read = read_features(self.features)
         self.interface = self._read_interface()
         self.records, self.tasks = read_index(self.root, self.info)
-        if self._ends_unfinished():
-            self.records.pop()
-        self.problems: list[str] = self._problems()
+        self.uncounted = self.records.pop() if self._ends_unfinished() else None
+        self.records, self.misplaced = locate(self.records, self.fps)
+        self.problems: list[Finding] = self._problems()
         if strict and self.problems:
             more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
-            raise InputError(self.problems[0] + more)
+            raise InputError(self.problems[0].message + more)
+        for finding in self.misplaced if strict else ():
+            log.warning("%s", finding)
+        unknown = sorted({*exclude}.difference(self.episodes))
+        if unknown:
+            raise InputError(f"{self.root}: expected episodes {listed(self.episodes)} to exclude, found {unknown[0]}")
+        self.records = [record for record in self.records if record.index not in exclude]
+        self._places = {record.index: place for place, record in enumerate(self.records)}
+        self._ends = np.cumsum(self.lengths)
         self._last_table: tuple[Path, dict[str, np.ndarray]] | None = None
+
+    @property
+    def episodes(self) -> list[int]:
+        """The index of each episode, in order."""
+        return [record.index for record in self.records]
+
+    @property
+    def left_out(self) -> Mapping[str, str]:
+        """Why features are not read, by name."""
+        return self._read.left_out
 
     @property
     def num_episodes(self) -> int:
@@ -66,9 +110,40 @@ class LeRobotDataset:
         """Frames of each episode (num_episodes,)."""
         return np.array([record.length for record in self.records], dtype=np.int64)
 
+    def length(self, index: int) -> int:
+        """Frames of an episode."""
+        return self._record(index).length
+
+    def rows(self, index: int) -> slice:
+        """Where the frames of an episode are among those of all episodes, one after the other."""
+        record = self._record(index)
+        stop = int(self._ends[self._places[index]])
+        return slice(stop - record.length, stop)
+
+    def missing_files(self, cameras: Iterable[str], episodes: Collection[int] | None = None) -> list[Finding]:
+        """Files of data and of these cameras that episodes (default: all) point to and that are not there."""
+        found = []
+        for record in self.records:
+            if episodes is None or record.index in episodes:
+                videos = {key: record.videos[key].path for key in cameras if key in record.videos}
+                for key, path in {"data": record.data, **videos}.items():
+                    if not path.is_file():
+                        found.append(Finding(record.index, key, f"expected the file {path}, found none"))
+        return found
+
+    def require_whole(self) -> None:
+        """`InputError` unless episodes count 0, 1, 2, ... and all their files are there, as writing needs it."""
+        last = self.num_episodes - 1
+        if self.episodes != list(range(last + 1)):
+            raise InputError(f"{self.root}: expected episodes 0 to {last}, found {listed(self.episodes)}")
+        for missing in self.missing_files(video_keys(self.info)):
+            raise InputError(str(missing))
+
     def episode(self, index: int) -> Episode:
         """All vectors of an episode; `InputError` naming file and key for missing, misshapen or non-finite values."""
         record = self._record(index)
+        if record.length == 0:
+            raise InputError(f"{record.meta}: expected frames of episode {index}, found a length of 0")
         table = self._table(record.data)
         rows = np.flatnonzero(table["episode_index"] == record.index)
         if len(rows) != record.length:
@@ -76,40 +151,64 @@ class LeRobotDataset:
         columns = {key: values[rows] for key, values in table.items()}
         for key, values in columns.items():
             check_finite(values, f"{record.data}, episode {index}, {key!r}")
-        task = int(columns["task_index"][0]) if len(rows) else -1
-        if not 0 <= task < len(self.tasks):
-            raise InputError(f"{record.data}: expected a task_index below {len(self.tasks)}, found {task}")
-        return Episode(record.index, self.tasks[task], columns)
+        numbers = columns["task_index"]
+        wrong = numbers[(numbers < 0) | (numbers >= len(self.tasks))]
+        if len(wrong):
+            raise InputError(
+                f"{record.data}, episode {index}: expected a task_index below {len(self.tasks)}, found {wrong[0]}"
+            )
+        return Episode(record.index, [self.tasks[number] for number in numbers.tolist()], columns)
 
     def frames(self, index: int, key: str) -> np.ndarray:
         """All frames of a camera in an episode, (T, H, W, 3) uint8 RGB."""
-        frames = np.empty((self._record(index).length, *self.image_shape(key)), np.uint8)
-        for row, frame in zip(frames, self.iter_frames(index, key), strict=True):
-            row[...] = frame
+        shown = self.iter_frames(index, key)
+        first = next(shown, None)  # what is declared is believed when a picture has that size
+        frames = np.empty((0 if first is None else self._record(index).length, *self.image_shape(key)), np.uint8)
+        if first is not None:
+            for row, frame in zip(frames, chain([first], shown), strict=True):
+                row[...] = frame
         return frames
 
     def iter_frames(self, index: int, key: str) -> Iterator[np.ndarray]:
         """The same, a frame at a time; `InputError` naming the file if it is broken or does not fit the dataset."""
         record, shape = self._record(index), self.image_shape(key)
-        span = record.videos[key]
-        for frame in video.decode(span.path, span.start, record.length, self.fps):
+        if record.length == 0:
+            return
+        path = record.data
+        if self.in_parquet(key):
+            shown = read_pictures(path, key, record.index, record.length, shape)
+        else:
+            span = record.span(key)
+            path, shown = span.path, video.decode(span.path, span.start, record.length, self.fps)
+        for frame in shown:
             if frame.shape != shape:
-                raise InputError(f"{span.path}: expected frames of shape {shape}, found {frame.shape}")
+                raise InputError(f"{path}: expected frames of shape {shape}, found {frame.shape}")
             yield frame
 
     def image_shape(self, key: str) -> tuple[int, int, int]:
         """(H, W, 3) of a camera; `InputError` if there is no such camera."""
-        if key not in video_keys(self.info):
-            raise InputError(f"{self.root}: expected a camera {key!r}, found {video_keys(self.info)}")
-        return image_shape(self.features[key])
+        if key not in self._read.cameras:
+            raise InputError(f"{self.root}: expected a camera {key!r}, found {self.found(key)}")
+        height, width, channels = self._read.cameras[key].shape
+        return height, width, channels
+
+    def in_parquet(self, key: str) -> bool:
+        """Whether the pictures of a camera are in the data files, not in videos."""
+        return bool(self.features[key]["dtype"] == "image")
+
+    def found(self, key: str) -> str:
+        """What an error says is there instead of the observation `key`."""
+        if key in self.left_out:
+            return f"it left out ({self.left_out[key]})"
+        return str(sorted(self.interface.observations))
 
     def _record(self, index: int) -> EpisodeRecord:
-        if not 0 <= index < len(self.records):
-            raise InputError(f"{self.root}: expected an episode from 0 to {len(self.records) - 1}, found {index}")
-        return self.records[index]
+        if index not in self._places:
+            raise InputError(f"{self.root}: expected an episode from {listed(self.episodes)}, found {index}")
+        return self.records[self._places[index]]
 
     def _read_interface(self) -> Interface:
-        implied = interface_of(self.info, self.root / "meta" / "info.json")
+        implied = self._read.interface(self.root / "meta" / "info.json", self.fps)
         path = self.root / "meta" / "interface.json"
         if not path.exists():
             return implied
@@ -124,29 +223,34 @@ class LeRobotDataset:
         last = self.records[-1]
         return all(last.meta != record.meta and last.data != record.data for record in self.records[:-1])
 
-    def _problems(self) -> list[str]:
+    def _problems(self) -> list[Finding]:
         path = self.root / "meta" / "info.json"
-        found = []
-        indices = [record.index for record in self.records]
-        if len(indices) != self.info["total_episodes"]:
-            found.append(f"{path}: total_episodes is {self.info['total_episodes']}, found {len(indices)} in meta/")
-        if self.num_frames != self.info["total_frames"]:
-            found.append(f"{path}: total_frames is {self.info['total_frames']}, found {self.num_frames} in meta/")
-        if indices != list(range(len(indices))):
-            gap = next(i for i, index in enumerate(indices) if i != index)
-            found.append(f"{self.root / 'meta'}: expected episode {gap} next, found episode {indices[gap]}")
-        for record in self.records:
-            places = {"data": record.data, **{key: span.path for key, span in record.videos.items()}}
-            for key, place in places.items():
-                if not place.is_file():
-                    found.append(f"episode {record.index}, {key}: expected the file {place}, found none")
+        counts = {"total_episodes": len(self.records), "total_frames": self.num_frames}
+        found = [
+            Finding(None, "meta", f"{path}: {key} is {self.info[key]}, found {count} in meta/")
+            for key, count in counts.items()
+            if self.info[key] != count
+        ]
+        twice = [one.index for one, next_ in pairwise(self.records) if one.index == next_.index]
+        if twice:
+            where = self.root / "meta"
+            found.append(Finding(twice[0], "meta", f"{where}: expected episode {twice[0]} once, found it twice"))
         return found
 
     def _table(self, path: Path) -> dict[str, np.ndarray]:
-        """The columns of a data file; the last one stays in memory because episodes are read in order."""
+        """The columns of a data file; the last one stays in memory because episodes are read in order.
+
+        The counters have columns whether info.json declares them or not; a single task needs no number.
+        """
         if self._last_table is None or self._last_table[0] != path:
-            expected = column_shapes(self.info)
+            counters = [*COUNTERS, *{"index"}.intersection(self.features)]
+            expected: dict[str, tuple[np.dtype, tuple[int, ...]]] = {
+                key: (np.dtype(np.float64 if key == "timestamp" else np.int64), ()) for key in counters
+            }
+            expected |= {key: (self._read.dtypes[key], feature.shape) for key, feature in self._read.vectors.items()}
             table = read_parquet(path, keep=expected.__contains__)
+            if "task_index" not in table.column_names and len(self.tasks) == 1:
+                table = table.append_column("task_index", pa.array(np.zeros(len(table), np.int64)))
             missing = [key for key in expected if key not in table.column_names]
             if missing:
                 raise InputError(f"{path}: expected a column {missing[0]!r}, found {read_parquet(path).column_names}")
@@ -166,10 +270,13 @@ def check_finite(values: np.ndarray, name: str) -> None:
 def _column(path: Path, key: str, column: pa.ChunkedArray, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
     """A parquet column of scalars or nested lists as (T, *shape)."""
     values = column.combine_chunks()
-    while pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type):
+    while any(is_list(values.type) for is_list in LISTS):
         values = values.flatten()
-    flat = values.to_numpy(zero_copy_only=False)
-    if flat.size != len(column) * int(np.prod(shape)) or flat.dtype.kind not in "fiub":
-        per_row = f"{flat.size / max(len(column), 1):g} x {values.type}"
+    if not any(is_number(values.type) for is_number in NUMBERS):
+        raise InputError(f"{path}: expected {key!r} of shape {shape} in {dtype}, found {values.type}")
+    if len(values) != len(column) * math.prod(shape):
+        per_row = f"{len(values) / max(len(column), 1):g} x {values.type}"
         raise InputError(f"{path}: expected {key!r} of shape {shape} in {dtype}, found {per_row} a row")
-    return flat.astype(dtype, copy=False).reshape(len(column), *shape)
+    if values.null_count and dtype.kind != "f":
+        raise InputError(f"{path}: expected a value of {key!r} in every row, found none in {values.null_count}")
+    return values.to_numpy(zero_copy_only=False).astype(dtype, copy=False).reshape(len(column), *shape)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,7 +15,10 @@ import pyarrow.parquet as pq
 
 from vla_policy.interfaces import InputError
 
-TEMPORARY = ".tmp"  # suffix of unfinished files; they are hidden besides, so that no glob for data finds them
+LFS = b"version https://git-lfs.github.com/spec/"
+# Suffix of unfinished files, which tells them from other people's. They are hidden besides, so that no glob for data
+# finds them.
+TEMPORARY = ".vla_policy.tmp"
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -38,34 +42,6 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-class Neighbours:
-    """The folders beside a dataset between which it changes when a new one takes its place."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.building = root.with_name(f".{root.name}.building")
-        self.ready = root.with_name(f".{root.name}.ready")
-        self.replaced = root.with_name(f".{root.name}.replaced")
-
-    def exchange(self) -> None:
-        """Put the whole new dataset at `ready` in the place of the old one."""
-        shutil.rmtree(self.replaced, ignore_errors=True)
-        self.root.rename(self.replaced)
-        self.recover()
-        sync(self.root.parent)
-        shutil.rmtree(self.replaced, ignore_errors=True)
-
-    def recover(self) -> None:
-        """Finish an exchange that was killed between its two renames; until then `root` is missing."""
-        if not self.root.exists() and self.replaced.is_dir() and self.ready.is_dir():
-            self.ready.rename(self.root)
-
-    def clean(self) -> None:
-        """Remove what an interrupted exchange left, while `root` is there. Hold the lock."""
-        for folder in (self.building, self.ready, self.replaced):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
 def write_json(path: Path, data: Any) -> None:
     write_whole(path, lambda temporary: temporary.write_text(json.dumps(data, indent=4) + "\n", encoding="utf-8"))
 
@@ -73,11 +49,11 @@ def write_json(path: Path, data: Any) -> None:
 def read_json(path: Path) -> Any:
     """`InputError` naming the file if it is missing or no JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError:
         raise InputError(f"{path}: expected a JSON file, found none") from None
-    except ValueError as error:
-        raise InputError(f"{path}: expected JSON, found something else ({error})") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: expected JSON, found {broken(path, error)}") from None
 
 
 def read_json_lines(path: Path) -> list[Any]:
@@ -85,12 +61,22 @@ def read_json_lines(path: Path) -> list[Any]:
     if not path.is_file():
         raise InputError(f"{path}: expected a JSON lines file, found none")
     values = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
         try:
-            values += [json.loads(line)] if line.strip() else []
-        except ValueError as error:
-            raise InputError(f"{path}, line {number}: expected JSON, found something else ({error})") from None
+            values += [json.loads(line.decode("utf-8-sig"))] if line.strip() else []
+        except UnicodeDecodeError:
+            raise InputError(f"{path}, line {number}: expected UTF-8, found another encoding") from None
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}, line {number}: expected JSON, found {broken(path, error)}") from None
     return values
+
+
+def broken(path: Path, reason: object) -> str:
+    """What a file that cannot be read is: the pointer that a clone without Git LFS has instead, or a broken one."""
+    with suppress(OSError), open(path, "rb") as file:
+        if file.read(len(LFS)) == LFS:
+            return "a Git LFS pointer (git lfs pull brings the file)"
+    return f"a broken one ({next(iter(str(reason).splitlines()), type(reason).__name__)})"
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:
@@ -102,12 +88,16 @@ def read_parquet(path: Path, keep: Callable[[str], bool] | None = None) -> pa.Ta
     try:
         with pq.ParquetFile(path) as file:
             columns: Sequence[str] = file.schema_arrow.names
+            twice = [name for name, count in Counter(columns).items() if count > 1]
+            if twice:
+                raise InputError(f"{path}: expected every column once, found {twice[0]!r} again")
             return file.read(columns=[name for name in columns if keep is None or keep(name)])
     except FileNotFoundError:
         raise InputError(f"{path}: expected a parquet file, found none") from None
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path}: expected a whole parquet file, found a broken one ({reason})") from None
+    except InputError:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InputError(f"{path}: expected a whole parquet file, found {broken(path, error)}") from None
 
 
 def reserve(file: IO[bytes], folder: Path, size: int) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +15,11 @@ import numpy as np
 from rich.progress import track
 
 from vla_policy.data.dataset import LeRobotDataset
-from vla_policy.data.files import read_json, reserve, write_json, write_whole
+from vla_policy.data.files import TEMPORARY, read_json, reserve, write_json, write_whole
 from vla_policy.data.quality import Finding, camera_findings, thumbnail
 from vla_policy.interfaces import ACTION, STATE, InputError
+
+LARGE = 2**30  # bytes
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,9 @@ def open_cache(
     A process that finds another one decoding waits for it. `InputError` if one of `episodes` cannot be decoded; broken
     videos of other episodes do not matter.
     """
+    for record in dataset.records:
+        if record.index in episodes and key in record.videos and record.videos[key].problem:
+            raise _bad(record.index, record.videos[key].problem)
     folder = Path(cache_dir) if cache_dir is not None else dataset.root / ".cache"
     path = folder / f"{key}-{_fingerprint(dataset, key)}.npy"
     try:
@@ -48,20 +55,30 @@ def open_cache(
                 _build(dataset, key, episodes, path)
                 if cache_dir is None:
                     _remove_outdated(path, key)
-    except PermissionError:
-        raise InputError(f"{folder}: expected a folder to decode videos into, found it read-only; name one") from None
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        raise InputError(
+            f"{folder}: expected a folder to decode videos into, found it read-only; name one with data.cache_dir="
+        ) from None
     notes = read_json(path.with_suffix(".json"))
     broken = {int(episode): reason for episode, reason in notes["broken"].items()}
     for episode in sorted(set(episodes) & set(broken)):
-        raise InputError(broken[episode])
-    findings = [Finding(**finding) for finding in notes["findings"]]
+        raise _bad(episode, broken[episode])
+    findings = [Finding.from_dict(finding) for finding in notes["findings"]]
     return FrameCache(np.load(path, mmap_mode="r"), findings, broken)
 
 
 def _fingerprint(dataset: LeRobotDataset, key: str) -> str:
-    spans = [(record.length, str(record.videos[key].path), record.videos[key].start) for record in dataset.records]
-    files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in {Path(span[1]) for span in spans}]
-    content = [dataset.fps, dataset.image_shape(key), [(n, Path(p).name, s) for n, p, s in spans], sorted(files)]
+    spans: list[tuple[int, Path, float]] = []  # of the episodes in the videos, or in data files by their index
+    for record in dataset.records:
+        if dataset.in_parquet(key):
+            spans.append((record.length, record.data, record.index))
+        elif key in record.videos:
+            spans.append((record.length, record.videos[key].path, record.videos[key].start))
+    stats = {path: path.stat() for path in {path for _, path, _ in spans} if path.exists()}
+    files = [(path.name, stat.st_size, stat.st_mtime_ns) for path, stat in stats.items()]
+    content = [dataset.fps, dataset.image_shape(key), [(n, p.name, s) for n, p, s in spans], sorted(files)]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
@@ -71,16 +88,17 @@ def _build(dataset: LeRobotDataset, key: str, needed: Collection[int], path: Pat
 
     def fill(temporary: Path) -> None:
         shape = (dataset.num_frames, *dataset.image_shape(key))
+        if np.prod(shape, dtype=float) > LARGE:
+            _see_one(dataset, key, needed)
         with open(temporary, "wb") as file:
             reserve(file, temporary.parent, int(np.prod(shape)) + 4096)
         frames = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
-        starts = np.cumsum(dataset.lengths) - dataset.lengths
-        for episode in track(range(dataset.num_episodes), f"decoding {key}", disable=dataset.num_frames < 2000):
+        for episode in track(dataset.episodes, f"decoding {key}", disable=dataset.num_frames < 2000):
             try:
-                findings.extend(_decode(dataset, key, episode, frames[starts[episode] :]))
+                findings.extend(_decode(dataset, key, episode, frames[dataset.rows(episode)]))
             except InputError as error:
                 if episode in needed:
-                    raise
+                    raise _bad(episode, str(error)) from None
                 broken[episode] = str(error)
         frames.flush()
 
@@ -88,16 +106,33 @@ def _build(dataset: LeRobotDataset, key: str, needed: Collection[int], path: Pat
     write_json(path.with_suffix(".json"), {"findings": [f.to_dict() for f in findings], "broken": broken})
 
 
+def _bad(episode: int, reason: str) -> InputError:
+    return InputError(f"episode {episode}: {reason}; data.exclude_episodes=[{episode}] leaves it out")
+
+
+def _see_one(dataset: LeRobotDataset, key: str, episodes: Collection[int]) -> None:
+    """`InputError` if the pictures do not have the declared size, before space is taken for all of them."""
+    for episode in episodes:
+        if dataset.length(episode):
+            next(dataset.iter_frames(episode, key))
+            return
+
+
 def _decode(dataset: LeRobotDataset, key: str, episode: int, rows: np.ndarray) -> list[Finding]:
     thumbnails = []
-    for row, frame in zip(rows, dataset.iter_frames(episode, key), strict=False):
+    for row, frame in zip(rows, dataset.iter_frames(episode, key), strict=True):
         row[...] = frame
         thumbnails.append(thumbnail(frame))
+    if not thumbnails:
+        return []
     columns = dataset.episode(episode).columns
     return camera_findings(episode, key, thumbnails, dataset.fps, columns[STATE if STATE in columns else ACTION])
 
 
 def _remove_outdated(path: Path, key: str) -> None:
-    for other in path.parent.glob(f"{key}-*"):
-        if other.stem != path.stem:
+    own = re.compile(rf"{re.escape(key)}-[0-9a-f]{{16}}\.(npy|json)")
+    for other in path.parent.iterdir():
+        if own.fullmatch(other.name) and other.stem != path.stem:
             other.unlink(missing_ok=True)
+    for other in path.parent.glob(f".{key}-*{TEMPORARY}"):
+        other.unlink(missing_ok=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from vla_policy.interfaces import ACTION, STATE, InputError
 
 
 def inspect(
-    dataset: LeRobotDataset, videos: bool = True, progress: Callable[[range], Iterable[int]] = iter
+    dataset: LeRobotDataset, videos: bool = True, progress: Callable[[list[int]], Iterable[int]] = iter
 ) -> dict[str, Any]:
     """Counts, ranges of every feature and `warnings`; opens the dataset's every file, videos only if asked to.
 
@@ -25,18 +26,28 @@ def inspect(
     """
     check = ColumnCheck(dataset.fps)
     stats: dict[str, Stats] = {}
-    found = [Finding(None, "meta", problem) for problem in dataset.problems] + list(_counts(dataset, videos))
-    for index in progress(range(dataset.num_episodes)):
+    missing = dataset.missing_files(dataset.interface.cameras)
+    found = [*dataset.problems, *_oddities(dataset), *missing, *dataset.misplaced, *_counts(dataset, videos)]
+    cameras = dataset.interface.cameras if videos else []
+    absent = {(finding.episode, finding.key) for finding in missing}
+    task_frames = dict.fromkeys(dataset.tasks, 0)
+    for index in progress(dataset.episodes):
         motion = None
         try:
-            columns = dataset.episode(index).columns
+            episode = dataset.episode(index)
+            columns = episode.columns
+            for task in episode.tasks:
+                task_frames[task] += 1
             motion = columns[STATE if STATE in columns else ACTION]
             check.add(index, columns)
             vectors = {key: vector_stats(values) for key, values in columns.items() if key not in BOOKKEEPING}
             stats = stats | merge_stats(stats, vectors)
         except InputError as error:
-            found.append(Finding(index, "data", str(error)))
-        for key in dataset.interface.cameras if videos else ():
+            if (index, "data") not in absent:
+                found.append(Finding(index, "data", str(error)))
+        for key in cameras:
+            if (index, key) in absent:
+                continue
             watch = ImageStats()
             thumbnails: list[np.ndarray] = []
             try:
@@ -60,8 +71,13 @@ def inspect(
         "seconds": dataset.num_frames / dataset.fps,
         "lengths": {"min": min(lengths, default=0), "max": max(lengths, default=0)},
         "tasks": dataset.tasks,
-        "features": {key: _feature(dataset, key, stats.get(key)) for key in dataset.features if key not in BOOKKEEPING},
-        "warnings": [finding.to_dict() | {"text": str(finding)} for finding in found + check.findings()],
+        "task_frames": task_frames,
+        "features": {
+            key: _feature(dataset, key, stats.get(key))
+            for key in dataset.features
+            if key not in BOOKKEEPING and key not in dataset.left_out
+        },
+        "warnings": [finding.to_dict() for finding in found + check.findings()],
     }
 
 
@@ -71,10 +87,18 @@ def _feature(dataset: LeRobotDataset, key: str, stats: Stats | None) -> dict[str
     about = {"dtype": entry["dtype"], "shape": list(declared.shape if declared else entry["shape"])}
     if declared and declared.dtype != "image":
         about |= {"names": list(declared.names), "units": list(declared.units)}
-    elif entry["dtype"] == "video":
-        about |= {"codec": entry.get("info", {}).get("video.codec", "")}
+    elif entry["dtype"] == "video" and isinstance(entry.get("info"), Mapping):
+        about |= {"codec": entry["info"].get("video.codec", "")}
     ranges = {name: np.ravel(stats[name]).tolist() for name in ("min", "max", "mean", "std")} if stats else {}
     return about | ranges
+
+
+def _oddities(dataset: LeRobotDataset) -> Iterator[Finding]:
+    for key, why in dataset.left_out.items():
+        yield Finding(None, key, f"left out: {why}")
+    for before, after in pairwise([-1, *dataset.episodes]):
+        if after > before + 1:
+            yield Finding(None, "meta", f"no episode {before + 1}" + (f" to {after - 1}" if after > before + 2 else ""))
 
 
 def _counts(dataset: LeRobotDataset, videos: bool) -> Iterator[Finding]:
@@ -82,15 +106,16 @@ def _counts(dataset: LeRobotDataset, videos: bool) -> Iterator[Finding]:
     expected: dict[tuple[str, Any], list[int]] = {}
     for record in dataset.records:
         expected.setdefault(("data", record.data), []).append(record.index)
-        for key, span in record.videos.items() if videos else ():
-            expected.setdefault((key, span.path), []).append(record.index)
+        for key, span in record.videos.items():
+            if videos and key in dataset.interface.cameras:
+                expected.setdefault((key, span.path), []).append(record.index)
     lengths = {record.index: record.length for record in dataset.records}
     for (key, path), episodes in expected.items():
         length = sum(lengths[index] for index in episodes)
         alone = episodes[0] if len(episodes) == 1 else None
         try:
             if key != "data":
-                count = video.count_frames(path) or length
+                count = video.read_header(path).frames
             else:
                 table = read_parquet(path, keep=lambda name: name == "episode_index" or name not in dataset.features)
                 count = table.num_rows

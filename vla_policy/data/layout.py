@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from vla_policy.interfaces import ACTION, Feature, InputError, Interface
 
@@ -29,10 +27,12 @@ BOOKKEEPING = {
 
 @dataclass(frozen=True)
 class VideoSpan:
-    """Where an episode lies in an mp4: from `start` seconds on."""
+    """Where an episode lies in an mp4, from `start` to `stop` seconds; `problem` says why that is not known."""
 
     path: Path
     start: float
+    stop: float
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,14 @@ class EpisodeRecord:
     data: Path
     videos: Mapping[str, VideoSpan]
     meta: Path
+
+    def span(self, key: str) -> VideoSpan:
+        """Where the video of a camera is; `InputError` if that is not known."""
+        if key not in self.videos:
+            raise InputError(f"{self.meta}, episode {self.index}: expected a video of {key!r}, found none")
+        if self.videos[key].problem:
+            raise InputError(self.videos[key].problem)
+        return self.videos[key]
 
 
 def features_of(interface: Interface, codec: str) -> dict[str, Any]:
@@ -82,38 +90,3 @@ def _video_feature(key: str, feature: Feature, fps: float, codec: str) -> dict[s
             "has_audio": False,
         },
     }
-
-
-def interface_of(info: Mapping[str, Any], path: Path) -> Interface:
-    """The interface that info.json at `path` implies; units and frame stay undeclared."""
-    features = info["features"]
-    if ACTION not in features:
-        raise InputError(f"{path}: expected a feature {ACTION!r}, found {sorted(features)}")
-    observations = {}
-    for key, entry in features.items():
-        if not key.startswith("observation."):
-            continue
-        if entry["dtype"] == "video":
-            observations[key] = Feature("image", image_shape(entry))
-        elif entry["dtype"] in ("float32", "float64") and len(entry["shape"]) == 1:
-            observations[key] = _vector(entry)
-    return Interface(observations, _vector(features[ACTION]), info["fps"])
-
-
-def image_shape(entry: Mapping[str, Any]) -> tuple[int, int, int]:
-    """(H, W, 3) of a video feature, also where older datasets declared (3, H, W)."""
-    shape = [int(n) for n in entry["shape"]]
-    names = entry.get("names") or []
-    channels_first = "channel" in str(names[0]) if len(names) == 3 else shape[0] == 3 != shape[-1]
-    if channels_first:
-        shape = [*shape[1:], shape[0]]
-    return shape[0], shape[1], shape[2]
-
-
-def _vector(entry: Mapping[str, Any]) -> Feature:
-    names = entry.get("names") or ()
-    if isinstance(names, Mapping):  # e.g. {"motors": [...]}
-        names = next(iter(names.values()), ())
-    size = int(np.prod(entry["shape"]))
-    flat = tuple(map(str, names)) if isinstance(names, Sequence) and len(names) == size else ()
-    return Feature("float32", tuple(entry["shape"]), flat)

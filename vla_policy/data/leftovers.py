@@ -1,57 +1,110 @@
-"""Who may write to a dataset, and what an interrupted writer left in it."""
+"""Who may write to a dataset, and what an interrupted writer left in it.
+
+A writer names the files that it is about to make in a journal before it makes them. Whoever writes next removes those
+of an episode that never made it into info.json, and no others: a file that no episode points to may be somebody's.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
 from vla_policy.data.dataset import LeRobotDataset
-from vla_policy.data.files import TEMPORARY, Neighbours
+from vla_policy.data.exchange import Exchange
+from vla_policy.data.files import TEMPORARY, read_json, sync, write_json
+from vla_policy.data.index import read_info
 from vla_policy.data.layout import CHUNKS_SIZE
 from vla_policy.interfaces import InputError
 from vla_policy.locks import only_one
 
 LOCK = ".lock"
+JOURNAL = ".vla_policy.unfinished.json"
+FOLDERS = ("meta", "data", "videos")
+FILES = ("meta/episodes/*/*", "data/*/*", "videos/*/*/*")
 
 
 def lock(root: Path) -> IO[str]:
     """Make the folder if needed and keep other writers out until the returned file is closed or the process dies.
 
-    `InputError` if another writer is at work or the folder holds something that is no dataset.
+    What an interrupted writer or exchange left is removed. `InputError` if another writer is at work or the folder
+    holds something that is no dataset.
     """
     if root.exists() and not root.is_dir():
         raise InputError(f"{root}: expected a folder, found a file")
-    if root.is_dir() and not (root / "meta" / "info.json").exists():
-        foreign = sorted(path.name for path in root.iterdir() if path.name not in (LOCK, "meta"))
-        if foreign:
-            raise InputError(f"{root}: expected a LeRobotDataset or an empty folder, found {foreign[:3]}")
-    Neighbours(root.resolve()).recover()
-    return only_one(root / LOCK, "writer")
+    exchange = Exchange(root.resolve())
+    exchange.recover()
+    _require_own(root)
+    lock = only_one(root / LOCK, "writer")
+    try:
+        exchange.clean()
+        remove_unfinished(root)
+        for path in chain(root.glob(f".*{TEMPORARY}"), *(root.glob(f"{name}/**/.*{TEMPORARY}") for name in FOLDERS)):
+            path.unlink(missing_ok=True)
+    except BaseException:
+        lock.close()
+        raise
+    return lock
 
 
-def remove_leftovers(dataset: LeRobotDataset) -> None:
-    """Remove temporary files, unfinished rearrangements and an episode that never made it into info.json.
+def mark_unfinished(root: Path, files: Sequence[Path], episodes: int) -> None:
+    """Say that `files` are unfinished as long as info.json does not count `episodes` episodes. Hold the lock."""
+    names = [str(path.relative_to(root)) for path in files]
+    write_json(root / JOURNAL, {"total_episodes": episodes, "files": names})
+    sync(root)
 
-    Hold the lock.
-    """
-    known: set[Path] = set()
-    for record in dataset.records:
-        known |= {record.meta, record.data, *(span.path for span in record.videos.values())}
-    for path in _files(dataset.root):
-        if path not in known:
-            path.unlink()
-    Neighbours(dataset.root.resolve()).clean()
-    for path in dataset.root.rglob(f".*{TEMPORARY}"):
-        path.unlink(missing_ok=True)
+
+def remove_unfinished(root: Path) -> None:
+    """Remove the files that the journal names, unless they are finished by now, and the journal. Hold the lock."""
+    info = root / "meta" / "info.json"
+    episodes, files = _read_journal(root)
+    if not (info.exists() and read_info(root)["total_episodes"] >= episodes):
+        for path in files:
+            path.unlink(missing_ok=True)
+    (root / JOURNAL).unlink(missing_ok=True)
+
+
+def require_counted(dataset: LeRobotDataset) -> None:
+    """`InputError` if there is an episode that info.json does not count and that no journal marks as unfinished."""
+    if dataset.uncounted is not None:
+        raise InputError(
+            f"{dataset.root / 'meta' / 'info.json'}: expected total_episodes and total_frames to count episode "
+            f"{dataset.uncounted.index} in {dataset.uncounted.meta}, found {dataset.num_episodes} episodes; correct "
+            "them or move the file away"
+        )
 
 
 def next_file(root: Path) -> int:
-    """The first number, chunk * CHUNKS_SIZE + file, behind all that are taken."""
-    numbers = (int(path.parent.name[-3:]) * CHUNKS_SIZE + int(path.stem[-3:]) for path in _files(root))
-    return 1 + max(numbers, default=-1)
+    """The first number, chunk * CHUNKS_SIZE + file, behind all that are taken, by whatever kind of file."""
+    names = (f"{path.parent.name}/{path.name.split('.')[0]}" for pattern in FILES for path in root.glob(pattern))
+    taken = (re.fullmatch(r"chunk-(\d+)/file-(\d+)", name) for name in names)
+    return 1 + max((int(found[1]) * CHUNKS_SIZE + int(found[2]) for found in taken if found), default=-1)
 
 
-def _files(root: Path) -> Iterator[Path]:
-    for pattern in ("meta/episodes/*/*.parquet", "data/*/*.parquet", "videos/*/*/*.mp4"):
-        yield from root.glob(pattern)
+def _read_journal(root: Path) -> tuple[int, list[Path]]:
+    """How many episodes info.json counts when the files are finished, and the files; `InputError` for other JSON."""
+    path = root / JOURNAL
+    if not path.exists():
+        return 0, []
+    match read_json(path):
+        case {"total_episodes": int(episodes), "files": [*names]} if all(isinstance(name, str) for name in names):
+            files = [root / name for name in names]
+            if all(file.resolve().is_relative_to(root.resolve()) for file in files):
+                return episodes, files
+    raise InputError(f"{path}: expected total_episodes and files of the dataset, found something else")
+
+
+def _require_own(root: Path) -> None:
+    """`InputError` if the folder has no info.json, but files that are not those of an interrupted writer."""
+    if (root / "meta" / "info.json").exists() or not root.is_dir():
+        return
+    own = {root / LOCK, root / JOURNAL, root / "meta", *_read_journal(root)[1]}
+    foreign = [
+        str(path.relative_to(root))
+        for path in sorted({*root.iterdir(), *(root / "meta").glob("*")} - own)
+        if not path.name.endswith(TEMPORARY)
+    ]
+    if foreign:
+        raise InputError(f"{root}: expected a LeRobotDataset or an empty folder, found {foreign[:3]}")

@@ -47,6 +47,9 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tupl
             yield f"video codec of {key!r}", one, two
     if old.get("robot_type") and new["robot_type"] and old["robot_type"] != new["robot_type"]:
         yield "robot_type", old["robot_type"], new["robot_type"]
+    for key, default in (("data_path", layout.DATA_PATH), ("video_path", layout.VIDEO_PATH)):
+        if new.get(key) and (old.get(key) or default) != new[key]:
+            yield key, old[key], new[key]
 
 
 def write_tasks(root: Path, tasks: list[str]) -> None:

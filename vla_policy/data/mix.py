@@ -12,16 +12,19 @@ from torch.utils.data import Dataset
 
 from vla_policy.data.dataset import LeRobotDataset
 from vla_policy.data.windows import WindowDataset
-from vla_policy.interfaces import Feature, InputError, Interface
+from vla_policy.interfaces import ACTION, Feature, InputError, Interface
 
 Indices = Sequence[int] | np.ndarray | torch.Tensor
 
 
-def common_interface(datasets: Sequence[LeRobotDataset], keys: Sequence[str], pad_cameras: bool = False) -> Interface:
+def common_interface(
+    datasets: Sequence[LeRobotDataset], keys: Sequence[str], pad_cameras: bool = False, accept_unnamed: bool = False
+) -> Interface:
     """The interface of all `datasets` with the observations `keys`; what only some of them declare holds for all.
 
-    `InputError` naming the dataset and the difference if they disagree, or if one lacks a key, unless it is a camera
-    of another dataset and `pad_cameras` allows that.
+    `InputError` naming the dataset and the difference if they disagree, if one lacks a key, unless it is a camera
+    of another dataset and `pad_cameras` allows that, or if the channels of one have no names, by which alone it could
+    be seen that they are the same, unless `accept_unnamed`.
     """
     interfaces = [dataset.interface for dataset in datasets]
     observations = {}
@@ -31,14 +34,26 @@ def common_interface(datasets: Sequence[LeRobotDataset], keys: Sequence[str], pa
         for dataset, interface in zip(datasets, interfaces, strict=True):
             if key not in interface.observations and not (camera and pad_cameras):
                 hint = "; data.missing_cameras=pad would show black pictures" if camera else ""
-                raise InputError(f"{dataset.root}: expected {key!r}, found {sorted(interface.observations)}{hint}")
+                raise InputError(f"{dataset.root}: expected {key!r}, found {dataset.found(key)}{hint}")
         observations[key] = _most_declared(features)
     for one, other in combinations(datasets, 2):
         shared = [key for key in keys if key in one.interface.observations and key in other.interface.observations]
         one.interface.select(shared).require(other.interface, str(one.root), str(other.root))
+    if len(datasets) > 1 and not accept_unnamed:
+        _require_names(datasets, keys)
     frame = next((interface.frame for interface in interfaces if interface.frame), "")
     action = _most_declared([interface.action for interface in interfaces])
     return Interface(observations, action, interfaces[0].fps, frame)
+
+
+def _require_names(datasets: Sequence[LeRobotDataset], keys: Sequence[str]) -> None:
+    for dataset in datasets:
+        for key, feature in {**dataset.interface.observations, ACTION: dataset.interface.action}.items():
+            if key in (*keys, ACTION) and feature.dtype != "image" and not feature.names:
+                raise InputError(
+                    f"{dataset.root}: expected names of the {feature.shape[0]} channels of {key!r}, to compare them "
+                    "with the other datasets', found none; data.unnamed_channels=accept takes them to be the same"
+                )
 
 
 def _most_declared(features: Sequence[Feature]) -> Feature:

@@ -30,20 +30,29 @@ def save_episode(dataset: LeRobotDataset, index: int, out: Path) -> None:
     if out.suffix not in (".mp4", ".png"):
         raise InputError(f"{out}: expected a file name ending in .mp4 or .png, found {out.suffix!r}")
     episode = dataset.episode(index)
-    title = f"{dataset.root.name}, episode {index}: {episode.task}"
+    name = f"{dataset.root.name}, episode {index}"
+    parts = len({*episode.tasks}) > 1
     views = zip(*(dataset.iter_frames(index, key) for key in cameras), strict=True)
     if out.suffix == ".png":
         wanted = set(np.linspace(0, episode.length - 1, SHEET_FRAMES).round().astype(int).tolist())
         shown = [
-            caption(side_by_side(frames), f"frame {t}, {t / dataset.fps:.1f} s")
+            caption(
+                side_by_side(frames),
+                f"frame {t}, {t / dataset.fps:.1f} s",
+                *([episode.tasks[t]] if parts else []),
+            )
             for t, frames in enumerate(views)
             if t in wanted
         ]
-        sheet = contact_sheet(shown, title)
+        sheet = contact_sheet(shown, f"{name}: {episode.task}")
         write_whole(out, lambda temporary: sheet.save(temporary, format="png"))
     else:
         film = (
-            caption(side_by_side(frames), title, f"frame {t} of {episode.length}, {t / dataset.fps:.1f} s")
+            caption(
+                side_by_side(frames),
+                f"{name}: {episode.tasks[t]}",
+                f"frame {t} of {episode.length}, {t / dataset.fps:.1f} s",
+            )
             for t, frames in enumerate(views)
         )
         save_film(film, out, round(dataset.fps))

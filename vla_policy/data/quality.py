@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,6 +16,7 @@ GRID = 16  # blocks along each side of a thumbnail
 BLACK = 8.0  # brightness, of 255, that no block of a black frame reaches
 STILL = 2.0  # change of every block's brightness, of 255, below which two frames are the same but for the codec
 FROZEN_SECONDS = 2.0
+NUMBER = re.compile(r"(?P<channel>channel \d+)|-?\d+(\.\d+)?(e[+-]?\d+)?")
 IRREGULAR = 1e-3  # seconds
 
 
@@ -30,7 +32,41 @@ class Finding:
         return f"{'all episodes' if self.episode is None else f'episode {self.episode}'}, {self.key}: {self.message}"
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """For JSON, with the `text` for people."""
+        return asdict(self) | {"text": str(self)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Finding:
+        return cls(data["episode"], data["key"], data["message"])
+
+
+def listed(episodes: Collection[int]) -> str:
+    """Numbers for people: "0 to 3, 5, 7 to 9"."""
+    runs: list[list[int]] = []
+    for index in sorted(episodes):
+        if runs and index == runs[-1][-1] + 1:
+            runs[-1][1:] = [index]
+        else:
+            runs.append([index])
+    return ", ".join(" to ".join(map(str, run)) for run in runs) or "none"
+
+
+def folded(findings: Iterable[Finding]) -> list[str]:
+    """A line for each kind of finding: the first of those about one channel that differ in episode and numbers alone,
+    and where the others are.
+    """
+    kinds: dict[tuple[str, str], list[Finding]] = defaultdict(list)
+    for finding in findings:
+        kinds[finding.key, NUMBER.sub(lambda match: match["channel"] or "#", finding.message)].append(finding)
+    return [_fold(same) for same in kinds.values()]
+
+
+def _fold(same: Sequence[Finding]) -> str:
+    if len(same) == 1:
+        return str(same[0])
+    episodes = {finding.episode for finding in same if finding.episode is not None}
+    where = f", in episodes {listed(episodes)}" if len(episodes) > 1 else ""
+    return f"{same[0]} (and {len(same) - 1} more like it{where})"
 
 
 def thumbnail(frame: np.ndarray) -> np.ndarray:

@@ -6,9 +6,11 @@ frame can be reached by decoding two.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
@@ -18,6 +20,7 @@ import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from vla_policy.data.files import broken
 from vla_policy.interfaces import InputError
 
 # Quality is set where an encoded frame differs from the camera's about as much as 4:2:0 chroma does by itself.
@@ -85,7 +88,21 @@ def merge_signature(path: Path) -> str:
         stream = container.streams.video[0]
         codec = stream.codec_context
         same = (codec.name, codec.width, codec.height, codec.pix_fmt, codec.extradata)
-        return str((*same, path) if stream.codec_context.has_b_frames else same)
+        alone = codec.has_b_frames or len(container.streams) > 1  # remux would leave the other streams out
+        return str((*same, path) if alone else same)
+
+
+def packets(path: Path) -> tuple[np.ndarray, list[bytes]]:
+    """When each encoded frame is shown [s], in that order, and a digest of its bytes."""
+    with _open(path) as container:
+        stream = container.streams.video[0]
+        found = [
+            (float(packet.pts * packet.time_base), hashlib.blake2b(bytes(packet), digest_size=16).digest())
+            for packet in container.demux(stream)
+            if packet.pts is not None and packet.time_base is not None
+        ]
+    found.sort()
+    return np.array([time for time, _ in found]), [digest for _, digest in found]
 
 
 def remux(path: Path, sources: Sequence[Path], fps: float) -> list[int]:
@@ -126,10 +143,23 @@ def naming(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise InputError(f"{path}: expected a video, found none") from None
     except av.FFmpegError as error:
-        raise InputError(f"{path}: expected a readable video, found a broken file ({error.strerror})") from None
+        raise InputError(f"{path}: expected a readable video, found {broken(path, error.strerror)}") from None
 
 
-def count_frames(path: Path) -> int:
-    """Frames that the file says it has; 0 if it does not say."""
+@dataclass(frozen=True)
+class Header:
+    """What a file says of its video: `frames`, the first one's time `start` [s], and the `duration` of all [s]."""
+
+    frames: int
+    start: float
+    duration: float
+
+
+def read_header(path: Path) -> Header:
+    """Read without decoding anything; only files that do not say how many frames they have are read to their end."""
     with _open(path) as container:
-        return container.streams.video[0].frames
+        stream = container.streams.video[0]
+        base = float(stream.time_base or 0)
+        duration = (container.duration or 0) / av.time_base if stream.duration is None else stream.duration * base
+        frames = stream.frames or sum(packet.pts is not None for packet in container.demux(stream))
+        return Header(frames, (stream.start_time or 0) * base, duration)

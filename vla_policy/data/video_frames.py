@@ -12,6 +12,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 from vla_policy.data.dataset import LeRobotDataset
+from vla_policy.data.pictures_in_parquet import KeptPictures
 from vla_policy.data.video import naming
 from vla_policy.interfaces import InputError
 
@@ -28,8 +29,9 @@ class VideoFrames:
     def __init__(self, dataset: LeRobotDataset, key: str) -> None:
         self.shape = (dataset.num_frames, *dataset.image_shape(key))
         self._fps = dataset.fps
-        self._spans = [record.videos[key] for record in dataset.records]
+        self._key, self._records = key, dataset.records
         self._starts = np.cumsum(dataset.lengths) - dataset.lengths
+        self._pictures = KeptPictures(key, self.shape[1:]) if dataset.in_parquet(key) else None
         self._open: OrderedDict[Path, _Video] = OrderedDict()
         self._process = os.getpid()
 
@@ -46,8 +48,11 @@ class VideoFrames:
 
     def _frame(self, row: int) -> np.ndarray:
         episode = int(np.searchsorted(self._starts, row, side="right")) - 1
-        span = self._spans[episode]
-        frame = self._video(span.path).frame(span.start + (row - int(self._starts[episode])) / self._fps)
+        record, number = self._records[episode], row - int(self._starts[episode])
+        if self._pictures is not None:
+            return self._pictures.frame(record, number)
+        span = record.span(self._key)
+        frame = self._video(span.path).frame(span.start + number / self._fps)
         if frame.shape != self.shape[1:]:
             raise InputError(f"{span.path}: expected frames of shape {self.shape[1:]}, found {frame.shape}")
         return frame

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,12 @@ from torch.utils.data import Dataset
 
 from vla_policy.data.dataset import LeRobotDataset
 from vla_policy.data.frame_cache import open_cache
-from vla_policy.data.quality import ColumnCheck, Finding
+from vla_policy.data.quality import ColumnCheck, Finding, folded, listed
 from vla_policy.data.video_frames import VideoFrames
 from vla_policy.interfaces import ACTION, InputError
 
 log = logging.getLogger(__name__)
-LOGGED = 10  # warnings; `vla-dataset info` shows all
+LOGGED = 10  # kinds of warnings; `vla-dataset info` shows all
 
 
 class WindowDataset(Dataset):
@@ -27,7 +27,8 @@ class WindowDataset(Dataset):
     A window reaches at most n_obs_steps - 1 frames before its episode and `pad_after` behind it; there the first or
     last frame repeats. Diffusion Policy's pad_after is n_action_steps - 1, which leaves an episode's last moments out;
     with horizon - n_obs_steps none is. With `whole`, only windows that lie inside their episode are taken. `keys` names
-    the observations; `episodes` chooses some of `dataset` (default: all). Frames are decoded once into `cache_dir`
+    the observations; `episodes` chooses some of `dataset` (default: all); those without frames count for nothing, and
+    if one cannot be read, the `InputError` names all that cannot. Frames are decoded once into `cache_dir`
     (default `<root>/.cache`), or without `cache` from the videos whenever a window is asked for. What looks odd about
     the data is logged as warnings and kept in `findings`; without `cache` nothing is known of the pictures. `columns`
     has all values of each vector (N, D) float32, to fit a normaliser on.
@@ -58,16 +59,18 @@ class WindowDataset(Dataset):
             )
         self.dataset = dataset
         self.interface = dataset.interface.select(keys)
-        self.episodes = list(range(dataset.num_episodes) if episodes is None else episodes)
+        self.episodes = list(dataset.episodes if episodes is None else episodes)
         self.n_obs_steps, self.horizon, self.pad_after = n_obs_steps, horizon, pad_after
-        self.findings: list[Finding] = []
+        self.findings = [Finding(None, key, f"left out: {why}") for key, why in dataset.left_out.items()]
+        self._leave_out_empty()
         self._read_columns()
         self._open_frames(cache_dir, cache)
         self._index_windows(whole)
-        for finding in self.findings[:LOGGED]:
-            log.warning("%s: %s", dataset.root, finding)
-        if len(self.findings) > LOGGED:
-            log.warning("%s: and %d more such warnings", dataset.root, len(self.findings) - LOGGED)
+        lines = folded(self.findings)
+        for line in lines[:LOGGED]:
+            log.warning("%s: %s", dataset.root, line)
+        if len(lines) > LOGGED:
+            log.warning("%s: and %d more kinds of warnings", dataset.root, len(lines) - LOGGED)
 
     def __len__(self) -> int:
         return len(self._moments)
@@ -114,20 +117,40 @@ class WindowDataset(Dataset):
         keys = [key for key, feature in self.interface.observations.items() if feature.dtype != "image"] + [ACTION]
         parts: dict[str, list[np.ndarray]] = {key: [] for key in [*keys, "task_index"]}
         check = ColumnCheck(self.dataset.fps)
+        missing = self.dataset.missing_files(self.interface.cameras, self.episodes)
+        bad = {finding.episode: str(finding) for finding in missing if finding.episode is not None}
         for index in self.episodes:
-            episode = self.dataset.episode(index)
+            try:
+                episode = self.dataset.episode(index)
+            except InputError as error:
+                bad.setdefault(index, str(error))
+                continue
             check.add(index, {key: episode.columns[key] for key in [*keys, "timestamp", "frame_index"]})
             for key, values in parts.items():
                 values.append(episode.columns[key])
+        self._refuse(bad)
         self.findings += check.findings()
         joined = {key: np.concatenate(values) for key, values in parts.items()} if self.episodes else {}
         self.columns = {key: np.ascontiguousarray(joined[key], np.float32) for key in keys if joined}
         self._tasks = joined.get("task_index", np.zeros(0, np.int64))
 
+    def _leave_out_empty(self) -> None:
+        empty = [index for index in self.dataset.episodes if self.dataset.length(index) == 0]
+        self.findings += [Finding(index, "data", "no frames") for index in empty]
+        self.episodes = [index for index in self.episodes if index not in empty]
+
+    def _refuse(self, bad: Mapping[int, str]) -> None:
+        """`InputError` that names the bad episodes, if there are any."""
+        if bad:
+            hint = f"; data.exclude_episodes={sorted(bad)} leaves such episodes out"
+            others = f" (bad episodes: {listed(bad)})" if len(bad) > 1 else ""
+            raise InputError(next(iter(bad.values())) + others + (hint if len(bad) < len(self.episodes) else ""))
+
     def _open_frames(self, cache_dir: str | Path | None, cached: bool) -> None:
         self._frames: dict[str, np.ndarray | VideoFrames] = {}
         for key in self.interface.cameras:
             if not cached:
+                next(self.dataset.iter_frames(self.episodes[0], key), None)  # refuses pictures of another size at once
                 self._frames[key] = VideoFrames(self.dataset, key)
                 continue
             cache = open_cache(self.dataset, key, self.episodes, cache_dir)
@@ -135,12 +158,12 @@ class WindowDataset(Dataset):
             self.findings += [finding for finding in cache.findings if finding.episode in self.episodes]
 
     def _index_windows(self, whole: bool) -> None:
-        lengths = self.dataset.lengths[self.episodes]
+        places = [self.dataset.rows(index) for index in self.episodes]
+        lengths = np.array([place.stop - place.start for place in places], np.int64)
         self._starts = np.cumsum(lengths) - lengths
         self._first = np.repeat(self._starts, lengths)  # first and last row of the episode of each row
         self._last = np.repeat(self._starts + lengths - 1, lengths)
-        in_dataset = np.cumsum(self.dataset.lengths) - self.dataset.lengths
-        shift = np.repeat(in_dataset[self.episodes] - self._starts, lengths)
+        shift = np.repeat(np.array([place.start for place in places], np.int64) - self._starts, lengths)
         self._frame_rows = np.arange(len(self._first)) + shift
         behind = self.horizon - self.n_obs_steps - self.pad_after  # frames that have to follow a moment
         moments = np.arange(len(self._first))

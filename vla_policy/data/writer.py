@@ -16,7 +16,7 @@ from vla_policy.data import layout, metadata, video
 from vla_policy.data.dataset import LeRobotDataset, check_finite
 from vla_policy.data.files import sync, write_json, write_parquet, write_whole
 from vla_policy.data.index import read_stats
-from vla_policy.data.leftovers import lock, next_file, remove_leftovers
+from vla_policy.data.leftovers import lock, mark_unfinished, next_file, remove_unfinished, require_counted
 from vla_policy.data.stats import ImageStats, Stats, merge_stats, to_lists, vector_stats
 from vla_policy.interfaces import ACTION, InputError, Interface
 
@@ -24,8 +24,9 @@ from vla_policy.interfaces import ACTION, InputError, Interface
 class LeRobotWriter:
     """Appends episodes to the dataset at `root`, which is made if it is not there.
 
-    An existing dataset of the same interface and codec ("h264" or "av1") is continued, and what an interrupted writer
-    left behind is removed; another interface is refused. One writer at a time: `InputError` for a second one.
+    An existing dataset of the same interface and codec ("h264" or "av1") is continued, and the unfinished episode of an
+    interrupted writer is removed; another interface is refused, and so are files or episodes that disagree. One writer
+    at a time: `InputError` for a second one.
     """
 
     def __init__(self, root: str | Path, interface: Interface, robot_type: str = "", codec: str = "h264") -> None:
@@ -75,23 +76,20 @@ class LeRobotWriter:
         arrays |= self._bookkeeping(length, index, task_index)
         chunk, file = divmod(self._next_file, layout.CHUNKS_SIZE)
         place = {"chunk_index": chunk, "file_index": file}
-        written: list[Path] = []
-        try:
-            stats: dict[str, Stats] = {}
-            for key in self.interface.cameras:
-                written.append(self.root / layout.VIDEO_PATH.format(video_key=key, **place))
-                stats[key] = self._write_video(written[-1], key, images[key], length)
-            stats |= {key: vector_stats(values) for key, values in arrays.items()}
-            written.append(self.root / layout.DATA_PATH.format(**place))
-            write_parquet(written[-1], metadata.data_table(arrays))
-            written.append(self.root / layout.EPISODES_PATH.format(**place))
-            write_parquet(written[-1], metadata.episode_table(self.info, index, length, task, place, stats))
-            self._commit(length, task_index, task, stats)
-        except BaseException:
-            for path in written:
-                path.unlink(missing_ok=True)
-            raise
+        data, meta = (self.root / path.format(**place) for path in (layout.DATA_PATH, layout.EPISODES_PATH))
+        videos = {key: self.root / layout.VIDEO_PATH.format(video_key=key, **place) for key in self.interface.cameras}
         self._next_file += 1
+        try:
+            mark_unfinished(self.root, [*videos.values(), data, meta], index + 1)
+            stats: dict[str, Stats] = {
+                key: self._write_video(path, key, images[key], length) for key, path in videos.items()
+            }
+            stats |= {key: vector_stats(values) for key, values in arrays.items()}
+            write_parquet(data, metadata.data_table(arrays))
+            write_parquet(meta, metadata.episode_table(self.info, index, length, task, place, stats))
+            self._commit(length, task_index, task, stats)
+        finally:
+            remove_unfinished(self.root)
         return index
 
     def close(self) -> None:
@@ -165,25 +163,29 @@ class LeRobotWriter:
             "splits": {"train": f"0:{episodes}"},
         }
         write_json(self.root / "meta" / "info.json", info)
-        sync(self.root / "meta")  # brings the renames before it to the disk as well, in their order
         self.info, self.stats, self.tasks = info, merged, tasks
+        sync(self.root / "meta")  # brings the renames before it to the disk as well, in their order
 
     def _create(self) -> None:
+        parts = ("tasks.parquet", "stats.json", "interface.json")
+        mark_unfinished(self.root, [self.root / "meta" / name for name in parts], 0)
         metadata.write_tasks(self.root, [])
         write_json(self.root / "meta" / "stats.json", {})
         write_json(self.root / "meta" / "interface.json", self.interface.to_dict())
         write_json(self.root / "meta" / "info.json", self.info)
+        remove_unfinished(self.root)
 
     def _resume(self) -> None:
         dataset = LeRobotDataset(self.root)
         name = str(self.root)
         if dataset.info["codebase_version"] != "v3.0":
             raise InputError(f"{name}: expected a v3.0 dataset to append to, found {dataset.info['codebase_version']}")
+        dataset.require_whole()
         self.interface.require(dataset.interface, "the new episodes", name)
         dataset.interface.require(self.interface, name, "the new episodes")
         for what, old, new in metadata.differences(dataset.info, self.info):
             raise InputError(f"{name}: expected {what} {old!r}, as the dataset has it, found {new!r}")
-        remove_leftovers(dataset)
+        require_counted(dataset)
         self.info = dataset.info
         self.tasks = dataset.tasks[: dataset.info["total_tasks"]]
         for stats in read_stats(self.root, self.info).values():

@@ -101,7 +101,7 @@ def ask(
     policy.interface.require(dataset.interface, "the policy", str(dataset.root))
     pusht_interface({}).require(dataset.interface, "questions about the scene", str(dataset.root))
     episodes = sorted({*held_out_episodes(config.episodes, policy.card, dataset)})
-    rest = set(range(dataset.num_episodes)) - {*episodes, *stated_episodes(policy.card, dataset)}
+    rest = set(dataset.episodes) - {*episodes, *stated_episodes(policy.card, dataset)}
     if not rest:
         raise InputError("episodes: expected some to be left, for the most frequent answers, found all of them")
     scene, generator = config.scene, np.random.default_rng(config.seed)

@@ -85,7 +85,7 @@ def recorded_traces(model: WorldModel, root: str) -> list[Trace]:
     if (Path(root) / COLLECTION).exists():
         raise InputError(f"dataset {root}: expected recorded episodes of the policy, found those of vla-collect")
     model.interface.require(dataset.interface, "the world model", f"dataset {root}")
-    return [_recorded(model, dataset, index) for index in range(dataset.num_episodes)]
+    return [_recorded(model, dataset, index) for index in dataset.episodes]
 
 
 def _recorded(model: WorldModel, dataset: LeRobotDataset, index: int) -> Trace:

@@ -14,6 +14,7 @@ import numpy as np
 from rich.table import Table
 
 from vla_policy.data import LeRobotDataset
+from vla_policy.data.quality import listed
 from vla_policy.evaluation.report import git_commit, interval, write_csv, write_json
 from vla_policy.evaluation.statistics import mean_interval
 from vla_policy.interfaces import ACTION, InputError, Observation, Policy
@@ -99,9 +100,9 @@ def _windows(policy: Policy, dataset: LeRobotDataset, index: int) -> Iterator[Wi
     pictures = {key: dataset.iter_frames(index, key) for key in cameras}
     history = History(policy.n_obs_steps, 1.0 / dataset.fps)
     for frame in range(episode.length):
-        values = {key: column[frame] for key, column in vectors.items()}
+        values = {key: column[frame].astype(np.float32) for key, column in vectors.items()}
         values |= {key: next(frames) for key, frames in pictures.items()}
-        observation = Observation(values, episode.task, frame / dataset.fps)
+        observation = Observation(values, episode.tasks[frame], frame / dataset.fps)
         observation.check(policy.interface)
         history.append(observation)
         if frame >= 1 and (frame - 1) % policy.n_action_steps == 0:
@@ -112,13 +113,13 @@ def held_out_episodes(chosen: Sequence[int] | None, card: Mapping[str, Any], dat
     """The chosen episodes, or those that the checkpoint's card states were held out; `InputError` if it names none."""
     if chosen is None:
         chosen = stated_episodes(card, dataset)
-    wrong = [index for index in chosen if not 0 <= index < dataset.num_episodes]
+    wrong = [index for index in chosen if index not in dataset.episodes]
     if wrong:
-        raise InputError(f"episodes: expected an episode from 0 to {dataset.num_episodes - 1}, found {wrong[0]}")
+        raise InputError(f"episodes: expected an episode from {listed(dataset.episodes)}, found {wrong[0]}")
     if not chosen:
         raise InputError(
-            f"episodes: the checkpoint states no held-out episodes, expected episodes=[...] out of 0 to "
-            f"{dataset.num_episodes - 1}, found none"
+            f"episodes: the checkpoint states no held-out episodes, expected episodes=[...] out of "
+            f"{listed(dataset.episodes)}, found none"
         )
     return list(chosen)
 

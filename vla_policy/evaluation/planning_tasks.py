@@ -54,17 +54,16 @@ def draw_tasks(
 ) -> list[Task]:
     """`n_starts` different starts, any frame of the episodes that has one `ahead` steps later as likely as another."""
     pusht_interface({}).require(dataset.interface, "planning in simulation", str(dataset.root))
-    places = [(e, t) for e in episodes for t in range(int(dataset.lengths[e]) - ahead)]
+    places = [(e, t) for e in episodes for t in range(dataset.length(e) - ahead)]
     if len(places) < n_starts:
         raise InputError(f"n_starts: expected at most {len(places)} in these episodes, found {n_starts}")
     chosen = np.random.default_rng(seed).choice(len(places), n_starts, replace=False)
     frames = {key: open_cache(dataset, key, episodes).frames for key in cameras}
-    first = np.cumsum(dataset.lengths) - dataset.lengths
     tasks = []
     for number, (episode, frame) in enumerate(places[i] for i in chosen):
         columns, goal = dataset.episode(episode).columns, frame + ahead
         pushers, poses = columns[STATE].astype(float), pose_from_features(columns[ENVIRONMENT_STATE])
-        pictures = {key: np.array(every[first[episode] + goal]) for key, every in frames.items()}
+        pictures = {key: np.array(every[dataset.rows(episode).start + goal]) for key, every in frames.items()}
         ends = (pushers[frame], poses[frame], pushers[goal], poses[goal])
         tasks.append(Task(number, episode, frame, *ends, pictures, columns[ACTION][frame:goal].astype(float)))
     return tasks

@@ -34,9 +34,8 @@ def record(model: WorldModel, dataset: LeRobotDataset, episodes: Sequence[int]) 
     """Encode episodes, one after the other; `InputError` if model and dataset do not fit."""
     model.interface.require(dataset.interface, "the world model", str(dataset.root))
     frames = {key: open_cache(dataset, key, episodes).frames for key in model.config.cameras}
-    first = np.concatenate([[0], np.cumsum(dataset.lengths)])
     for index in episodes:
-        pictures = {key: every[first[index] : first[index + 1]] for key, every in frames.items()}
+        pictures = {key: every[dataset.rows(index)] for key, every in frames.items()}
         columns = dataset.episode(index).columns
         commands = torch.from_numpy(np.asarray(columns[ACTION], np.float32))
         yield Recording(index, encode(model, pictures), commands, columns, pictures)

@@ -96,7 +96,7 @@ def evaluate_world_model(
 def fitting_episodes(model: WorldModel, dataset: LeRobotDataset, held_out: Sequence[int], most: int) -> list[int]:
     """At most so many of the other episodes, evenly spaced; those that the checkpoint held out are never among them."""
     hidden = set(held_out) | set(stated_episodes(model.card, dataset))
-    others = [index for index in range(dataset.num_episodes) if index not in hidden]
+    others = [index for index in dataset.episodes if index not in hidden]
     if not others:
         raise InputError(f"{dataset.root}: expected episodes beside the held-out ones, found {dataset.num_episodes}")
     rows = np.linspace(0, len(others) - 1, min(most, len(others))).round().astype(int)

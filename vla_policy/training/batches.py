@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,14 +19,15 @@ from vla_policy.world_model import WorldModelConfig
 ModelConfig = PolicyConfig | WorldModelConfig  # both say what a window of the data has to hold
 
 
-def split_episodes(count: int, config: DataConfig) -> tuple[list[int], list[int]]:
-    """Episodes to train on and held-out episodes, of `count`.
+def split_episodes(episodes: Sequence[int], config: DataConfig) -> tuple[list[int], list[int]]:
+    """Episodes to train on and held-out episodes.
 
     One seeded shuffle decides: training takes the first `n_episodes` of it (default: all but the held-out ones), so
     that smaller training sets are part of larger ones; validation takes `val_episodes` (below 1: a fraction) from its
     end.
     """
-    order = np.random.default_rng(config.split_seed).permutation(count).tolist()
+    count = len(episodes)
+    order = [episodes[place] for place in np.random.default_rng(config.split_seed).permutation(count)]
     held_out = config.val_episodes
     if held_out < 0:
         raise InputError(f"data.val_episodes: expected a fraction or a number of episodes, found {held_out}")

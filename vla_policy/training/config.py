@@ -18,6 +18,8 @@ class DataConfig:
     root: Any = MISSING  # a folder or a list of folders
     weights: list[float] | None = None
     missing_cameras: str = "refuse"
+    unnamed_channels: str = "refuse"
+    exclude_episodes: Any = None  # a list of numbers, or one such list a folder
     n_episodes: int | None = None
     val_episodes: float = 0.05
     split_seed: int = 0
@@ -37,11 +39,26 @@ class DataConfig:
             raise InputError(f"data.weights: expected {len(roots)} positive numbers, one a dataset, found {weights}")
         if self.missing_cameras not in ("refuse", "pad"):
             raise InputError(f"data.missing_cameras: expected 'refuse' or 'pad', found {self.missing_cameras!r}")
+        if self.unnamed_channels not in ("refuse", "accept"):
+            raise InputError(f"data.unnamed_channels: expected 'refuse' or 'accept', found {self.unnamed_channels!r}")
+        lists = self.excluded
+        numbers = all(isinstance(some, list) and all(type(index) is int for index in some) for some in lists)
+        if not numbers or len(lists) != len(roots):
+            what = "episodes' numbers" if len(roots) == 1 else f"{len(roots)} lists of episodes' numbers, one a dataset"
+            raise InputError(f"data.exclude_episodes: expected {what}, found {self.exclude_episodes}")
 
     @property
     def roots(self) -> list[str]:
         """The folders, also of a single dataset."""
         return list(self.root) if isinstance(self.root, (list, tuple)) else [self.root]
+
+    @property
+    def excluded(self) -> list[Any]:
+        """The episodes to leave out, a list for each folder."""
+        chosen = self.exclude_episodes
+        if chosen is None:
+            return [[] for _ in self.roots]
+        return chosen if isinstance(chosen, list) and any(isinstance(some, list) for some in chosen) else [chosen]
 
 
 OPTIMIZERS = {"adamw": "AdamW", "muon": "Muon for the layers' matrices and AdamW for the rest"}

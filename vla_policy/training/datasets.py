@@ -19,11 +19,14 @@ def open_data(config: DataConfig, model: ModelConfig) -> tuple[Windows, Windows 
 
     `InputError` naming dataset and difference if one lacks what `model` sees, or if several do not fit together.
     """
-    datasets = [LeRobotDataset(root) for root in config.roots]
+    excluded = config.excluded
+    datasets = [LeRobotDataset(root, exclude=some) for root, some in zip(config.roots, excluded, strict=True)]
     keys = [*model.observation_keys, *model.auxiliary_keys]
-    interface = common_interface(datasets, keys, config.missing_cameras == "pad")
+    accept_unnamed = config.unnamed_channels == "accept"
+    interface = common_interface(datasets, keys, config.missing_cameras == "pad", accept_unnamed)
     missing = [set(keys) - dataset.interface.observations.keys() for dataset in datasets]
-    splits = [split_episodes(dataset.num_episodes, config) for dataset in datasets]
+    filled = [[index for index in dataset.episodes if dataset.length(index)] for dataset in datasets]
+    splits = [split_episodes(episodes, config) for episodes in filled]
 
     def windows(episodes: Sequence[list[int]]) -> Windows:
         parts = [
@@ -45,6 +48,7 @@ def _description(
         names = config.roots
     held_out = {name: sorted(episodes) for name, (_, episodes) in zip(names, splits, strict=True)}
     counts = [f"{len(split[0])} of {dataset.num_episodes}" for dataset, split in zip(datasets, splits, strict=True)]
+    excluded = {name: sorted(some) for name, some in zip(names, config.excluded, strict=True) if some}
     more = len(windows.tasks) - SHOWN_TASKS
     description = {
         "dataset": ", ".join(names),
@@ -54,6 +58,8 @@ def _description(
         "held_out_episodes": held_out if len(names) > 1 else held_out[names[0]],
         "windows": len(windows),
     }
+    if excluded:
+        description["excluded_episodes"] = excluded if len(names) > 1 else excluded[names[0]]
     if isinstance(windows, MixedWindows):
         shares = zip(names, windows.shares, strict=True)
         description["samples"] = ", ".join(f"{100 * share:.1f} % from {name}" for name, share in shares)

@@ -1,0 +1,92 @@
+"""`key=value` words as people type them: values that are no Hydra syntax are taken as they are, in every command."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+
+from vla_policy.cli import train
+from vla_policy.cli.common import as_they_are, load_config
+from vla_policy.cli.help import checkpoint_arguments, config_parser
+
+PLAIN = [
+    "/x/my data",
+    "/x/data (v2)",
+    "/x/lr=0.1",
+    "/x/a,b",
+    "/x/müller",
+    "/x/用户",
+    "/x/it's",
+    '/x/the "best"',
+    "/x/a&b;c!d#1",
+    "/x/a%b",
+    "/x/user@host",
+    "/x/[draft",
+    "/x/{a}",
+    "C:\\data\\it's\\",
+    "push, then stop",
+    "put the T's stem left (gently)",
+    "range(1,3)",
+]
+
+
+@pytest.mark.parametrize("value", PLAIN)
+def test_a_value_is_taken_as_it_is(value: str) -> None:
+    assert load_config("train", [f"data.root={value}"]).data.root == value
+    config = load_config("eval", ["task=pusht_language", f"task.instruction={value}", f"out={value}"])
+    assert (config.task.instruction, config.out) == (value, value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[/x/müller,/y/my data]", ["/x/müller", "/y/my data"]),
+        ("[/x/it's (v2, old),b]", ["/x/it's (v2, old)", "b"]),
+        ("['/x/a,b', /y/lr=1]", ["/x/a,b", "/y/lr=1"]),
+        ("[a,b]", ["a", "b"]),
+    ],
+)
+def test_values_in_a_list_are_taken_as_they_are(text: str, expected: list[str]) -> None:
+    assert OmegaConf.to_container(load_config("train", [f"data.root={text}"]).data)["root"] == expected
+
+
+def test_what_is_hydra_syntax_stays_that() -> None:
+    words = [
+        "trainer.lr=1e-3",
+        "+a={b:1,c:[2]}",
+        "init_from=null",
+        "~wandb",
+        "x='a, b'",
+        "d=${now:%Y}",
+        "e=[]",
+        "--help",
+    ]
+    assert as_they_are(words) == words
+    assert load_config("train", ["data.exclude_episodes=[[3,17],[]]"]).data.exclude_episodes == [[3, 17], []]
+
+
+def test_a_sweep_stays_a_sweep_of_values_that_are_taken_as_they_are() -> None:
+    words = ["policy=flow,ddpm", "seed=range(1,3)", "--multirun", "trainer.lr=choice(1e-3,1e-4)"]
+    assert as_they_are(words, sweep=True) == words
+    assert as_they_are(["data.root=/x/müller,/y/it's"], sweep=True) == [r"data.root='/x/müller','/y/it\'s'"]
+
+
+@pytest.mark.parametrize("multirun", [False, True])
+def test_vla_train_quotes_its_words(monkeypatch: pytest.MonkeyPatch, multirun: bool) -> None:
+    more = ["--multirun", "policy=flow,ddpm"] if multirun else []
+    monkeypatch.setattr(sys, "argv", ["vla-train", "data.root=/x/用户 (1)", *more])
+    seen: list[str] = []
+    monkeypatch.setattr(train, "run", lambda: seen.extend(sys.argv[1:]))
+    train.main()
+    assert seen == ["data.root='/x/用户 (1)'", *more]
+    with initialize_config_module("vla_policy.conf", version_base="1.3"):
+        assert compose("train", overrides=seen[:1]).data.root == "/x/用户 (1)"
+
+
+def test_a_checkpoint_may_have_an_equals_sign_in_its_path(tmp_path: Path) -> None:
+    folder = tmp_path / "lr=0.1"
+    folder.mkdir()
+    assert checkpoint_arguments(config_parser("vla-eval", ""), [str(folder), "seed=1"]) == (str(folder), ["seed=1"])
+    assert checkpoint_arguments(config_parser("vla-eval", ""), ["baseline=hold"]) == (None, ["baseline=hold"])

@@ -1,0 +1,120 @@
+"""How a rebuilt folder takes the place of the old one so that a kill at any moment leaves one of them, whole."""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import shutil
+from collections.abc import Iterable
+from contextlib import suppress
+from glob import escape
+from pathlib import Path
+
+from vla_policy.data.files import TEMPORARY, read_json, sync, write_json
+from vla_policy.interfaces import InputError
+
+
+class Exchange:
+    """Puts a folder that is built at `building`, beside `root`, in the place of `root`.
+
+    A journal beside them is written first and removed last. It marks the folders as this class's own and lists the
+    files of the old folder whose content the new one has under other names; of the old folder only those are removed.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.building = root.with_name(f".{root.name}.building")
+        self.replaced = root.with_name(f".{root.name}.replaced")
+        self.journal = root.with_name(f".{root.name}.vla_policy.json")
+
+    def begin(self, merged: Iterable[Path]) -> None:
+        """Make the folder to build in; `merged` are the files of `root` that the new folder stands for.
+
+        `InputError` if there is a folder of that name that is somebody else's.
+        """
+        for folder in (self.building, self.replaced):
+            if folder.exists():
+                raise InputError(
+                    f"{folder}: expected nothing of this name, which is needed for a while, found something"
+                )
+        write_json(self.journal, {"merged": sorted(str(path.relative_to(self.root)) for path in merged)})
+        sync(self.root.parent)
+        self.building.mkdir()
+
+    def swap(self) -> None:
+        """Let the folder at `building`, which has to be whole, take the place of `root`; `InputError` if it cannot."""
+        try:
+            self.root.rename(self.replaced)
+        except OSError as error:
+            self.clean()
+            raise InputError(f"{self.root}: expected a folder that can be renamed, found {error.strerror}") from None
+        self.recover()
+        sync(self.root.parent)
+        self.clean()
+
+    def recover(self) -> None:
+        """Finish a swap that was killed between its two renames, while `root` is missing."""
+        if not self.root.exists() and self.replaced.is_dir() and self.building.is_dir():
+            with suppress(FileNotFoundError):  # another process was faster
+                self.building.rename(self.root)
+
+    def clean(self) -> None:
+        """Remove what a finished or an interrupted exchange left, while `root` is there and nobody else works on it."""
+        for path in self.root.parent.glob(f".{escape(self.journal.name)}.*{TEMPORARY}"):
+            path.unlink(missing_ok=True)
+        if not self.journal.exists():
+            return
+        if self.replaced.is_dir() and self.building.is_dir():
+            raise InputError(
+                f"{self.replaced}: expected nothing beside {self.root}, found what an interrupted exchange had taken "
+                "from there; move one of them away"
+            )
+        if self.replaced.is_dir():
+            self._retire()
+        elif self.building.is_dir():
+            shutil.rmtree(self.building)
+        self.journal.unlink()
+
+    def _retire(self) -> None:
+        """Remove the old folder, after moving what came into it while the new one was being built."""
+        merged = set(read_json(self.journal)["merged"])
+        for folder, folders, files in os.walk(self.replaced, topdown=False):
+            for old in (Path(folder, name) for name in [*folders, *files]):
+                inside = old.relative_to(self.replaced)
+                if old.is_dir() and not old.is_symlink():
+                    old.rmdir()
+                elif str(inside) in merged:
+                    old.unlink()
+                else:
+                    _keep(old, self.root / inside)
+        self.replaced.rmdir()
+
+
+def link(path: Path, new: Path) -> None:
+    """The same file under a second name, or a copy where the file system has no such thing."""
+    new.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(path, new, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(path, new, follow_symlinks=False)
+        if not new.is_symlink():
+            sync(new)
+
+
+def _keep(old: Path, new: Path) -> None:
+    """Let `new` be what `old` is; if it is something else by now, both stay."""
+    if os.path.lexists(new) and _same(old, new):
+        old.unlink()
+        return
+    while os.path.lexists(new):
+        new = new.with_name(f"{new.name}.old")
+    new.parent.mkdir(parents=True, exist_ok=True)
+    old.rename(new)
+
+
+def _same(one: Path, other: Path) -> bool:
+    if os.path.samestat(one.lstat(), other.lstat()):
+        return True
+    if one.is_symlink() or other.is_symlink():
+        return one.is_symlink() and other.is_symlink() and one.readlink() == other.readlink()
+    return one.is_file() and other.is_file() and filecmp.cmp(one, other, shallow=False)

@@ -1,0 +1,107 @@
+"""How the features that info.json declares are read: as cameras, as vectors, or not at all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vla_policy.data.layout import BOOKKEEPING
+from vla_policy.interfaces import ACTION, LARGEST_SIDE, Feature, InputError, Interface
+
+FLOATS, BITS = {"float16", "float32", "float64"}, (8, 16, 32, 64)
+NUMBERS = {"bool"} | FLOATS | {f"int{bits}" for bits in BITS} | {f"uint{bits}" for bits in BITS}
+DEEPEST = 4  # lists or groups within each other that names may have
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features by the way they are read; `left_out` says of each of the others why it is not.
+
+    `cameras` are colour pictures, in videos or in the data files. `vectors` are numbers: scalars and vectors as they
+    are, matrices row by row as one vector.
+    """
+
+    cameras: Mapping[str, Feature]
+    vectors: Mapping[str, Feature]
+    dtypes: Mapping[str, np.dtype]  # of the vectors
+    left_out: Mapping[str, str]
+
+    def interface(self, path: Path, fps: float) -> Interface:
+        """What info.json at `path` implies; units and frame stay undeclared. `InputError` without an action."""
+        if ACTION not in self.vectors:
+            known = sorted({*self.cameras, *self.vectors, *self.left_out})
+            found = f"one left out ({self.left_out[ACTION]})" if ACTION in self.left_out else str(known)
+            raise InputError(f"{path}: expected a feature {ACTION!r} of numbers, found {found}")
+        observations = {key: feature for key, feature in {**self.cameras, **self.vectors}.items() if is_observed(key)}
+        return Interface(observations, self.vectors[ACTION], fps)
+
+
+def is_observed(key: str) -> bool:
+    return key.startswith("observation.")
+
+
+def read_features(declared: Mapping[str, Mapping[str, Any]]) -> Features:
+    """The `features` of an info.json, checked for dtype and shape before."""
+    cameras, vectors, left_out = {}, {}, {}
+    for key, entry in declared.items():
+        if key in BOOKKEEPING:
+            continue
+        dtype, shape = entry["dtype"], tuple(entry["shape"])
+        if dtype in ("video", "image"):
+            height, width, channels = (*_height_first(entry), 0, 0, 0)[:3]
+            about = entry.get("info")
+            about = about if isinstance(about, Mapping) else {}
+            if len(shape) != 3 or channels != 3:
+                left_out[key] = f"expected a camera of 3 colours, found the shape {list(shape)}"
+            elif about.get("video.is_depth_map") or about.get("is_depth_map"):
+                left_out[key] = "expected a camera of 3 colours, found a depth map"
+            elif max(shape) > LARGEST_SIDE:
+                left_out[key] = f"expected at most {LARGEST_SIDE} pixels a side, found the shape {list(shape)}"
+            else:
+                cameras[key] = Feature("image", (height, width, channels))
+        elif dtype not in NUMBERS:
+            left_out[key] = f"expected numbers or pictures, found the dtype {dtype!r}"
+        elif len(shape) > 2:
+            left_out[key] = f"expected a vector or a matrix, found the shape {list(shape)}"
+        else:
+            size = math.prod(shape)
+            vectors[key] = Feature("float32", (size,), channel_names(entry.get("names"), shape))
+    dtypes = {key: np.dtype(declared[key]["dtype"]) for key in vectors}
+    return Features(cameras, vectors, dtypes, left_out)
+
+
+def _height_first(entry: Mapping[str, Any]) -> tuple[int, ...]:
+    """The shape (H, W, 3) of a camera, also where older datasets declared (3, H, W)."""
+    shape, names = tuple(entry["shape"]), entry.get("names")
+    named = isinstance(names, Sequence) and len(names) == 3
+    channels_first = "channel" in str(names[0]) if named else shape[:1] == (3,) != shape[-1:]  # type: ignore[index]
+    return (*shape[1:], shape[0]) if channels_first and len(shape) == 3 else shape
+
+
+def channel_names(names: Any, shape: Sequence[int]) -> tuple[str, ...]:
+    """One name a channel, in whatever way they were declared; () if they do not fit the shape.
+
+    Known are a list, lists in lists, groups ({"motors": [...]}; several groups give their names to their channels) and
+    a table {name: channel}.
+    """
+    size = math.prod(shape)
+    if isinstance(names, Mapping) and len(names) == size and {*names.values()} == {*range(size)}:
+        return tuple(sorted(names, key=names.__getitem__))
+    found = tuple(_leaves(names, "", DEEPEST))
+    return found if len(found) == size else ()
+
+
+def _leaves(names: Any, group: str, depth: int) -> Iterator[str]:
+    if isinstance(names, Mapping) and depth:
+        for key, value in names.items():
+            yield from _leaves(value, f"{group}{key}_" if len(names) > 1 else group, depth - 1)
+    elif isinstance(names, Sequence) and not isinstance(names, str) and depth:
+        for value in names:
+            yield from _leaves(value, group, depth - 1)
+    elif isinstance(names, (str, int, float)):
+        yield f"{group}{names}"

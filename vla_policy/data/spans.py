@@ -1,0 +1,135 @@
+"""Where episodes lie in the videos that they share, worked out from their lengths rather than believed.
+
+In sound files an episode begins where the frames of those before it end, to 1e-11 s. Where it does not, a reader would
+show pictures of a neighbouring episode without an error, so that such spans are corrected if the file proves where the
+episodes lie, and refused if not. No video is decoded for it; only the headers of shared files are read.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from vla_policy.data.layout import EpisodeRecord, VideoSpan
+from vla_policy.data.quality import Finding
+from vla_policy.data.video import Header, read_header
+from vla_policy.interfaces import InputError
+
+SECONDS = 1e-4  # LeRobot's own tolerance for the time of a frame
+RATE = 2e-6  # relative; 30000/1001 is often declared as 29.97
+FRAMES = 0.01  # off a whole number
+
+
+def locate(records: Sequence[EpisodeRecord], fps: float) -> tuple[list[EpisodeRecord], list[Finding]]:
+    """The records with spans that can be relied on, and what was wrong with those that had to be corrected.
+
+    Spans that cannot be relied on say so in `VideoSpan.problem`. Files that cannot be opened are left to their readers.
+    """
+    files = defaultdict(list)
+    for place, record in enumerate(records):
+        for key, span in record.videos.items():
+            files[key, span.path].append(place)
+    videos = [dict(record.videos) for record in records]
+    findings = []
+    for (key, path), places in files.items():
+        spans = [videos[place][key] for place in places]
+        if len(spans) == 1 and spans[0].start == 0.0:
+            continue
+        try:
+            header = read_header(path)
+        except InputError:
+            continue
+        film = _Film([records[place] for place in places], spans, header, key, fps)
+        located, complaint = film.locate()
+        findings += [complaint] if complaint else []
+        for place, span in zip(places, located, strict=True):
+            videos[place][key] = span
+    return [replace(record, videos=spans) for record, spans in zip(records, videos, strict=True)], findings
+
+
+class _Film:
+    """One video of camera `key` and the episodes that lie in it, in the order of their indices."""
+
+    def __init__(
+        self, records: Sequence[EpisodeRecord], spans: Sequence[VideoSpan], header: Header, key: str, fps: float
+    ) -> None:
+        self.records, self.spans, self.header, self.key, self.fps = records, spans, header, key, fps
+        self.lengths = np.array([record.length for record in records])
+        self.total = int(self.lengths.sum())
+        self.starts = np.array([span.start for span in spans])
+        self.frames = np.array([(span.stop - span.start) * fps for span in spans])  # that the spans say
+        self.order = np.argsort(self.starts, kind="stable")  # they may follow each other in the file in another one
+        self.before = np.cumsum(self.lengths) - self.lengths
+
+    def locate(self) -> tuple[list[VideoSpan], Finding | None]:
+        header, starts, lengths = self.header, self.starts[self.order], self.lengths[self.order]
+        before = np.cumsum(lengths) - lengths
+        if abs(header.start) * self.fps < 0.5 and _near(starts, before / self.fps).all():
+            if max(header.frames, header.duration * self.fps) > self.total - 0.5:
+                return list(self.spans), None
+            return self._refused()
+        exact = 0 < header.frames == self.total
+        if exact and _near(starts, header.start + before * header.duration / header.frames).all():
+            return list(self.spans), None
+        steady = abs(header.duration * self.fps - header.frames) < 0.25
+        if exact and steady and (np.diff(self.starts) >= 0).all():
+            return self._from_lengths()
+        if steady and not exact and self._lie_apart():
+            return self._with_gaps()
+        return self._refused()
+
+    def _from_lengths(self) -> tuple[list[VideoSpan], Finding]:
+        """The file has just the frames of its episodes, which follow each other."""
+        starts = self.header.start + self.before / self.fps
+        stops = starts + self.lengths / self.fps
+        spans = [
+            replace(span, start=start, stop=stop)
+            for span, start, stop in zip(self.spans, starts.tolist(), stops.tolist(), strict=True)
+        ]
+        return spans, self._finding(f"the lengths hold, since the file has just the frames of {self._episodes()}")
+
+    def _lie_apart(self) -> bool:
+        """Whether the spans, from start to stop, are whole frames of the file of which no two episodes share any."""
+        first = (self.starts - self.header.start) * self.fps
+        whole = all((np.abs(values - values.round()) < FRAMES).all() for values in (first, self.frames))
+        edges = np.stack([first, first + self.frames], 1)[self.order].ravel()
+        edges = np.concatenate([[0.0], edges, [self.header.frames]])
+        return bool(whole and (np.diff(edges) > -FRAMES).all())
+
+    def _with_gaps(self) -> tuple[list[VideoSpan], Finding]:
+        """The file has frames of no episode, or lacks some of an episode, and the spans say where."""
+        spans = []
+        for record, span, frames in zip(self.records, self.spans, self.frames, strict=True):
+            lacks = f"{span.path}: expected {record.length} frames of episode {record.index}, found {frames:.0f}"
+            spans.append(replace(span, problem=lacks if frames < record.length - 0.5 else ""))
+        return spans, self._finding("from_timestamp and to_timestamp hold, since they divide the file without overlap")
+
+    def _refused(self) -> tuple[list[VideoSpan], Finding]:
+        finding = self._finding("where each lies in the file cannot be told")
+        return [replace(span, problem=finding.message) for span in self.spans], finding
+
+    def _finding(self, conclusion: str) -> Finding:
+        """What is wrong with the file: the first span that is off, or the number of frames."""
+        expected = self.header.start + self.before / self.fps
+        off = np.flatnonzero(~_near(self.starts, expected))
+        wrong = int(off[0]) if len(off) else 0
+        index, path = self.records[wrong].index, self.spans[wrong].path
+        if len(off):
+            what = (
+                f"expected from_timestamp {expected[wrong]:.4f} of episode {index}, where the frames before it end, "
+                f"found {self.starts[wrong]:.4f}"
+            )
+        else:
+            what = f"expected {self.total} frames of {self._episodes()}, found {self.header.frames}"
+        return Finding(index, self.key, f"{path}: {what}; {conclusion}")
+
+    def _episodes(self) -> str:
+        indices = [record.index for record in self.records]
+        return f"episodes {indices[0]} to {indices[-1]}" if len(indices) > 1 else f"episode {indices[0]}"
+
+
+def _near(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    return np.isclose(found, expected, rtol=RATE, atol=SECONDS)
