@@ -12,14 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.table import Table
 
 from sim import PushTConfig
 from sim.instructions import TEMPLATES, sentences
 from sim.refusals import PARAPHRASES, UNRELATED, paraphrases
-from vla_policy.evaluation.report import git_commit, interval, percent, write_csv, write_json
-from vla_policy.evaluation.statistics import success_interval
+from vla_policy.evaluation.report import git_commit, interval, percent, refusal_rate, write_csv, write_json
 from vla_policy.interfaces import InputError
 from vla_policy.models import DiffusionPolicy
 from vla_policy.models.backbone import Backbone
@@ -120,12 +118,6 @@ def summarize_refusals(judged: Sequence[Sentence], known: KnownInstructions, **m
 
 def _rates(judged: Sequence[Sentence]) -> dict[str, Any]:
     return {name: refusal_rate([s.refused[name] for s in judged]) for name in DETECTORS}
-
-
-def refusal_rate(refused: Sequence[bool]) -> dict[str, Any]:
-    """Number, rate and exact interval of the refused."""
-    n, count = len(refused), int(np.sum(refused))
-    return {"n": n, "n_refused": count, "refusal_rate": count / n, "refusal_ci95": success_interval(count, n)}
 
 
 def write_refusals(out: Path, judged: Sequence[Sentence], summary: dict[str, Any]) -> None:
