@@ -16,6 +16,7 @@ ARGUMENTS = {
     "contract": ("xarm6", "robot contract: a name in config/ or a file"),
     "checkpoint": ("checkpoints/pusht_image", "folder or hub name"),
     "instruction": ("", "empty: the contract's"),
+    "check_instruction": ("true", "the policy says stop for an instruction that it cannot read"),
     "calibration": ("", "folder of a calibrated surprise monitor; empty: none runs"),
     "dry_run": ("true", "send nothing to the robot"),
     "device": ("cpu", "cpu or cuda"),
@@ -44,10 +45,11 @@ def nodes(context, *args, **kwargs):
             parameters=[parameters],
         )
 
+    checked = ParameterValue(LaunchConfiguration("check_instruction"), value_type=bool)
     dry_run = ParameterValue(LaunchConfiguration("dry_run"), value_type=bool)
     started = [
         node(Node, "command_gate", {**shared, "dry_run": dry_run, "heartbeats": heartbeats}),
-        node(LifecycleNode, "policy", {**model, "task": text("instruction")}),
+        node(LifecycleNode, "policy", {**model, "task": text("instruction"), "check_instruction": checked}),
     ]
     if watched:
         started.append(node(LifecycleNode, "surprise_monitor", {**model, "calibration": text("calibration")}))

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 console = Console()
 
-NOT_CHECKED = "instructions are not checked: the checkpoint has no known ones (vla-calibrate instructions)"
 OTHERS = """other commands, each with a --help of its own:
   vla-eval compare A B                        the difference between two results, paired start by start
   vla-eval swap CHECKPOINT ...                the same starts under different instructions
@@ -108,13 +107,11 @@ def _summaries(checkpoint: str | None, config: EvalConfig, out: Path) -> dict[st
         watch = None
         if config.monitor is not None:
             watch = functools.partial(guard, config.monitor, checkpoint, policy.interface)
-        unreadable = policy.unreadable if config.check_instruction and policy.checks_instructions else None
-        if config.check_instruction and policy.checks_instructions is False:
-            console.print(NOT_CHECKED, markup=False, highlight=False)
-        timing = machine(policy)
-        summaries[name] = _evaluate(
-            policy, config, out, checkpoint, watch=watch, timing=timing, unreadable=unreadable, **more
-        )
+        if config.check_instruction and policy.unchecked:
+            console.print(policy.unchecked, markup=False, highlight=False)
+        elif config.check_instruction and policy.reads:
+            more["unreadable"] = policy.unreadable
+        summaries[name] = _evaluate(policy, config, out, checkpoint, watch=watch, timing=machine(policy), **more)
         if config.update_card:
             _update_card(checkpoint, summaries[name])
     if baseline is not None and config.baseline is not None:

@@ -74,10 +74,10 @@ def try_sentences(policy: DiffusionPolicy, scene: PushTConfig) -> tuple[list[Sen
     for template, texts in zip(templates, paraphrases(scene, templates), strict=True):
         tried += [("paraphrases", template, text) for text in texts]
     tried += [("unrelated", kind, text) for kind, texts in UNRELATED["reported"].items() for text in texts]
-    limit = _limit_of_distance(backbone, known, scene)
+    limit, embeddings = _limit_of_distance(backbone, known, scene), backbone.embed([text for *_, text in tried])
     judged = []
-    for group, kind, text in tried:
-        distance, reason = float(known.distances(backbone.embed([text])).min()), backbone.unreadable(text)
+    for (group, kind, text), embedding in zip(tried, embeddings, strict=True):
+        distance, reason = float(known.distances(embedding[None]).min()), known.refusal(text, embedding[None])
         refused = {
             "shipped": bool(reason),
             "distance_alone": distance > limit,

@@ -117,8 +117,9 @@ class KnownInstructions:
 
     def check(self, embed: Embed, source: str) -> None:
         """`InputError` unless `embed` reads the first sentences as they are stored."""
-        distances = self.distances(embed(self.sentences[:4])).diagonal()
-        if not bool((distances < SAME).all()):
+        read = embed(self.sentences[:4])
+        fits = read.shape[1:] == self.embeddings.shape[1:]
+        if not fits or not bool((self.distances(read).diagonal() < SAME).all()):
             raise InputError(f"{source}: expected the embeddings of this checkpoint's backbone, found another's")
 
     def save(self, folder: Path) -> None:
@@ -141,7 +142,8 @@ class KnownInstructions:
             intact = stored["digest"] == known._digest()
         except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path}: expected known instructions, found a broken or another file ({error})") from None
-        if not intact or embeddings.shape[:-1] != (len(known.sentences),) or not bool(embeddings.isfinite().all()):
+        whole = embeddings.shape[:-1] == (len(known.sentences),) and embeddings.numel() and embeddings.isfinite().all()
+        if not intact or not whole:
             raise InputError(f"{path}: expected what vla-calibrate instructions wrote, found a changed file")
         return known
 

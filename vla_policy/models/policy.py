@@ -230,17 +230,24 @@ class DiffusionPolicy(TrainableModel):
         return [ActionChunk(rows, history[-1].t, dt) for rows, history in zip(actions, histories, strict=True)]
 
     @property
-    def checks_instructions(self) -> bool | None:
-        """Whether it can tell what it cannot read; None for a policy that reads nothing."""
-        if self.backbone is None or not self.backbone.config.use_instruction:
-            return None
-        return self.backbone.known is not None
+    def reads(self) -> bool:
+        """Whether it is told by an instruction what to do."""
+        return self.backbone is not None and self.backbone.config.use_instruction
+
+    @property
+    def unchecked(self) -> str:
+        """That it cannot tell what it cannot read, for people; "" if it can, or reads nothing."""
+        if not self.reads or (self.backbone is not None and self.backbone.known is not None):
+            return ""
+        return "instructions are not checked: the checkpoint does not know its own (vla-calibrate instructions)"
 
     def unreadable(self, instruction: str) -> str:
-        """Why the policy cannot read an instruction, for an episode under it not to begin; "" if it can, or if
+        """Why an episode under an instruction that the policy cannot read is not to begin; "" if it can be read, or if
         instructions are not checked.
         """
-        return self.backbone.unreadable(instruction) if self.backbone is not None and self.checks_instructions else ""
+        if self.backbone is None or not self.reads or self.backbone.known is None:
+            return ""
+        return self.backbone.unreadable(instruction)
 
     def _stack(self, key: str, histories: Sequence[Sequence[Observation]]) -> Tensor:
         image = self.interface.observations[key].dtype == "image"
