@@ -20,6 +20,7 @@ ARGUMENTS = {
     "checkpoint": ("checkpoints/pusht_image", "folder or hub name"),
     "scene": ("pusht", "pusht, or pusht_language with several goals"),
     "instruction": ("", "of all episodes; empty: with several goals each has its own, else the contract's"),
+    "check_instruction": ("true", "the policy says stop for an instruction that it cannot read"),
     "seed": ("0", "of the first episode"),
     "calibration": ("", "folder of a calibrated surprise monitor; empty: none runs"),
     "arm": ("true", "bring all up and enable the gate"),
@@ -49,13 +50,14 @@ def nodes(context, *args, **kwargs):
             **more,
         )
 
+    checked = ParameterValue(LaunchConfiguration("check_instruction"), value_type=bool)
     seed = ParameterValue(LaunchConfiguration("seed"), value_type=int)
     started = [
         node(
             Node, "command_gate", {**shared, "dry_run": False, "heartbeats": heartbeats}, on_exit=launching.without_gate
         ),
         node(Node, "pusht_sim", {**shared, "scene": text("scene"), "task": text("instruction"), "seed": seed}),
-        node(LifecycleNode, "policy", {**model, "task": text("instruction")}),
+        node(LifecycleNode, "policy", {**model, "task": text("instruction"), "check_instruction": checked}),
     ]
     managed = ["policy"]
     if watched:

@@ -17,6 +17,7 @@ ARGUMENTS = {
     "contract": ("xarm6", "robot contract: a name in config/ or a file"),
     "checkpoint": ("checkpoints/pusht_image", "folder or hub name"),
     "instruction": ("", "empty: the contract's"),
+    "check_instruction": ("true", "the policy says stop for an instruction that it cannot read"),
     "calibration": ("", "folder of a calibrated surprise monitor; empty: none runs"),
     "dry_run": ("true", "send nothing to the robot"),
     "device": ("cpu", "cpu or cuda"),
@@ -48,6 +49,7 @@ def nodes(context, *args, **kwargs):
             **more,
         )
 
+    checked = ParameterValue(LaunchConfiguration("check_instruction"), value_type=bool)
     dry_run = ParameterValue(LaunchConfiguration("dry_run"), value_type=bool)
     started = [
         node(
@@ -56,7 +58,7 @@ def nodes(context, *args, **kwargs):
             {**shared, "dry_run": dry_run, "heartbeats": heartbeats},
             on_exit=launching.without_gate,
         ),
-        node(LifecycleNode, "policy", {**model, "task": text("instruction")}),
+        node(LifecycleNode, "policy", {**model, "task": text("instruction"), "check_instruction": checked}),
     ]
     if watched:
         started.append(node(LifecycleNode, "surprise_monitor", {**model, "calibration": text("calibration")}))

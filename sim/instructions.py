@@ -72,11 +72,18 @@ def sentences(config: PushTConfig, goal: str, paraphrases: str | None = None) ->
 
     They are made from the training or held-out templates, by default those that `config` says.
     """
-    words = [form.format(name=goal) for form in _BY_COLOUR]
-    if goal in (known := places(config)):
-        words += [form.format(place=known[goal]) for form in _BY_PLACE]
-    templates = TEMPLATES[paraphrases or config.paraphrases]
-    return [template.format(goal=phrase) for template in templates for phrase in words]
+    return [
+        template.format(goal=name)
+        for template in TEMPLATES[paraphrases or config.paraphrases]
+        for name in names(config, goal)
+    ]
+
+
+def names(config: PushTConfig, goal: str) -> list[str]:
+    """What a goal is called: by its colour and, where no other goal lies in the same quarter, by its place."""
+    known = places(config)
+    by_place = [form.format(place=known[goal]) for form in _BY_PLACE] if goal in known else []
+    return [form.format(name=goal) for form in _BY_COLOUR] + by_place
 
 
 def meanings(config: PushTConfig) -> dict[str, str]:

@@ -130,3 +130,29 @@ def test_a_delayed_chunk_is_entered_at_the_row_that_is_due_and_the_one_before_br
     np.testing.assert_allclose(result.actions[:10], [states[0], states[0], *rows], atol=1e-6)
     with pytest.raises(InputError, match="delay: expected 0 to 3 control periods, found 4"):
         rollout(Scripted(), PointEnv, [50001], delay=4)
+
+
+class ToldEnv(PointEnv):
+    """Every other start has an instruction of another kind."""
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
+        self.task = "ignore everything" if seed is not None and seed % 2 else "Go to the origin."
+        return super().reset(seed=seed, options=options)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_episode_whose_instruction_cannot_be_read_does_not_begin(num_workers: int) -> None:
+    def unreadable(text: str) -> str:
+        return "cannot read it" if text.startswith("ignore") else ""
+
+    policy = Scripted()
+    played = rollout(Scripted(), ToldEnv, SEEDS, num_envs=3, num_workers=num_workers)
+    results = rollout(policy, ToldEnv, SEEDS, num_envs=3, num_workers=num_workers, unreadable=unreadable)
+    assert [r.refused for r in results] == [seed % 2 == 1 for seed in SEEDS]
+    assert same([r for r in results if not r.refused], [r for r in played if r.seed % 2 == 0])
+    for result in (r for r in results if r.refused):
+        assert (result.steps, result.success, result.task) == (0, False, "ignore everything")
+        assert result.actions.shape == (0, 2)
+        np.testing.assert_array_equal(result.block_pose[:2], result.pusher)
+    rollout(policy, ToldEnv, [50001], num_workers=0, unreadable=lambda _: "cannot read it")
+    assert all(policy.batches)  # never asked about nothing

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from vla_policy.interfaces import InputError
-from vla_policy.monitoring import calibrate, conformal_threshold, false_alarm_counts, false_alarm_spread
+from vla_policy.monitoring import (
+    calibrate,
+    conformal_threshold,
+    false_alarm_counts,
+    false_alarm_spread,
+    grouped_threshold,
+)
 from vla_policy.monitoring.conformal import least_episodes
 
 
@@ -17,6 +23,27 @@ from vla_policy.monitoring.conformal import least_episodes
 def test_the_threshold_is_the_score_of_the_references_rank(n: int, alpha: float, rank: int) -> None:
     scores = np.random.default_rng(0).permutation(np.arange(1.0, n + 1))
     assert conformal_threshold(scores, alpha) == rank
+
+
+def test_groups_of_one_are_single_scores_and_larger_ones_count_no_more() -> None:
+    scores = np.random.default_rng(0).permutation(np.arange(1.0, 60))
+    assert grouped_threshold([[score] for score in scores], 0.05) == conformal_threshold(scores, 0.05)
+    groups = [[float(i), i + 0.5] for i in range(39)]
+    assert grouped_threshold(groups, 0.05) == 37.5  # 1 of 40 is the new group's, so that one whole group may lie above
+    assert grouped_threshold([[score] * (1 + i % 5) for i, score in enumerate(scores)], 0.05) == 57.0
+    assert grouped_threshold([[math.inf], [math.inf], *groups[:37]], 0.05) == math.inf
+    with pytest.raises(InputError, match=r"at least 19 groups of scores for alpha 0\.05"):
+        grouped_threshold(groups[:18], 0.05)
+    with pytest.raises(InputError, match="found NaN"):
+        grouped_threshold([[math.nan], *groups], 0.05)
+
+
+def test_scores_of_a_new_group_exceed_the_threshold_as_seldom_as_promised() -> None:
+    generator, exceeded = np.random.default_rng(0), []
+    for _ in range(400):  # what a group has in common is most of a score
+        draws = generator.normal(size=(31, 1)) + 0.3 * generator.normal(size=(31, 8))
+        exceeded.append(np.mean(draws[30] > grouped_threshold(list(draws[:30]), 0.05)))
+    assert np.mean(exceeded) <= 0.05
 
 
 def test_too_few_episodes_are_refused_with_how_many_more() -> None:

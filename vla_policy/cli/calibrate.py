@@ -1,4 +1,4 @@
-"""vla-calibrate: the threshold of the surprise monitor, from nominal episodes."""
+"""vla-calibrate: the threshold of the surprise monitor, from nominal episodes, or of a policy's instructions."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.table import Table
 
 from vla_policy.cli.common import stdout, user_errors
 from vla_policy.cli.help import config_parser
+from vla_policy.cli.instructions import instructions
 from vla_policy.cli.load import load_policy, typed_config
 from vla_policy.cli.rollout_progress import rollout_bar
 from vla_policy.evaluation.report import percent
@@ -23,16 +24,24 @@ if TYPE_CHECKING:
 
 console = stdout()
 
+OTHERS = """another command, with a --help of its own:
+  vla-calibrate instructions CHECKPOINT ...   which instructions a policy is to refuse
+"""
+
 
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Play or read nominal episodes, calibrate, say what the threshold promises."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments[:1] == ["instructions"]:
+        instructions(arguments[1:])
+        return
     description = "Find the surprise above which the arm is to hold, from episodes in which nothing was wrong."
-    parser = config_parser("vla-calibrate", description, "calibrate")
+    parser = config_parser("vla-calibrate", description, "calibrate", OTHERS)
     parser.add_argument("POLICY", help="folder of the policy that is to be watched")
     parser.add_argument("WORLD_MODEL", help="folder of a world model")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
-    options = parser.parse_args(sys.argv[1:] if arguments is None else list(arguments))
+    options = parser.parse_args(arguments)
 
     from vla_policy.evaluation.calibration import (
         CalibrateConfig,

@@ -16,6 +16,7 @@ from vla_policy.cli.common import stdout, user_errors
 from vla_policy.cli.help import checkpoint_arguments, config_parser
 from vla_policy.cli.load import described, load_policy, machine, typed_config
 from vla_policy.cli.plan import plan
+from vla_policy.cli.refusals import refusals
 from vla_policy.cli.rollout_progress import bar, rollout_bar
 from vla_policy.cli.surprise import surprise
 from vla_policy.cli.swap import swap
@@ -36,6 +37,7 @@ OTHERS = """other commands, each with a --help of its own:
   vla-eval surprise POLICY WORLD_MODEL ...    false alarms of the surprise monitor, and what it detects
   vla-eval open_loop CHECKPOINT DATASET ...   the error on recorded episodes, for robots without a simulator
   vla-eval answers CHECKPOINT DATASET ...     how often its language head is right about what it sees
+  vla-eval refusals CHECKPOINT ...            how many sentences it refuses that it can, and that it cannot read
   vla-eval world_model CHECKPOINT DATASET ... what a world model imagines, and what can be read from its latents
   vla-eval plan WORLD_MODEL DATASET ...       how often planning with a world model reaches a goal picture
 """
@@ -53,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "answers": answers,
         "world_model": world_model,
         "plan": plan,
+        "refusals": refusals,
     }
     if arguments and arguments[0] in commands:
         commands[arguments[0]](arguments[1:])
@@ -104,6 +107,10 @@ def _summaries(checkpoint: str | None, config: EvalConfig, out: Path) -> dict[st
         watch = None
         if config.monitor is not None:
             watch = functools.partial(guard, config.monitor, checkpoint, policy.interface)
+        if config.check_instruction and policy.unchecked:
+            console.print(policy.unchecked, markup=False, highlight=False)
+        elif config.check_instruction and policy.reads:
+            more["unreadable"] = policy.unreadable
         summaries[name] = _evaluate(policy, config, out, checkpoint, watch=watch, timing=machine(policy), **more)
         if config.update_card:
             _update_card(checkpoint, summaries[name])

@@ -72,6 +72,7 @@ class EpisodeResult:
     task: str = ""
     goal: str = ""
     reached: str = ""
+    refused: bool = False  # before it began, by a policy that cannot read the instruction
     aftermath: Aftermath | None = None  # of an event that disturbed the episode
     watched: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)  # what a watch recorded
 
@@ -134,6 +135,27 @@ class Player:
             if not over and self._executor.needs_chunk(self._now):
                 return None
         return self._result()
+
+    def refuse(self) -> EpisodeResult:
+        """The episode that the policy does not begin."""
+        coverage = float(self._info["coverage"])
+        return EpisodeResult(
+            seed=self._seed,
+            success=False,
+            steps=0,
+            max_coverage=coverage,
+            final_coverage=coverage,
+            max_reward=0.0,
+            sum_reward=0.0,
+            clipped_steps=0,
+            held_steps=0,
+            pusher=self._pusher,
+            block_pose=self._block_pose,
+            actions=np.zeros((0, *self._env.action_space.shape)),
+            task=self._task,
+            goal=self._info.get("goal", ""),
+            refused=True,
+        )
 
     @property
     def _now(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,8 +14,8 @@ from sim.disturbances import KINDS
 from sim.instructions import named_goal
 from vla_policy.evaluation.episode import EpisodeResult
 from vla_policy.evaluation.latency import KeepHistories, chunk_latency
-from vla_policy.evaluation.report import summarize, write_episodes, write_json
-from vla_policy.evaluation.rollout import rollout
+from vla_policy.evaluation.report import refusal_rate, summarize, write_episodes, write_json
+from vla_policy.evaluation.rollout import Unreadable, rollout
 from vla_policy.evaluation.surprise_plot import plot_watched
 from vla_policy.evaluation.video import choose, film
 from vla_policy.evaluation.watching import WatchFactory, watched_summary
@@ -54,6 +55,7 @@ class EvalConfig:
     update_card: bool = False
     disturbance: DisturbanceConfig = field(default_factory=DisturbanceConfig)
     monitor: str | None = None
+    check_instruction: bool = True
     task: dict[str, Any] = field(default_factory=dict)
     out: str = "outputs/eval"
 
@@ -104,13 +106,15 @@ def evaluate(
     on_steps: Callable[[int], None] | None = None,
     timing: dict[str, Any] | None = None,
     watch_factory: WatchFactory | None = None,
+    unreadable: Unreadable | None = None,
     **more: Any,
 ) -> dict[str, Any]:
     """Play `config.seeds` and leave summary.json, episodes.csv, films and a contact sheet in `out`; the summary.
 
     With `policy_factory` (a policy an episode, see `rollout`) no chunk is timed. `timing` describes the machine beside
-    the measured latency, `watch_factory` makes what may halt the arm, `more` goes into the summary as it is. If a
-    worker is lost, episodes.csv has the finished episodes, there is no summary, and `RolloutError` is raised.
+    the measured latency, `watch_factory` makes what may halt the arm, `more` goes into the summary as it is. Episodes
+    with an `unreadable` instruction are not begun and count as failures. If a worker is lost, episodes.csv has the
+    finished episodes, there is no summary, and `RolloutError` is raised.
     """
     out.mkdir(parents=True, exist_ok=True)
     _remove_old_results(out)
@@ -129,6 +133,7 @@ def evaluate(
             on_steps,
             watch_factory,
             config.delay,
+            unreadable,
         )
     except RolloutError as error:
         write_episodes(out / "episodes.csv", error.finished)
@@ -153,10 +158,11 @@ def evaluate(
         disturbance=None if config.event is None else asdict(config.event),
         **_sentences(results, config.scene),
         **watched_summary(results, config.monitor),
+        **({} if unreadable is None else {"refusals": _refusals(results)}),
         **more,
     )
     write_json(out / "summary.json", summary)
-    filmed = choose(results, config.videos)
+    filmed = choose([result for result in results if not result.refused], config.videos)
     film(env_factory, filmed, out, policy.interface.fps, config.num_workers)
     if watch_factory is not None and filmed:
         plot_watched(filmed, policy.interface.fps, out / "surprise.png")
@@ -175,6 +181,12 @@ def _sentences(results: Sequence[EpisodeResult], scene: PushTConfig) -> dict[str
         "paraphrases": scene.paraphrases if scene.instruction is None else None,
         "episodes_naming_no_goal": sum(r.task in nameless for r in results),
     }
+
+
+def _refusals(results: Sequence[EpisodeResult]) -> dict[str, Any]:
+    """How many episodes were refused, and under which instructions."""
+    refused = Counter(r.task for r in results if r.refused)
+    return {**refusal_rate([r.refused for r in results]), "instructions": dict(refused)}
 
 
 def _remove_old_results(out: Path) -> None:

@@ -22,7 +22,8 @@ from vla_policy.evaluation.statistics import mean_interval, success_interval
 from vla_policy.interfaces import InputError
 
 _ELSEWHERE = ("pusher", "block_pose", "actions", "reached", "aftermath", "watched")  # no columns
-_TEXT = ("task", "goal")  # missing in files from before there were several goals
+_TEXT = ("task", "goal")
+_LATER = (*_TEXT, "refused")  # missing in files from before there were several goals, or refusals
 COLUMNS = [f.name for f in fields(EpisodeResult) if f.name not in _ELSEWHERE] + [
     "pusher_x",
     "pusher_y",
@@ -95,6 +96,13 @@ def success_rate(successes: Sequence[bool]) -> dict[str, Any]:
     return {"n": n, "n_success": n_success, "success_rate": n_success / n, "success_ci95": ci95}
 
 
+def refusal_rate(refused: Sequence[bool]) -> dict[str, Any]:
+    """Number, rate and exact interval of the refused."""
+    n, n_refused = len(refused), sum(refused)
+    ci95 = success_interval(n_refused, n)
+    return {"n": n, "n_refused": n_refused, "refusal_rate": n_refused / n, "refusal_ci95": ci95}
+
+
 def git_commit() -> str | None:
     """The commit this code is at, with "-dirty" if it was changed since; None outside a git repository."""
     git = ["git", "-C", str(Path(__file__).parent)]
@@ -143,7 +151,7 @@ def write_episodes(path: Path, results: Sequence[EpisodeResult]) -> None:
 def episode_row(result: EpisodeResult) -> dict[str, Any]:
     """An episode's values by column."""
     row = {key: value for key, value in asdict(result).items() if key not in _ELSEWHERE}
-    row["success"] = int(result.success)
+    row["success"], row["refused"] = int(result.success), int(result.refused)
     row["pusher_x"], row["pusher_y"] = result.pusher
     row["block_x"], row["block_y"], row["block_angle"] = result.block_pose
     return row
@@ -161,7 +169,7 @@ def read_episodes(folder: Path) -> list[dict[str, Any]]:
         raise InputError(f"{folder}: expected an evaluation's folder with episodes.csv, found none")
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
-        missing = sorted(set(COLUMNS) - set(_TEXT) - set(reader.fieldnames or ()))
+        missing = sorted(set(COLUMNS) - set(_LATER) - set(reader.fieldnames or ()))
         if missing:
             raise InputError(f"{path}: expected the columns {COLUMNS}, found {missing} missing")
         try:
@@ -173,6 +181,8 @@ def read_episodes(folder: Path) -> list[dict[str, Any]]:
 def _value(key: str, row: Mapping[str, str]) -> Any:
     if key in _TEXT:
         return row.get(key) or ""
+    if key in _LATER and key not in row:
+        return 0.0
     return int(row[key]) if key == "seed" else float(row[key])
 
 
@@ -189,6 +199,10 @@ def summary_table(summaries: Mapping[str, Mapping[str, Any]], title: str) -> Tab
     if any("monitor" in summary or "aftermath" in summary for summary in summaries.values()):
         for label, show in _WATCHED_ROWS.items():
             table.add_row(label, *(show(summary) for summary in summaries.values()))
+    if any("refusals" in summary for summary in summaries.values()):
+        table.add_row(
+            "refused to begin  [95 %]", *(_refusals(summary.get("refusals")) for summary in summaries.values())
+        )
     goals = {goal: None for summary in summaries.values() for goal in summary["by_goal"]}
     for goal in goals if len(goals) > 1 else ():
         table.add_row(f"success, {goal}  [95 %]", *(_goal(s["by_goal"].get(goal)) for s in summaries.values()))
@@ -218,6 +232,12 @@ def _goal(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return "-"
     return f"{found['n_success']} / {found['n']}  {interval(found['success_ci95'], 100, 1)} %"
+
+
+def _refusals(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return "-"
+    return f"{found['n_refused']} / {found['n']}  {interval(found['refusal_ci95'], 100, 1)} %"
 
 
 def _instructions(given: Collection[str]) -> str | None:

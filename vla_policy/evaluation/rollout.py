@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -21,7 +21,9 @@ from vla_policy.evaluation.workers import (
     RemoteGroup,
     RolloutError,
 )
-from vla_policy.interfaces import InputError, Policy
+from vla_policy.interfaces import InputError, Observation, Policy
+
+Unreadable = Callable[[str], str]  # why a policy cannot read an instruction, "" if it can
 
 
 def rollout(
@@ -36,6 +38,7 @@ def rollout(
     on_steps: Callable[[int], None] | None = None,
     watch_factory: WatchFactory | None = None,
     delay: int = 0,
+    unreadable: Unreadable | None = None,
 ) -> list[EpisodeResult]:
     """Play one episode for each of `seeds` (a `Start` says more than a seed), results in that order.
 
@@ -45,7 +48,7 @@ def rollout(
     the same machine. With `policy_factory` each episode has a policy of its own, asked in the worker; `policy` then
     only says what it needs. `watch_factory` (picklable) makes what looks on, one an environment. A chunk takes `delay`
     control periods of the environment's time. `on_episode` hears of every episode that ends, `on_steps` of simulated
-    steps, in batches.
+    steps, in batches. Episodes whose instruction is `unreadable` to `policy` do not begin.
 
     Raises `InputError` if policy and environment do not fit, `RolloutError` with the finished episodes if a worker
     dies or an environment fails.
@@ -66,7 +69,7 @@ def rollout(
     groups = _groups(PolicySpec.of(policy, delay), env_factory, starts, num_envs, num_workers, factories, finish)
     try:
         with _torch_threads(_free_cores(num_workers)):
-            _take_turns(groups, policy, np.random.default_rng(seed), on_steps)
+            _take_turns(groups, policy, np.random.default_rng(seed), on_steps, unreadable)
     except RolloutError as error:
         finished = [results[start] for start in starts if start in results]
         raise RolloutError(f"{error} ({len(finished)} of {len(starts)} episodes were finished)", finished) from None
@@ -81,6 +84,7 @@ def _take_turns(
     policy: Policy,
     generator: np.random.Generator,
     on_steps: Callable[[int], None] | None,
+    unreadable: Unreadable | None,
 ) -> None:
     """Answer one group after the other until all of their episodes are over."""
     for group in groups:
@@ -92,10 +96,18 @@ def _take_turns(
         if on_steps is not None:
             on_steps(round_.steps)
         if round_.playing:
-            windows = round_.windows
+            refused = _refused(round_.windows, unreadable)
+            windows = {slot: window for slot, window in round_.windows.items() if slot not in refused}
             chunks = policy.predict(list(windows.values()), generator) if windows else []
-            group.send(dict(zip(windows, chunks, strict=True)))
+            group.send({**dict.fromkeys(refused), **dict(zip(windows, chunks, strict=True))})
             turns.append(group)
+
+
+def _refused(windows: Mapping[int, list[Observation]], unreadable: Unreadable | None) -> list[int]:
+    """The slots whose episode is about to begin under an instruction that cannot be read."""
+    if unreadable is None:
+        return []
+    return [slot for slot, window in windows.items() if window[-1].t == 0 and unreadable(window[-1].task)]
 
 
 def _groups(

@@ -152,7 +152,7 @@ def watched_summary(results: Sequence[EpisodeResult], monitor: str | None) -> di
     """What summary.json says of monitor and event; nothing if there was neither."""
     found: dict[str, Any] = {}
     if monitor is not None:
-        halted = sum(r.watched["surprise"].max() > r.watched["threshold"] for r in results)
+        halted = sum(r.watched["surprise"].max() > r.watched["threshold"] for r in results if r.watched)
         found |= {"monitor": monitor, "halted_episodes": int(halted)}
     aftermaths = [result.aftermath for result in results if result.aftermath is not None]
     return found | ({"aftermath": aftermath_summary(aftermaths)} if aftermaths else {})

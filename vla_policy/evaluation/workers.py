@@ -41,8 +41,10 @@ class Round:
 
 
 class Group(Protocol):
-    def send(self, chunks: Mapping[int, ActionChunk]) -> None:
-        """Let every slot play its chunk; the first call, without chunks, begins the first episodes."""
+    def send(self, chunks: Mapping[int, ActionChunk | None]) -> None:
+        """Let every slot play its chunk, or end an episode that the policy refuses to begin (None); the first call,
+        without chunks, begins the first episodes.
+        """
 
     def receive(self) -> Round:
         """Wait for the round to end."""
@@ -76,20 +78,21 @@ class LocalGroup:
         self._playing: dict[int, Start] = {}  # slot -> episode
         self._policy_factory = policy_factory
         self._policies: dict[int, tuple[Policy, np.random.Generator]] = {}
-        self._chunks: Mapping[int, ActionChunk] = {}
+        self._chunks: Mapping[int, ActionChunk | None] = {}
         for slot in range(len(self._players)):
             self._begin(slot)
 
-    def send(self, chunks: Mapping[int, ActionChunk]) -> None:
+    def send(self, chunks: Mapping[int, ActionChunk | None]) -> None:
         self._chunks = chunks
 
     def receive(self) -> Round:
         played = self._chunks if self._policy_factory is None else self._ask_own_policies()
         steps = 0
         for slot, chunk in played.items():
-            before = self._players[slot].steps
-            result = self._players[slot].play(chunk)
-            steps += self._players[slot].steps - before
+            player = self._players[slot]
+            before = player.steps
+            result = player.refuse() if chunk is None else player.play(chunk)
+            steps += player.steps - before
             if result is not None:
                 self._on_result(self._playing[slot], result)
                 self._begin(slot)
@@ -111,8 +114,8 @@ class LocalGroup:
         if self._policy_factory is not None:
             self._policies[slot] = (self._policy_factory(start.seed), np.random.default_rng(start.seed))
 
-    def _ask_own_policies(self) -> dict[int, ActionChunk]:
-        chunks = {}
+    def _ask_own_policies(self) -> dict[int, ActionChunk | None]:
+        chunks: dict[int, ActionChunk | None] = {}
         for slot in self._playing:
             policy, generator = self._policies[slot]
             chunks[slot] = policy.predict([self._players[slot].window()], generator)[0]
@@ -132,7 +135,7 @@ class RemoteGroup:
         theirs.close()  # so that a dead worker is seen as the end of the stream
         self._playing: list[int] = []
 
-    def send(self, chunks: Mapping[int, ActionChunk]) -> None:
+    def send(self, chunks: Mapping[int, ActionChunk | None]) -> None:
         try:
             self._connection.send(dict(chunks))
         except OSError:

@@ -31,12 +31,14 @@ from transformers.utils import logging as transformers_logging
 
 from vla_policy.interfaces import InputError
 from vla_policy.models.config import BackboneConfig
+from vla_policy.models.instructions import KnownInstructions
 from vla_policy.models.tiny_vlm import tiny_config, train_tokenizer
 from vla_policy.models.vlm_families import FAMILIES
 
 IGNORED = -100  # label of a token that is not trained on, cross_entropy's default
 LONGEST_ANSWER = 48  # tokens
 PADDED_TO = 16  # tokens, in training
+EMBEDDED = 64  # sentences at a time
 CONFIG, TOKENIZER, TOKENIZER_CONFIG = "config.json", "tokenizer.json", "tokenizer_config.json"
 
 
@@ -64,6 +66,7 @@ class Backbone(nn.Module):
         self.width: int = model.config.text_config.hidden_size
         self.model: Any = _tuned(model, config)
         self._ids = functools.lru_cache(4096)(self._encode)
+        self.known: KnownInstructions | None = None  # None: instructions are not checked
 
     @classmethod
     def create(cls, config: BackboneConfig, corpus: Iterable[str]) -> Backbone:
@@ -91,10 +94,12 @@ class Backbone(nn.Module):
         return cls(config, _build(_from_hub(AutoConfig.from_pretrained, str(folder))), tokenizer)
 
     def save(self, folder: Path) -> None:
-        """Architecture and tokenizer, which is known by its digest; weights are the checkpoint's."""
+        """Architecture, known instructions and tokenizer, known by its digest; weights are the checkpoint's."""
         self.tokenizer.save_pretrained(folder)
         self.base.config.tokenizer_digest = _digest(folder / TOKENIZER)
         self.base.config.save_pretrained(folder)
+        if self.known is not None:
+            self.known.save(folder)
 
     @property
     def base(self) -> Any:
@@ -125,6 +130,31 @@ class Backbone(nn.Module):
         with self._layers(self.config.layer):
             hidden = self._run(ids, real, seen, None)
         return hidden.float(), real
+
+    @torch.inference_mode()
+    def embed(self, sentences: Sequence[str]) -> Tensor:
+        """Hidden states (B, V) of layer `config.layer` where the answer to each sentence would begin, without pictures;
+        float32, on the CPU.
+        """
+        parts = []
+        for start in range(0, len(sentences), EMBEDDED):
+            ids, real = self._batch([self._ids(text, 0) for text in sentences[start : start + EMBEDDED]])
+            mask = real.long()
+            with self._layers(self.config.layer):
+                output = self.base.model(
+                    input_ids=ids, attention_mask=mask, use_cache=False, **self.family.more_inputs(mask, None)
+                )
+            rows = torch.arange(len(ids), device=ids.device)
+            parts.append(output.last_hidden_state[rows, real.sum(1) - 1].float().cpu())
+        return torch.cat(parts)
+
+    def unreadable(self, instruction: str) -> str:
+        """Why this is no instruction like those that the policy was trained on; "" if it is, or nobody can tell."""
+        try:
+            self.check_text(instruction, "instruction")
+        except InputError as error:
+            return str(error)
+        return "" if self.known is None else self.known.refusal(instruction, self.embed([instruction]))
 
     def length(self, instruction: str, cameras: int) -> int:
         """Tokens that `forward` makes of an observation with this instruction."""

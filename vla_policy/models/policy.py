@@ -19,6 +19,8 @@ from vla_policy.models.checkpoint import BACKBONE, POLICY, load_weights, parse_c
 from vla_policy.models.config import PolicyConfig
 from vla_policy.models.encoder import ObservationEncoder, module_name, vector_token
 from vla_policy.models.heads import make_head
+from vla_policy.models.instructions import FILE as INSTRUCTIONS
+from vla_policy.models.instructions import KnownInstructions
 from vla_policy.models.trainable import TrainableModel
 from vla_policy.models.transformer import ActionTransformer, Prefix
 
@@ -227,6 +229,26 @@ class DiffusionPolicy(TrainableModel):
         dt = 1.0 / self.interface.fps
         return [ActionChunk(rows, history[-1].t, dt) for rows, history in zip(actions, histories, strict=True)]
 
+    @property
+    def reads(self) -> bool:
+        """Whether it is told by an instruction what to do."""
+        return self.backbone is not None and self.backbone.config.use_instruction
+
+    @property
+    def unchecked(self) -> str:
+        """That it cannot tell what it cannot read, for people; "" if it can, or reads nothing."""
+        if not self.reads or (self.backbone is not None and self.backbone.known is not None):
+            return ""
+        return "instructions are not checked: the checkpoint does not know its own (vla-calibrate instructions)"
+
+    def unreadable(self, instruction: str) -> str:
+        """Why an episode under an instruction that the policy cannot read is not to begin; "" if it can be read, or if
+        instructions are not checked.
+        """
+        if self.backbone is None or not self.reads or self.backbone.known is None:
+            return ""
+        return self.backbone.unreadable(instruction)
+
     def _stack(self, key: str, histories: Sequence[Sequence[Observation]]) -> Tensor:
         image = self.interface.observations[key].dtype == "image"
         values = [[observation.values[key] for observation in history] for history in histories]
@@ -272,7 +294,11 @@ class DiffusionPolicy(TrainableModel):
         backbone = None if wanted is None else Backbone.from_folder(wanted, parts.folder / BACKBONE)
         policy = cls(config, parts.interface, parts.normalizer, parts.card, backbone)
         policy.load_stored(parts.weights, f"{name}: model.safetensors")
-        return policy.eval()
+        policy.eval()
+        if backbone is not None and (known := KnownInstructions.load(parts.folder / BACKBONE)) is not None:
+            known.check(backbone.embed, str(parts.folder / BACKBONE / INSTRUCTIONS))
+            backbone.known = known
+        return policy
 
 
 def _check_relative(interface: Interface) -> None:

@@ -4,7 +4,12 @@ No torch here: a world model is handed in (`LatentModel`). One `update` a contro
 """
 
 from vla_policy.monitoring.calibration import Calibration, calibrate, least_successes, scale_episodes
-from vla_policy.monitoring.conformal import conformal_threshold, false_alarm_counts, false_alarm_spread
+from vla_policy.monitoring.conformal import (
+    conformal_threshold,
+    false_alarm_counts,
+    false_alarm_spread,
+    grouped_threshold,
+)
 from vla_policy.monitoring.monitor import Monitor, Surprise
 from vla_policy.monitoring.scores import (
     ChunkInconsistency,
@@ -35,6 +40,7 @@ __all__ = [
     "false_alarm_counts",
     "false_alarm_spread",
     "fit_whitening",
+    "grouped_threshold",
     "least_successes",
     "scale_episodes",
 ]

@@ -41,6 +41,27 @@ def conformal_threshold(scores: Sequence[float] | np.ndarray, alpha: float) -> f
     return float(scores[math.ceil((n + 1) * (1 - alpha) - _ROUNDING) - 1])
 
 
+def grouped_threshold(groups: Sequence[Sequence[float] | np.ndarray], alpha: float) -> float:
+    """The threshold that a score of a new group exceeds with probability at most `alpha`.
+
+    Scores of one group are alike, so that only the groups count as independent (Lee, Barber and Willett 2023, arXiv
+    2306.06342): each has the same weight, and a new group's own is infinity's. The threshold is infinite where more
+    scores are than `alpha` allows; `InputError` for too few groups or a score that is not a number.
+    """
+    least = least_episodes(alpha)
+    if len(groups) < least or any(len(group) == 0 for group in groups):
+        raise InputError(
+            f"calibration: expected at least {least} groups of scores for alpha {alpha:g}, none of them empty, found "
+            f"{[len(group) for group in groups]}"
+        )
+    scores = np.concatenate([np.asarray(group, float) for group in groups])
+    if np.isnan(scores).any():
+        raise InputError("calibration: expected scores that are numbers, found NaN")
+    weights = np.concatenate([np.full(len(group), 1 / (len(groups) + 1) / len(group)) for group in groups])
+    order = np.argsort(scores)
+    return float(scores[order][np.searchsorted(np.cumsum(weights[order]), 1 - alpha - _ROUNDING)])
+
+
 def exceeding_rank(n: int, alpha: float) -> int:
     """l = floor((n + 1) alpha): how many of n + 1 scores may lie above the threshold."""
     return math.floor((n + 1) * alpha + _ROUNDING)

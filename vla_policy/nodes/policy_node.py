@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,13 @@ WARMUP = 3  # chunks; the first ones are slow
 class PolicyNode(ModelNode):
     """Asks the policy for a chunk every `n_action_steps` control periods, in a thread, and publishes it.
 
-    When the gate is armed an episode begins: what was seen before does not count any more.
+    When the gate is armed an episode begins: what was seen before does not count any more. It says stop, and why, while
+    it has an instruction that the policy cannot read.
     """
 
     def __init__(self) -> None:
-        self._checkpoint, self._instruction = "", ""
+        self._checkpoint, self._instruction, self._unreadable = "", "", ""
+        self._model = threading.Lock()  # the worker and the executor ask it
         self._worker: Worker | None = None
         self._running, self._gate_state = True, ""
         self._inference, self._age = Timing(), Timing()
@@ -39,6 +42,7 @@ class PolicyNode(ModelNode):
         self._checkpoint = common.parameter(self, "checkpoint", "checkpoints/pusht_image", "folder or hub name")
         self._contract = common.parameter(self, "contract", "pusht_sim", "robot contract: name or file")
         self._task = common.parameter(self, "task", "", "the instruction; empty: the contract's")
+        self._checked = common.parameter(self, "check_instruction", True, "say stop for one that it cannot read")
         self._seed = common.parameter(self, "seed", 0, "of the policy's noise", (0, 2**31 - 1))
         self._device = common.parameter(self, "device", "cpu", "cpu or cuda")
         self._threads = common.parameter(self, "threads", 1, "of torch on a CPU", (1, 256))
@@ -47,14 +51,18 @@ class PolicyNode(ModelNode):
         contract = load_contract(self._contract)
         policy = load_policy(self._checkpoint, self._device, self._threads)
         contract.require(policy.interface, f"checkpoint {Path(self._checkpoint).name}")
-        self._instruction = self._task or contract.task
+        self._policy = policy
+        if self._checked and policy.unchecked:
+            self.get_logger().warning(policy.unchecked)
+        self._instruct(self._task or contract.task)
         self._names, self._frame = policy.interface.action.names, contract.command.frame_id
         self._warm_up(policy)
         generator = np.random.default_rng(self._seed)
 
         def predict(window: list[Observation]) -> tuple[ActionChunk, float]:
             begin = time.perf_counter()
-            return policy.predict([window], generator)[0], time.perf_counter() - begin
+            with self._model:
+                return policy.predict([window], generator)[0], time.perf_counter() - begin
 
         self._worker = Worker(predict, self._on_chunk, self.broken)
         self.perception = Perception(self, contract, policy.interface.observations, self._on_sample)
@@ -80,6 +88,9 @@ class PolicyNode(ModelNode):
             self.destroy_service(self._run)
 
     def problem(self) -> str:
+        if self.active and self._unreadable:
+            self.answered()  # nothing is asked of it meanwhile
+            return self._unreadable
         return super().problem() or ("" if self._running else "not running")
 
     def values(self) -> dict[str, Any]:
@@ -100,7 +111,13 @@ class PolicyNode(ModelNode):
             policy.predict([[observation] * policy.n_obs_steps], np.random.default_rng(0))
 
     def _on_task(self, message: String) -> None:
-        self._instruction = message.data
+        self._instruct(message.data)
+
+    def _instruct(self, instruction: str) -> None:
+        """What the policy is to do from now on, if it can read it."""
+        with self._model:
+            unreadable = self._policy.unreadable(instruction) if self._checked else ""
+        self._instruction, self._unreadable = instruction, unreadable
 
     def _on_gate(self, message: String) -> None:
         state = message.data.partition(":")[0]
@@ -127,7 +144,7 @@ class PolicyNode(ModelNode):
             return
         self._age.add(common.now(self) - observation.t)
         window = self._pilot.window()
-        if window is not None and self._worker.ask(window):
+        if window is not None and not self._unreadable and self._worker.ask(window):
             self._pilot.asked(window)
 
     def _on_chunk(self, answer: tuple[ActionChunk, float]) -> None:

@@ -1,0 +1,166 @@
+"""Instructions that a policy cannot read, and how that is known.
+
+The distance of an instruction is that of the backbone's hidden state (`Backbone.embed`) from those of the sentences
+that the policy was trained on. A small backbone's states hardly differ for a thing that it does not know in the place
+of one that it knows, nor for a negation; two rules about words find those, and what they find is infinitely far. The
+threshold is conformal: a new way to say what the policy knows is refused with probability at most `alpha`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vla_policy.data.files import write_whole
+from vla_policy.interfaces import InputError
+from vla_policy.monitoring.conformal import grouped_threshold
+
+FILE = "instructions.safetensors"
+ARTICLES = {"the", "a", "an"}
+# What turns an instruction around, or into something else, unless the policy was trained on it.
+TURNS = {"not", "no", "never", "without", "except", "but", "away", "off", "or", "nor", "neither", "instead", "unless"}
+TURNS |= {"cannot", "dont", "?"}
+SAME = 0.01  # distance of a sentence from itself, read by another machine; another model's are far larger
+
+Embed = Callable[[Sequence[str]], Tensor]
+
+
+@dataclass(frozen=True)
+class KnownInstructions:
+    """The N sentences that a policy was trained on, their embeddings (N, V), and what is too far from them.
+
+    `threshold` was found from `paraphrases` other ways to say them, at level `alpha`.
+    """
+
+    sentences: tuple[str, ...]
+    embeddings: Tensor
+    threshold: float
+    alpha: float
+    paraphrases: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "embeddings", self.embeddings.detach().float().cpu().contiguous())
+
+    @classmethod
+    def calibrate(
+        cls, embed: Embed, sentences: Sequence[str], paraphrases: Sequence[Sequence[str]], alpha: float
+    ) -> KnownInstructions:
+        """From held-out paraphrases in groups, each of them sentences that are made alike.
+
+        `InputError` for too few groups, or where more than `alpha` of them have words that no sentence has.
+        """
+        known = cls(tuple(sentences), embed(sentences), np.inf, alpha, len(paraphrases))
+        groups = [known.scores(group, embed(group)) for group in paraphrases]
+        threshold = grouped_threshold(groups, alpha)
+        if not np.isfinite(threshold):
+            odd = next(text for group in paraphrases for text in group if known.odd_word(text))
+            raise InputError(
+                f"paraphrases: expected at most {100 * alpha:g} % with words that turn them around or name unknown "
+                f"things, found more, such as {odd!r}"
+            )
+        return cls(known.sentences, known.embeddings, threshold, alpha, len(paraphrases))
+
+    def refusal(self, text: str, embedding: Tensor) -> str:
+        """Why an instruction with this embedding (1, V) cannot be read; "" if it can."""
+        nearest = f"the nearest sentence it knows is {self.nearest(embedding)!r}"
+        if word := self.odd_word(text):
+            return f"cannot read the instruction {text!r}: {word!r} is not in what it was trained on; {nearest}"
+        distance = float(self.distances(embedding).min())
+        if distance <= self.threshold:
+            return ""
+        return (
+            f"cannot read the instruction {text!r}: expected a distance of at most {self.threshold:.2f} from what it "
+            f"was trained on, found {distance:.2f}; {nearest}"
+        )
+
+    def scores(self, texts: Sequence[str], embeddings: Tensor) -> np.ndarray:
+        """Distances (M,) of M texts from the nearest sentence, infinite where a rule refuses them."""
+        nearest = self.distances(embeddings).min(dim=1).values.double().numpy()
+        return np.where([bool(self.odd_word(text)) for text in texts], np.inf, nearest)
+
+    def distances(self, embeddings: Tensor) -> Tensor:
+        """Cosine distances (M, N) of embeddings (M, V) about the sentences' mean."""
+        mean = self.embeddings.mean(dim=0)
+        known = torch.nn.functional.normalize(self.embeddings - mean, dim=1)
+        return 1 - torch.nn.functional.normalize(embeddings.float().cpu() - mean, dim=1) @ known.T
+
+    def nearest(self, embedding: Tensor) -> str:
+        """The sentence nearest to an embedding (1, V)."""
+        return self.sentences[int(self.distances(embedding).argmin())]
+
+    def odd_word(self, text: str) -> str:
+        """The first word that turns the text around, or that names a thing (the word after an article) in no sentence;
+        "" if there is none.
+        """
+        said = words(text)
+        for before, word in zip(["", *said], said, strict=False):
+            turns = word in TURNS or word.endswith("n't")
+            if word not in self.vocabulary and (turns or before in ARTICLES):
+                return word
+        return ""
+
+    @cached_property
+    def vocabulary(self) -> frozenset[str]:
+        """All words of the sentences."""
+        return frozenset(word for sentence in self.sentences for word in words(sentence))
+
+    def check(self, embed: Embed, source: str) -> None:
+        """`InputError` unless `embed` reads the first sentences as they are stored."""
+        read = embed(self.sentences[:4])
+        fits = read.shape[1:] == self.embeddings.shape[1:]
+        if not fits or not bool((self.distances(read).diagonal() < SAME).all()):
+            raise InputError(f"{source}: expected the embeddings of this checkpoint's backbone, found another's")
+
+    def save(self, folder: Path) -> None:
+        """Write instructions.safetensors, whole or not at all."""
+        metadata = {"known": self._facts(), "digest": self._digest()}
+        write_whole(folder / FILE, lambda path: save_file({"embeddings": self.embeddings}, path, metadata))
+        (folder / FILE).chmod(0o644)
+
+    @classmethod
+    def load(cls, folder: Path) -> KnownInstructions | None:
+        """What `save` wrote into the folder, None where nothing is; `InputError` names a file that is broken."""
+        path = folder / FILE
+        if not path.is_file():
+            return None
+        try:
+            with safe_open(path, "pt") as file:
+                stored, embeddings = file.metadata() or {}, file.get_tensor("embeddings")
+            facts = json.loads(stored["known"])
+            known = cls(tuple(facts.pop("sentences")), embeddings, **facts)
+            intact = stored["digest"] == known._digest()
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{path}: expected known instructions, found a broken or another file ({error})") from None
+        whole = embeddings.shape[:-1] == (len(known.sentences),) and embeddings.numel() and embeddings.isfinite().all()
+        if not intact or not whole:
+            raise InputError(f"{path}: expected what vla-calibrate instructions wrote, found a changed file")
+        return known
+
+    def _facts(self) -> str:
+        return json.dumps(
+            {
+                "sentences": self.sentences,
+                "threshold": self.threshold,
+                "alpha": self.alpha,
+                "paraphrases": self.paraphrases,
+            }
+        )
+
+    def _digest(self) -> str:
+        return hashlib.sha256(self._facts().encode() + self.embeddings.numpy().tobytes()).hexdigest()
+
+
+def words(text: str) -> list[str]:
+    """The words of a text and its question marks, in lower case."""
+    return re.findall(r"[\w']+|\?", text.lower().replace("\u2019", "'"))
