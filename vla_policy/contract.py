@@ -109,7 +109,8 @@ class Timeouts:
 class Contract:
     """What a robot provides; `name` is the file's. `task` is the instruction until another one is given.
 
-    `pointing` says what is where in a camera's picture, for those who lead the arm with a mouse.
+    `pointing` says what is where in a camera's picture, for those who lead the arm with a mouse. A real arm follows a
+    policy whose units nobody declared only if it `accepts_unknown_units` ("units_unknown: accept").
     """
 
     name: str
@@ -120,6 +121,7 @@ class Contract:
     command: CommandSpec
     timeouts: Timeouts
     pointing: Pointing | None = None
+    accepts_unknown_units: bool = False
 
     def stream(self, key: str) -> Stream:
         """The stream of an observation key; `InputError` if there is none."""
@@ -165,7 +167,7 @@ def load_contract(name: str | Path) -> Contract:
 
 def _contract(path: Path, data: Any) -> Contract:
     needed = {"robot_type", "task", "fps", "frame", "observations", "action"}
-    _keys(data, "contract", needed, {"timeouts", "kinematics", "pointing"})
+    _keys(data, "contract", needed, {"timeouts", "kinematics", "pointing", "units_unknown"})
     _keys(data["action"], "action", _ACTION_NEEDED, _ACTION_OPTIONAL)
     if not isinstance(data["observations"], Mapping):
         raise InputError(f"observations: expected streams by key, found {data['observations']!r}")
@@ -187,7 +189,12 @@ def _contract(path: Path, data: Any) -> Contract:
     _same_fields(streams, command)
     pointing = _pointing(data["pointing"], interface) if "pointing" in data else None
     timeouts = _timeouts(data.get("timeouts"))
-    return Contract(path.stem, data["robot_type"], data["task"], interface, streams, command, timeouts, pointing)
+    unknown = data.get("units_unknown", "refuse")
+    if unknown not in ("refuse", "accept"):
+        raise InputError(f"units_unknown: expected refuse or accept, found {unknown!r}")
+    accepts = unknown == "accept"
+    task = data["task"]
+    return Contract(path.stem, data["robot_type"], task, interface, streams, command, timeouts, pointing, accepts)
 
 
 _ACTION_NEEDED = {"topic", "type", "frame_id", "names", "units", "fields", "rate", "low", "high", "speed"}

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +20,8 @@ STATE = "observation.state"
 ENVIRONMENT_STATE = "observation.environment_state"
 IMAGES = "observation.images."
 ACTION = "action"
+LARGEST_SIDE = 8192  # pixels of a picture; 8K video has 7680
+LARGEST_RATE = 1e6  # Hz
 
 
 class InputError(ValueError):
@@ -25,6 +29,15 @@ class InputError(ValueError):
 
     Command line programs print it without a traceback and exit with status 2.
     """
+
+
+@contextmanager
+def within(place: str | Path) -> Iterator[None]:
+    """Say of an `InputError` where the mistake is: in which file, or under which key."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -43,8 +56,11 @@ class Feature:
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "image"):
             raise InputError(f"feature dtype: expected 'float32' or 'image', found {self.dtype!r}")
-        if self.dtype == "image" and (len(self.shape) != 3 or self.shape[2] != 3):
-            raise InputError(f"image feature shape: expected (height, width, 3), found {self.shape}")
+        if not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in self.shape):
+            raise InputError(f"feature shape: expected whole numbers above 0, found {list(self.shape)}")
+        if self.dtype == "image" and (len(self.shape) != 3 or self.shape[2] != 3 or max(self.shape) > LARGEST_SIDE):
+            expected = f"(height, width, 3) with at most {LARGEST_SIDE} pixels a side"
+            raise InputError(f"image feature shape: expected {expected}, found {self.shape}")
         for what, values in (("names", self.names), ("units", self.units)):
             if self.dtype == "float32" and values and len(values) != int(np.prod(self.shape)):
                 raise InputError(f"feature {what}: expected {int(np.prod(self.shape))} entries, found {list(values)}")
@@ -59,10 +75,15 @@ class Feature:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Feature:
-        try:
-            return cls(data["dtype"], tuple(data["shape"]), tuple(data.get("names", ())), tuple(data.get("units", ())))
-        except KeyError as error:
-            raise InputError(f"feature: key {error.args[0]!r} is missing, found {sorted(data)}") from None
+        _require_keys(data, ("dtype", "shape"))
+        names, units = data.get("names", ()), data.get("units", ())
+        for what, value in (("shape", data["shape"]), ("names", names), ("units", units)):
+            if not isinstance(value, list | tuple):
+                raise InputError(f"{what}: expected a list, found {value!r}")
+        for what, value in (("names", names), ("units", units)):
+            if not all(isinstance(entry, str) for entry in value):
+                raise InputError(f"{what}: expected words, found {list(value)}")
+        return cls(data["dtype"], tuple(data["shape"]), tuple(names), tuple(units))
 
     def differences(self, other: Feature) -> list[str]:
         """What `other` has that this one does not agree with; undeclared names and units agree with everything."""
@@ -86,6 +107,11 @@ class Interface:
     action: Feature
     fps: float
     frame: str = ""
+
+    def __post_init__(self) -> None:
+        rate = self.fps
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= LARGEST_RATE:
+            raise InputError(f"interface: fps: expected a number above 0, found {rate!r}")
 
     @property
     def cameras(self) -> list[str]:
@@ -138,11 +164,21 @@ class Interface:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Interface:
-        try:
-            observations = {key: Feature.from_dict(value) for key, value in data["observations"].items()}
-            return cls(observations, Feature.from_dict(data["action"]), data["fps"], data.get("frame", ""))
-        except KeyError as error:
-            raise InputError(f"interface: key {error.args[0]!r} is missing, found {sorted(data)}") from None
+        """What `to_dict` gave; `InputError` naming the key of anything else."""
+        with within("interface"):
+            _require_keys(data, ("observations", "action", "fps"))
+        if not isinstance(data["observations"], Mapping):
+            raise InputError(f"interface: observations: expected features by key, found {data['observations']!r}")
+        observations = {}
+        for key, value in data["observations"].items():
+            with within(f"interface: {key}"):
+                observations[key] = Feature.from_dict(value)
+        with within(f"interface: {ACTION}"):
+            action = Feature.from_dict(data["action"])
+        frame = data.get("frame", "")
+        if not isinstance(frame, str):
+            raise InputError(f"interface: frame: expected a word, found {frame!r}")
+        return cls(observations, action, data["fps"], frame)
 
 
 @dataclass(frozen=True)
@@ -196,6 +232,14 @@ class Policy(Protocol):
     def predict(self, histories: Sequence[Sequence[Observation]], generator: np.random.Generator) -> list[ActionChunk]:
         """One chunk a history. A history holds `n_obs_steps` observations, oldest first, one `1 / fps` apart."""
         ...
+
+
+def _require_keys(data: Any, keys: Sequence[str]) -> None:
+    if not isinstance(data, Mapping):
+        raise InputError(f"expected the keys {list(keys)}, found {data!r}")
+    for key in keys:
+        if key not in data:
+            raise InputError(f"key {key!r} is missing, found {sorted(map(str, data))}")
 
 
 def _show(value: Any) -> Any:
