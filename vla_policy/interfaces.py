@@ -79,7 +79,7 @@ class Feature:
         names, units = data.get("names", ()), data.get("units", ())
         for what, value in (("shape", data["shape"]), ("names", names), ("units", units)):
             if not isinstance(value, list | tuple):
-                raise InputError(f"{what}: expected a list, found {value!r}")
+                raise InputError(f"{what}: expected a list, found {value!r:.80}")
         for what, value in (("names", names), ("units", units)):
             if not all(isinstance(entry, str) for entry in value):
                 raise InputError(f"{what}: expected words, found {list(value)}")
@@ -168,7 +168,7 @@ class Interface:
         with within("interface"):
             _require_keys(data, ("observations", "action", "fps"))
         if not isinstance(data["observations"], Mapping):
-            raise InputError(f"interface: observations: expected features by key, found {data['observations']!r}")
+            raise InputError(f"interface: observations: expected features by key, found {data['observations']!r:.80}")
         observations = {}
         for key, value in data["observations"].items():
             with within(f"interface: {key}"):
@@ -236,7 +236,7 @@ class Policy(Protocol):
 
 def _require_keys(data: Any, keys: Sequence[str]) -> None:
     if not isinstance(data, Mapping):
-        raise InputError(f"expected the keys {list(keys)}, found {data!r}")
+        raise InputError(f"expected the keys {list(keys)}, found {data!r:.80}")
     for key in keys:
         if key not in data:
             raise InputError(f"key {key!r} is missing, found {sorted(map(str, data))}")

@@ -6,7 +6,7 @@ A policy in degrees on a robot in radians fits in every other respect and runs t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -31,47 +31,36 @@ def require_same_scale(contract: Contract, interface: Interface, ranges: Ranges,
     A real robot wants declared units, unless its contract accepts unknown ones. On any robot each channel has to have
     a tenth of its usual range within the contract's box; the message names the channels that have not.
     """
+    action, command = contract.interface.action, contract.command
+    box = dict(zip(action.names, zip(command.low, command.high, strict=True), strict=True))
+    unit = dict(zip(action.names, action.units or [""] * len(action.names), strict=True))
     problems = []
     if contract.robot_type != SIMULATED and not contract.accepts_unknown_units:
-        undeclared = [*_undeclared(interface, "the checkpoint"), *_undeclared(contract.interface, "the contract")]
+        sides = {"the checkpoint": _undeclared(interface), "the contract": _undeclared(contract.interface)}
+        undeclared = [f"{' and '.join(keys)} of {side}" for side, keys in sides.items() if keys]
         if undeclared:
             problems.append(
                 f"units: expected declared ones, found none of {', '.join(undeclared)}; declare them (a checkpoint's "
                 "are in its interface.json) or, knowing that they are the robot's, say 'units_unknown: accept' in the "
                 "contract"
             )
-    names = contract.interface.action.names
-    box = dict(zip(names, zip(contract.command.low, contract.command.high, strict=True), strict=True))
-    for key, channels in ((ACTION, names), (STATE, contract.interface.observations[STATE].names)):
-        if key in ranges:
-            problems += _implausible(key, channels, contract.interface.action.units, box, ranges[key])
+    outside: dict[str, str] = {}
+    for key, names in ((ACTION, action.names), (STATE, contract.interface.observations[STATE].names)):
+        for name, low, high in zip(names, *ranges.get(key, ((), ())), strict=False):
+            if name in box and name not in outside and overlap((low, high), box[name]) < LEAST_OVERLAP:
+                outside[name] = (
+                    f"{key} {name} {low:.4g} to {high:.4g}, {_expected(low, high, box[name], unit[name], name)}"
+                )
+    if outside:
+        problems.append("expected ranges within the contract's box, found " + "; ".join(outside.values()))
     if problems:
         raise InputError(f"{needs} and robot contract {contract.name} do not fit: " + "; ".join(problems))
 
 
-def _undeclared(interface: Interface, whose: str) -> list[str]:
-    vectors = {key: value for key, value in interface.observations.items() if value.dtype != "image"}
+def _undeclared(interface: Interface) -> list[str]:
+    vectors = {key: feature for key, feature in interface.observations.items() if feature.dtype != "image"}
     features = {**vectors, ACTION: interface.action}
-    return [f"{key} of {whose}" for key, value in features.items() if not value.units or not all(value.units)]
-
-
-def _implausible(
-    key: str,
-    channels: tuple[str, ...],
-    units: tuple[str, ...],
-    box: Mapping[str, tuple[float, float]],
-    found: tuple[np.ndarray, np.ndarray],
-) -> Iterator[str]:
-    """What is to be said of each channel whose range does not overlap with its part of the box."""
-    unit_of = dict(zip(box, units or [""] * len(box), strict=True))
-    for channel, low, high in zip(channels, *found, strict=True):
-        if channel in box and overlap((low, high), box[channel]) < LEAST_OVERLAP:
-            bounds, unit = box[channel], unit_of[channel]
-            hint = _hint(low, high, bounds, unit, channel)
-            yield (
-                f"{key} {channel}: expected a range within {bounds[0]:g} to {bounds[1]:g} {unit or 'units'}, found "
-                f"{low:.4g} to {high:.4g} in the normaliser{hint}"
-            )
+    return [key for key, feature in features.items() if not feature.units or not all(feature.units)]
 
 
 def overlap(data: tuple[float, float], box: tuple[float, float]) -> float:
@@ -82,10 +71,11 @@ def overlap(data: tuple[float, float], box: tuple[float, float]) -> float:
     return float(low <= high) if width <= 0 else max(0.0, high - low) / width
 
 
-def _hint(low: float, high: float, box: tuple[float, float], unit: str, channel: str) -> str:
-    """The units that would explain it."""
+def _expected(low: float, high: float, box: tuple[float, float], unit: str, name: str) -> str:
+    """A channel's part of the box, and the units that would explain a range that is not there."""
     scales = SCALES.get(unit, {})
-    words = [word for word, scale in scales.items() if overlap((low * scale, high * scale), box) > LEAST_OVERLAP]
-    if "gripper" in channel and low >= 0 and high <= 100 and "percent" not in words:
+    words = [word for word, scale in scales.items() if overlap((low * scale, high * scale), box) >= LEAST_OVERLAP]
+    if "gripper" in name and low >= 0 and high <= 100 and "percent" not in words:
         words.append("percent")
-    return f" ({' or '.join(words)}?)" if words else ""
+    hint = f" ({' or '.join(words)}?)" if words else ""
+    return f"expected {box[0]:g} to {box[1]:g}{' ' + unit if unit else ''}{hint}"

@@ -80,11 +80,11 @@ class Normalizer:
     def from_dict(cls, data: Mapping[str, Any]) -> Normalizer:
         """What `to_dict` gave; `InputError` naming the entry of anything else."""
         if not isinstance(data, Mapping):
-            raise InputError(f"normaliser: expected 'mode' and 'stats' for each feature, found {data!r}")
+            raise InputError(f"normaliser: expected 'mode' and 'stats' for each feature, found {data!r:.80}")
         stats, modes = {}, {}
         for key, entry in data.items():
             if not isinstance(entry, Mapping) or not isinstance(entry.get("stats"), Mapping):
-                raise InputError(f"normaliser: {key}: expected 'mode' and 'stats', found {entry!r}")
+                raise InputError(f"normaliser: {key}: expected 'mode' and 'stats', found {entry!r:.80}")
             stats[key] = {name: _numbers(value, f"normaliser: {key}: {name}") for name, value in entry["stats"].items()}
             modes[key] = str(entry.get("mode"))
         return cls(stats, modes)
@@ -150,5 +150,5 @@ def _numbers(value: Any, where: str) -> np.ndarray:
     except ValueError:  # lists of different lengths
         array = np.array(None)
     if array.dtype.kind not in "iuf" or array.ndim != 1 or not np.isfinite(array).all():
-        raise InputError(f"{where}: expected a list of finite numbers, found {value!r}")
+        raise InputError(f"{where}: expected a list of finite numbers, found {value!r:.80}")
     return array

@@ -279,6 +279,8 @@ def _tuned(model: Any, config: BackboneConfig) -> nn.Module:
 
 def _check_tokenizer(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, image_token: str) -> None:
     expected, found = config.image_token_id, tokenizer.convert_tokens_to_ids(image_token)
+    with readable(f"tokenizer: {TOKENIZER_CONFIG}"):
+        tokenizer.decode(tokenizer(image_token, add_special_tokens=False)["input_ids"])
     rows, count = config.text_config.vocab_size, 1 + max(tokenizer.get_vocab().values())
     if found != expected or count > rows:
         raise InputError(

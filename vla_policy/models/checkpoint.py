@@ -145,7 +145,7 @@ def read_checkpoint(name: str | Path, kind: str) -> Checkpoint:
         normalizer = Normalizer.from_dict(told)
     with within(folder / CONFIG):
         card = _card(stored.get("card") or {})
-    return Checkpoint(folder, stored[kind], interface, normalizer, _header(folder / WEIGHTS), card)
+    return Checkpoint(folder, stored[kind], interface, normalizer, read_header(folder / WEIGHTS), card)
 
 
 def parse_config(read: Callable[[Any], T], parts: Checkpoint) -> T:
@@ -155,6 +155,15 @@ def parse_config(read: Callable[[Any], T], parts: Checkpoint) -> T:
             return read(parts.config)
         except OmegaConfBaseException as error:
             raise InputError(str(error).splitlines()[0]) from None
+
+
+def read_header(path: Path) -> dict[str, Stored]:
+    """What there is in a safetensors file; `InputError` if it is none."""
+    if not path.is_file():
+        raise InputError(f"{path}: expected a file of the checkpoint, found none")
+    with _safetensors(path), safe_open(path, "pt") as file:
+        parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118, the file is no mapping
+        return {name: Stored(tuple(part.get_shape()), part.get_dtype()) for name, part in parts.items()}
 
 
 @contextmanager
@@ -187,11 +196,12 @@ def check_header(
     """
     for name in [*needed, *(name for name in header if name not in needed)]:
         expected, found = every.get(name), header.get(name)
-        wanted, there = (None if part is None else list(part.shape) for part in (expected, found))
-        if expected is None or found is None or wanted != there:
-            raise InputError(f"{path} does not fit {CONFIG}: {name}: expected {_shape(wanted)}, found {_shape(there)}")
+        fits = f"{path} does not fit its configuration: {name}"
+        shapes = [None if part is None else list(part.shape) for part in (expected, found)]
+        if expected is None or found is None or shapes[0] != shapes[1]:
+            raise InputError(f"{fits}: expected {_shape(shapes[0])}, found {_shape(shapes[1])}")
         if expected.is_floating_point() != (found.dtype in FLOATING):
-            raise InputError(f"{path} does not fit {CONFIG}: {name}: expected {expected.dtype}, found {found.dtype}")
+            raise InputError(f"{fits}: expected {expected.dtype}, found {found.dtype}")
 
 
 def restored(build: Callable[[], Model], parts: Checkpoint) -> Model:
@@ -268,16 +278,8 @@ def _parse(path: Path, parser: Callable[[str], Any]) -> Any:
 def _card(card: Any) -> dict[str, Any]:
     evaluations = card.get("evaluations", []) if isinstance(card, dict) else None
     if not isinstance(evaluations, list) or not all(isinstance(entry, dict) for entry in evaluations):
-        raise InputError(f"card: expected sections by name, and evaluations as a list of them, found {card!r}")
+        raise InputError(f"card: expected sections by name, and evaluations as a list of them, found {card!r:.80}")
     return dict(card)
-
-
-def _header(path: Path) -> dict[str, Stored]:
-    if not path.is_file():
-        raise InputError(f"{path}: expected a file of the checkpoint, found none")
-    with _safetensors(path), safe_open(path, "pt") as file:
-        parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118, the file is no mapping
-        return {name: Stored(tuple(part.get_shape()), part.get_dtype()) for name, part in parts.items()}
 
 
 @contextmanager

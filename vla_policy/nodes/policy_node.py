@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,8 +44,7 @@ class PolicyNode(ModelNode):
 
     def load(self) -> None:
         contract = load_contract(self._contract)
-        policy = load_policy(self._checkpoint, self._device, self._threads)
-        contract.require(policy.interface, f"checkpoint {Path(self._checkpoint).name}")
+        policy = load_policy(contract, self._checkpoint, self._device, self._threads)
         self._instruction = self._task or contract.task
         self._names, self._frame = policy.interface.action.names, contract.command.frame_id
         self._warm_up(policy)
