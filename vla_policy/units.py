@@ -16,7 +16,7 @@ from vla_policy.interfaces import ACTION, STATE, InputError, Interface
 Ranges = Mapping[str, tuple[np.ndarray, np.ndarray]]  # low and high (D,) of absolute values, by feature key
 
 MARGIN = 0.1  # of the box's width that data may lie beyond it on either side: arms fold up and grippers close there
-LEAST_OVERLAP = 0.1  # of the data's range; 57 times too wide, a joint that uses a fifth of its box is found
+LEAST_OVERLAP = 0.2  # of the data's range; 57 times too wide, a joint that uses a ninth of its box is found
 SCALES = {
     "rad": {"degrees": math.pi / 180},
     "m": {"millimetres": 1e-3, "centimetres": 1e-2},
@@ -29,7 +29,7 @@ def require_same_scale(contract: Contract, interface: Interface, ranges: Ranges,
     counts as the robot of `contract` does.
 
     A real robot wants declared units, unless its contract accepts unknown ones. On any robot each channel has to have
-    a tenth of its usual range within the contract's box; the message names the channels that have not.
+    a fifth of its usual range within the contract's box; the message names the channels that have not.
     """
     action, command = contract.interface.action, contract.command
     box = dict(zip(action.names, zip(command.low, command.high, strict=True), strict=True))

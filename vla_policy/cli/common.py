@@ -13,7 +13,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from vla_policy.interfaces import InputError
 
-USER_ERRORS = (InputError, HydraException, OmegaConfBaseException, FileNotFoundError, FileExistsError, PermissionError)
+USER_ERRORS = (InputError, HydraException, OmegaConfBaseException, OSError)
 
 
 def fail(error: BaseException) -> None:

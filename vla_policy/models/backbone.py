@@ -313,9 +313,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if model_type not in list(FAMILIES):
         raise InputError(f"backbone {folder}: expected a model of {sorted(FAMILIES)}, found {model_type!r}")
     for part in (TEXT, VISION):
-        layers = config.get(part, {}).get(LAYERS, 1) if isinstance(config.get(part, {}), dict) else config[part]
-        if not isinstance(layers, int) or not 0 <= layers <= DEEPEST:  # transformers makes lists of them
-            raise InputError(f"{folder / CONFIG}: {part}: {LAYERS}: expected 0 to {DEEPEST}, found {layers!r}")
+        layers = config[part].get(LAYERS) if isinstance(config.get(part), dict) else None
+        if isinstance(layers, int) and layers > DEEPEST:  # transformers makes lists of so many entries
+            raise InputError(f"{folder / CONFIG}: {part}: {LAYERS}: expected at most {DEEPEST}, found {layers}")
     return cast(dict[str, Any], config)
 
 
@@ -335,7 +335,8 @@ def _digest(path: Path) -> str:
 
 
 def _from_hub(load: Any, path: str, **options: Any) -> Any:
-    with readable(f"backbone {path!r}: neither a folder with a model nor readable from the hub"):
+    hub = "" if Path(path).is_dir() else ": neither a folder with a model nor readable from the hub"
+    with readable(f"backbone {path!r}{hub}"):
         return quietly(load, path, **options)
 
 
@@ -344,8 +345,6 @@ def readable(place: str | Path) -> Iterator[None]:
     """What transformers and tokenizers raise for a file that they cannot use, as an `InputError` of one line."""
     try:
         yield
-    except InputError:
-        raise
     except Exception as error:  # tokenizers raises nothing narrower
         reason = (str(error).strip() or type(error).__name__).splitlines()
         raise InputError(f"{place}: {' '.join(part.strip() for part in reason[:2])}") from None
