@@ -23,9 +23,19 @@ def check_ranges(config: Any, where: str, **ranges: tuple[float, float]) -> None
     for name, (least, most) in ranges.items():
         value = getattr(config, name)
         for number in value if isinstance(value, list) else [value]:
+            if not isinstance(number, int | float):  # OmegaConf lets lists of lists pass
+                raise InputError(f"{where}.{name}: expected numbers, found {value}")
             if not least <= number <= most:
                 expected = f"at least {least}" if number < least else f"at most {most}"
                 raise InputError(f"{where}.{name}: expected {expected}, found {value}")
+
+
+def check_words(config: Any, where: str, *names: str) -> None:
+    """`InputError` for a field that is no list of words."""
+    for name in names:
+        value = getattr(config, name)
+        if not all(isinstance(word, str) for word in value):
+            raise InputError(f"{where}.{name}: expected words, found {value}")
 
 
 def check_encoder(config: Any, where: str) -> None:
@@ -193,6 +203,7 @@ class PolicyConfig:
             )
 
     def _check_ranges(self) -> None:
+        check_words(self, "policy", "observation_keys", "auxiliary_keys")
         check_ranges(self, "policy", n_obs_steps=(1, LONGEST), horizon=(1, LONGEST), noise_samples=(1, LONGEST))
         check_ranges(self, "policy", auxiliary_weight=(0, LARGEST_WEIGHT), language_weight=(0, LARGEST_WEIGHT))
         if self.encoder is not None:

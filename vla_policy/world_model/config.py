@@ -18,6 +18,7 @@ from vla_policy.models.config import (
     check_encoder,
     check_ranges,
     check_transformer,
+    check_words,
     typed,
 )
 
@@ -63,6 +64,7 @@ class WorldModelConfig:
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
 
     def __post_init__(self) -> None:
+        check_words(self, "world_model", "cameras")
         if not self.cameras or not all(key.startswith(IMAGES) for key in self.cameras):
             raise InputError(f"world_model.cameras: expected keys that begin with {IMAGES!r}, found {self.cameras}")
         check_ranges(self, "world_model", latent=(1, WIDEST), history=(1, LONGEST), frame_skip=(1, LONGEST))
