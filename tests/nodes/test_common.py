@@ -98,3 +98,24 @@ def test_a_node_that_no_launch_started_stays() -> None:
             assert node.is_running()
         finally:
             node.terminate()
+
+
+GATE = [sys.executable, "-m", "vla_policy.nodes.command_gate_node", "--ros-args"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-p", "heartbeats:=[]"], "parameter 'heartbeats': expected a list, found None"),
+        (["-p", "dry_run:=maybe"], "parameter 'dry_run': expected a bool, found 'maybe'"),
+        (["-p", "contract"], "Couldn't parse parameter override rule"),
+        (["-r", "__node:=bad name"], "Couldn't parse remap rule"),
+        (["--params-file", "/nowhere.yaml"], "Couldn't parse params file"),
+    ],
+)
+def test_a_mistake_at_the_start_is_one_line(arguments: list[str], message: str) -> None:
+    result = subprocess.run([*GATE, *arguments], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("error: ")
+    assert message in result.stderr.splitlines()[-1]

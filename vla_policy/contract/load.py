@@ -84,7 +84,7 @@ def _read(path: Path) -> Any:
 
 def _contract(path: Path, data: Any) -> Contract:
     needed = {"robot_type", "task", "fps", "frame", "observations", "action"}
-    values.mapping(data, "contract", needed, {"timeouts", "kinematics", "pointing"})
+    values.mapping(data, "contract", needed, {"timeouts", "kinematics", "pointing", "units_unknown"})
     timeouts = _timeouts(data.get("timeouts"))
     action = values.mapping(data["action"], "action", _ACTION_NEEDED, _ACTION_OPTIONAL | PART | {"constants"})
     feature, frame_id = vector(action, "action"), values.text(action["frame_id"], "action: frame_id", empty=True)
@@ -99,7 +99,9 @@ def _contract(path: Path, data: Any) -> Contract:
     _require_topics(streams, command)
     pointing = _pointing(data["pointing"], interface) if "pointing" in data else None
     robot_type, task = values.text(data["robot_type"], "robot_type"), values.text(data["task"], "task", empty=True)
-    return Contract(path.stem, robot_type, task, interface, streams, command, timeouts, pointing)
+    unknown = values.choice(data.get("units_unknown", "refuse"), "units_unknown", ["refuse", "accept"])
+    accepts = unknown == "accept"
+    return Contract(path.stem, robot_type, task, interface, streams, command, timeouts, pointing, accepts)
 
 
 _ACTION_NEEDED = {"frame_id", "names", "units", "rate", "low", "high", "speed"}

@@ -215,7 +215,8 @@ class Timeouts:
 class Contract:
     """What a robot provides; `name` is the file's. `task` is the instruction until another one is given.
 
-    `pointing` says what is where in a camera's picture, for those who lead the arm with a mouse.
+    `pointing` says what is where in a camera's picture, for those who lead the arm with a mouse. A real arm follows a
+    policy whose units nobody declared only if it `accepts_unknown_units` ("units_unknown: accept").
     """
 
     name: str
@@ -226,6 +227,7 @@ class Contract:
     command: CommandSpec
     timeouts: Timeouts
     pointing: Pointing | None = None
+    accepts_unknown_units: bool = False
 
     def stream(self, key: str) -> Stream:
         """The stream of an observation key; `InputError` if there is none."""

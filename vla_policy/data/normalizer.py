@@ -59,6 +59,16 @@ class Normalizer:
         offset, _, scale = self._like(key, value)
         return value * scale + offset
 
+    def usual_range(self, key: str) -> tuple[np.ndarray, np.ndarray]:
+        """Low and high (D,) between which nearly all values of the data lay, in the feature's units."""
+        stats = self.stats[key]
+        if "q01" in stats and "q99" in stats:
+            return stats["q01"], stats["q99"]
+        if "mean" in stats and "std" in stats:
+            low, high = stats["mean"] - 2 * stats["std"], stats["mean"] + 2 * stats["std"]
+            return np.maximum(low, stats["min"]), np.minimum(high, stats["max"])
+        return stats["min"], stats["max"]
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON; `from_dict` gives back the same numbers bit for bit."""
         return {
@@ -68,11 +78,24 @@ class Normalizer:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Normalizer:
-        try:
-            stats = {key: {name: np.array(v) for name, v in entry["stats"].items()} for key, entry in data.items()}
-            return cls(stats, {key: entry["mode"] for key, entry in data.items()})
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"normaliser: expected 'mode' and 'stats' for each feature, found no {error}") from None
+        """What `to_dict` gave; `InputError` naming the entry of anything else."""
+        if not isinstance(data, Mapping):
+            raise InputError(f"normaliser: expected 'mode' and 'stats' for each feature, found {data!r:.80}")
+        stats, modes = {}, {}
+        for key, entry in data.items():
+            if not isinstance(entry, Mapping) or not isinstance(entry.get("stats"), Mapping):
+                raise InputError(f"normaliser: {key}: expected 'mode' and 'stats', found {entry!r:.80}")
+            stats[key] = {name: _numbers(value, f"normaliser: {key}: {name}") for name, value in entry["stats"].items()}
+            modes[key] = str(entry.get("mode"))
+        return cls(stats, modes)
+
+    def require(self, sizes: Mapping[str, int]) -> None:
+        """`InputError` unless there are statistics of that many channels for each of these features."""
+        for key, size in sizes.items():
+            if key not in self.stats:
+                raise InputError(f"normaliser: expected statistics of {key!r}, found those of {sorted(self.stats)}")
+            if len(self.stats[key]["min"]) != size:
+                raise InputError(f"normaliser: {key}: expected {size} channels, found {len(self.stats[key]['min'])}")
 
     def _mode(self, key: str) -> str:
         mode = self.modes.get(key)
@@ -99,6 +122,11 @@ class Normalizer:
 
 
 def _affine(key: str, stats: Stats, mode: str) -> _Affine:
+    needed = {"mean_std": ("mean", "std"), "quantile": ("q01", "q99")}.get(mode, ())
+    for name in ("min", "max", *needed):
+        if name not in stats or stats[name].shape != stats["min"].shape:
+            found = stats[name].tolist() if name in stats else "none"
+            raise InputError(f"normalisation of {key!r}: expected a number a channel as {name!r}, found {found}")
     low, high = stats["min"], stats["max"]
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise InputError(f"normalisation of {key!r}: expected finite statistics, found min {low} and max {high}")
@@ -110,4 +138,17 @@ def _affine(key: str, stats: Stats, mode: str) -> _Affine:
             rare = stats["q01"] == stats["q99"]
             low, high = np.where(rare, low, stats["q01"]), np.where(rare, high, stats["q99"])
         offset, scale = (low + high) / 2, (high - low) / 2
+    if not (np.isfinite(scale).all() and (scale >= 0).all()):
+        raise InputError(f"normalisation of {key!r}: expected min <= max and std >= 0, found a spread of {scale}")
     return _Affine(np.where(constant, stats["min"], offset), np.where(constant, 0.0, scale))
+
+
+def _numbers(value: Any, where: str) -> np.ndarray:
+    """Finite numbers (D,) of JSON, whole or not as they are."""
+    try:
+        array = np.array(value)
+    except ValueError:  # lists of different lengths
+        array = np.array(None)
+    if array.dtype.kind not in "iuf" or array.ndim != 1 or not np.isfinite(array).all():
+        raise InputError(f"{where}: expected a list of finite numbers, found {value!r:.80}")
+    return array

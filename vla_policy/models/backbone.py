@@ -10,14 +10,13 @@ import hashlib
 import json
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -30,7 +29,8 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from vla_policy.interfaces import InputError
-from vla_policy.models.config import BackboneConfig
+from vla_policy.models.checkpoint import WEIGHTS, Stored, check_header, distinct, sizes_only
+from vla_policy.models.config import DEEPEST, BackboneConfig
 from vla_policy.models.instructions import KnownInstructions
 from vla_policy.models.tiny_vlm import tiny_config, train_tokenizer
 from vla_policy.models.vlm_families import FAMILIES
@@ -40,6 +40,7 @@ LONGEST_ANSWER = 48  # tokens
 PADDED_TO = 16  # tokens, in training
 EMBEDDED = 64  # sentences at a time
 CONFIG, TOKENIZER, TOKENIZER_CONFIG = "config.json", "tokenizer.json", "tokenizer_config.json"
+TEXT, VISION, LAYERS = "text_config", "vision_config", "num_hidden_layers"
 
 
 class Backbone(nn.Module):
@@ -79,8 +80,9 @@ class Backbone(nn.Module):
         return cls(config, load_model(config.path, dtype), load_tokenizer(config.path))
 
     @classmethod
-    def from_folder(cls, config: BackboneConfig, folder: Path) -> Backbone:
-        """The backbone of a policy's checkpoint: its architecture and tokenizer are in `folder`.
+    def from_folder(cls, config: BackboneConfig, folder: Path, header: Mapping[str, Stored]) -> Backbone:
+        """The backbone of a policy's checkpoint: its architecture and tokenizer are in `folder`, and its weights have
+        to be among those of `header`.
 
         Weights that training left alone are not in a checkpoint and come from `config.path`.
         """
@@ -91,7 +93,9 @@ class Backbone(nn.Module):
         tokenizer = load_tokenizer(str(folder))
         if config.path is not None and config.tuning != "full":
             return cls(config, load_model(config.path), tokenizer)
-        return cls(config, _build(_from_hub(AutoConfig.from_pretrained, str(folder))), tokenizer)
+        architecture = _from_hub(AutoConfig.from_pretrained, str(folder))
+        _check_sizes(architecture, folder, header)
+        return cls(config, _build(architecture), tokenizer)
 
     def save(self, folder: Path) -> None:
         """Architecture, known instructions and tokenizer, known by its digest; weights are the checkpoint's."""
@@ -305,12 +309,16 @@ def _tuned(model: Any, config: BackboneConfig) -> nn.Module:
 
 def _check_tokenizer(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, image_token: str) -> None:
     expected, found = config.image_token_id, tokenizer.convert_tokens_to_ids(image_token)
-    rows = config.text_config.vocab_size
-    if found != expected or len(tokenizer) > rows:
+    with readable(f"tokenizer: {TOKENIZER_CONFIG}"):
+        tokenizer.decode(tokenizer(image_token, add_special_tokens=False)["input_ids"])
+    rows, count = config.text_config.vocab_size, 1 + max(tokenizer.get_vocab().values())
+    if found != expected or count > rows:
         raise InputError(
             f"tokenizer: expected the model's own, with {image_token} as token {expected} and at most {rows} tokens, "
-            f"found it as {found} and {len(tokenizer)} tokens"
+            f"found it as {found} and {count} tokens"
         )
+    if tokenizer.pad_token_id is None:
+        raise InputError("tokenizer: expected a pad_token, found none")
 
 
 def _first(seen: Any, rows: int, cameras: int) -> Any:
@@ -328,13 +336,27 @@ def _require(folder: Path, names: Sequence[str]) -> None:
 def _read_config(folder: Path) -> dict[str, Any]:
     """config.json of a model of a known family."""
     try:
-        config = json.loads((folder / CONFIG).read_text())
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         model_type = config["model_type"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"backbone {folder}: expected a {CONFIG} with a model_type, found another file") from None
-    if model_type not in FAMILIES:
+    if model_type not in list(FAMILIES):
         raise InputError(f"backbone {folder}: expected a model of {sorted(FAMILIES)}, found {model_type!r}")
+    for part in (TEXT, VISION):
+        layers = config[part].get(LAYERS) if isinstance(config.get(part), dict) else None
+        if isinstance(layers, int) and layers > DEEPEST:  # transformers makes lists of so many entries
+            raise InputError(f"{folder / CONFIG}: {part}: {LAYERS}: expected at most {DEEPEST}, found {layers}")
     return cast(dict[str, Any], config)
+
+
+def _check_sizes(architecture: PreTrainedConfig, folder: Path, header: Mapping[str, Stored]) -> None:
+    """`InputError` unless a model of this architecture has the backbone's weights of a checkpoint."""
+    prefix = "backbone.model."
+    stored = {name: value for name, value in header.items() if name.startswith(prefix)}
+    with readable(folder / CONFIG), sizes_only(stored):
+        plan = _build(architecture)
+    every = {prefix + name: value for name, value in plan.state_dict(keep_vars=True).items()}
+    check_header(folder.parent / WEIGHTS, stored, distinct(every).keys(), every)
 
 
 def _digest(path: Path) -> str:
@@ -343,13 +365,19 @@ def _digest(path: Path) -> str:
 
 
 def _from_hub(load: Any, path: str, **options: Any) -> Any:
-    try:
+    hub = "" if Path(path).is_dir() else ": neither a folder with a model nor readable from the hub"
+    with readable(f"backbone {path!r}{hub}"):
         return quietly(load, path, **options)
-    except (OSError, ValueError, HFValidationError, OfflineModeIsEnabled) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(
-            f"backbone {path!r}: neither a folder with a model nor readable from the hub: {reason}"
-        ) from None
+
+
+@contextmanager
+def readable(place: str | Path) -> Iterator[None]:
+    """What transformers and tokenizers raise for a file that they cannot use, as an `InputError` of one line."""
+    try:
+        yield
+    except Exception as error:  # tokenizers raises nothing narrower
+        reason = (str(error).strip() or type(error).__name__).splitlines()
+        raise InputError(f"{place}: {' '.join(part.strip() for part in reason[:2])}") from None
 
 
 def quietly(load: Any, path: str, **options: Any) -> Any:

@@ -7,23 +7,27 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+import torch
 import yaml
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from omegaconf.errors import OmegaConfBaseException
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from vla_policy.data import Normalizer
-from vla_policy.interfaces import InputError, Interface
+from vla_policy.interfaces import InputError, Interface, within
 from vla_policy.models.card import model_card
 from vla_policy.models.config import PolicyConfig
+from vla_policy.models.trainable import TrainableModel
 
 CONFIG, WEIGHTS, NORMALIZER, INTERFACE, CARD = (
     "config.yaml",
@@ -36,19 +40,39 @@ CONFIG, WEIGHTS, NORMALIZER, INTERFACE, CARD = (
 POLICY = "policy"  # the kind of model, a section of config.yaml
 BACKBONE = "backbone"  # folder with a backbone's config.json and tokenizer
 T = TypeVar("T")
+Model = TypeVar("Model", bound=TrainableModel)
+FLOATING = ("F64", "F32", "F16", "BF16")  # safetensors' names of the types that weights may have
 FORMAT = 1  # last in config.yaml, so that a truncated one is told from a short one
+
+
+class Stored(NamedTuple):
+    """What the header of a safetensors file says of a tensor."""
+
+    shape: tuple[int, ...]
+    dtype: str  # "F32", "BF16", "I64" ...
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The parts of a checkpoint folder, read and checked one by one."""
+    """The parts of a checkpoint folder, read and checked one by one; of the weights only what is there."""
 
     folder: Path
     config: Any  # the section of config.yaml that defines the model
     interface: Interface
     normalizer: Normalizer
-    weights: dict[str, Tensor]
+    header: dict[str, Stored]
     card: dict[str, Any]
+
+    def weights(self) -> dict[str, Tensor]:
+        """All tensors; `InputError` for one with numbers that are not finite."""
+        path = self.folder / WEIGHTS
+        with _safetensors(path):
+            weights = load_file(path)
+        for name, value in weights.items():
+            if not value.isfinite().all():
+                others = int((~value.isfinite()).sum())
+                raise InputError(f"{path}: {name}: expected finite numbers, found {others} others")
+        return weights
 
 
 def write_checkpoint(
@@ -111,20 +135,88 @@ def read_checkpoint(name: str | Path, kind: str) -> Checkpoint:
     if not isinstance(stored, dict) or stored.get("format") != FORMAT:
         raise InputError(f"{folder / CONFIG}: expected to end with 'format: {FORMAT}', found a truncated or other file")
     if kind not in stored:
-        found = sorted(set(stored) - {"card", "format"})
+        found = sorted(set(map(str, stored)) - {"card", "format"})
         raise InputError(f"{folder / CONFIG}: expected a {kind.replace('_', ' ')}, found {found}")
-    interface = Interface.from_dict(_parse(folder / INTERFACE, json.loads))
-    normalizer = Normalizer.from_dict(_parse(folder / NORMALIZER, json.loads))
-    card = dict(stored.get("card") or {})
-    return Checkpoint(folder, stored[kind], interface, normalizer, _weights(folder / WEIGHTS), card)
+    told = _parse(folder / INTERFACE, json.loads)
+    with within(folder / INTERFACE):
+        interface = Interface.from_dict(told)
+    told = _parse(folder / NORMALIZER, json.loads)
+    with within(folder / NORMALIZER):
+        normalizer = Normalizer.from_dict(told)
+    with within(folder / CONFIG):
+        card = _card(stored.get("card") or {})
+    return Checkpoint(folder, stored[kind], interface, normalizer, read_header(folder / WEIGHTS), card)
 
 
 def parse_config(read: Callable[[Any], T], parts: Checkpoint) -> T:
     """The configuration of a checkpoint, typed; `InputError` naming its file and the key that is wrong."""
+    with within(parts.folder / CONFIG):
+        try:
+            return read(parts.config)
+        except OmegaConfBaseException as error:
+            raise InputError(str(error).splitlines()[0]) from None
+
+
+def read_header(path: Path) -> dict[str, Stored]:
+    """What there is in a safetensors file; `InputError` if it is none."""
+    if not path.is_file():
+        raise InputError(f"{path}: expected a file of the checkpoint, found none")
+    with _safetensors(path), safe_open(path, "pt") as file:
+        parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118, the file is no mapping
+        return {name: Stored(tuple(part.get_shape()), part.get_dtype()) for name, part in parts.items()}
+
+
+@contextmanager
+def sizes_only(header: Mapping[str, Stored]) -> Iterator[None]:
+    """Build modules without memory, on torch's meta device, to see whether they are the ones of a file with this
+    header; `InputError` as soon as there are far more parameters, so that a configuration of a million layers costs
+    milliseconds.
+    """
+    most, count = 2 * len(header) + 100, 0  # those that modules share are counted more than once
+
+    def count_one(*_: Any) -> None:
+        nonlocal count
+        count += 1
+        if count > most:
+            raise InputError(f"expected a model of the {len(header)} tensors of {WEIGHTS}, found a far deeper one")
+
+    hook = register_module_parameter_registration_hook(count_one)
     try:
-        return read(parts.config)
-    except OmegaConfBaseException as error:
-        raise InputError(f"{parts.folder / CONFIG}: {str(error).splitlines()[0]}") from None
+        with torch.device("meta"):
+            yield
+    finally:
+        hook.remove()
+
+
+def check_header(
+    path: Path, header: Mapping[str, Stored], needed: Collection[str], every: Mapping[str, Tensor]
+) -> None:
+    """`InputError` naming the first tensor that differs unless the file `path` has those `needed` of a module's `every`
+    tensor, in their shapes, and no others.
+    """
+    for name in [*needed, *(name for name in header if name not in needed)]:
+        expected, found = every.get(name), header.get(name)
+        fits = f"{path} does not fit its configuration: {name}"
+        shapes = [None if part is None else list(part.shape) for part in (expected, found)]
+        if expected is None or found is None or shapes[0] != shapes[1]:
+            raise InputError(f"{fits}: expected {_shape(shapes[0])}, found {_shape(shapes[1])}")
+        if expected.is_floating_point() != (found.dtype in FLOATING):
+            raise InputError(f"{fits}: expected {expected.dtype}, found {found.dtype}")
+
+
+def restored(build: Callable[[], Model], parts: Checkpoint) -> Model:
+    """The model that `build` makes, with the checkpoint's weights.
+
+    It is built without memory first and compared with the header of the weights, so that sizes that are wrong cost
+    nothing; `InputError` names the first tensor that differs.
+    """
+    with within(parts.folder / CONFIG), sizes_only(parts.header):
+        plan = build()
+    path = parts.folder / WEIGHTS
+    check_header(path, parts.header, plan.stored_state().keys(), plan.state_dict())
+    model = build()
+    model.load_stored(parts.weights(), str(path))
+    return model
 
 
 def update_card(folder: str | Path, evaluation: Mapping[str, Any]) -> None:
@@ -140,7 +232,13 @@ def update_card(folder: str | Path, evaluation: Mapping[str, Any]) -> None:
     card = {**parts.card, "evaluations": [*kept, plain]}
     backbone = folder / BACKBONE
     copy = functools.partial(shutil.copytree, backbone) if backbone.is_dir() else None
-    write_policy(folder, config, parts.interface, parts.normalizer, parts.weights, card, copy)
+    write_policy(folder, config, parts.interface, parts.normalizer, parts.weights(), card, copy)
+
+
+def distinct(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A `state_dict(keep_vars=True)` with those tensors only once that modules share."""
+    first = {id(value): name for name, value in reversed(list(state.items()))}
+    return {name: value.detach() for name, value in state.items() if first[id(value)] == name}
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
@@ -172,18 +270,28 @@ def _parse(path: Path, parser: Callable[[str], Any]) -> Any:
     if not path.is_file():
         raise InputError(f"{path}: expected a file of the checkpoint, found none")
     try:
-        return parser(path.read_text())
-    except (ValueError, yaml.YAMLError) as error:
+        return parser(path.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise InputError(f"{path}: expected {path.suffix[1:].upper()}, found {str(error).splitlines()[0]}") from None
 
 
-def _weights(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise InputError(f"{path}: expected a file of the checkpoint, found none")
+def _card(card: Any) -> dict[str, Any]:
+    evaluations = card.get("evaluations", []) if isinstance(card, dict) else None
+    if not isinstance(evaluations, list) or not all(isinstance(entry, dict) for entry in evaluations):
+        raise InputError(f"card: expected sections by name, and evaluations as a list of them, found {card!r:.80}")
+    return dict(card)
+
+
+@contextmanager
+def _safetensors(path: Path) -> Iterator[None]:
     try:
-        return load_file(path)
+        yield
     except SafetensorError as error:
         raise InputError(f"{path}: truncated or not a safetensors file ({error})") from None
+
+
+def _shape(shape: list[int] | None) -> str:
+    return "no such tensor" if shape is None else f"shape {shape}"
 
 
 def _write(path: Path, text: str) -> None:

@@ -12,6 +12,44 @@ from vla_policy.interfaces import IMAGES, STATE, InputError
 
 Config = TypeVar("Config")
 
+# What no model of today exceeds: a configuration beyond it is a mistake, and would take hours and all memory to build.
+WIDEST, DEEPEST, LONGEST = 65536, 1000, 4096
+LARGEST_PICTURE = 4096  # pixels a side, of those that a network sees
+LARGEST_WEIGHT = 1e6  # of a part of a loss
+
+
+def check_ranges(config: Any, where: str, **ranges: tuple[float, float]) -> None:
+    """`InputError` for a field, or an entry of a list, that is out of its range, bounds included, or not a number."""
+    for name, (least, most) in ranges.items():
+        value = getattr(config, name)
+        for number in value if isinstance(value, list) else [value]:
+            if not isinstance(number, int | float):  # OmegaConf lets lists of lists pass
+                raise InputError(f"{where}.{name}: expected numbers, found {value}")
+            if not least <= number <= most:
+                expected = f"at least {least}" if number < least else f"at most {most}"
+                raise InputError(f"{where}.{name}: expected {expected}, found {value}")
+
+
+def check_words(config: Any, where: str, *names: str) -> None:
+    """`InputError` for a field that is no list of words."""
+    for name in names:
+        value = getattr(config, name)
+        if not all(isinstance(word, str) for word in value):
+            raise InputError(f"{where}.{name}: expected words, found {value}")
+
+
+def check_encoder(config: Any, where: str) -> None:
+    """The sizes of a convolutional encoder."""
+    if not 1 <= len(config.channels) <= 8:
+        raise InputError(f"{where}.channels: expected 1 to 8 stages, found {config.channels}")
+    check_ranges(config, where, channels=(1, WIDEST), keypoints=(1, WIDEST), grid=(0, 32))
+
+
+def check_transformer(config: Any, where: str) -> None:
+    """The sizes of a transformer."""
+    check_ranges(config, where, width=(1, WIDEST), depth=(0, DEEPEST), heads=(1, WIDEST))
+    check_ranges(config, where, mlp_ratio=(0.01, 100), dropout=(0, 1))
+
 
 @dataclass
 class EncoderConfig:
@@ -79,6 +117,11 @@ class BackboneConfig:
     tiny: TinyVLMConfig = field(default_factory=TinyVLMConfig)
 
     def __post_init__(self) -> None:
+        check_ranges(self, "policy.backbone", lora_rank=(1, WIDEST), max_text_tokens=(1, LONGEST))
+        tiny = dict.fromkeys(("image_size", "patch_size", "scale_factor"), (1, LARGEST_PICTURE))
+        tiny |= dict.fromkeys(("vision_depth", "text_depth"), (0, DEEPEST))
+        tiny |= {"width": (1, WIDEST), "heads": (1, WIDEST), "vocab_size": (1, 2**20)}
+        check_ranges(self.tiny, "policy.backbone.tiny", **tiny)
         if self.tuning not in ("full", "lora", "frozen"):
             raise InputError(f"policy.backbone.tuning: expected full, lora or frozen, found {self.tuning!r}")
         if self.path is None and self.tuning == "lora":
@@ -116,6 +159,7 @@ class PolicyConfig:
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
 
     def __post_init__(self) -> None:
+        self._check_ranges()
         if self.encoder is not None and not 0 < self.encoder.crop <= 1:
             raise InputError(f"policy.encoder.crop: expected a fraction in (0, 1], found {self.encoder.crop}")
         tokens = self.objective.name in ("autoregressive", "masked")
@@ -158,6 +202,21 @@ class PolicyConfig:
                 f"found {self.transformer.width}"
             )
 
+    def _check_ranges(self) -> None:
+        check_words(self, "policy", "observation_keys", "auxiliary_keys")
+        check_ranges(self, "policy", n_obs_steps=(1, LONGEST), horizon=(1, LONGEST), noise_samples=(1, LONGEST))
+        check_ranges(self, "policy", auxiliary_weight=(0, LARGEST_WEIGHT), language_weight=(0, LARGEST_WEIGHT))
+        if self.encoder is not None:
+            check_encoder(self.encoder, "policy.encoder")
+            check_ranges(self.encoder, "policy.encoder", blocks=(0, DEEPEST), color_jitter=(0, 10))
+        check_transformer(self.transformer, "policy.transformer")
+        check_ranges(self.transformer, "policy.transformer", time_width=(2, WIDEST))
+        if self.transformer.time_width % 2:
+            found = self.transformer.time_width
+            raise InputError(f"policy.transformer.time_width: expected an even number, found {found}")
+        steps = dict.fromkeys(("train_steps", "inference_steps"), (1, LONGEST))
+        check_ranges(self.objective, "policy.objective", bins=(1, WIDEST), **steps)
+
     whole_windows = False  # a policy also acts at an episode's very start and end
 
     @property
@@ -181,6 +240,8 @@ class PolicyConfig:
 
 def typed(kind: type[Config], data: Mapping[str, Any] | DictConfig) -> Config:
     """`data` as the dataclass `kind`, its defaults where it says nothing."""
+    if not isinstance(data, Mapping | DictConfig):
+        raise InputError(f"expected the options of a {kind.__name__}, found {data!r}")
     config = data if isinstance(data, DictConfig) else OmegaConf.create(dict(data))
     read = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), config))
     assert isinstance(read, kind)

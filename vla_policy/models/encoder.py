@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vla_policy.data import crop_size
-from vla_policy.interfaces import Interface
+from vla_policy.interfaces import InputError, Interface
 from vla_policy.models.config import EncoderConfig
 
 STEM_STRIDE = 4
@@ -56,6 +56,8 @@ class CameraEncoder(nn.Module):
         channels = config.channels
         self.image_size = image_shape[:2]
         self.crop = crop_size(self.image_size, config.crop)
+        if min(self.crop) < STEM_STRIDE:
+            raise InputError(f"encoder: expected pictures of at least {STEM_STRIDE} pixels a side, found {self.crop}")
         layers: list[nn.Module] = [nn.Conv2d(3, channels[0], STEM_STRIDE, STEM_STRIDE)]
         for before, now in zip([None, *channels[:-1]], channels, strict=True):
             if before is not None:

@@ -93,6 +93,9 @@ class Ddpm:
     def __init__(self, config: ObjectiveConfig) -> None:
         choose("policy.objective.prediction", config.prediction, ["epsilon", "sample", "v_prediction"])
         choose("policy.objective.sampler", config.sampler, ["ddpm", "ddim", "dpm_solver"])
+        if config.inference_steps > config.train_steps:
+            expected = f"at most train_steps {config.train_steps}"
+            raise InputError(f"policy.objective.inference_steps: expected {expected}, found {config.inference_steps}")
         self.config = config
         common: dict[str, Any] = {
             "num_train_timesteps": config.train_steps,

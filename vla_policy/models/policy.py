@@ -15,7 +15,16 @@ from torch import Tensor, nn
 from vla_policy.data import ColorJitter, Normalizer, centre_crop, random_crop
 from vla_policy.interfaces import ACTION, STATE, ActionChunk, InputError, Interface, Observation
 from vla_policy.models.backbone import Backbone
-from vla_policy.models.checkpoint import BACKBONE, POLICY, load_weights, parse_config, read_checkpoint, write_policy
+from vla_policy.models.checkpoint import (
+    BACKBONE,
+    POLICY,
+    distinct,
+    load_weights,
+    parse_config,
+    read_checkpoint,
+    restored,
+    write_policy,
+)
 from vla_policy.models.config import PolicyConfig
 from vla_policy.models.encoder import ObservationEncoder, module_name, vector_token
 from vla_policy.models.heads import make_head
@@ -60,6 +69,7 @@ class DiffusionPolicy(TrainableModel):
         self.config, self.normalizer = config, normalizer
         self.interface = interface.select(config.observation_keys)
         self.full_interface = interface.select([*config.observation_keys, *config.auxiliary_keys])
+        _check_vectors(self.full_interface, normalizer)
         self.n_obs_steps, self.n_action_steps = config.n_obs_steps, config.n_action_steps
         self.card = dict(card or {})
         if config.action_relative:
@@ -226,6 +236,8 @@ class DiffusionPolicy(TrainableModel):
         self.eval()
         noise = torch.Generator().manual_seed(int(generator.integers(2**63 - 1)))
         actions = self.sample(batch, noise)[:, self.n_obs_steps - 1 :].double().cpu().numpy()
+        if not np.isfinite(actions).all():
+            raise InputError("policy: expected finite actions, found others; its weights or its options are damaged")
         dt = 1.0 / self.interface.fps
         return [ActionChunk(rows, history[-1].t, dt) for rows, history in zip(actions, histories, strict=True)]
 
@@ -262,13 +274,11 @@ class DiffusionPolicy(TrainableModel):
         """The weights that a checkpoint needs: not those of a pretrained backbone that training leaves alone, and those
         which modules share only once.
         """
-        shared: set[int] = set()
-        stored = {}
-        for name, value in self.state_dict().items():
-            if name not in self._left_alone and value.data_ptr() not in shared:
-                stored[name] = value
-                shared.add(value.data_ptr())
-        return stored
+        return {
+            name: value
+            for name, value in distinct(self.state_dict(keep_vars=True)).items()
+            if name not in self._left_alone
+        }
 
     def load_stored(self, weights: Mapping[str, Tensor], source: str) -> None:
         """Put back what `stored_state` gave; `InputError` tells where `source` differs first."""
@@ -290,15 +300,24 @@ class DiffusionPolicy(TrainableModel):
         """Read a folder, or a repository of the Hugging Face hub if no such folder exists; ready to predict."""
         parts = read_checkpoint(name, POLICY)
         config = parse_config(PolicyConfig.from_dict, parts)
-        wanted = config.backbone
-        backbone = None if wanted is None else Backbone.from_folder(wanted, parts.folder / BACKBONE)
-        policy = cls(config, parts.interface, parts.normalizer, parts.card, backbone)
-        policy.load_stored(parts.weights, f"{name}: model.safetensors")
-        policy.eval()
-        if backbone is not None and (known := KnownInstructions.load(parts.folder / BACKBONE)) is not None:
-            known.check(backbone.embed, str(parts.folder / BACKBONE / INSTRUCTIONS))
+        wanted, folder = config.backbone, parts.folder / BACKBONE
+        backbone = None if wanted is None else Backbone.from_folder(wanted, folder, parts.header)
+        policy = restored(lambda: cls(config, parts.interface, parts.normalizer, parts.card, backbone), parts).eval()
+        if backbone is not None and (known := KnownInstructions.load(folder)) is not None:
+            known.check(backbone.embed, str(folder / INSTRUCTIONS))
             backbone.known = known
         return policy
+
+
+def _check_vectors(interface: Interface, normalizer: Normalizer) -> None:
+    """What is no picture is a vector that the normaliser knows."""
+    sizes = {}
+    for key, feature in {**interface.observations, ACTION: interface.action}.items():
+        if feature.dtype != "image":
+            if len(feature.shape) != 1:
+                raise InputError(f"{key}: expected the shape of a vector, found {list(feature.shape)}")
+            sizes[key] = feature.shape[0]
+    normalizer.require(sizes)
 
 
 def _check_relative(interface: Interface) -> None:

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from vla_policy.interfaces import InputError
-from vla_policy.monitoring.conformal import conformal_threshold, least_episodes
+from vla_policy.interfaces import InputError, within
+from vla_policy.monitoring.conformal import check_alpha, conformal_threshold, least_episodes
 
 FILE = "calibration.json"
 SMALLEST_SCALE = 1e-12
@@ -65,14 +65,27 @@ class Calibration:
         if not path.is_file():
             raise InputError(f"{folder}: expected a folder with {FILE}, as vla-calibrate writes it, found none")
         try:
-            stored = dict(json.loads(path.read_text()))
-            fields = {name: stored.pop(name) for name in cls.__dataclass_fields__}
-            numbers = [float(fields[name]) for name in ("alpha", "mean", "scale", "threshold")]
-        except (ValueError, TypeError, KeyError) as error:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{path}: expected a calibration, found a broken or another file ({error})") from None
-        if not np.isfinite(numbers).all() or not fields["scale"] > 0:
-            raise InputError(f"{path}: expected finite numbers and a scale above 0, found {fields}")
+        missing = [name for name in cls.__dataclass_fields__ if not isinstance(stored, dict) or name not in stored]
+        if missing:
+            raise InputError(f"{path}: expected a calibration, found a file without {missing}")
+        fields = {name: stored.pop(name) for name in cls.__dataclass_fields__}
+        with within(path):
+            _check(fields)
         return cls(**fields), stored
+
+
+def _check(fields: Mapping[str, Any]) -> None:
+    numbers = [fields[name] for name in ("alpha", "mean", "scale", "threshold", "episodes", "episodes_scale")]
+    if not all(isinstance(value, int | float) and abs(value) < math.inf for value in numbers) or not numbers[2] > 0:
+        raise InputError(f"expected finite numbers and a scale above 0, found {fields}")
+    check_alpha(fields["alpha"])
+    if not isinstance(fields["detector"], str):
+        raise InputError(f"detector: expected a word, found {fields['detector']!r}")
+    if not isinstance(fields["bound_to"], dict):
+        raise InputError(f"bound_to: expected digests by name, found {fields['bound_to']!r}")
 
 
 def least_successes(alpha: float) -> int:

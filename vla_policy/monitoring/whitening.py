@@ -10,8 +10,8 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from vla_policy.interfaces import InputError
 
@@ -52,12 +52,16 @@ def load_whitening(folder: Path, shape: tuple[int, int, int]) -> np.ndarray:
     if not path.is_file():
         raise InputError(f"{folder}: expected {FILE} beside the calibration, as vla-calibrate writes it, found none")
     try:
-        whitening = load_file(path).get("whitening")
+        with safe_open(path, "np") as file:
+            part = file.get_slice("whitening") if "whitening" in file.keys() else None  # noqa: SIM118, no mapping
+            if part is None or tuple(part.get_shape()) != shape:
+                found = "none" if part is None else f"shape {tuple(part.get_shape())}"
+                raise InputError(f"{path}: expected a whitening of shape {shape}, found {found}")
+            if part.get_dtype() != "F32":
+                raise InputError(f"{path}: whitening: expected F32 numbers, found {part.get_dtype()}")
+            whitening: np.ndarray = file.get_tensor("whitening")
     except SafetensorError as error:
         raise InputError(f"{path}: truncated or not a safetensors file ({error})") from None
-    if whitening is None or whitening.shape != shape:
-        found = "none" if whitening is None else f"shape {whitening.shape}"
-        raise InputError(f"{path}: expected a whitening of shape {shape}, found {found}")
     if not np.isfinite(whitening).all():
         raise InputError(f"{path}: expected finite numbers, found {np.count_nonzero(~np.isfinite(whitening))} others")
     return whitening

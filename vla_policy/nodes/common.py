@@ -16,9 +16,11 @@ from typing import Any
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy._rclpy_pybind11 import RCLError, UnknownROSArgsError
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.exceptions import NameValidationException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -35,6 +37,8 @@ BEATS_LOOK = 4  # times between two heartbeats that their sender looks whether i
 CRASHED = threading.Event()  # a vital thread has ended that was not told to
 PRIORITY = 40  # of a real-time process, below the kernel's own threads and what ros2_control takes
 OF_RCLPY = ("use_sim_time", "start_type_description_service", "qos_overrides")  # parameters that every node has
+# What a node's start raises for what its user said: parameters and files, names of topics and nodes, ROS arguments.
+START_ERRORS = (InputError, OSError, NameValidationException, RCLError, UnknownROSArgsError)
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 
 
@@ -61,10 +65,10 @@ def run(make: Callable[[], Node]) -> None:
     stop, starter = threading.Event(), Starter()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    # rclpy's own handlers end all communication at once, under the hands of the node's threads.
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     status, node = 0, None
     try:
+        # rclpy's own handlers end all communication at once, under the hands of the node's threads.
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         node = make()
         _require_known_parameters(node)
         executor = SingleThreadedExecutor()
@@ -72,8 +76,10 @@ def run(make: Callable[[], Node]) -> None:
         while not (stop.is_set() or CRASHED.is_set() or starter.gone()):
             executor.spin_once(timeout_sec=0.2)
         status = int(CRASHED.is_set())
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except START_ERRORS as error:
+        if node is not None and not isinstance(error, InputError):
+            raise
+        print("error: " + " ".join(str(error).split()), file=sys.stderr)
         status = 2
     finally:
         if node is not None:
@@ -114,7 +120,10 @@ def parameter(node: Node, name: str, default: Any, description: str, bounds: tup
     elif bounds is not None:
         descriptor.integer_range = [IntegerRange(from_value=bounds[0], to_value=bounds[1], step=1)]
     try:
-        return node.declare_parameter(name, default, descriptor).value
+        value = node.declare_parameter(name, default, descriptor).value
+        if value is None:
+            raise InputError("nothing")  # what rclpy makes of an empty list
+        return value
     except Exception as error:  # rclpy has a class for every way to be wrong, and no common one
         within = f" from {bounds[0]} to {bounds[1]}" if bounds is not None else ""
         given = node._parameter_overrides.get(name)

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from vla_policy.contract import Contract
+from vla_policy.interfaces import ACTION, STATE
+from vla_policy.units import require_same_scale
 
 if TYPE_CHECKING:
     from vla_policy.models import DiffusionPolicy
@@ -11,12 +16,21 @@ if TYPE_CHECKING:
 GIL_SECONDS = 0.001  # inference in Python must let the heartbeat pass
 
 
-def load_policy(checkpoint: str, device: str, threads: int) -> DiffusionPolicy:
-    """The policy of a folder or hub repository on `device`, with so many threads for torch."""
+def load_policy(contract: Contract, checkpoint: str, device: str, threads: int) -> DiffusionPolicy:
+    """The policy of a folder or hub repository on `device`, with so many threads for torch; `InputError` unless the
+    robot can serve it and both count in the same units.
+    """
     import torch  # takes seconds, which belong to configure
 
     from vla_policy.models import DiffusionPolicy
 
     torch.set_num_threads(threads)
     sys.setswitchinterval(GIL_SECONDS)
-    return DiffusionPolicy.from_pretrained(checkpoint).to(device)
+    policy = DiffusionPolicy.from_pretrained(checkpoint)
+    needs = f"checkpoint {Path(checkpoint).name}"
+    contract.require(policy.interface, needs)
+    absolute = [key for key in (STATE, ACTION) if key != ACTION or not policy.config.action_relative]
+    known = [key for key in absolute if key == ACTION or key in policy.interface.observations]
+    ranges = {key: policy.normalizer.usual_range(key) for key in known}
+    require_same_scale(contract, policy.interface, ranges, needs)
+    return policy.to(device)

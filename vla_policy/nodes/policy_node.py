@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,8 +48,7 @@ class PolicyNode(ModelNode):
 
     def load(self) -> None:
         contract = load_contract(self._contract)
-        policy = load_policy(self._checkpoint, self._device, self._threads)
-        contract.require(policy.interface, f"checkpoint {Path(self._checkpoint).name}")
+        policy = load_policy(contract, self._checkpoint, self._device, self._threads)
         self._policy = policy
         if self._checked and policy.unchecked:
             self.get_logger().warning(policy.unchecked)

@@ -44,8 +44,7 @@ class SurpriseMonitorNode(ModelNode):
         if not self._calibration:
             raise InputError("surprise_monitor: parameter 'calibration': expected a folder, found none")
         contract = load_contract(self._contract)
-        policy = load_policy(self._checkpoint, self._device, self._threads)
-        contract.require(policy.interface, f"checkpoint {self._checkpoint}")
+        policy = load_policy(contract, self._checkpoint, self._device, self._threads)
         self._task, self._names = contract.task, list(contract.interface.action.names)
         from vla_policy.world_model import load_monitor  # needs torch
 

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from vla_policy.data.files import write_whole
 from vla_policy.interfaces import InputError
 from vla_policy.models import TrainableModel
+from vla_policy.models.checkpoint import read_header
 
 
 def save_state(
@@ -40,17 +41,19 @@ def load_state(
     path: Path, model: TrainableModel, average: TrainableModel, optimizers: Sequence[torch.optim.Optimizer]
 ) -> dict[str, Any]:
     """Put everything back in its place; returns `progress`."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            progress = json.loads(file.metadata()["progress"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, the file is no mapping
-    except SafetensorError as error:
-        raise InputError(f"{path}: truncated or not a training state ({error})") from None
+    names = read_header(path)
     moments: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
-    for name, value in tensors.items():
-        if name.startswith("optimizer/"):
-            _, which, index, moment = name.split("/")
-            moments[int(which)].setdefault(int(index), {})[moment] = value
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in names}
+        metadata = file.metadata() or {}
+    try:
+        progress = dict(json.loads(metadata["progress"]))
+        for name, value in tensors.items():
+            if name.startswith("optimizer/"):
+                _, which, index, moment = name.split("/")
+                moments[int(which)].setdefault(int(index), {})[moment] = value
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: expected a training state of this run, found another file ({error})") from None
     for kind, module in (("model", model), ("average", average)):
         own = {n.partition("/")[2]: v for n, v in tensors.items() if n.startswith(kind + "/")}
         module.load_stored(own, str(path))

@@ -9,7 +9,18 @@ from typing import Any
 from omegaconf import DictConfig
 
 from vla_policy.interfaces import IMAGES, InputError
-from vla_policy.models.config import typed
+from vla_policy.models.config import (
+    DEEPEST,
+    LARGEST_PICTURE,
+    LARGEST_WEIGHT,
+    LONGEST,
+    WIDEST,
+    check_encoder,
+    check_ranges,
+    check_transformer,
+    check_words,
+    typed,
+)
 
 
 @dataclass
@@ -53,11 +64,16 @@ class WorldModelConfig:
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
 
     def __post_init__(self) -> None:
+        check_words(self, "world_model", "cameras")
         if not self.cameras or not all(key.startswith(IMAGES) for key in self.cameras):
             raise InputError(f"world_model.cameras: expected keys that begin with {IMAGES!r}, found {self.cameras}")
-        for name in ("latent", "history", "frame_skip", "sigreg_directions"):
-            if getattr(self, name) < 1:
-                raise InputError(f"world_model.{name}: expected at least 1, found {getattr(self, name)}")
+        check_ranges(self, "world_model", latent=(1, WIDEST), history=(1, LONGEST), frame_skip=(1, LONGEST))
+        check_ranges(self, "world_model", sigreg_directions=(1, WIDEST), sigreg_weight=(0, LARGEST_WEIGHT))
+        check_transformer(self.predictor, "world_model.predictor")
+        check_encoder(self.vision, "world_model.vision")
+        check_ranges(self.vision, "world_model.vision", width=(1, WIDEST), depth=(0, DEEPEST), heads=(1, WIDEST))
+        pictures = dict.fromkeys(("image_size", "patch_size"), (1, LARGEST_PICTURE))
+        check_ranges(self.vision, "world_model.vision", **pictures)
         if self.vision.kind not in ("cnn", "vit", "frozen"):
             raise InputError(f"world_model.vision.kind: expected cnn, vit or frozen, found {self.vision.kind!r}")
         if (self.vision.path is None) == (self.vision.kind == "frozen"):

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vla_policy.interfaces import InputError
+from vla_policy.interfaces import InputError, within
+from vla_policy.models.checkpoint import check_header, read_header, sizes_only
+from vla_policy.models.config import DEEPEST, LARGEST_PICTURE, WIDEST, check_ranges
 
 Batch = Callable[[], tuple[Tensor, Tensor]]  # latents (B, D) and their pictures (B, C, S, S, 3), 0 to 255
 
@@ -99,12 +101,16 @@ class Decoder(nn.Module):
     @classmethod
     def load(cls, path: Path) -> Decoder:
         """What `save` wrote; `InputError` for other files."""
-        try:
-            with safe_open(path, "pt") as file:
-                decoder = cls(DecoderConfig(**json.loads((file.metadata() or {})["decoder"])))
-                decoder.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-        except (KeyError, OSError, SafetensorError) as error:
-            raise InputError(f"{path}: expected a decoder, found {error}") from None
+        if not path.is_file():
+            raise InputError(f"{path}: expected a decoder, found no such file")
+        header = read_header(path)
+        with safe_open(path, "pt") as file:
+            config = _stored_config((file.metadata() or {}).get("decoder", ""), path)
+            with within(path), sizes_only(header):
+                state = cls(config).state_dict()
+            check_header(path, header, state, state)
+            decoder = cls(config)
+            decoder.load_state_dict({name: file.get_tensor(name) for name in header})
         return decoder.eval()
 
     def _assembled(self, patches: Tensor) -> Tensor:
@@ -112,6 +118,24 @@ class Decoder(nn.Module):
         side, size = self.config.image_size // self.config.patch, self.config.patch
         grid = patches.unflatten(-1, (size, size, 3)).unflatten(1, (self.config.cameras, side, side))
         return grid.transpose(3, 4).flatten(4, 5).flatten(2, 3)
+
+
+def _stored_config(text: str, path: Path) -> DecoderConfig:
+    names = {field.name for field in fields(DecoderConfig)}
+    try:
+        config = json.loads(text)
+    except (ValueError, RecursionError):
+        config = None
+    if not isinstance(config, dict) or set(config) != names or not all(type(size) is int for size in config.values()):
+        raise InputError(f"{path}: expected a decoder, with {sorted(names)} as whole numbers, found {text[:100]!r}")
+    found = DecoderConfig(**config)
+    with within(path):
+        sizes = dict.fromkeys(names - {"depth", "image_size", "patch_size"}, (1, WIDEST))
+        pictures = dict.fromkeys(("image_size", "patch_size"), (1, LARGEST_PICTURE))
+        check_ranges(found, "decoder", depth=(0, DEEPEST), **pictures, **sizes)
+        if found.width % found.heads:
+            raise InputError(f"decoder.width: expected a multiple of heads {found.heads}, found {found.width}")
+    return found
 
 
 def train_decoder(

@@ -5,7 +5,7 @@ Loss: mean squared error of predicted latents + lambda * SIGReg. No stop-gradien
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vla_policy.data import Normalizer
 from vla_policy.interfaces import ACTION, Interface
-from vla_policy.models.checkpoint import load_weights, parse_config, read_checkpoint, write_checkpoint
+from vla_policy.models.checkpoint import load_weights, parse_config, read_checkpoint, restored, write_checkpoint
 from vla_policy.models.trainable import TrainableModel
 from vla_policy.world_model.card import world_model_card
 from vla_policy.world_model.config import WorldModelConfig
@@ -40,12 +40,15 @@ class WorldModel(TrainableModel):
         interface: Interface,
         normalizer: Normalizer,
         card: Mapping[str, Any] | None = None,
+        visions: Sequence[nn.Module] | None = None,
     ) -> None:
+        """`visions`, one a camera, are made as `config.vision` says unless they are there already."""
         super().__init__()
         self.config, self.normalizer = config, normalizer
         self.interface = interface.select(config.cameras)
+        normalizer.require({ACTION: self.interface.action.shape[0]})
         self.card = dict(card or {})
-        self.visions = nn.ModuleList(make_vision(config.vision) for _ in config.cameras)
+        self.visions = nn.ModuleList(visions or (make_vision(config.vision) for _ in config.cameras))
         features = sum(vision.features for vision in self.visions)  # type: ignore[misc]
         self.projector = projector(features, config.latent)
         action = config.frame_skip * self.interface.action.shape[0]
@@ -129,9 +132,8 @@ class WorldModel(TrainableModel):
         """Read a folder, or a repository of the Hugging Face hub if no such folder exists; ready to predict."""
         parts = read_checkpoint(name, KIND)
         config = parse_config(WorldModelConfig.from_dict, parts)
-        model = cls(config, parts.interface, parts.normalizer, parts.card)
-        model.load_stored(parts.weights, f"{name}: model.safetensors")
-        return model.eval()
+        frozen = [make_vision(config.vision) for _ in config.cameras] if config.vision.kind == "frozen" else None
+        return restored(lambda: cls(config, parts.interface, parts.normalizer, parts.card, frozen), parts).eval()
 
     def _resized(self, frames: Tensor) -> Tensor:
         """Pictures (M, H, W, 3) as the encoder wants them: (M, size, size, 3) float, 0 to 255."""

@@ -77,9 +77,10 @@ def load_monitor(folder: str | Path, policy_folder: str | Path, interface: Inter
     if calibration.detector not in STREAMING_SCORES:
         known = list(STREAMING_SCORES)
         raise InputError(f"{folder}: expected a calibration of one of {known}, found one of {calibration.detector!r}")
-    world_model_folder = (folder / str(stored.get("world_model"))).resolve()
-    if not world_model_folder.is_dir():
-        raise InputError(f"{folder / FILE}: expected its world model in {world_model_folder}, found no such folder")
+    relative = str(stored.get("world_model"))
+    if not (folder / relative).is_dir():
+        raise InputError(f"{folder / FILE}: world_model: expected the folder of one from there, found {relative!r}")
+    world_model_folder = (folder / relative).resolve()
     model = WorldModel.from_pretrained(world_model_folder)
     present, whitening = binding(Path(policy_folder), world_model_folder, interface), None
     if calibration.detector == DETECTOR:

@@ -12,7 +12,7 @@ from transformers import AutoModel, ImageProcessingMixin, ViTConfig, ViTModel
 
 from vla_policy.interfaces import InputError
 from vla_policy.models import DiffusionPolicy
-from vla_policy.models.backbone import quietly
+from vla_policy.models.backbone import quietly, readable
 from vla_policy.models.config import EncoderConfig
 from vla_policy.models.encoder import CameraEncoder
 from vla_policy.world_model.config import VisionConfig
@@ -74,7 +74,7 @@ class FrozenVision(nn.Module):
         self.std: Tensor
         self.register_buffer("mean", torch.as_tensor(mean))
         self.register_buffer("std", torch.as_tensor(std))
-        with torch.no_grad():
+        with torch.no_grad(), readable(f"world_model.vision.image_size {config.image_size}"):
             size = config.image_size
             self.features = self(torch.zeros(1, size, size, 3)).shape[1]
 
@@ -105,13 +105,11 @@ def _tower(path: str) -> tuple[nn.Module, Any, Any]:
         if policy.backbone is None:
             raise InputError(f"world_model.vision.path: expected a policy with a backbone in {path}, found none in it")
         return _vision_part(policy.backbone.base.model, path), policy.backbone.family.mean, policy.backbone.family.std
-    try:
+    with readable(f"world_model.vision.path: expected a vision model, found {path!r}"):
         model = quietly(AutoModel.from_pretrained, path)
         pixels, _ = ImageProcessingMixin.get_image_processor_dict(path)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"world_model.vision.path: expected a vision model, found {path!r}: {reason}") from None
-    return _vision_part(model, path), pixels["image_mean"], pixels["image_std"]
+        mean, std = pixels["image_mean"], pixels["image_std"]
+    return _vision_part(model, path), mean, std
 
 
 def _vision_part(model: Any, path: str) -> nn.Module:
