@@ -119,7 +119,7 @@ def _read_v30(root: Path, info: Mapping[str, Any]) -> tuple[list[EpisodeRecord],
                 chunk, file, start = (row.get(f"videos/{key}/{name}") for name in _SPAN)
                 if any(value is None or math.isnan(value) for value in (chunk, file, start)):
                     continue  # an episode without this camera
-                if not 0 <= start < MOST:
+                if not abs(start) < MOST:
                     raise InputError(f"{meta}, episode {index}: expected from_timestamp of {key!r}, found {start}")
                 numbers = {"chunk_index": whole_number(meta, key, chunk), "file_index": whole_number(meta, key, file)}
                 stop = row.get(f"videos/{key}/to_timestamp")
