@@ -129,6 +129,8 @@ def test_integers_and_matrices_become_vectors(tmp_path):
         ({"left": ["x", "y"], "right": ["x", "y"]}, [4], ("left_x", "left_y", "right_x", "right_y")),
         ([{"left": ["x", "y"]}, {"right": ["z"]}], [3], ("x", "y", "z")),
         ({"y": 1, "x": 0}, [2], ("x", "y")),
+        ({"y": 1, "x": 2}, [2], ()),
+        ({"axes": ["gripper"]}, [1], ("gripper",)),
         ([["a", "b"], ["c", "d"]], [2, 2], ("a", "b", "c", "d")),
         (["a"], [2], ()),
         (None, [2], ()),

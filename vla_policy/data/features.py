@@ -90,8 +90,9 @@ def channel_names(names: Any, shape: Sequence[int]) -> tuple[str, ...]:
     a table {name: channel}.
     """
     size = math.prod(shape)
-    if isinstance(names, Mapping) and len(names) == size and {*names.values()} == {*range(size)}:
-        return tuple(sorted(names, key=names.__getitem__))
+    if isinstance(names, Mapping) and all(type(channel) is int for channel in names.values()):
+        complete = sorted(names.values()) == list(range(len(names))) and len(names) == size
+        return tuple(sorted(names, key=names.__getitem__)) if complete else ()
     found = tuple(_leaves(names, "", DEEPEST))
     return found if len(found) == size else ()
 

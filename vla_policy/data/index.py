@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -117,9 +116,9 @@ def _read_v30(root: Path, info: Mapping[str, Any]) -> tuple[list[EpisodeRecord],
             videos = {}
             for key in cameras:
                 chunk, file, start = (row.get(f"videos/{key}/{name}") for name in _SPAN)
-                if any(value is None or math.isnan(value) for value in (chunk, file, start)):
+                if any(value is None or value != value for value in (chunk, file, start)):
                     continue  # an episode without this camera
-                if not abs(start) < MOST:
+                if not isinstance(start, (int, float)) or not abs(start) < MOST:
                     raise InputError(f"{meta}, episode {index}: expected from_timestamp of {key!r}, found {start}")
                 numbers = {"chunk_index": whole_number(meta, key, chunk), "file_index": whole_number(meta, key, file)}
                 stop = row.get(f"videos/{key}/to_timestamp")
