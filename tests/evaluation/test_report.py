@@ -11,7 +11,7 @@ from helpers.evaluations import episode, write_run
 from rich.console import Console
 
 from vla_policy.evaluation.compare import compare, comparison_table
-from vla_policy.evaluation.report import read_episodes, summarize, summary_table, write_episodes
+from vla_policy.evaluation.report import read_episodes, read_summary, summarize, summary_table, write_episodes
 from vla_policy.interfaces import InputError
 
 KEYS = [
@@ -158,3 +158,19 @@ def test_comparison_refuses_what_is_not_paired(tmp_path: Path) -> None:
     (tmp_path / "moved" / "episodes.csv").write_text("seed,success\n1,1\n")
     with pytest.raises(InputError, match=r"episodes\.csv: expected the columns"):
         compare(a, tmp_path / "moved")
+
+
+def test_refused_episodes_are_a_column_and_a_row_and_older_files_are_read(tmp_path: Path) -> None:
+    results = [replace(episode(7, False), refused=True), episode(8, True)]
+    refusals = {"n": 2, "n_refused": 1, "refusal_rate": 0.5, "refusal_ci95": [0.0126, 0.987]}
+    folder = write_run(tmp_path / "run", results, refusals=refusals)
+    assert [row["refused"] for row in read_episodes(folder)] == [1.0, 0.0]
+    console = Console(record=True, width=100)
+    console.print(summary_table({"policy": read_summary(folder)}, "title"))
+    (row,) = [line for line in console.export_text().splitlines() if "refused to begin" in line]
+    assert "1 / 2  [1.3, 98.7] %" in row
+    path = folder / "episodes.csv"
+    rows = [line.split(",") for line in path.read_text().splitlines()]
+    place = rows[0].index("refused")
+    path.write_text("\n".join(",".join(row[:place] + row[place + 1 :]) for row in rows) + "\n")
+    assert [row["refused"] for row in read_episodes(folder)] == [0.0, 0.0]

@@ -37,10 +37,10 @@ def test_words_that_turn_a_sentence_around_or_name_unknown_things(text: str, wor
 
 def test_a_refusal_says_why_and_names_the_nearest_sentence() -> None:
     assert KNOWN.refusal("shove the T", EAST) == ""
-    said = KNOWN.refusal("shove the T", torch.tensor([[-4.0, 1.0]]))
+    said = KNOWN.refusal("shove the T", torch.tensor([[2.2, 2.0]]))
     assert re.fullmatch(
         r"cannot read the instruction 'shove the T': expected a distance of at most 0.50 from what it was trained on, "
-        r"found 0.\d\d; the nearest sentence it knows is 'do not stop at the red goal'",
+        r"found 0.60; the nearest sentence it knows is 'push the T onto the red goal'",
         said,
     )
     assert KNOWN.refusal("push the crimson T", NORTH) == (
@@ -58,6 +58,8 @@ def test_calibration_refuses_no_more_paraphrases_than_alpha_says() -> None:
     assert known.paraphrases == 39
     with pytest.raises(InputError, match="expected at least 19 groups"):
         KnownInstructions.calibrate(backbone.embed, TEXTS, groups[:18], 0.05)
+    with pytest.raises(InputError, match="training sentences: expected at least two, found 1"):
+        KnownInstructions.calibrate(backbone.embed, TEXTS[:1], groups, 0.05)
     with pytest.raises(InputError, match=r"paraphrases: expected at most 5 % .*'push the cup'"):
         KnownInstructions.calibrate(backbone.embed, TEXTS, [["push the cup"]] * 19, 0.05)
 

@@ -33,6 +33,8 @@ TURNS = {"not", "no", "never", "without", "except", "but", "away", "off", "or", 
 TURNS |= {"cannot", "dont", "?"}
 SAME = 0.01  # distance of a sentence from itself, read by another machine; another model's are far larger
 
+AGAIN = "delete it, and calibrate anew (vla-calibrate instructions)"
+
 Embed = Callable[[Sequence[str]], Tensor]
 
 
@@ -58,8 +60,11 @@ class KnownInstructions:
     ) -> KnownInstructions:
         """From held-out paraphrases in groups, each of them sentences that are made alike.
 
-        `InputError` for too few groups, or where more than `alpha` of them have words that no sentence has.
+        `InputError` for a single sentence, for too few groups, or where more than `alpha` of them have words that no
+        sentence has.
         """
+        if len(set(sentences)) < 2:
+            raise InputError(f"training sentences: expected at least two, found {len(set(sentences))}")
         known = cls(tuple(sentences), embed(sentences), np.inf, alpha, len(paraphrases))
         groups = [known.scores(group, embed(group)) for group in paraphrases]
         threshold = grouped_threshold(groups, alpha)
@@ -120,7 +125,9 @@ class KnownInstructions:
         read = embed(self.sentences[:4])
         fits = read.shape[1:] == self.embeddings.shape[1:]
         if not fits or not bool((self.distances(read).diagonal() < SAME).all()):
-            raise InputError(f"{source}: expected the embeddings of this checkpoint's backbone, found another's")
+            raise InputError(
+                f"{source}: expected the embeddings of this checkpoint's backbone, found another's; {AGAIN}"
+            )
 
     def save(self, folder: Path) -> None:
         """Write instructions.safetensors, whole or not at all."""
@@ -141,10 +148,12 @@ class KnownInstructions:
             known = cls(tuple(facts.pop("sentences")), embeddings, **facts)
             intact = stored["digest"] == known._digest()
         except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{path}: expected known instructions, found a broken or another file ({error})") from None
+            raise InputError(
+                f"{path}: expected known instructions, found a broken or another file ({error}); {AGAIN}"
+            ) from None
         whole = embeddings.shape[:-1] == (len(known.sentences),) and embeddings.numel() and embeddings.isfinite().all()
         if not intact or not whole:
-            raise InputError(f"{path}: expected what vla-calibrate instructions wrote, found a changed file")
+            raise InputError(f"{path}: expected what vla-calibrate instructions wrote, found a changed file; {AGAIN}")
         return known
 
     def _facts(self) -> str:
