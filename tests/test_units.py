@@ -38,7 +38,7 @@ def require(
 def test_undeclared_units_are_refused_unless_the_contract_accepts_them(keys: tuple[str, ...], tmp_path: Path) -> None:
     interface = without_units(SO101.interface, *keys)
     message = (
-        rf"checkpoint grasp and robot contract so101 do not fit: units: .*none of {' and '.join(keys)} of the check"
+        rf"checkpoint grasp and robot contract so101 do not fit: units: .*none of {' and '.join(keys)}; declare"
     )
     with pytest.raises(InputError, match=message):
         require(LOW, HIGH, interface)
@@ -46,7 +46,7 @@ def test_undeclared_units_are_refused_unless_the_contract_accepts_them(keys: tup
     (tmp_path / "mine.yaml").write_text(text + "units_unknown: accept\n")
     require(LOW, HIGH, interface, load_contract(tmp_path / "mine.yaml"))
     (tmp_path / "mine.yaml").write_text(text + "units_unknown: perhaps\n")
-    with pytest.raises(InputError, match="units_unknown: expected refuse or accept, found 'perhaps'"):
+    with pytest.raises(InputError, match="units_unknown: expected one of .*, found 'perhaps'"):
         load_contract(tmp_path / "mine.yaml")
 
 
@@ -54,8 +54,8 @@ def test_a_contract_declares_its_units_too(tmp_path: Path) -> None:
     data = yaml.safe_load((ROOT / "config/so101.yaml").read_text())
     data["action"]["units"] = data["observations"][STATE]["units"] = []
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(data))
-    with pytest.raises(InputError, match=rf"none of {STATE} and {ACTION} of the contract"):
-        require(LOW, HIGH, contract=load_contract(tmp_path / "mine.yaml"))
+    with pytest.raises(InputError, match="units: expected"):
+        load_contract(tmp_path / "mine.yaml")
 
 
 def test_units_matter_to_nobody_in_simulation() -> None:
@@ -71,7 +71,8 @@ def test_degrees_on_a_robot_in_radians_are_named(accept: bool) -> None:
     with pytest.raises(InputError) as error:
         require(low, high, contract=contract)
     said = str(error.value)
-    assert "action shoulder_pan -76.2 to 76.2, expected -1.9 to 1.9 rad (degrees?)" in said
+    ranges = f"{low[0]:.4g} to {high[0]:.4g}, expected {LOW[0]:g} to {HIGH[0]:g}"
+    assert f"action shoulder_pan {ranges} rad (degrees?)" in said
     assert all(said.count(f"action {name} ") == 1 for name in SO101.interface.action.names)
     assert STATE not in said  # the same channels once more
 
@@ -79,7 +80,7 @@ def test_degrees_on_a_robot_in_radians_are_named(accept: bool) -> None:
 def test_only_the_channels_that_are_off_are_named() -> None:
     low, high = 0.7 * LOW, 0.7 * HIGH
     low[5], high[5] = 2.0, 98.0
-    with pytest.raises(InputError, match=r"found action gripper 2 to 98, expected -0\.1 to 1\.7 rad \(degrees or perc"):
+    with pytest.raises(InputError, match=r"found action gripper 2 to 98, expected .* rad \(degrees or perc"):
         require(low, high)
 
 

@@ -33,16 +33,14 @@ def require_same_scale(contract: Contract, interface: Interface, ranges: Ranges,
     """
     action, command = contract.interface.action, contract.command
     box = dict(zip(action.names, zip(command.low, command.high, strict=True), strict=True))
-    unit = dict(zip(action.names, action.units or [""] * len(action.names), strict=True))
+    unit = dict(zip(action.names, action.units, strict=True))
     problems = []
     if contract.robot_type != SIMULATED and not contract.accepts_unknown_units:
-        sides = {"the checkpoint": _undeclared(interface), "the contract": _undeclared(contract.interface)}
-        undeclared = [f"{' and '.join(keys)} of {side}" for side, keys in sides.items() if keys]
+        undeclared = _undeclared(interface)
         if undeclared:
             problems.append(
-                f"units: expected declared ones, found none of {', '.join(undeclared)}; declare them (a checkpoint's "
-                "are in its interface.json) or, knowing that they are the robot's, say 'units_unknown: accept' in the "
-                "contract"
+                f"units: expected declared ones, found none of {' and '.join(undeclared)}; declare them in its "
+                "interface.json or, knowing that they are the robot's, say 'units_unknown: accept' in the contract"
             )
     outside: dict[str, str] = {}
     for key, names in ((ACTION, action.names), (STATE, contract.interface.observations[STATE].names)):
