@@ -46,7 +46,7 @@ def test_undeclared_units_are_refused_unless_the_contract_accepts_them(keys: tup
     (tmp_path / "mine.yaml").write_text(text + "units_unknown: accept\n")
     require(LOW, HIGH, interface, load_contract(tmp_path / "mine.yaml"))
     (tmp_path / "mine.yaml").write_text(text + "units_unknown: perhaps\n")
-    with pytest.raises(InputError, match="units_unknown: expected one of .*, found 'perhaps'"):
+    with pytest.raises(InputError, match=r"units_unknown: expected one of .*, found 'perhaps'"):
         load_contract(tmp_path / "mine.yaml")
 
 
