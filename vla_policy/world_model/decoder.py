@@ -101,9 +101,8 @@ class Decoder(nn.Module):
     @classmethod
     def load(cls, path: Path) -> Decoder:
         """What `save` wrote; `InputError` for other files."""
-        if not path.is_file():
-            raise InputError(f"{path}: expected a decoder, found no such file")
-        header = read_header(path)
+        with within(f"{path}: expected a decoder"):
+            header = read_header(path)
         with safe_open(path, "pt") as file:
             config = _stored_config((file.metadata() or {}).get("decoder", ""), path)
             with within(path), sizes_only(header):
