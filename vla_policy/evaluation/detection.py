@@ -78,8 +78,7 @@ def auroc(positive: Sequence[float], negative: Sequence[float]) -> float | None:
     """Probability that a positive score is above a negative one, ties counting half."""
     if not len(positive) or not len(negative):
         return None
-    ranks = stats.rankdata(np.concatenate([positive, negative]))
-    wins = ranks[: len(positive)].sum() - len(positive) * (len(positive) + 1) / 2
+    wins = stats.mannwhitneyu(positive, negative, method="asymptotic").statistic
     return float(wins / (len(positive) * len(negative)))
 
 

@@ -1,14 +1,12 @@
-"""An exponential moving average of the weights, which is what is evaluated and saved."""
+"""The schedule of the averaged weights, which are what is evaluated and saved."""
 
 from __future__ import annotations
 
-import copy
-from typing import TypeVar
-
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
-Module = TypeVar("Module", bound=nn.Module)
+Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 def ema_decay(step: int, power: float, max_decay: float) -> float:
@@ -19,14 +17,15 @@ def ema_decay(step: int, power: float, max_decay: float) -> float:
     return min(max_decay, 1.0 - (1.0 + step) ** -power)
 
 
-def averaged_copy(module: Module) -> Module:
-    """A copy to hold the average, in evaluation mode and without gradients."""
-    return copy.deepcopy(module).eval().requires_grad_(False)
+def averaged_model(model: nn.Module, power: float, max_decay: float) -> AveragedModel:
+    """A copy of `model` in `.module`, in evaluation mode, whose `update_parameters(model)` follows `ema_decay`.
 
+    Buffers are copied as they are. `n_averaged` counts from 1, or the first update would be a plain copy.
+    """
 
-@torch.no_grad()
-def update_average(average: nn.Module, module: nn.Module, decay: float) -> None:
-    """average <- decay * average + (1 - decay) * module, parameter by parameter; buffers are copied as they are."""
-    torch._foreach_lerp_(list(average.parameters()), list(module.parameters()), 1.0 - decay)
-    for mine, theirs in zip(average.buffers(), module.buffers(), strict=True):
-        mine.copy_(theirs)
+    def update(averages: Tensors, parameters: Tensors, n_averaged: Tensor | int) -> None:
+        torch._foreach_lerp_(averages, parameters, 1.0 - ema_decay(int(n_averaged), power, max_decay))
+
+    average = AveragedModel(model, multi_avg_fn=torch.no_grad()(update)).eval().requires_grad_(False)
+    average.n_averaged.fill_(1)
+    return average

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import itertools
 import logging
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from diffusers.optimization import get_cosine_schedule_with_warmup
 from torch import Tensor
 
 from vla_policy.interfaces import InputError
 from vla_policy.models import TrainableModel
 from vla_policy.training.batches import StepSampler, loader
 from vla_policy.training.config import TrainerConfig
-from vla_policy.training.ema import averaged_copy, ema_decay, update_average
+from vla_policy.training.ema import averaged_model
 from vla_policy.training.frozen import TrainingWindows
 from vla_policy.training.logs import Display, MetricsLog
 from vla_policy.training.optimizers import make_optimizers
@@ -66,11 +66,14 @@ class Trainer:
         AcceleratorState._reset_state()  # a second run in this process may choose another precision
         self.accelerator = Accelerator(mixed_precision=mixed_precision(config.precision))
         self.model = model.to(self.accelerator.device).train()
-        self.average = averaged_copy(self.model)
+        self._averaged = averaged_model(self.model, config.ema_power, config.ema_max_decay)
+        self.average = cast(TrainableModel, self._averaged.module)
         if config.compile:
             for part in self.model.compiled_parts():
                 part.compile(dynamic=False)
         self.optimizers = make_optimizers(self.model, config)
+        schedule = get_cosine_schedule_with_warmup(self.optimizers[0], config.warmup_steps, config.steps)
+        self._schedule = schedule.lr_lambdas[0]
         self.wrapped, *self.prepared = self.accelerator.prepare(self.model, *self.optimizers)
         self.progress: dict[str, Any] = {"step": 0, "best": None}
 
@@ -80,6 +83,7 @@ class Trainer:
         if resume and state.is_file():
             self.progress = load_state(state, self.model, self.average, self.optimizers)
         start, steps = self.progress["step"], self.config.steps
+        self._averaged.n_averaged.fill_(start + 1)
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         sampler = StepSampler(
             len(self.windows), self.config.batch_size, self.seed, start, steps, rank, world, self.windows.probabilities
@@ -124,7 +128,7 @@ class Trainer:
         for optimizer in self.prepared:
             optimizer.step()
             optimizer.zero_grad()
-        update_average(self.average, self.model, ema_decay(step, self.config.ema_power, self.config.ema_max_decay))
+        self._averaged.update_parameters(self.model)
         return {"loss": loss.detach(), "grad_norm": norm, **parts}
 
     def after_step(self, step: int) -> None:
@@ -145,11 +149,7 @@ class Trainer:
 
     def learning_rate(self, step: int) -> float:
         """Linear warm-up, then half a cosine to 0; steps count from 1."""
-        config = self.config
-        if step <= config.warmup_steps:
-            return config.lr * step / config.warmup_steps
-        done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-        return config.lr * 0.5 * (1.0 + math.cos(math.pi * done))
+        return self.config.lr * self._schedule(step)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         if self.metrics is not None:
