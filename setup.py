@@ -10,7 +10,10 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
-        *((f"share/{PACKAGE}/{folder}", sorted(glob(f"{folder}/*"))) for folder in ("launch", "config", "rviz", "urdf")),
+        *(
+            (f"share/{PACKAGE}/{folder}", sorted(glob(f"{folder}/*")))
+            for folder in ("launch", "config", "rviz", "urdf")
+        ),
     ],
     zip_safe=False,
 )

@@ -11,9 +11,9 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchDescription
-from vla_policy.contract import SIMULATED, load_contract
-from vla_policy.launching import flag, gamepad, installed, without_gate
-from vla_policy.starter import environment
+from vla_policy.graph.launching import flag, gamepad, installed, without_gate
+from vla_policy.robot.contract import SIMULATED, load_contract
+from vla_policy.utils.starter import environment
 
 ARGUMENTS = {
     "contract": ("pusht_sim", "robot contract: a name in config/ or a file"),

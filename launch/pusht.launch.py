@@ -12,9 +12,9 @@ from launch_ros.parameter_descriptions import ParameterValue
 from launch import LaunchDescription
 from sim.cameras import Camera
 from sim.config import PushTConfig
-from vla_policy import launching
-from vla_policy.contract import find_config, load_contract
-from vla_policy.starter import environment
+from vla_policy.graph import launching
+from vla_policy.robot.contract import find_config, load_contract
+from vla_policy.utils.starter import environment
 
 ARGUMENTS = {
     "checkpoint": ("checkpoints/pusht_image", "folder or hub name"),

@@ -9,9 +9,9 @@ from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchDescription
-from vla_policy import launching
-from vla_policy.contract import find_config, load_contract
-from vla_policy.starter import environment
+from vla_policy.graph import launching
+from vla_policy.robot.contract import find_config, load_contract
+from vla_policy.utils.starter import environment
 
 ARGUMENTS = {
     "contract": ("xarm6", "robot contract: a name in config/ or a file"),

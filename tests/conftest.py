@@ -1,6 +1,7 @@
 """Fixtures for all tests."""
 
 import faulthandler
+import importlib.util
 import shutil
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ import torch
 from helpers.bimanual import make_bimanual_dataset
 
 torch.set_num_threads(1)
+NEED_RCLPY = ["nodes/*", "graph/*", "benchmarks/ros/test_measurements.py"]
+collect_ignore_glob = [] if importlib.util.find_spec("rclpy") else NEED_RCLPY
 CLEANING = 300.0  # seconds
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from helpers.small_dataset import TOP, make_small_dataset
 
-from vla_policy.cli import bench
+from vla_policy.cli.bench.main import main as bench
 from vla_policy.data.files import read_json
 
 SMALL = [

@@ -16,9 +16,10 @@ from sim import PushTConfig, PushTEnv
 from sim.geometry import coverage
 from sim.instructions import named_goal
 from vla_policy.cli.collect import main
+from vla_policy.collection.collect import CollectConfig, collect
+from vla_policy.collection.demonstrator import Demonstration
 from vla_policy.data import LeRobotDataset
-from vla_policy.evaluation.collect import COLLECTION, CollectConfig, collect
-from vla_policy.evaluation.demonstrator import Demonstration
+from vla_policy.data.layout import COLLECTION
 from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, STATE, InputError
 
 SEED = 201
@@ -148,7 +149,7 @@ def test_failures_are_skipped_and_counted(tmp_path: Path, monkeypatch: pytest.Mo
         columns = {STATE: np.full((4, 2), seed), ENVIRONMENT_STATE: np.zeros((4, 4)), ACTION: np.zeros((4, 2))}
         return Demonstration(seed, good, 4 if good else 300, 0.5, columns if good else {}, {})
 
-    monkeypatch.setattr("vla_policy.evaluation.demonstrator.demonstrate", every_third_succeeds)
+    monkeypatch.setattr("vla_policy.collection.demonstrator.demonstrate", every_third_succeeds)
     config = CollectConfig(n_episodes=2, cameras=[], num_workers=0)
     summary = collect(tmp_path / "c", config)
     assert (summary["attempted"], summary["successful"]) == (6, 2)

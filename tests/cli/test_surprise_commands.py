@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from vla_policy.cli import calibrate
-from vla_policy.cli import eval as evaluate
-from vla_policy.evaluation.calibration import CalibrateConfig, recorded_traces
-from vla_policy.evaluation.surprise import SurpriseConfig
+from vla_policy.cli.eval.main import main as evaluate
+from vla_policy.evaluation.surprise.calibration import CalibrateConfig, recorded_traces
+from vla_policy.evaluation.surprise.study import SurpriseConfig
 from vla_policy.interfaces import InputError
 from vla_policy.world_model import WorldModel
 

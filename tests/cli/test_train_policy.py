@@ -13,11 +13,11 @@ from helpers.small_vlm import save_paligemma, save_smolvlm
 from omegaconf import OmegaConf
 
 from sim.interface import pusht_interface
-from vla_policy.cli import train_setup
 from vla_policy.cli.common import load_config
-from vla_policy.cli.train_policy import start_policy
-from vla_policy.cli.train_scene import rollouts
 from vla_policy.interfaces import ACTION, STATE, InputError
+from vla_policy.jobs import trainer as train_setup
+from vla_policy.jobs.policy import start_policy
+from vla_policy.jobs.scene import rollouts
 from vla_policy.models import DiffusionPolicy, PolicyConfig
 from vla_policy.models.backbone import load_model
 from vla_policy.models.heads import AutoregressiveHead

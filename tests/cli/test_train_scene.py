@@ -11,8 +11,8 @@ import torch
 
 from sim.instructions import meanings, named_goal, sentences
 from vla_policy.cli.common import load_config
-from vla_policy.cli.train_scene import annotation, rewording, task_scene
 from vla_policy.interfaces import ENVIRONMENT_STATE, STATE
+from vla_policy.jobs.scene import annotation, rewording, task_scene
 from vla_policy.models import BACKBONE_HIDDEN, BACKBONE_REAL, PolicyConfig
 from vla_policy.training import FrozenWindows
 

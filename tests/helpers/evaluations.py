@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from vla_policy.evaluation.episode import EpisodeResult
-from vla_policy.evaluation.report import summarize, write_episodes, write_json
+from vla_policy.evaluation.formats import write_json
+from vla_policy.evaluation.success.report import summarize, write_episodes
+from vla_policy.rollouts.results import EpisodeResult
 
 
 def episode(seed: int, success: bool, coverage: float = 0.5) -> EpisodeResult:

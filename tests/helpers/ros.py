@@ -12,9 +12,9 @@ import numpy as np
 from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
 
-from vla_policy.messages import seconds
+from vla_policy.benchmarks.ros.harness import FakeRobot, Spinning, Witness, pose_message, wait_for
 from vla_policy.nodes import common
-from vla_policy.nodes.harness import FakeRobot, Spinning, Witness, pose_message, wait_for
+from vla_policy.robot.messages import seconds
 
 __all__ = [
     "ROOT",

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vla_policy.bags import BagWriter
-from vla_policy.contract import ARRAY, IMAGE, JOINT_STATE, POSE, TRAJECTORY, Contract, load_contract
+from vla_policy.robot.bags import BagWriter
+from vla_policy.robot.contract import ARRAY, IMAGE, JOINT_STATE, POSE, TRAJECTORY, Contract, load_contract
 
 SAME = Path(__file__).parents[2] / "config" / "pusht_sim.yaml"
 PUSHT = load_contract(SAME)

@@ -16,9 +16,9 @@ import yaml
 from scipy.spatial.transform import Rotation
 
 from sim.config import PushTConfig
-from vla_policy import launching
-from vla_policy.contract import load_contract
+from vla_policy.graph import launching
 from vla_policy.interfaces import InputError
+from vla_policy.robot.contract import load_contract
 
 ROOT = Path(__file__).parents[2]
 ROS = ("robot_state_publisher", "tf2_ros", "rviz2")

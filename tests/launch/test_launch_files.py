@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from vla_policy.nodes.operator import Operator
+    from vla_policy.graph.operator import Operator
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = """
@@ -104,7 +104,7 @@ def launched(log: Path, name: str, *arguments: str) -> Iterator[Operator]:
         pytest.skip("vla_policy is not in the ament index")
     from helpers.ros import own_domain
 
-    from vla_policy.nodes.operator import Operator
+    from vla_policy.graph.operator import Operator
 
     with own_domain(3), log.open("w") as output:
         program = subprocess.Popen(

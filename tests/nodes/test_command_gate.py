@@ -10,19 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from geometry_msgs.msg import PoseStamped, TwistStamped
+from helpers.ros import ROOT, FakeRobot, Spinning, Witness, own_domain, wait_for
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Bool, String
+from trajectory_msgs.msg import JointTrajectory
 
-rclpy = pytest.importorskip("rclpy")
-
-from geometry_msgs.msg import PoseStamped, TwistStamped  # noqa: E402
-from helpers.ros import ROOT, FakeRobot, Spinning, Witness, own_domain, wait_for  # noqa: E402
-from sensor_msgs.msg import JointState  # noqa: E402
-from std_msgs.msg import Bool, String  # noqa: E402
-from trajectory_msgs.msg import JointTrajectory  # noqa: E402
-
-from vla_policy.evaluation.graph_report import Hold  # noqa: E402
-from vla_policy.nodes import common  # noqa: E402
-from vla_policy.nodes.fault_timing import measured, timed  # noqa: E402
-from vla_policy.nodes.processes import Processes  # noqa: E402
+from vla_policy.benchmarks.ros.fault_timing import measured, timed
+from vla_policy.benchmarks.ros.measured import Hold
+from vla_policy.graph.processes import Processes
+from vla_policy.nodes import common
 
 pytestmark = pytest.mark.dds
 DEADLINE = 0.2  # seconds from a fault to the hold

@@ -7,16 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.interpolate import CubicHermiteSpline
-
-pytest.importorskip("rclpy")
-
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_policy.contract import ARRAY, TRAJECTORY, TWIST, load_contract
 from vla_policy.interfaces import ActionChunk, InputError
-from vla_policy.messages import away_from_constants, decode_command, seconds
-from vla_policy.nodes.chunks import chunk_message, chunk_of
+from vla_policy.nodes.chunks import chunk_message
 from vla_policy.nodes.commands import encode, standstill
+from vla_policy.robot.contract import ARRAY, TRAJECTORY, TWIST, load_contract
+from vla_policy.robot.messages import away_from_constants, chunk_of, decode_command, seconds
 from vla_policy.runtime import Gate, GateConfig, Limits
 
 POSE = load_contract("pusht_sim").command.outputs[0]

@@ -8,9 +8,6 @@ import time
 
 import psutil
 import pytest
-
-pytest.importorskip("rclpy")
-
 from helpers.ros import Spinning, own_domain, wait_for
 from std_msgs.msg import String
 
@@ -62,7 +59,7 @@ common.run(lambda: Node("sleeper"))
 """
 LAUNCHER = """
 import subprocess, sys, time
-from vla_policy.starter import environment
+from vla_policy.utils.starter import environment
 import os
 node = subprocess.Popen([sys.executable, "-c", sys.argv[1]], env=os.environ | environment())
 print(node.pid, flush=True)

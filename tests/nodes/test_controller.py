@@ -9,22 +9,19 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers.ros import FakeRobot, Spinning, own_domain, wait_for
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray
+from std_srvs.srv import SetBool
+from trajectory_msgs.msg import JointTrajectory
 
-rclpy = pytest.importorskip("rclpy")
-
-from helpers.ros import FakeRobot, Spinning, own_domain, wait_for  # noqa: E402
-from rclpy.callback_groups import ReentrantCallbackGroup  # noqa: E402
-from rclpy.parameter import Parameter  # noqa: E402
-from sensor_msgs.msg import JointState  # noqa: E402
-from std_msgs.msg import Float64MultiArray  # noqa: E402
-from std_srvs.srv import SetBool  # noqa: E402
-from trajectory_msgs.msg import JointTrajectory  # noqa: E402
-
-from vla_policy.contract import ARRAY, TRAJECTORY, CommandSpec, load_contract  # noqa: E402
-from vla_policy.nodes import common  # noqa: E402
-from vla_policy.nodes import controller as controller_module  # noqa: E402
-from vla_policy.nodes.controller import Controller  # noqa: E402
-from vla_policy.nodes.processes import Processes  # noqa: E402
+from vla_policy.graph.processes import Processes
+from vla_policy.nodes import common
+from vla_policy.nodes import controller as controller_module
+from vla_policy.nodes.controller import Controller
+from vla_policy.robot.contract import ARRAY, TRAJECTORY, CommandSpec, load_contract
 
 pytestmark = pytest.mark.dds
 TOPIC = "/arm_controller/joint_trajectory"

@@ -8,19 +8,17 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
+import rclpy
+from geometry_msgs.msg import PoseStamped
+from helpers.ros import Spinning, image_message, own_domain, pose_message, wait_for
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
+from sensor_msgs.msg import Image
+from std_msgs.msg import Bool, String
 
-rclpy = pytest.importorskip("rclpy")
-
-from geometry_msgs.msg import PoseStamped  # noqa: E402
-from helpers.ros import Spinning, image_message, own_domain, pose_message, wait_for  # noqa: E402
-from rclpy.executors import SingleThreadedExecutor  # noqa: E402
-from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
-from sensor_msgs.msg import Image  # noqa: E402
-from std_msgs.msg import Bool, String  # noqa: E402
-
-from vla_policy.contract import load_contract  # noqa: E402
-from vla_policy.interfaces import ActionChunk, Observation  # noqa: E402
-from vla_policy.nodes import common, policy_node  # noqa: E402
+from vla_policy.interfaces import ActionChunk, Observation
+from vla_policy.nodes import common, policy_node
+from vla_policy.robot.contract import load_contract
 
 pytestmark = pytest.mark.dds
 

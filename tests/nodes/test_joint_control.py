@@ -11,20 +11,19 @@ import numpy as np
 import pytest
 import yaml
 
-rclpy = pytest.importorskip("rclpy")
 pytest.importorskip("pink")
 
-from helpers.ros import ROOT, FakeRobot, Witness, own_domain, wait_for  # noqa: E402
-from sensor_msgs.msg import JointState  # noqa: E402
-from std_msgs.msg import Bool  # noqa: E402
+from helpers.ros import ROOT, FakeRobot, Witness, own_domain, wait_for
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Bool
 
-from sim.arm import inverse_kinematics  # noqa: E402
-from sim.config import PushTConfig  # noqa: E402
-from vla_policy.contract import ARRAY, STATE, TRAJECTORY, Contract, load_contract  # noqa: E402
-from vla_policy.kinematics import BEHIND  # noqa: E402
-from vla_policy.messages import seconds  # noqa: E402
-from vla_policy.nodes import common  # noqa: E402
-from vla_policy.nodes.processes import Processes  # noqa: E402
+from sim.arm import inverse_kinematics
+from sim.config import PushTConfig
+from vla_policy.graph.processes import Processes
+from vla_policy.nodes import common
+from vla_policy.robot.contract import ARRAY, STATE, TRAJECTORY, Contract, load_contract
+from vla_policy.robot.kinematics import BEHIND
+from vla_policy.robot.messages import seconds
 
 pytestmark = pytest.mark.dds
 PATIENCE = 60.0

@@ -7,20 +7,18 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import rclpy
+from helpers.ros import FakeRobot, image_message, own_domain, wait_for
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.executors import SingleThreadedExecutor
+from sensor_msgs.msg import Image
 
-rclpy = pytest.importorskip("rclpy")
-
-from helpers.ros import FakeRobot, image_message, own_domain, wait_for  # noqa: E402
-from lifecycle_msgs.msg import State, Transition  # noqa: E402
-from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
-from rclpy.executors import SingleThreadedExecutor  # noqa: E402
-from sensor_msgs.msg import Image  # noqa: E402
-
-from vla_policy.contract import load_contract  # noqa: E402
-from vla_policy.nodes import common  # noqa: E402
-from vla_policy.nodes.lifecycle import ModelNode  # noqa: E402
-from vla_policy.nodes.operator import GraphError, Operator  # noqa: E402
-from vla_policy.nodes.perception import Perception  # noqa: E402
+from vla_policy.graph.operator import GraphError, Operator
+from vla_policy.nodes import common
+from vla_policy.nodes.lifecycle import ModelNode
+from vla_policy.nodes.perception import Perception
+from vla_policy.robot.contract import load_contract
 
 pytestmark = pytest.mark.dds
 ACTIVE, INACTIVE = State.PRIMARY_STATE_ACTIVE, State.PRIMARY_STATE_INACTIVE

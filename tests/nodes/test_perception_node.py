@@ -8,17 +8,14 @@ from contextlib import closing
 
 import numpy as np
 import pytest
+from geometry_msgs.msg import PoseStamped
+from helpers.ros import Spinning, image_message, own_domain, pose_message, wait_for
+from sensor_msgs.msg import CompressedImage, Image
 
-rclpy = pytest.importorskip("rclpy")
-
-from geometry_msgs.msg import PoseStamped  # noqa: E402
-from helpers.ros import Spinning, image_message, own_domain, pose_message, wait_for  # noqa: E402
-from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
-
-from vla_policy.contract import load_contract  # noqa: E402
-from vla_policy.interfaces import IMAGES, STATE  # noqa: E402
-from vla_policy.nodes import common  # noqa: E402
-from vla_policy.nodes.perception import Perception  # noqa: E402
+from vla_policy.interfaces import IMAGES, STATE
+from vla_policy.nodes import common
+from vla_policy.nodes.perception import Perception
+from vla_policy.robot.contract import load_contract
 
 pytestmark = pytest.mark.dds
 TOPIC, STATE_TOPIC = "/pusht_sim/camera/image_raw", "/pusht_sim/ee_pose"

@@ -9,19 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rclpy
+from helpers.ros import ROOT, FakeRobot, Targets, image_message, own_domain, wait_for
+from rclpy.executors import SingleThreadedExecutor
+from sensor_msgs.msg import Image
+from std_msgs.msg import Bool
 
-rclpy = pytest.importorskip("rclpy")
-
-from helpers.ros import ROOT, FakeRobot, Targets, image_message, own_domain, wait_for  # noqa: E402
-from rclpy.executors import SingleThreadedExecutor  # noqa: E402
-from sensor_msgs.msg import Image  # noqa: E402
-from std_msgs.msg import Bool  # noqa: E402
-
-from vla_policy.contract import load_contract  # noqa: E402
-from vla_policy.nodes import common, pointer  # noqa: E402
-from vla_policy.nodes.pointer import DOWN, HELD, UP, Pointer  # noqa: E402
-from vla_policy.nodes.processes import Processes  # noqa: E402
-from vla_policy.nodes.teleop_node import TeleopNode  # noqa: E402
+from vla_policy.graph.processes import Processes
+from vla_policy.nodes import common, pointer
+from vla_policy.nodes.pointer import DOWN, HELD, UP, Pointer
+from vla_policy.nodes.teleop_node import TeleopNode
+from vla_policy.robot.contract import load_contract
 
 pytestmark = pytest.mark.dds
 MOVE = 0

@@ -10,20 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.ros import ROOT, own_domain
+from sensor_msgs.msg import Joy
 
-rclpy = pytest.importorskip("rclpy")
-
-from helpers.ros import ROOT, own_domain  # noqa: E402
-from sensor_msgs.msg import Joy  # noqa: E402
-
-from vla_policy.cli.dataset import main as vla_dataset  # noqa: E402
-from vla_policy.cli.eval import main as vla_eval  # noqa: E402
-from vla_policy.data import LeRobotDataset  # noqa: E402
-from vla_policy.interfaces import ACTION, STATE  # noqa: E402
-from vla_policy.nodes import common  # noqa: E402
-from vla_policy.nodes.operator import GraphError, Operator  # noqa: E402
-from vla_policy.nodes.processes import Processes  # noqa: E402
-from vla_policy.nodes.recording_bench import RecorderClient  # noqa: E402
+from vla_policy.benchmarks.ros.recording import RecorderClient
+from vla_policy.cli.dataset import main as vla_dataset
+from vla_policy.cli.eval.main import main as vla_eval
+from vla_policy.data import LeRobotDataset
+from vla_policy.graph.operator import GraphError, Operator
+from vla_policy.graph.processes import Processes
+from vla_policy.interfaces import ACTION, STATE
+from vla_policy.nodes import common
 
 pytestmark = [pytest.mark.dds, pytest.mark.slow]
 SMALL = [

@@ -12,20 +12,17 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from helpers.ros import ROOT, own_domain, wait_for
 
-rclpy = pytest.importorskip("rclpy")
-
-from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
-from helpers.ros import ROOT, own_domain, wait_for  # noqa: E402
-
-from vla_policy.bags import read_bag, read_recordings  # noqa: E402
-from vla_policy.contract import load_contract  # noqa: E402
-from vla_policy.data import LeRobotDataset  # noqa: E402
-from vla_policy.data.bag_import import bag_episode  # noqa: E402
-from vla_policy.interfaces import ACTION, STATE  # noqa: E402
-from vla_policy.messages import seconds  # noqa: E402
-from vla_policy.nodes.processes import Processes  # noqa: E402
-from vla_policy.nodes.recording_bench import Filmed, RecorderClient, survive_kills, two_cameras  # noqa: E402
+from vla_policy.benchmarks.ros.recording import Filmed, RecorderClient, survive_kills, two_cameras
+from vla_policy.data import LeRobotDataset
+from vla_policy.graph.processes import Processes
+from vla_policy.importers.bags import bag_episode
+from vla_policy.interfaces import ACTION, STATE
+from vla_policy.robot.bags import read_bag, read_recordings
+from vla_policy.robot.contract import load_contract
+from vla_policy.robot.messages import seconds
 
 pytestmark = [pytest.mark.dds, pytest.mark.slow]
 LONG = 300.0  # seconds, for an import beside other tests, which go first

@@ -9,21 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from helpers.ros import ROOT, Spinning, own_domain, wait_for
+from sensor_msgs.msg import JointState
+from std_srvs.srv import SetBool
+from trajectory_msgs.msg import JointTrajectory
 
-rclpy = pytest.importorskip("rclpy")
-
-from helpers.ros import ROOT, Spinning, own_domain, wait_for  # noqa: E402
-from sensor_msgs.msg import JointState  # noqa: E402
-from std_srvs.srv import SetBool  # noqa: E402
-from trajectory_msgs.msg import JointTrajectory  # noqa: E402
-
-from vla_policy.contract import load_contract  # noqa: E402
-from vla_policy.contract.findings import WRONG  # noqa: E402
-from vla_policy.interfaces import STATE  # noqa: E402
-from vla_policy.nodes import common  # noqa: E402
-from vla_policy.nodes.contract_graph import check_graph  # noqa: E402
-from vla_policy.nodes.perception import Perception  # noqa: E402
-from vla_policy.nodes.processes import Processes  # noqa: E402
+from vla_policy.graph.contract_check import check_graph
+from vla_policy.graph.processes import Processes
+from vla_policy.interfaces import STATE
+from vla_policy.nodes import common
+from vla_policy.nodes.perception import Perception
+from vla_policy.robot.contract import load_contract
+from vla_policy.robot.contract.findings import WRONG
 
 pytestmark = pytest.mark.dds
 ARM = [f"joint{k}" for k in range(1, 7)]

@@ -9,16 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.ros import ROOT, own_domain
+from std_srvs.srv import Trigger
 
-rclpy = pytest.importorskip("rclpy")
-
-from helpers.ros import ROOT, own_domain  # noqa: E402
-from std_srvs.srv import Trigger  # noqa: E402
-
-from sim import LanguagePushTEnv  # noqa: E402
-from vla_policy.nodes.operator import Operator  # noqa: E402
-from vla_policy.nodes.processes import Processes  # noqa: E402
-from vla_policy.scenes import load_scene  # noqa: E402
+from sim import LanguagePushTEnv
+from vla_policy.graph.operator import Operator
+from vla_policy.graph.processes import Processes
+from vla_policy.rollouts.scenes import load_scene
 
 pytestmark = pytest.mark.dds
 

@@ -11,19 +11,17 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+import rclpy
+from geometry_msgs.msg import PoseStamped
+from helpers.ros import Spinning, image_message, own_domain, pose_message, wait_for
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import Bool, String
 
-rclpy = pytest.importorskip("rclpy")
-
-from geometry_msgs.msg import PoseStamped  # noqa: E402
-from helpers.ros import Spinning, image_message, own_domain, pose_message, wait_for  # noqa: E402
-from rclpy.executors import SingleThreadedExecutor  # noqa: E402
-from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
-from sensor_msgs.msg import Image, JointState  # noqa: E402
-from std_msgs.msg import Bool, String  # noqa: E402
-
-from vla_policy.contract import load_contract  # noqa: E402
-from vla_policy.nodes import common, surprise_monitor_node  # noqa: E402
-from vla_policy.runtime import worker  # noqa: E402
+from vla_policy.nodes import common, surprise_monitor_node
+from vla_policy.robot.contract import load_contract
+from vla_policy.runtime import worker
 
 pytestmark = pytest.mark.dds
 INTERFACE = load_contract("pusht_sim").interface

@@ -7,16 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.ros import FakeRobot, Targets, own_domain, wait_for
+from sensor_msgs.msg import Joy
+from std_msgs.msg import Bool
+from std_srvs.srv import SetBool
 
-rclpy = pytest.importorskip("rclpy")
-
-from helpers.ros import FakeRobot, Targets, own_domain, wait_for  # noqa: E402
-from sensor_msgs.msg import Joy  # noqa: E402
-from std_msgs.msg import Bool  # noqa: E402
-from std_srvs.srv import SetBool  # noqa: E402
-
-from vla_policy.nodes import common  # noqa: E402
-from vla_policy.nodes.processes import Processes  # noqa: E402
+from vla_policy.graph.processes import Processes
+from vla_policy.nodes import common
 
 pytestmark = pytest.mark.dds
 DEADMAN, STOP, RESUME = 4, 1, 7

@@ -5,11 +5,11 @@ import pytest
 import shapely
 
 from sim import make_env
-from sim.expert import Expert
-from sim.expert_path import BlockMap
+from sim.expert.expert import Expert
+from sim.expert.path import BlockMap
 from sim.geometry import GOAL_POSE, PUSHER_RADIUS, T_SHAPE, coverage, transform, wrap_angle
 from sim.planar import Contacts, PlanarModel, Pushes, outline_contacts, pose_distance
-from vla_policy.evaluation.demonstrator import demonstrate
+from vla_policy.collection.demonstrator import demonstrate
 
 EVERYWHERE = shapely.box(-1, -1, 1, 1)
 POSE = np.array([0.47, -0.03, 0.6])

@@ -12,7 +12,7 @@ from helpers.small_diffusion import SMALL
 from safetensors.torch import load_file
 
 from vla_policy.data import LeRobotDataset, MixedWindows, WindowDataset
-from vla_policy.evaluation.open_loop import held_out_episodes
+from vla_policy.evaluation.success.open_loop import held_out_episodes
 from vla_policy.interfaces import ACTION, STATE, InputError
 from vla_policy.models import DiffusionPolicy, PolicyConfig
 from vla_policy.training import DataConfig, Trainer, TrainerConfig, fit_normalizer, open_data

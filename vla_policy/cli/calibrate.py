@@ -13,13 +13,14 @@ from rich.table import Table
 from vla_policy.cli.common import stdout, user_errors
 from vla_policy.cli.help import config_parser
 from vla_policy.cli.instructions import instructions
-from vla_policy.cli.load import load_policy, typed_config
-from vla_policy.cli.rollout_progress import rollout_bar
-from vla_policy.evaluation.report import percent
+from vla_policy.cli.load import typed_config
+from vla_policy.cli.progress import rollout_bar
+from vla_policy.evaluation.formats import percent
+from vla_policy.models.loading import load_policy
 
 if TYPE_CHECKING:
-    from vla_policy.evaluation.calibration import CalibrateConfig
-    from vla_policy.evaluation.traces import Trace
+    from vla_policy.evaluation.surprise.calibration import CalibrateConfig
+    from vla_policy.evaluation.surprise.traces import Trace
     from vla_policy.models import DiffusionPolicy
 
 console = stdout()
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     options = parser.parse_args(arguments)
 
-    from vla_policy.evaluation.calibration import (
+    from vla_policy.evaluation.surprise.calibration import (
         CalibrateConfig,
         calibrate_monitor,
         recorded_traces,
@@ -66,8 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _played(policy: DiffusionPolicy, world_model: str, config: CalibrateConfig) -> list[Trace]:
-    from vla_policy.evaluation.calibration import nominal_traces
-    from vla_policy.evaluation.workers import RolloutError
+    from vla_policy.evaluation.surprise.calibration import nominal_traces
+    from vla_policy.rollouts.workers import RolloutError
 
     try:
         with rollout_bar(console, "nominal episodes", config.n_episodes) as hear:

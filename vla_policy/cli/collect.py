@@ -17,7 +17,7 @@ from vla_policy.cli.load import typed_config
 
 # The simulation is imported where it is used: every worker process reads this module anew.
 if TYPE_CHECKING:
-    from vla_policy.evaluation.collect import Attempt, CollectConfig
+    from vla_policy.collection.collect import Attempt, CollectConfig
 
 console = stdout()
 
@@ -31,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     options = parser.parse_args(sys.argv[1:] if arguments is None else list(arguments))
 
-    from vla_policy.evaluation.collect import COLLECTION, CollectConfig
+    from vla_policy.collection.collect import CollectConfig
+    from vla_policy.data.layout import COLLECTION
 
     config = typed_config(CollectConfig, "collect", options.overrides)
     summary = _collect(Path(options.OUT), config)
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _collect(root: Path, config: CollectConfig) -> dict[str, Any]:
-    from vla_policy.evaluation.collect import collect
+    from vla_policy.collection.collect import collect
 
     columns = (TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(

@@ -21,8 +21,8 @@ from vla_policy.data import LeRobotDataset
 from vla_policy.interfaces import InputError
 
 if TYPE_CHECKING:
-    from vla_policy.contract import Contract
-    from vla_policy.contract.findings import Finding
+    from vla_policy.robot.contract import Contract
+    from vla_policy.robot.contract.findings import Finding
 
 console = stdout()
 RANGES = ("min", "max", "mean", "std")
@@ -100,7 +100,7 @@ def _show(defaults: dict[str, Any]) -> str:
 
 def _import_pusht(options: argparse.Namespace, chosen: argparse.Namespace) -> None:
     from sim import TASK, geometry
-    from vla_policy.data.pusht_import import PixelMap, import_pusht
+    from vla_policy.importers.pusht import PixelMap, import_pusht
 
     def pose_features(pose: np.ndarray) -> np.ndarray:
         return geometry.pose_features(geometry.pose_from_pixels(pose))
@@ -121,8 +121,8 @@ def _import_pusht(options: argparse.Namespace, chosen: argparse.Namespace) -> No
 
 def _import_bag(options: argparse.Namespace, chosen: argparse.Namespace) -> None:
     """Status 1 if a bag had to be left out, 2 if nothing could be imported."""
-    from vla_policy.contract import load_contract
-    from vla_policy.data.bag_import import import_bags
+    from vla_policy.importers.bags import import_bags
+    from vla_policy.robot.contract import load_contract
 
     contract = load_contract(chosen.contract)
     try:
@@ -140,7 +140,7 @@ def _import_bag(options: argparse.Namespace, chosen: argparse.Namespace) -> None
 def _info(options: argparse.Namespace, chosen: argparse.Namespace) -> None:
     from vla_policy.data.inspection import inspect
     from vla_policy.data.quality import Finding, folded
-    from vla_policy.evaluation.recorded_goal import goal_findings
+    from vla_policy.importers.recorded_goal import goal_findings
 
     dataset = LeRobotDataset(options.DATASET, strict=False)
     hidden = options.json or not console.is_terminal
@@ -192,8 +192,8 @@ def _frame(options: argparse.Namespace, chosen: argparse.Namespace) -> None:
 
 def _replay(options: argparse.Namespace, chosen: argparse.Namespace) -> None:
     from sim import make_env
+    from vla_policy.benchmarks.fidelity import replay_episode
     from vla_policy.data.pictures import caption, save_film
-    from vla_policy.evaluation.fidelity import replay_episode
 
     dataset = LeRobotDataset(options.DATASET)
     env = make_env(chosen.env, cameras=(), render_mode="rgb_array")
@@ -247,8 +247,8 @@ def _compact(options: argparse.Namespace, chosen: argparse.Namespace) -> None:
 
 def _contract(options: argparse.Namespace, chosen: argparse.Namespace) -> None:
     """Status 1 if something is wrong."""
-    from vla_policy import contract_check
-    from vla_policy.contract import find_config, findings, load_contract, urdf
+    from vla_policy.robot import contract_check
+    from vla_policy.robot.contract import find_config, findings, load_contract, urdf
 
     contract = load_contract(options.FILE)
     found = findings.describe(contract)
@@ -274,7 +274,7 @@ def _contract(options: argparse.Namespace, chosen: argparse.Namespace) -> None:
 
 def _check_graph(contract: Contract) -> list[Finding]:
     try:
-        from vla_policy.nodes.contract_graph import check_graph
+        from vla_policy.graph.contract_check import check_graph
     except ImportError as error:
         raise InputError(f"graph: expected ROS 2 to be sourced (or the extra ros), found no {error.name}") from None
     with Console(stderr=True).status("listening"):

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     import torch
 
-    from vla_policy.cli.load import load_policy
+    from vla_policy.models.loading import load_policy
 
     policy = load_policy(options.CHECKPOINT)
     if policy.backbone is None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,32 +17,14 @@ from rich.table import Table
 from vla_policy.cli.common import stdout, user_errors
 from vla_policy.cli.help import config_parser
 from vla_policy.cli.load import typed_config
-from vla_policy.contract import find_config, load_contract
+from vla_policy.graph.application import GraphConfig, graph_environment, nodes, require_ros
 from vla_policy.interfaces import InputError
+from vla_policy.robot.contract import load_contract
 
 if TYPE_CHECKING:
-    from vla_policy.nodes.operator import GraphEpisode
+    from vla_policy.graph.operator import GraphEpisode
 
 console = stdout()
-
-
-@dataclass
-class GraphConfig:
-    """The keys of `conf/graph.yaml`, explained there."""
-
-    n_episodes: int = 1
-    seed: int = 100000
-    policy_seed: int = 0
-    contract: str = "pusht_sim"
-    scene: str = "pusht"
-    instruction: str = ""
-    monitor: str | None = None
-    max_steps: int = 300
-    rearm: int = 10
-    device: str = "cpu"
-    threads: int = 1
-    domain_id: int | None = 77
-    out: str = "outputs/sim"
 
 
 @user_errors
@@ -60,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     require_ros()
     os.environ.update(graph_environment(config.domain_id))
 
-    from vla_policy.nodes.operator import GraphError
+    from vla_policy.graph.operator import GraphError
 
     try:
         episodes = play(options.CHECKPOINT, config)
@@ -71,32 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console.print(f"episodes.json, diagnostics.json and logs are in {config.out}", markup=False, highlight=False)
 
 
-def require_ros() -> None:
-    """`InputError` where rclpy is not installed."""
-    if importlib.util.find_spec("rclpy") is None:
-        raise InputError("rclpy: expected a sourced ROS 2 Jazzy or its wheels (pip install -e '.[ros]'), found neither")
-
-
-def nodes(checkpoint: str, config: GraphConfig) -> dict[str, dict[str, Any]]:
-    """The parameters of every node, by name."""
-    watched = config.monitor is not None
-    heartbeats = ["policy/stop", "surprise_monitor/stop"] if watched else ["policy/stop"]
-    shared = {"contract": str(find_config(config.contract))}
-    model = {**shared, "checkpoint": checkpoint, "device": config.device, "threads": config.threads}
-    found: dict[str, dict[str, Any]] = {
-        "command_gate": {**shared, "dry_run": False, "heartbeats": heartbeats},
-        "pusht_sim": {**shared, "scene": config.scene, "task": config.instruction, "seed": config.seed},
-        "policy": {**model, "task": config.instruction, "seed": config.policy_seed},
-    }
-    return found | ({"surprise_monitor": {**model, "calibration": config.monitor}} if watched else {})
-
-
 def play(checkpoint: str, config: GraphConfig) -> list[GraphEpisode]:
     """All episodes, written to episodes.json one after the other, and the last diagnostics of every node beside it."""
     load_contract(config.contract).require_simulated()
     from sim.geometry import SUCCESS_COVERAGE
-    from vla_policy.nodes.graph import running
-    from vla_policy.scenes import load_scene
+    from vla_policy.graph.running import running
+    from vla_policy.rollouts.scenes import load_scene
 
     load_scene(config.scene)  # a mistake is better met before the graph starts
 
@@ -112,18 +73,6 @@ def play(checkpoint: str, config: GraphConfig) -> list[GraphEpisode]:
                 _write(out / "diagnostics.json", graph.operator.diagnostics)
                 progress.advance(task)
     return episodes
-
-
-def graph_environment(domain_id: int | None) -> dict[str, str]:
-    """For the nodes and for this process: `domain_id`, and the profile of `config/` and this computer alone unless the
-    user has chosen others. An exported ROS_DOMAIN_ID may be a real arm's, which the simulation must not meet.
-    """
-    chosen = {
-        "FASTRTPS_DEFAULT_PROFILES_FILE": str(find_config("fastdds", ".xml")),
-        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-    }
-    domain = {} if domain_id is None else {"ROS_DOMAIN_ID": str(domain_id)}
-    return domain | {key: value for key, value in chosen.items() if key not in os.environ}
 
 
 def _write(path: Path, data: Any) -> None:

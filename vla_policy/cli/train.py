@@ -23,7 +23,7 @@ ALSO_WHEN_RESUMING = {"resume", "run_dir"}  # overrides that do not describe the
 @user_errors
 def run(config: DictConfig) -> None:
     """One run, in Hydra's output folder."""
-    from vla_policy.cli.train_setup import train  # torch is slow to import: not for --help
+    from vla_policy.jobs.trainer import train  # torch is slow to import: not for --help
 
     hydra_config = HydraConfig.get()
     run_dir = Path(hydra_config.runtime.output_dir)

@@ -90,3 +90,6 @@ def _video_feature(key: str, feature: Feature, fps: float, codec: str) -> dict[s
             "has_audio": False,
         },
     }
+
+
+COLLECTION = Path("meta/collection.json")

@@ -18,7 +18,7 @@ from vla_policy.data.files import TEMPORARY, read_json, sync, write_json
 from vla_policy.data.index import read_info
 from vla_policy.data.layout import CHUNKS_SIZE
 from vla_policy.interfaces import InputError
-from vla_policy.locks import only_one
+from vla_policy.utils.locks import only_one
 
 LOCK = ".lock"
 JOURNAL = ".vla_policy.unfinished.json"

@@ -19,15 +19,14 @@ from std_msgs.msg import Bool, String
 from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_policy.contract import Contract, load_contract
 from vla_policy.interfaces import STATE, ActionChunk, InputError
-from vla_policy.kinematics import JointTargets
-from vla_policy.messages import Reader, away_from_constants, is_from, joints, seconds, tip
 from vla_policy.nodes import common
-from vla_policy.nodes.chunks import chunk_of
 from vla_policy.nodes.commands import encode, pose, standstill
 from vla_policy.nodes.controller import Controller
 from vla_policy.nodes.perception import listen
+from vla_policy.robot.contract import Contract, load_contract
+from vla_policy.robot.kinematics import JointTargets
+from vla_policy.robot.messages import Reader, away_from_constants, chunk_of, is_from, joints, seconds, tip
 from vla_policy.runtime import Command, Gate, GateConfig, Limits, State, Timing
 
 PUBLISHERS_EVERY = 10  # ticks between two looks at who else sends commands

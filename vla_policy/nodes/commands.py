@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from vla_policy.contract import ARRAY, POSE, POSE_FIELDS, TRAJECTORY, TWIST, Output
 from vla_policy.nodes.common import duration, message_class, stamp
+from vla_policy.robot.contract import ARRAY, POSE, POSE_FIELDS, TRAJECTORY, TWIST, Output
 
 _POSE_PLACES = dict(
     zip(POSE_FIELDS, [("position", a) for a in "xyz"] + [("orientation", a) for a in "xyzw"], strict=True)

@@ -30,7 +30,7 @@ from rclpy.subscription import Subscription
 from rclpy.time import Time
 
 from vla_policy.interfaces import InputError
-from vla_policy.starter import Starter
+from vla_policy.utils.starter import Starter
 
 HEARTBEAT_RATE = 25.0  # Hz
 BEATS_LOOK = 4  # times between two heartbeats that their sender looks whether it has to say stop at once

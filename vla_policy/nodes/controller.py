@@ -10,8 +10,8 @@ from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 
-from vla_policy.contract import ARRAY, TRAJECTORY, Output
 from vla_policy.nodes import common
+from vla_policy.robot.contract import ARRAY, TRAJECTORY, Output
 
 ANSWER = 0.5  # seconds that a controller is given to say which joints it has
 

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from vla_policy.nodes.processes import die_with_parent
+from vla_policy.utils.processes import die_with_parent
 
 LEFT_OUT = 1  # the status of an import that had to leave a bag out
 

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vla_policy.contract import Contract
 from vla_policy.interfaces import ACTION, STATE
-from vla_policy.units import require_same_scale
+from vla_policy.robot.contract import Contract
+from vla_policy.robot.units import require_same_scale
 
 if TYPE_CHECKING:
     from vla_policy.models import DiffusionPolicy

@@ -9,10 +9,10 @@ from typing import Any
 
 from rclpy.node import Node
 
-from vla_policy.contract import IMAGE_TYPES, Contract, Stream
 from vla_policy.interfaces import InputError
-from vla_policy.messages import Reader, seconds
 from vla_policy.nodes import common
+from vla_policy.robot.contract import IMAGE_TYPES, Contract, Stream
+from vla_policy.robot.messages import Reader, seconds
 from vla_policy.runtime import ObservationBuffer, Watchdog
 
 TOGETHER = "a moment of all streams"

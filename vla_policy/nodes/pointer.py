@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from vla_policy.pointing import Pointing
+from vla_policy.robot.pointing import Pointing
 
 DOWN, UP, HELD = 1, 4, 1  # OpenCV's EVENT_LBUTTONDOWN, EVENT_LBUTTONUP and EVENT_FLAG_LBUTTON
 SIDE = 480  # pixels that the picture's smaller side has at least on the screen

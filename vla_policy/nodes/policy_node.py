@@ -11,13 +11,13 @@ from std_msgs.msg import String
 from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_policy.contract import load_contract
 from vla_policy.interfaces import ActionChunk, InputError, Observation, Policy
 from vla_policy.nodes import common
 from vla_policy.nodes.chunks import chunk_message
 from vla_policy.nodes.lifecycle import ModelNode
 from vla_policy.nodes.model import load_policy
 from vla_policy.nodes.perception import Perception
+from vla_policy.robot.contract import load_contract
 from vla_policy.runtime import Pilot, Timing, Worker
 
 PERIODS = 3.0  # between two requests; the policy says stop when a chunk takes longer

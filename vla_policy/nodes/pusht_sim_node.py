@@ -18,12 +18,12 @@ from std_msgs.msg import Float64, Header, String
 from std_srvs.srv import Trigger
 
 from sim import Disturbance, DisturbedEnv, PushTEnv, make_env
-from vla_policy.contract import IMAGE, POSE, load_contract
 from vla_policy.interfaces import IMAGES, InputError
-from vla_policy.messages import seconds
 from vla_policy.nodes import common
+from vla_policy.robot.contract import IMAGE, POSE, load_contract
+from vla_policy.robot.messages import seconds
+from vla_policy.rollouts.scenes import load_scene
 from vla_policy.runtime import Timing
-from vla_policy.scenes import load_scene
 
 GRACE = 0.004  # seconds after a period's end in which its last command may still arrive
 JOINT_NAMES = [f"joint{k}" for k in range(1, 7)]

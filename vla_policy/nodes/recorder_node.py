@@ -15,14 +15,14 @@ from rclpy.node import Node
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
-from vla_policy.bags import FAILURE, RESULT, SUCCESS, TASK, BagThread, BagWriter, name_result, read_recordings
-from vla_policy.contract import IMAGE_TYPES, JOINT_STATE, TRAJECTORY, find_config, load_contract
 from vla_policy.interfaces import InputError
-from vla_policy.locks import only_one
-from vla_policy.messages import Reader
 from vla_policy.nodes import common
 from vla_policy.nodes.importer import Importer
+from vla_policy.robot.bags import FAILURE, RESULT, SUCCESS, TASK, BagThread, BagWriter, name_result, read_recordings
+from vla_policy.robot.contract import IMAGE_TYPES, JOINT_STATE, TRAJECTORY, find_config, load_contract
+from vla_policy.robot.messages import Reader
 from vla_policy.runtime import Watchdog
+from vla_policy.utils.locks import only_one
 
 LOOK_SECONDS = 0.25
 WATCH_SECONDS = 0.04  # more often than the watchdog takes for sleep, which it forgives the streams

@@ -11,15 +11,14 @@ from std_msgs.msg import Float64, String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_policy.contract import load_contract
 from vla_policy.interfaces import ActionChunk, InputError
-from vla_policy.messages import seconds
 from vla_policy.monitoring import Surprise
 from vla_policy.nodes import common
-from vla_policy.nodes.chunks import chunk_of
 from vla_policy.nodes.lifecycle import ModelNode
 from vla_policy.nodes.model import load_policy
 from vla_policy.nodes.perception import Perception
+from vla_policy.robot.contract import load_contract
+from vla_policy.robot.messages import chunk_of, seconds
 from vla_policy.runtime import Period, Periods, Timing, Worker
 
 

@@ -17,12 +17,12 @@ from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
 
-from vla_policy.contract import load_contract
 from vla_policy.interfaces import STATE, InputError
-from vla_policy.messages import Reader, decode, seconds
 from vla_policy.nodes import common, pointer
 from vla_policy.nodes.perception import listen
 from vla_policy.nodes.pointer import Pointer
+from vla_policy.robot.contract import load_contract
+from vla_policy.robot.messages import Reader, decode, seconds
 from vla_policy.runtime import HELD, TELEOP_SCALE, Gamepad, HeldKey, Lead
 
 WINDOW_RATE = 25.0  # Hz

@@ -1,0 +1,115 @@
+"""Bags that something broke: whatever it was, an `InputError` names it, or the bag is read."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from helpers.ros_bags import (
+    EPOCH,
+    JOINTS,
+    TRAJECTORIES,
+    TRAJECTORY,
+    TRAJECTORY_TOPIC,
+    Message,
+    contract_of,
+    joint_messages,
+    trajectory,
+    type_store,
+    write_mcap,
+    write_rosbag,
+)
+
+from vla_policy.importers.bags import read_episode
+from vla_policy.interfaces import InputError
+from vla_policy.robot.bags import find_bags
+from vla_policy.robot.contract import Contract
+
+CASES = 60  # of each kind
+
+
+def broken(data: bytes, rng: random.Random) -> bytes:
+    """Cut off, a few bits flipped, a part zeroed, other bytes put in, or nothing left."""
+    spoilt, at = bytearray(data), rng.randrange(len(data))
+    match rng.choice(
+        ["cut", "bits", "zeros", "more", "ones", "nothing"] if len(data) > 300 else ["cut", "bits", "ones"]
+    ):
+        case "cut":
+            del spoilt[at:]
+        case "bits":
+            for _ in range(rng.choice([1, 3, 20])):
+                spoilt[rng.randrange(len(spoilt))] ^= 1 << rng.randrange(8)
+        case "zeros":
+            spoilt[at : at + 64] = bytes(len(spoilt[at : at + 64]))
+        case "more":
+            spoilt[at:at] = rng.randbytes(16)
+        case "ones":
+            spoilt[at : at + 8] = b"\xff" * len(spoilt[at : at + 8])
+        case "nothing":
+            spoilt.clear()
+    return bytes(spoilt)
+
+
+def read(path: Path, contract: Contract) -> bool:
+    """Whether all of it could be read."""
+    try:
+        for bag in find_bags(path):
+            for frames in read_episode(bag, contract).images.values():
+                list(frames)
+    except InputError:
+        return False
+    return True
+
+
+def spoil_a_file(folder: Path, rng: random.Random) -> None:
+    file = rng.choice(sorted(path for path in folder.rglob("*") if path.is_file()))
+    file.write_bytes(broken(file.read_bytes(), rng))
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        pytest.param(lambda path: write_mcap(path / "a.mcap", joint_messages(0.5)), id="mcap"),
+        pytest.param(lambda path: write_rosbag(path, joint_messages(0.5), "MCAP", "STORAGE"), id="mcap-chunks"),
+        pytest.param(lambda path: write_rosbag(path, joint_messages(0.5), "MCAP", "FILE"), id="mcap-file"),
+        pytest.param(lambda path: write_rosbag(path, joint_messages(0.5), "SQLITE3"), id="sqlite3"),
+        pytest.param(lambda path: write_rosbag(path, joint_messages(0.5), "SQLITE3", "MESSAGE"), id="sqlite3-messages"),
+    ],
+)
+def test_broken_files(tmp_path: Path, write: Callable[[Path], Path]) -> None:
+    rng, contract = random.Random(0), contract_of(tmp_path, JOINTS)
+    write(tmp_path / "whole")
+    assert read(tmp_path / "whole", contract)
+    found = []
+    for _ in range(CASES):
+        shutil.copytree(tmp_path / "whole", tmp_path / "bag")
+        spoil_a_file(tmp_path / "bag", rng)
+        found.append(read(tmp_path / "bag", contract))
+        shutil.rmtree(tmp_path / "bag")
+    assert not all(found)
+
+
+def test_broken_messages_in_whole_files(tmp_path: Path) -> None:
+    """One message is spoilt, or one type is another one or not said."""
+    rng, store = random.Random(0), type_store()
+    told = [
+        Message(EPOCH + k / 10, TRAJECTORY_TOPIC, TRAJECTORY, trajectory(EPOCH + k / 10, {0.1: (k, 0), 0.2: (k, 1)}))
+        for k in range(5)
+    ]
+    messages = [
+        m._replace(content=bytes(store.serialize_cdr(m.content, m.type)))
+        for m in sorted([*joint_messages(0.5), *told], key=lambda m: m.t)
+    ]
+    contracts = [contract_of(tmp_path, JOINTS), contract_of(tmp_path, TRAJECTORIES)]
+    found = []
+    for case in range(2 * CASES):
+        spoilt, k = list(messages), rng.randrange(len(messages))
+        spoilt[k] = messages[k]._replace(content=broken(messages[k].content, rng))
+        if case % 4 == 0:
+            other = rng.choice(messages).type
+            spoilt = [m._replace(type=other) if m.type == messages[k].type else m for m in messages]
+        found.append(read(write_mcap(tmp_path / f"{case}.mcap", spoilt), contracts[case % 2]))
+    assert not all(found)

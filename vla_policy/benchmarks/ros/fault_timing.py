@@ -1,0 +1,130 @@
+"""How fast a gate in a process of its own holds: faults injected over DDS, timed by a witness on the robot's side."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from std_msgs.msg import Bool
+
+from vla_policy.benchmarks.ros.harness import HOLDS, START, FakeRobot, HeldBefore, Witness
+from vla_policy.benchmarks.ros.measured import MONITOR, Hold, Storm
+from vla_policy.graph.operator import GraphError
+from vla_policy.graph.processes import Processes
+
+TRIES = 10  # to bring a fault about before the arm is held for something else
+JUMP = 3.0  # seconds that the clock is set forward or back
+STORM = 1.0  # seconds
+AFTERWARDS = 0.3  # seconds after a storm in which the witness reads what it received meanwhile
+STALE = 2.0  # seconds, the age of a storm's chunks
+ELSEWHERE = 0.3  # metres, where a storm's chunks lead, along x
+ASTRAY = 0.01  # metres along x; the arm moves along y
+
+
+def measured(attempt: Callable[[], Hold], what: str) -> Hold:
+    """The hold of the first attempt in which the arm was not held before its fault; `GraphError` after `TRIES`."""
+    for discarded in range(TRIES):
+        try:
+            return replace(attempt(), discarded=discarded)
+        except HeldBefore:
+            pass  # a busy computer, or a monitor that sees what is not there
+    raise GraphError(f"{what}: expected an arm that is not held before, found it held {TRIES} times in a row")
+
+
+def timed(witness: Witness, fault: float, patience: float = 5.0) -> Hold:
+    """The hold after a fault at this time; `HeldBefore` it, and nothing was measured."""
+    try:
+        seconds = witness.seconds_to_hold(fault, patience)
+    except TimeoutError:
+        return Hold(None, "", witness.stood_still(fault))
+    return Hold(seconds, witness.reason, witness.stood_still(fault))
+
+
+def _nan(robot: FakeRobot) -> None:
+    rows = np.full((15, 2), 0.45)
+    rows[7, 0] = np.nan
+    robot.offer(rows)
+
+
+def _jump(robot: FakeRobot) -> None:
+    robot.jump = JUMP if robot.jump == 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Fault:
+    """How to bring it about, and what the gate's reason to hold has to contain."""
+
+    inject: Callable[[FakeRobot], None]
+    reason: str
+
+
+FAULTS = {
+    "policy silent": Fault(lambda robot: robot.alive.discard("policy"), "policy/stop is silent"),
+    "monitor silent": Fault(lambda robot: robot.alive.discard("monitor"), "surprise_monitor/stop is silent"),
+    "alarm": Fault(lambda robot: robot.monitor.publish(Bool(data=True)), MONITOR),
+    "chunk with NaN": Fault(_nan, "chunk is not finite"),
+    "emergency stop": Fault(lambda robot: robot.emergency.publish(Bool(data=True)), "emergency stop"),
+    "robot state silent": Fault(lambda robot: robot.alive.discard("robot"), "robot state is silent"),
+    "clock jump": Fault(_jump, "the clock jumped"),
+}
+
+
+@contextmanager
+def _gate(log: Path, simulated: bool = False) -> Iterator[tuple[FakeRobot, Witness]]:
+    """A gate between two others; `simulated`: on the robot's clock."""
+    heartbeats = ["policy/stop", "surprise_monitor/stop"]
+    with Processes(log) as processes:
+        processes.start("command_gate", dry_run=False, heartbeats=heartbeats, use_sim_time=simulated)
+        with closing(FakeRobot(simulated)) as robot, closing(Witness()) as witness:
+            yield robot, witness
+
+
+def fault_timing(repeats: int, log: Path, advance: Callable[[], None] = lambda: None) -> dict[str, list[Hold]]:
+    """Every one of `FAULTS`, `repeats` times, in an arm that moves."""
+    found: dict[str, list[Hold]] = {name: [] for name in FAULTS}
+    for simulated in (False, True):  # only a simulated clock can be set
+        names = [name for name in FAULTS if (name == "clock jump") == simulated]
+        with _gate(log, simulated) as (robot, witness):
+            for name in names * repeats:  # in turn: what else this computer does meets all alike
+                found[name].append(measured(partial(_fault, FAULTS[name], robot, witness), name))
+                advance()
+    return found
+
+
+def _fault(fault: Fault, robot: FakeRobot, witness: Witness) -> Hold:
+    robot.start(witness)
+    begin = time.time()
+    fault.inject(robot)
+    return timed(witness, begin)
+
+
+def storms(repeats: int, log: Path, advance: Callable[[], None] = lambda: None) -> list[Storm]:
+    """As many chunks of the past, heartbeats and states as one process can send, against an arm that moves."""
+    found = []
+    with _gate(log) as (robot, witness):
+        for _ in range(repeats):
+            robot.start(witness)
+            found.append(_storm(robot, witness))
+            advance()
+    return found
+
+
+def _storm(robot: FakeRobot, witness: Witness) -> Storm:
+    begin, stale, sent = time.time(), np.full((15, 2), ELSEWHERE), 0
+    robot.offer_motion()
+    while time.time() < begin + STORM:
+        robot.offer(stale, age=STALE)
+        robot.policy.publish(Bool(data=False))
+        robot.publish_state()
+        sent += 3
+    end = time.time()
+    time.sleep(AFTERWARDS)
+    received = [(t, target) for t, target in list(witness.commands) if begin < t <= end]
+    astray = sum(abs(target[0] - START[0]) > ASTRAY for _, target in received)
+    held = next((reason for t, state, reason in witness.said if begin < t <= end and state in HOLDS), "")
+    return Storm(np.array([t - begin for t, _ in received]), end - begin, sent, held, astray)

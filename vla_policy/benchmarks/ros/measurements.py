@@ -1,0 +1,321 @@
+"""Measurements of the graph: how fast it acts and stops, over DDS between processes."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.progress import Progress
+
+from vla_policy.graph import application
+from vla_policy.interfaces import IMAGES, InputError
+from vla_policy.models.loading import load_policy
+from vla_policy.robot.contract import load_contract
+
+if TYPE_CHECKING:
+    from vla_policy.benchmarks.ros.measured import Played
+    from vla_policy.graph.running import Graph
+
+TELEPORT = "block_teleport"
+HOLD_WITHIN = 0.2  # seconds from a fault
+ALARM_WITHIN = 0.1  # seconds from an alarm
+JITTER = 10.0  # milliseconds, p99
+CAMERA_SECONDS = 20.0  # that two cameras are recorded
+NO_TARGET = ("robot state silent",)  # the simulation's contract is patient with it, see timeouts.state
+
+Found = tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]  # times and counts by name
+
+
+@dataclass
+class RosConfig:
+    """The keys of `conf/ros.yaml`, explained there."""
+
+    only: list[str] = field(default_factory=list)
+    repeats: int = 20
+    n_episodes: int = 100
+    soak_minutes: float = 20.0
+    seed: int = 100000
+    monitor: str | None = None
+    max_steps: int = 300
+    rearm: int = 10
+    domain_id: int | None = 77
+    out: str = "outputs/bench/ros"
+
+    def __post_init__(self) -> None:
+        for key in ("repeats", "n_episodes", "max_steps"):
+            if getattr(self, key) < 1:
+                raise InputError(f"{key}: expected at least 1, found {getattr(self, key)}")
+        unknown = set(self.only) - set(MEASUREMENTS)
+        if unknown or not self.soak_minutes > 0:
+            raise InputError(
+                f"only, soak_minutes: expected some of {list(MEASUREMENTS)} and more than 0, "
+                f"found {sorted(unknown)} and {self.soak_minutes}"
+            )
+        if "teleport" in self.only and self.monitor is None:
+            raise InputError("monitor: expected a calibration for the measurement 'teleport', found none")
+
+    @property
+    def chosen(self) -> list[str]:
+        """The measurements to make."""
+        return self.only or [name for name in MEASUREMENTS if name != "teleport" or self.monitor is not None]
+
+
+def begun(path: Path, checkpoint: str, seed: int) -> dict[str, Any]:
+    """The file that an earlier call left, or an empty one."""
+    from vla_policy.data.files import read_json
+    from vla_policy.evaluation.formats import write_json
+
+    made_for = {"checkpoint": checkpoint, "seed": seed}
+    if not path.is_file():
+        write_json(path, {**made_for, "measurements": {}, "times": {}, "counts": {}})
+    found: dict[str, Any] = read_json(path)
+    if any(found.get(key) != value for key, value in made_for.items()):
+        earlier = {key: found.get(key) for key in made_for}
+        raise InputError(f"{path}: expected measurements of {made_for}, found {earlier}; choose another out=")
+    return found
+
+
+def measure(found: dict[str, Any], bench: Bench) -> None:
+    """Add what a measurement finds, and under which conditions, to the content of ros.json."""
+    from vla_policy.utils.provenance import git_commit
+
+    load, begin = os.getloadavg(), time.monotonic()
+    times, counts = MEASUREMENTS[bench.name](bench)
+    found["times"] |= times
+    found["counts"] |= counts
+    found["measurements"][bench.name] = {
+        "config": asdict(bench.config),
+        "cpus": len(os.sched_getaffinity(0)),
+        "load_before": load,
+        "load_after": os.getloadavg(),
+        "seconds": time.monotonic() - begin,
+        "git_commit": git_commit(),
+    }
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a measurement is made of."""
+
+    checkpoint: str
+    config: RosConfig
+    progress: Progress
+    name: str
+
+    @property
+    def log(self) -> Path:
+        return Path(self.config.out) / "log" / self.name
+
+    @property
+    def period(self) -> float:
+        """Seconds from one command to the next."""
+        return float(1.0 / load_contract("pusht_sim").command.rate)
+
+    def nodes(self, monitor: str | None, seed: int, disturbance: str = "") -> dict[str, dict[str, Any]]:
+        """The graph's, with the simulation's first start and disturbance."""
+        nodes = application.nodes(self.checkpoint, application.GraphConfig(seed=seed, monitor=monitor))
+        nodes["pusht_sim"]["disturbance"] = disturbance
+        return nodes
+
+    def bar(self, total: float, more: str = "") -> Callable[..., None]:
+        """A bar of its own; call the result at every step."""
+        return functools.partial(self.progress.advance, self.progress.add_task(self.name + more, total=total))
+
+    def played(self) -> list[Played]:
+        """The episodes of an earlier call; `InputError` if another policy or configuration made them."""
+        from vla_policy.benchmarks.ros.measured import Played
+        from vla_policy.data.files import read_json
+
+        if not self._file.is_file():
+            return []
+        stored = read_json(self._file)
+        made_with = stored.get("made_with") if isinstance(stored, dict) else None
+        if made_with != self.made_with:
+            raise InputError(
+                f"{self._file}: expected episodes made with {self.made_with}, found {made_with}; choose another out="
+            )
+        return [Played(**episode) for episode in stored["episodes"]]
+
+    @functools.cached_property
+    def made_with(self) -> dict[str, Any]:
+        """What episodes depend on: those that differ in any of it are not counted together."""
+        from vla_policy.models.checkpoint import POLICY, checkpoint_folder
+        from vla_policy.world_model.monitors import model_digest
+
+        digest = model_digest(checkpoint_folder(self.checkpoint), POLICY)
+        chosen = {key: getattr(self.config, key) for key in ("seed", "max_steps", "rearm")}
+        return {"policy": digest, **chosen}
+
+    def play(
+        self, graph: Graph, played: list[Played], more: Callable[[], bool], hear: Callable[[Played], None]
+    ) -> None:
+        """Episodes, added to `played` and to a file, while `more`."""
+        from sim.geometry import SUCCESS_COVERAGE
+        from vla_policy.benchmarks.ros.episodes import play
+        from vla_policy.benchmarks.ros.harness import Witness
+        from vla_policy.data.files import write_json
+
+        with closing(Witness()) as witness:
+            while more():
+                played.append(play(graph, witness, self.config.max_steps, SUCCESS_COVERAGE, self.config.rearm))
+                episodes = [asdict(episode) for episode in played]
+                write_json(self._file, {"made_with": self.made_with, "episodes": episodes})
+                hear(played[-1])
+
+    @property
+    def _file(self) -> Path:
+        return Path(self.config.out) / f"{self.name}.json"
+
+
+def _gate(bench: Bench) -> Found:
+    from vla_policy.benchmarks.ros.fault_timing import FAULTS, fault_timing
+    from vla_policy.benchmarks.ros.report import holds
+
+    repeats = bench.config.repeats
+    measured = fault_timing(repeats, bench.log, bench.bar(repeats * len(FAULTS)))
+    within = {"alarm": ALARM_WITHIN} | dict.fromkeys(NO_TARGET)
+    return {
+        f"{name} to hold": holds(found, within.get(name, HOLD_WITHIN), [FAULTS[name].reason])
+        for name, found in measured.items()
+    }, {}
+
+
+def _storm(bench: Bench) -> Found:
+    from vla_policy.benchmarks.ros.fault_timing import storms
+    from vla_policy.benchmarks.ros.report import jitter, storm_counts
+
+    found = storms(bench.config.repeats, bench.log, bench.bar(bench.config.repeats))
+    intervals = 1e3 * np.concatenate([storm.intervals for storm in found])
+    times = {"jitter of commands in storms": jitter(intervals, 1e3 * bench.period, JITTER)}
+    return times, storm_counts(found, bench.period)
+
+
+def _faults(bench: Bench) -> Found:
+    from vla_policy.benchmarks.ros.graph_timing import faults, graph_timing
+    from vla_policy.benchmarks.ros.report import holds
+    from vla_policy.graph.running import running
+
+    config, wanted = bench.config, faults(monitored=bench.config.monitor is not None)
+    advance = bench.bar(config.repeats * len(wanted))
+    with running(bench.log, bench.nodes(config.monitor, config.seed)) as graph:
+        measured = graph_timing(graph, wanted, config.repeats, np.random.default_rng(config.seed), advance)
+    return {f"{name} to hold": holds(found, HOLD_WITHIN, wanted[name].reasons) for name, found in measured.items()}, {}
+
+
+def _teleport(bench: Bench) -> Found:
+    from vla_policy.benchmarks.ros.graph_timing import teleport_timing
+    from vla_policy.benchmarks.ros.measured import MONITOR
+    from vla_policy.benchmarks.ros.report import holds
+    from vla_policy.graph.running import running
+
+    config = bench.config
+    two_steps = 2.0 / load_contract("pusht_sim").interface.fps
+    with running(bench.log, bench.nodes(config.monitor, config.seed, TELEPORT)) as graph:
+        found = teleport_timing(graph, config.repeats, bench.bar(config.repeats))
+    return {"teleport, from its first picture to hold": holds(found, two_steps, [MONITOR])}, {}
+
+
+def _success(bench: Bench) -> Found:
+    """Finished episodes of an earlier call are not played again: success.json has them."""
+    from vla_policy.benchmarks.ros.report import jitter, paired_success, percentile
+    from vla_policy.graph.running import running
+
+    config, played = bench.config, bench.played()[: bench.config.n_episodes]
+    advance = bench.bar(config.n_episodes)
+    advance(len(played))
+    if len(played) < config.n_episodes:
+        with running(bench.log, bench.nodes(None, config.seed + len(played))) as graph:
+            bench.play(graph, played, lambda: len(played) < config.n_episodes, lambda _: advance())
+    control_period = 1e3 / load_contract("pusht_sim").interface.fps
+    latency = _said(played[-1], "command_gate", "observation_to_command_ms")
+    delay = math.floor(latency["p50"] / control_period)
+    intervals = np.concatenate([episode.intervals for episode in played])
+    times = {
+        "camera stamp to first command of its chunk": percentile(latency, "p95", control_period),
+        "jitter of commands": jitter(intervals, 1e3 * bench.period, JITTER),
+        "inference": {**_said(played[-1], "policy", "inference_ms"), "target": "", "met": None},
+    }
+    paired = paired_success(played, _in_process(bench, [episode.seed for episode in played], delay), delay)
+    return times, {"success, graph - in process": paired}
+
+
+def _said(episode: Played, node: str, name: str) -> dict[str, float]:
+    """What a node measured itself, of its last thousand."""
+    return {key: float(episode.diagnostics[node][f"{name}.{key}"]) for key in ("n", "p50", "p95", "p99", "max")}
+
+
+def _in_process(bench: Bench, seeds: list[int], delay: int) -> dict[int, bool]:
+    """Success on the same starts where the simulation waits for the policy, by seed."""
+    from sim import PushTConfig, make_env
+    from vla_policy.rollouts.rollout import rollout
+
+    policy = load_policy(bench.checkpoint, "cpu")
+    cameras = [key.removeprefix(IMAGES) for key in policy.interface.cameras]
+    advance = bench.bar(len(seeds), ", in process")
+    results = rollout(
+        policy,
+        functools.partial(make_env, "pybullet", cameras, PushTConfig(max_episode_steps=bench.config.max_steps)),
+        seeds,
+        on_episode=lambda _: advance(),
+        delay=delay,
+    )
+    return {result.seed: result.success for result in results}
+
+
+def _soak(bench: Bench) -> Found:
+    from vla_policy.benchmarks.ros.report import deadlines, false_holds, jitter, memory_growth
+    from vla_policy.graph.running import running
+
+    config = bench.config
+    played: list[Played] = []
+    advance = bench.bar(config.soak_minutes)
+    with running(bench.log, bench.nodes(config.monitor, config.seed)) as graph:
+        end = time.monotonic() + 60 * config.soak_minutes
+        bench.play(graph, played, lambda: time.monotonic() < end, lambda episode: advance(episode.seconds / 60))
+    intervals = np.concatenate([episode.intervals for episode in played])
+    counts = {
+        "missed deadlines unaccounted for": deadlines(played, 1e3 * bench.period),
+        "false holds": false_holds(played),
+        **memory_growth(played),
+    }
+    return {"jitter of commands in the soak": jitter(intervals, 1e3 * bench.period, JITTER)}, counts
+
+
+def _kills(bench: Bench) -> Found:
+    from vla_policy.benchmarks.ros.recording import survive_kills
+    from vla_policy.benchmarks.ros.report import kept_of_kills
+
+    repeats, seed = bench.config.repeats, bench.config.seed
+    with tempfile.TemporaryDirectory() as root:
+        found = survive_kills(repeats, Path(root), bench.log, "pusht_sim", seed, bench.bar(repeats))
+    return {}, {"recorder killed": kept_of_kills(found)}
+
+
+def _cameras(bench: Bench) -> Found:
+    from vla_policy.benchmarks.ros.recording import two_cameras
+    from vla_policy.benchmarks.ros.report import kept_of_cameras
+
+    with tempfile.TemporaryDirectory() as root:
+        found = two_cameras(CAMERA_SECONDS, Path(root), bench.log)
+    return {}, {"two cameras of 480 x 640 recorded": kept_of_cameras(found)}
+
+
+MEASUREMENTS: dict[str, Callable[[Bench], Found]] = {
+    "gate": _gate,
+    "storm": _storm,
+    "faults": _faults,
+    "teleport": _teleport,
+    "success": _success,
+    "recorder": _kills,
+    "cameras": _cameras,
+    "soak": _soak,
+}

@@ -1,0 +1,338 @@
+"""What the recorder keeps: of two cameras on a busy computer, and when it is killed at random moments."""
+
+from __future__ import annotations
+
+import array
+import hashlib
+import multiprocessing
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from rclpy.node import Node
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import String
+from std_srvs.srv import SetBool, Trigger
+
+from vla_policy.benchmarks.ros.harness import PATIENCE, FakeRobot, Spinning, wait_for
+from vla_policy.graph.processes import Processes
+from vla_policy.interfaces import InputError
+from vla_policy.nodes import common
+from vla_policy.robot.bag_storage import has_end
+from vla_policy.robot.bags import RESULT, SUCCESS, read_bag, read_recordings
+from vla_policy.robot.contract import IMAGE, Contract, load_contract
+from vla_policy.robot.messages import seconds
+
+TWO_CAMERAS = "so101"  # a contract with two cameras of 480 x 640 at 30 Hz
+SETTLE = 1.0  # seconds for the last frames to arrive
+IMPORT_PATIENCE = 600.0
+ANSWER_PATIENCE = 3.0
+NO_ANSWER = "no answer"
+EPISODE_SECONDS = (0.5, 2.0)  # at least and at most
+KILLED_AFTER = (0.2, 5.0)  # seconds from the start of the first of them
+TOLERANCE = 1.0  # seconds at both ends of an episode that its messages may take to arrive
+STATE = "pusht_sim/ee_pose"
+
+
+class RecorderClient:
+    """Calls the recorder's services and hears what it says, by a node that spins.
+
+    Nothing is waited for any longer once `alive` says that the recorder runs no more.
+    """
+
+    def __init__(self, node: Node, alive: Callable[[], bool] = lambda: True) -> None:
+        self._node, self._alive, self.status = node, alive, [""]
+        self._clients = {
+            name: node.create_client(kind, f"recorder/{name}")
+            for name, kind in (("start_episode", Trigger), ("end_episode", SetBool), ("discard_episode", Trigger))
+        }
+        node.create_subscription(String, "recorder/status", self._on_status, common.LATCHED_QOS)
+
+    def start(self) -> None:
+        """An episode, once the recorder hears of every stream.
+
+        Asked again when there is no answer: for a while the middleware takes a killed recorder for the one to ask.
+        """
+        unanswered = False
+
+        def begun() -> bool:
+            nonlocal unanswered
+            ok, why = self.try_to_start()
+            unanswered |= why == NO_ANSWER
+            return ok or (unanswered and why.endswith("found one")) or not self._alive()
+
+        wait_for(begun, "the start of an episode")
+
+    def try_to_start(self) -> tuple[bool, str]:
+        """Whether it began, and its bag or why not; so do the others."""
+        return self._call("start_episode", Trigger.Request(), ANSWER_PATIENCE)
+
+    def end(self, success: bool = True) -> tuple[bool, str]:
+        return self._call("end_episode", SetBool.Request(data=success))
+
+    def discard(self) -> tuple[bool, str]:
+        return self._call("discard_episode", Trigger.Request())
+
+    def said(self, text: str) -> bool:
+        return any(text in status for status in self.status)
+
+    def _call(self, service: str, request: Any, patience: float = PATIENCE) -> tuple[bool, str]:
+        client, end = self._clients[service], time.monotonic() + patience
+        wait_for(lambda: client.service_is_ready() or not self._alive(), service)
+        future = client.call_async(request)
+        wait_for(lambda: future.done() or not self._alive() or time.monotonic() > end, service, patience + 1.0)
+        return (future.result().success, future.result().message) if future.done() else (False, NO_ANSWER)
+
+    def _on_status(self, message: String) -> None:
+        self.status.append(message.data)
+
+
+class Filmed(FakeRobot):
+    """With a camera at 10 Hz while `filming`, and commands at 50 Hz that are as good as executed."""
+
+    def __init__(self, simulated: bool = False) -> None:
+        super().__init__(simulated)
+        self.filming, self._frame = True, 0
+        self._pictures = self.create_publisher(Image, "/pusht_sim/camera/image_raw", common.IMAGE_QOS)
+        self._executed = self.create_publisher(JointState, "command/executed", common.COMMAND_QOS)
+        self._film_ticker = common.Ticker(0.1, self._film)
+        self._command_ticker = common.Ticker(0.02, self._command)
+
+    def close(self) -> None:
+        self._film_ticker.close()
+        self._command_ticker.close()
+        super().close()
+
+    def _film(self) -> None:
+        if self.filming:
+            self._frame += 1
+            self._pictures.publish(picture(bytes([self._frame % 256]) * (96 * 96 * 3), (96, 96), self.now()))
+
+    def _command(self) -> None:
+        if "robot" not in self.alive:
+            return
+        executed = JointState(name=["x", "y"], position=self.pose.tolist())
+        executed.header.stamp = common.stamp(self.now())
+        self._executed.publish(executed)
+
+
+def picture(pixels: bytes, size: tuple[int, int], t: float) -> Image:
+    """Of height and width `size`, in RGB."""
+    message = Image(height=size[0], width=size[1], encoding="rgb8", step=3 * size[1])
+    message.header.stamp = common.stamp(t)
+    message.data = array.array("B", pixels)  # an ndarray takes 200 times as long
+    return message
+
+
+@dataclass(frozen=True)
+class _Episode:
+    """A bag that the recorder said to be finished: what it was like then, and from when to when it was recorded."""
+
+    bag: Path
+    digest: str
+    first: float
+    last: float
+
+    def intact(self) -> bool:
+        """Whether it still is the same, and holds its whole time and its result."""
+        if not self.bag.is_file() or _digest(self.bag) != self.digest or not has_end(self.bag):
+            return False
+        *states, result = read_bag(self.bag, [STATE, RESULT])
+        stamps = [seconds(state.message.header.stamp) for state in states]
+        whole = stamps[0] < self.first + TOLERANCE and stamps[-1] > self.last - TOLERANCE
+        return whole and bool(result.topic == RESULT and result.message.data == SUCCESS)
+
+
+def survive_kills(
+    kills: int,
+    root: Path,
+    log: Path,
+    contract: str = "pusht_sim",
+    seed: int = 0,
+    advance: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """A recorder of short episodes, one after the other, is killed and started again `kills` times.
+
+    Of what is found, `episodes_expected` had been said to be finished, `episodes_intact` are so after all the kills and
+    `episodes_imported` are in the dataset; `lost_s` is what is missing of each episode that was running, and of these
+    `repairs_said` were named by the recorder's next start.
+    """
+    rng = np.random.default_rng(seed)
+    episodes: list[_Episode] = []
+    lost: list[float] = []
+    begin, until, said = 0.0, 0.0, 0
+    words = log / "recorder.log"
+    with Processes(log) as processes, Filmed() as robot:
+        client = RecorderClient(robot, lambda: processes["recorder"].poll() is None)
+        for attempt in range(kills + 1):
+            parts = [part.name.removesuffix(".part") for part in (root / "bags").glob("*.part")]
+            client.status.clear()
+            processes.start("recorder", contract=contract, root=str(root))  # with a new log
+            if attempt > 0:
+                advance()
+            if parts:
+                # Of its status only the last word may be heard, if it was said before anybody listened.
+                wait_for(lambda: "an interrupted episode was found" in words.read_text(), "the repair")
+                said += sum(part in words.read_text() for part in parts)
+                lost += [until - _newest(root / "bags" / "interrupted" / part, begin) for part in parts]
+            if attempt < kills:
+                finished, (begin, until) = _record_until_killed(client, processes["recorder"], rng)
+                episodes += finished
+        wait_for(lambda: client.said(f"frames in {root / 'dataset'}"), "the import", IMPORT_PATIENCE)
+    return {
+        "kills": kills,
+        "episodes_expected": len(episodes),
+        "episodes_intact": sum(episode.intact() for episode in episodes),
+        "episodes_imported": len(read_recordings(root / "dataset")),
+        "lost_s": lost,
+        "repairs_said": said,
+    }
+
+
+def _record_until_killed(
+    client: RecorderClient, recorder: subprocess.Popen, rng: np.random.Generator
+) -> tuple[list[_Episode], tuple[float, float]]:
+    """Episodes that were finished, and from when to when the one ran that was not."""
+    finished: list[_Episode] = []
+    client.start()
+    begin = time.time()
+    killer = threading.Timer(rng.uniform(*KILLED_AFTER), recorder.kill)
+    killer.start()
+    while True:
+        end = time.time() + rng.uniform(*EPISODE_SECONDS)
+        while recorder.poll() is None and time.time() < end:
+            time.sleep(0.005)
+        until = time.time()
+        ok, bag = client.end()
+        if not ok:
+            recorder.wait()
+            return finished, (begin, until)
+        finished.append(_Episode(Path(bag), _digest(Path(bag)), begin, until))
+        client.start()
+        begin = time.time()
+
+
+def _newest(bag: Path, begin: float) -> float:
+    """The time of the last message that survived; `begin` if none did."""
+    try:
+        return max(seconds(state.message.header.stamp) for state in read_bag(bag, [STATE]))
+    except (InputError, ValueError):
+        return begin
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def two_cameras(duration: float, root: Path, log: Path) -> dict[str, Any]:
+    """Two processes send pictures for `duration` seconds; how many are in the bag, and what the recorder needed."""
+    contract = load_contract(TWO_CAMERAS)
+    cameras = [stream.topic for stream in contract.streams if stream.type == IMAGE]
+    height, width, _ = contract.interface.observations[contract.interface.cameras[0]].shape
+    with (
+        Processes(log) as processes,
+        _Filming(cameras, (height, width), contract.interface.fps) as filming,
+        _Joints(contract) as robot,
+    ):
+        recorder = psutil.Process(processes.start("recorder", contract=TWO_CAMERAS, root=str(root)).pid)
+        client = RecorderClient(robot)
+        client.start()
+        begin = time.time()
+        before, _ = recorder.cpu_times(), psutil.cpu_percent()
+        time.sleep(duration)
+        used, computer, measured = recorder.cpu_times(), psutil.cpu_percent(), time.time() - begin
+        sent = filming.stop()
+        time.sleep(SETTLE)
+        ok, bag = client.end()
+    if not ok:
+        raise RuntimeError(f"recorder: expected a finished episode, found {bag}")
+    frames = {topic: {stamp for stamp in stamps if stamp >= begin} for topic, stamps in sent.items()}
+    found: dict[str, set[float]] = {topic: set() for topic in cameras}
+    for recorded in read_bag(Path(bag), cameras):
+        found["/" + recorded.topic].add(seconds(recorded.message.header.stamp))
+    count = sum(map(len, frames.values()))
+    kept = sum(len(frames[topic] & found[topic]) for topic in cameras)
+    return {
+        "seconds": measured,
+        "frames_sent": count,
+        "frames_recorded": kept,
+        "share": kept / count,
+        "sent_hz": count / len(cameras) / measured,
+        "cpu_percent": 100 * (sum(used[:2]) - sum(before[:2])) / measured,
+        "computer_percent": computer,  # of all its processors, with everybody else on it
+    }
+
+
+class _Joints(Spinning):
+    """Joint states and commands at 50 Hz, by a contract of joints."""
+
+    def __init__(self, contract: Contract) -> None:
+        super().__init__("joints")
+        self._names = list(contract.interface.action.names)
+        topics = [*(s.topic for s in contract.streams if s.type != IMAGE), "command/executed"]
+        self._joints = [self.create_publisher(JointState, topic, common.STATE_QOS) for topic in topics]
+        self._ticker = common.Ticker(0.02, self._publish)
+
+    def close(self) -> None:
+        self._ticker.close()
+        super().close()
+
+    def _publish(self) -> None:
+        message = JointState(name=self._names, position=[0.0] * len(self._names))
+        message.header.stamp = common.stamp(time.time())
+        for publisher in self._joints:
+            publisher.publish(message)
+
+
+class _Filming:
+    """A process for each camera, as drivers have it."""
+
+    def __init__(self, topics: Sequence[str], size: tuple[int, int], fps: float) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipes: dict[str, Connection] = {}
+        self._processes = []
+        for topic in topics:
+            self._pipes[topic], theirs = context.Pipe()
+            process = context.Process(target=_film, args=(topic, size, fps, theirs), daemon=True)
+            process.start()
+            self._processes.append(process)
+
+    def stop(self) -> dict[str, list[float]]:
+        """The stamps of all frames sent, by topic."""
+        for pipe in self._pipes.values():
+            pipe.send("stop")
+        return {topic: pipe.recv() for topic, pipe in self._pipes.items()}
+
+    def __enter__(self) -> _Filming:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for process in self._processes:
+            process.terminate()
+            process.join()
+
+
+def _film(topic: str, size: tuple[int, int], fps: float, pipe: Connection) -> None:
+    """Noise until told to stop; then the stamps."""
+    camera = Spinning("camera" + topic.replace("/", "_"))
+    publisher = camera.create_publisher(Image, topic, common.IMAGE_QOS)
+    message = picture(np.random.default_rng(0).bytes(3 * size[0] * size[1]), size, 0.0)
+    stamps: list[float] = []
+
+    def send() -> None:
+        message.header.stamp = common.stamp(time.time())
+        publisher.publish(message)
+        stamps.append(seconds(message.header.stamp))
+
+    ticker = common.Ticker(1.0 / fps, send)
+    pipe.recv()
+    ticker.close()
+    pipe.send(stamps)
+    camera.close()

@@ -1,0 +1,175 @@
+"""Collect demonstrations of the scripted expert, or play, into a LeRobotDataset, resumable after a kill.
+
+Starts are tried in the order of their seeds. `meta/collection.json` records what became of each; it is written just
+before the episode itself, so that after a kill the entries beyond the last whole episode are dropped and tried again,
+with the same outcome.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sim import TASK, PushTConfig, make_env
+from vla_policy.collection.demonstrator import BEHAVIOURS, Demonstration, demonstrations
+from vla_policy.data import LeRobotWriter
+from vla_policy.data.files import read_json, write_json
+from vla_policy.data.layout import COLLECTION
+from vla_policy.evaluation.statistics import success_interval
+from vla_policy.interfaces import InputError
+from vla_policy.utils.provenance import git_commit
+
+ROBOT_TYPES = {"pybullet": "xarm6", "gym_pusht": "pusht"}
+MAX_FAILURES = 50  # in a row: nothing is going to come of it
+
+
+@dataclass
+class CollectConfig:
+    """The keys of `conf/collect.yaml`, explained there."""
+
+    n_episodes: int = 200
+    seed: int = 0
+    env: str = "pybullet"
+    cameras: list[str] = field(default_factory=lambda: ["top"])
+    behaviour: str = "expert"
+    noise: float = 0.003
+    after_success: int = 10
+    num_workers: int | None = None
+    codec: str = "h264"
+    task: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for key, least in {"n_episodes": 1, "seed": 0, "noise": 0, "after_success": 0, "num_workers": 0}.items():
+            value = getattr(self, key)
+            if value is not None and not value >= least:
+                raise InputError(f"{key}: expected at least {least}, found {value}")
+        if self.behaviour not in BEHAVIOURS:
+            raise InputError(f"behaviour: expected one of {list(BEHAVIOURS)}, found {self.behaviour!r}")
+
+    @property
+    def workers(self) -> int:
+        """Processes to use: as many as asked for, or one a core."""
+        return len(os.sched_getaffinity(0)) if self.num_workers is None else self.num_workers
+
+    def identity(self) -> dict[str, Any]:
+        """What a collection has to agree on to be continued."""
+        return {key: value for key, value in asdict(self).items() if key not in ("n_episodes", "num_workers")}
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What became of one start; `episode` is its index in the dataset, None if it was not kept; instruction, goal."""
+
+    seed: int
+    steps: int
+    max_coverage: float
+    episode: int | None
+    task: str = TASK
+    goal: str = ""
+
+
+def collect(
+    root: Path, config: CollectConfig, on_attempt: Callable[[Attempt, list[Attempt]], None] | None = None
+) -> dict[str, Any]:
+    """Fill the dataset at `root` up to `config.n_episodes` successful episodes; the summary, also in COLLECTION.
+
+    `on_attempt` hears of every start and of all so far, those of an earlier, interrupted run included. `InputError` if
+    `root` holds anything but a collection of the same configuration.
+    """
+    scene = PushTConfig.from_mapping(config.task)
+    env_factory = functools.partial(make_env, config.env, tuple(config.cameras), scene)
+    probe = env_factory()
+    interface = probe.interface
+    probe.close()
+    attempts = _earlier_attempts(root, config)
+    with LeRobotWriter(root, interface, ROBOT_TYPES[config.env], config.codec) as writer:
+        attempts = attempts[: _whole(attempts, writer.num_episodes, root)]
+        seeds = itertools.count(config.seed + len(attempts))
+        if writer.num_episodes < config.n_episodes:
+            how = config.noise, config.workers, config.behaviour, config.after_success
+            with demonstrations(env_factory, seeds, *how) as played:
+                for demonstration in played:
+                    attempts.append(_store(writer, demonstration, attempts, config))
+                    if on_attempt is not None:
+                        on_attempt(attempts[-1], attempts)
+                    if writer.num_episodes >= config.n_episodes:
+                        break
+                    _give_up(attempts)
+        summary = _summary(attempts, config)
+        write_json(root / COLLECTION, summary)
+    return summary
+
+
+def _earlier_attempts(root: Path, config: CollectConfig) -> list[Attempt]:
+    path = root / COLLECTION
+    if not path.exists():
+        if (root / "meta" / "info.json").exists():
+            raise InputError(f"{root}: expected a new folder or a collection to go on with, found another dataset")
+        return []
+    found = read_json(path)
+    for key, value in config.identity().items():
+        if key == "behaviour" and key not in found["config"] and value == "expert":
+            continue  # from before there were others
+        if key == "after_success" and found["config"].get(key, 0) == value:
+            continue  # from before it could be chosen
+        if key == "task" and PushTConfig.from_mapping(found["config"].get(key, {})) == PushTConfig.from_mapping(value):
+            continue  # the same scene, however much of it was spelled out
+        if found["config"].get(key) != value:
+            raise InputError(f"{path}: expected {key} {found['config'].get(key)!r} to go on with, found {value!r}")
+    return [Attempt(**attempt) for attempt in found["attempts"]]
+
+
+def _whole(attempts: list[Attempt], num_episodes: int, root: Path) -> int:
+    """How many attempts end with the last whole episode."""
+    if num_episodes == 0:
+        return 0
+    episodes = [attempt.episode for attempt in attempts]
+    if num_episodes - 1 not in episodes:
+        count = sum(episode is not None for episode in episodes)
+        raise InputError(f"{root / COLLECTION}: expected {num_episodes} episodes, as the dataset has, found {count}")
+    return episodes.index(num_episodes - 1) + 1
+
+
+def _store(writer: LeRobotWriter, new: Demonstration, attempts: list[Attempt], config: CollectConfig) -> Attempt:
+    episode = writer.num_episodes if new.kept else None
+    attempt = Attempt(new.seed, new.steps, new.max_coverage, episode, new.task, new.goal)
+    write_json(writer.root / COLLECTION, _summary([*attempts, attempt], config))
+    if new.kept:
+        writer.add_episode(new.columns, new.images, new.task)
+    return attempt
+
+
+def _give_up(attempts: list[Attempt]) -> None:
+    if len(attempts) >= MAX_FAILURES and all(attempt.episode is None for attempt in attempts[-MAX_FAILURES:]):
+        raise InputError(f"expert: expected a success now and then, found {MAX_FAILURES} failures in a row")
+
+
+def _summary(attempts: list[Attempt], config: CollectConfig) -> dict[str, Any]:
+    good = [attempt for attempt in attempts if attempt.episode is not None]
+    succeeded = {}  # of play nobody knows, nor cares
+    if config.behaviour == "expert":
+        succeeded = {
+            "successful": len(good),
+            "success_rate": len(good) / len(attempts) if attempts else None,
+            "success_ci95": success_interval(len(good), len(attempts)) if attempts else None,
+        }
+    return {
+        "attempted": len(attempts),
+        "episodes": len(good),
+        **succeeded,
+        "median_steps": float(np.median([attempt.steps for attempt in good])) if good else None,
+        "frames": sum(attempt.steps for attempt in good),
+        "first_seed": config.seed,
+        "last_seed": config.seed + len(attempts) - 1,
+        "failed_seeds": [attempt.seed for attempt in attempts if attempt.episode is None],
+        "git_commit": git_commit(),
+        "config": asdict(config),
+        "attempts": [asdict(attempt) for attempt in attempts],
+    }

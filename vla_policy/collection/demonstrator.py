@@ -1,0 +1,137 @@
+"""One recorded episode: the scripted expert plays, with or without noise, or pushes go anywhere."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context, parent_process
+
+import gymnasium
+import numpy as np
+
+from sim import TASK
+from sim.expert.expert import Expert
+from sim.expert.play import RandomPushes
+from sim.geometry import pose_from_features
+from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, STATE
+
+EnvFactory = Callable[[], gymnasium.Env]
+BEHAVIOURS = ("expert", "noisy", "random")
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """What became of one start: T steps, vectors (T, D) and images (T, H, W, 3) a key; none of an episode that is not
+    to be kept, an expert's failure.
+
+    `task` is the instruction, `goal` the name of the goal that it means, "" if there is but one.
+    """
+
+    seed: int
+    success: bool
+    steps: int
+    max_coverage: float
+    columns: dict[str, np.ndarray]
+    images: dict[str, np.ndarray]
+    task: str = TASK
+    goal: str = ""
+
+    @property
+    def kept(self) -> bool:
+        """Whether it belongs in the dataset."""
+        return bool(self.columns)
+
+
+def demonstrate(
+    env: gymnasium.Env, seed: int, noise: float, behaviour: str = "expert", after_success: int = 0
+) -> Demonstration:
+    """Play the start of this seed; normal noise of `noise` metres is added to every target before it is executed.
+
+    The player goes on for `after_success` steps: what is shown then goes beyond the threshold and does not stop at it.
+
+    Of the "expert" the target that it wanted is recorded, so that the demonstrations show how to recover (DART, Laskey
+    et al. 2017), and only its successes are kept. Of "noisy" (the expert again) and "random" (pushes anywhere near the
+    block) the target that was executed is recorded, which is what a world model has to know, and every episode is kept.
+    """
+    generator = np.random.default_rng([seed, 1])
+    observation, info = env.reset(seed=seed)
+    player = RandomPushes(generator) if behaviour == "random" else Expert(info["goal_pose"])
+    frames: dict[str, list[np.ndarray]] = {key: [] for key in (*observation, ACTION)}
+    covered, success, left = 0.0, False, after_success
+    done = False
+    while not done:
+        action = player.act(observation[STATE], pose_from_features(observation[ENVIRONMENT_STATE])).astype(np.float32)
+        executed = action + noise * generator.standard_normal(2)
+        executed = np.clip(executed, env.action_space.low, env.action_space.high)  # type: ignore[attr-defined]
+        recorded = action if behaviour == "expert" else executed.astype(np.float32)
+        for key, value in {**observation, ACTION: recorded}.items():
+            frames[key].append(value)
+        observation, _, terminated, truncated, info = env.step(executed)
+        covered, success = max(covered, info["coverage"]), success or bool(terminated)
+        done = truncated or (success and left == 0)
+        left -= success
+    keep = success or behaviour != "expert"
+    arrays = {key: np.stack(values) for key, values in frames.items()} if keep else {}
+    images = {key: array for key, array in arrays.items() if array.dtype == np.uint8}
+    columns = {key: array for key, array in arrays.items() if key not in images}
+    task, goal = env.get_wrapper_attr("task"), info.get("goal", "")
+    return Demonstration(seed, success, len(frames[ACTION]), covered, columns, images, task, goal)
+
+
+@contextmanager
+def demonstrations(
+    env_factory: EnvFactory,
+    seeds: Iterator[int],
+    noise: float,
+    num_workers: int,
+    behaviour: str = "expert",
+    after_success: int = 0,
+) -> Iterator[Iterator[Demonstration]]:
+    """Demonstrations in the order of `seeds`, without end, played ahead in spawned processes (0: in this one)."""
+    if num_workers == 0:
+        env = env_factory()
+        try:
+            yield (demonstrate(env, seed, noise, behaviour, after_success) for seed in seeds)
+        finally:
+            env.close()
+        return
+    how = noise, behaviour, after_success
+    pool = ProcessPoolExecutor(num_workers, get_context("spawn"), _start_worker, (env_factory, *how))
+    try:
+        yield _in_order(pool, seeds, 2 * num_workers)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _in_order(pool: ProcessPoolExecutor, seeds: Iterator[int], ahead: int) -> Iterator[Demonstration]:
+    running: list[Future[Demonstration]] = []
+    while True:
+        while len(running) < ahead:
+            running.append(pool.submit(_demonstrate, next(seeds)))
+        yield running.pop(0).result()
+
+
+_worker: list[Callable[[int], Demonstration]] = []  # plays a seed in a worker process's environment, made once
+
+
+def _start_worker(env_factory: EnvFactory, noise: float, behaviour: str, after_success: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    env = env_factory()
+    _worker.append(lambda seed: demonstrate(env, seed, noise, behaviour, after_success))
+
+
+def _demonstrate(seed: int) -> Demonstration:
+    return _worker[0](seed)
+
+
+def _die_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -1,0 +1,162 @@
+"""Can it say what it sees? Questions about recorded frames, answered by the language head of a policy's backbone.
+
+Truth is told from the recorded state. Beside the answers stand the most frequent answer to the same question about
+other episodes, which is what the words alone are worth, and the same model's answer about another frame's picture.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from sim import PushTConfig
+from sim.geometry import pose_from_features
+from sim.instructions import meanings
+from sim.interface import pusht_interface
+from sim.language import KINDS, question_answer
+from vla_policy.data import LeRobotDataset
+from vla_policy.evaluation.success.open_loop import held_out_episodes, stated_episodes
+from vla_policy.interfaces import ENVIRONMENT_STATE, STATE, InputError
+from vla_policy.models import DiffusionPolicy
+
+EXAMPLES = 20_000  # questions about other episodes that the most frequent answers are taken from
+
+
+@dataclass
+class AnswersConfig:
+    """The keys of `conf/answers.yaml`, explained there."""
+
+    n_questions: int = 200
+    episodes: list[int] | None = None
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = 1
+    task: dict[str, Any] = field(default_factory=dict)
+    out: str = "outputs/answers"
+
+    def __post_init__(self) -> None:
+        if self.n_questions < 2:
+            raise InputError(f"n_questions: expected at least 2, found {self.n_questions}")
+
+    @property
+    def scene(self) -> PushTConfig:
+        return PushTConfig.from_mapping(self.task)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked about a frame of an episode, and what is true."""
+
+    episode: int
+    frame: int
+    kind: str
+    question: str
+    truth: str
+
+
+@dataclass(frozen=True)
+class Answered(Question):
+    answer: str
+    most_frequent: str
+    other_picture: str
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Every frame of some episodes: its episode and number (N, 2), the pusher (N, 2) and the block's pose (N, 3)."""
+
+    places: np.ndarray
+    pushers: np.ndarray
+    poses: np.ndarray
+
+    @classmethod
+    def read(cls, dataset: LeRobotDataset, episodes: Sequence[int]) -> Scenes:
+        read = [dataset.episode(index) for index in episodes]
+        places = [np.stack([np.full(e.length, e.index), np.arange(e.length)], axis=1) for e in read]
+        states = [np.concatenate([e.columns[key] for e in read]) for key in (STATE, ENVIRONMENT_STATE)]
+        return cls(np.concatenate(places), states[0], pose_from_features(states[1]))
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
+def ask(
+    policy: DiffusionPolicy,
+    dataset: LeRobotDataset,
+    config: AnswersConfig,
+    on_answer: Callable[[], None] | None = None,
+) -> list[Answered]:
+    """Put questions about the held-out episodes to the policy.
+
+    `InputError` if it has no backbone to ask, does not fit the dataset, or there are not enough frames.
+    """
+    backbone = policy.backbone
+    if backbone is None:
+        raise InputError("vla-eval answers: expected a policy with a vision-language backbone, found none to ask")
+    policy.interface.require(dataset.interface, "the policy", str(dataset.root))
+    pusht_interface({}).require(dataset.interface, "questions about the scene", str(dataset.root))
+    episodes = sorted({*held_out_episodes(config.episodes, policy.card, dataset)})
+    rest = set(dataset.episodes) - {*episodes, *stated_episodes(policy.card, dataset)}
+    if not rest:
+        raise InputError("episodes: expected some to be left, for the most frequent answers, found all of them")
+    scene, generator = config.scene, np.random.default_rng(config.seed)
+    questions = draw_questions(Scenes.read(dataset, episodes), scene, config.n_questions, generator)
+    usual = usual_answers(questions, Scenes.read(dataset, sorted(rest)), scene, generator)
+    pictures = read_pictures(dataset, questions, policy.interface.cameras, policy.device)
+    others = pictures[len(pictures) // 2 :] + pictures[: len(pictures) // 2]  # far away, as frames are in order
+    answered = []
+    for asked, common, seen, other in zip(questions, usual, pictures, others, strict=True):
+        said = backbone.answer(seen, asked.question)
+        mistaken = backbone.answer(other, asked.question)
+        answered.append(Answered(**asdict(asked), answer=said, most_frequent=common, other_picture=mistaken))
+        if on_answer is not None:
+            on_answer()
+    return answered
+
+
+def draw_questions(scenes: Scenes, config: PushTConfig, count: int, generator: np.random.Generator) -> list[Question]:
+    """Questions of all kinds in turn, each about another frame, in the frames' order."""
+    if count > len(scenes):
+        raise InputError(f"n_questions: expected at most {len(scenes)}, as many as there are frames, found {count}")
+    chosen = np.sort(generator.choice(len(scenes), count, replace=False))
+    questions = []
+    for i, row in enumerate(chosen):
+        kind = list(KINDS)[i % len(KINDS)]
+        episode, frame = scenes.places[row].tolist()
+        pair = question_answer(scenes.pushers[row], scenes.poses[row], config, generator, kind)
+        questions.append(Question(episode, frame, kind, *pair))
+    return questions
+
+
+def usual_answers(
+    questions: Sequence[Question], scenes: Scenes, config: PushTConfig, generator: np.random.Generator
+) -> list[str]:
+    """For each question its most frequent answer in the scenes; instructions that name one goal are one question."""
+    goals = meanings(config)
+    answers: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for row in generator.integers(len(scenes), size=EXAMPLES):
+        question, answer = question_answer(scenes.pushers[row], scenes.poses[row], config, generator)
+        answers[goals.get(question, question)][answer] += 1
+    return [answers[goals.get(q.question, q.question)].most_common(1)[0][0] for q in questions]
+
+
+def read_pictures(
+    dataset: LeRobotDataset, questions: Sequence[Question], cameras: Sequence[str], device: torch.device
+) -> list[list[torch.Tensor]]:
+    """For each question one picture (1, H, W, 3) a camera; questions are in the frames' order."""
+    wanted: defaultdict[int, list[int]] = defaultdict(list)
+    for asked in questions:
+        wanted[asked.episode].append(asked.frame)
+    pictures: list[list[torch.Tensor]] = []
+    for episode, frames in wanted.items():
+        by_camera = []
+        for key in cameras:
+            film = enumerate(dataset.iter_frames(episode, key))
+            by_camera.append([torch.from_numpy(picture)[None].to(device) for k, picture in film if k in frames])
+        pictures += [list(together) for together in zip(*by_camera, strict=True)]
+    return pictures

@@ -1,0 +1,148 @@
+"""Does a policy refuse what it cannot read, and only that?
+
+Sentences that say what it was trained to do in other words, and unrelated ones, all new to the detector and its
+threshold; beside it each of its halves and the plainest rule there is, to refuse whatever has a word that was not
+trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from sim import PushTConfig
+from sim.instructions import TEMPLATES, sentences
+from sim.refusals import PARAPHRASES, UNRELATED, paraphrases
+from vla_policy.evaluation.formats import interval, percent, write_json
+from vla_policy.evaluation.success.report import refusal_rate, write_csv
+from vla_policy.interfaces import InputError
+from vla_policy.models import DiffusionPolicy
+from vla_policy.models.backbone import Backbone
+from vla_policy.models.instructions import KnownInstructions, words
+from vla_policy.monitoring import grouped_threshold
+from vla_policy.utils.provenance import git_commit
+
+DETECTORS = {
+    "shipped": "distance and word rules",
+    "distance_alone": "distance alone",
+    "rules_alone": "word rules alone",
+    "unknown_word": "any unknown word",
+}
+
+
+@dataclass
+class RefusalsConfig:
+    """The keys of `conf/refusals.yaml`, explained there."""
+
+    device: str = "auto"
+    threads: int | None = 1
+    task: dict[str, Any] = field(default_factory=dict)
+    out: str = "outputs/refusals"
+
+    @property
+    def scene(self) -> PushTConfig:
+        return PushTConfig.from_mapping(self.task)
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """One that was tried: what it belongs to (`group`, and there `kind`), and which detectors refuse it."""
+
+    group: str
+    kind: str
+    text: str
+    distance: float
+    reason: str
+    refused: dict[str, bool]
+
+
+def try_sentences(policy: DiffusionPolicy, scene: PushTConfig) -> tuple[list[Sentence], KnownInstructions]:
+    """Training sentences, held-out paraphrases and unrelated sentences, put to the policy, and what it knows.
+
+    `InputError` for a policy whose instructions are not checked.
+    """
+    backbone = policy.backbone
+    known = None if backbone is None else backbone.known
+    if backbone is None or known is None:
+        raise InputError(
+            "vla-eval refusals: expected a policy that checks instructions, found none (vla-calibrate instructions)"
+        )
+    tried = [("training", goal, text) for goal in scene.goals for text in sentences(scene, goal, "training")]
+    templates = (*TEMPLATES["held_out"], *PARAPHRASES["reported"])
+    for template, texts in zip(templates, paraphrases(scene, templates), strict=True):
+        tried += [("paraphrases", template, text) for text in texts]
+    tried += [("unrelated", kind, text) for kind, texts in UNRELATED["reported"].items() for text in texts]
+    limit, embeddings = _limit_of_distance(backbone, known, scene), backbone.embed([text for *_, text in tried])
+    judged = []
+    for (group, kind, text), embedding in zip(tried, embeddings, strict=True):
+        distance, reason = float(known.distances(embedding[None]).min()), known.refusal(text, embedding[None])
+        refused = {
+            "shipped": bool(reason),
+            "distance_alone": distance > limit,
+            "rules_alone": bool(known.odd_word(text)),
+            "unknown_word": not known.vocabulary.issuperset(words(text)),
+        }
+        judged.append(Sentence(group, kind, text, distance, reason, refused))
+    return judged, known
+
+
+def _limit_of_distance(backbone: Backbone, known: KnownInstructions, scene: PushTConfig) -> float:
+    """The threshold that the distance alone has from the same paraphrases at the same level."""
+    groups = paraphrases(scene, PARAPHRASES["calibration"])
+    distances = [known.distances(backbone.embed(group)).min(dim=1).values.numpy() for group in groups]
+    return grouped_threshold(distances, known.alpha)
+
+
+def summarize_refusals(judged: Sequence[Sentence], known: KnownInstructions, **more: Any) -> dict[str, Any]:
+    """How many sentences each detector refuses, by group and kind, with exact intervals."""
+    groups = dict.fromkeys(s.group for s in judged)
+    kinds = {group: dict.fromkeys(s.kind for s in judged if s.group == group) for group in groups}
+    return {
+        "alpha": known.alpha,
+        "threshold": known.threshold,
+        "calibration_paraphrases": known.paraphrases,
+        "refused": {group: _rates([s for s in judged if s.group == group]) for group in groups},
+        "by_kind": {
+            group: {kind: _rates([s for s in judged if (s.group, s.kind) == (group, kind)]) for kind in kinds[group]}
+            for group in groups
+            if group != "training"
+        },
+        "detectors": DETECTORS,
+        "ci95_method": "exact (Clopper-Pearson), the sentences taken for independent",
+        "git_commit": git_commit(),
+        **more,
+    }
+
+
+def _rates(judged: Sequence[Sentence]) -> dict[str, Any]:
+    return {name: refusal_rate([s.refused[name] for s in judged]) for name in DETECTORS}
+
+
+def write_refusals(out: Path, judged: Sequence[Sentence], summary: dict[str, Any]) -> None:
+    """Leave summary.json and sentences.csv, one row a sentence, in `out`."""
+    plain = ("group", "kind", "text", "distance", "reason")
+    rows = [
+        {name: getattr(s, name) for name in plain} | {name: int(value) for name, value in s.refused.items()}
+        for s in judged
+    ]
+    write_csv(out / "sentences.csv", [*plain, *DETECTORS], rows)
+    write_json(out / "summary.json", summary)
+
+
+def refusal_tables(summary: dict[str, Any]) -> list[Table]:
+    """Refusals by group for every detector, and by kind of unrelated sentence."""
+    rates = Table("refused", *DETECTORS.values(), title="sentences refused  [95 %]", title_justify="left")
+    for group, found in summary["refused"].items():
+        rates.add_row(f"{group} ({found['shipped']['n']})", *(_show(found[name]) for name in DETECTORS))
+    kinds = Table("unrelated", "n", *DETECTORS.values(), title="refused, by what is wrong with them")
+    for kind, found in summary["by_kind"]["unrelated"].items():
+        kinds.add_row(kind, str(found["shipped"]["n"]), *(str(found[name]["n_refused"]) for name in DETECTORS))
+    return [rates, kinds]
+
+
+def _show(found: dict[str, Any]) -> str:
+    return f"{found['n_refused']} = {percent(found['refusal_rate'])}  {interval(found['refusal_ci95'], 100, 1)}"

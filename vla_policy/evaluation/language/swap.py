@@ -1,0 +1,186 @@
+"""The swap test: does another instruction send the same start to another goal?
+
+Which goals a start is played for is drawn from a stream of its own, independent of everything visible; the block's
+colour and the sentence's template are the seed's, so that two episodes of a start differ in the words for the goal
+alone. An episode ends where the block is brought to a goal, commanded or not, or at the step limit.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from rich.table import Table
+
+from sim import PushTConfig, make_env
+from vla_policy.evaluation.formats import interval, percent, success_rate, write_json
+from vla_policy.evaluation.success.report import COLUMNS, episode_row, write_csv
+from vla_policy.interfaces import IMAGES, InputError, Policy
+from vla_policy.rollouts.results import EpisodeResult, Start
+from vla_policy.rollouts.rollout import rollout
+from vla_policy.rollouts.workers import PolicyFactory
+from vla_policy.utils.provenance import git_commit
+
+COVERAGE, STEPS = 0.8, 10  # a goal is reached where its coverage was no less for so many steps in a row
+OUTCOMES = ("commanded", "other", "none")
+
+
+@dataclass
+class SwapConfig:
+    """The keys of `conf/swap.yaml`, explained there."""
+
+    n_starts: int = 200
+    instructions: int = 2
+    seed: int = 100000
+    num_envs: int = 16
+    num_workers: int = 2
+    policy_seed: int = 0
+    baseline: str | None = None
+    device: str = "auto"
+    threads: int | None = 1
+    task: dict[str, Any] = field(default_factory=dict)
+    out: str = "outputs/swap"
+
+    def __post_init__(self) -> None:
+        for key, least in {"n_starts": 1, "instructions": 2, "seed": 0}.items():
+            if getattr(self, key) < least:
+                raise InputError(f"{key}: expected at least {least}, found {getattr(self, key)}")
+
+    @property
+    def scene(self) -> PushTConfig:
+        """The scene; `InputError` unless every instruction of a start can name a goal of its own."""
+        scene = PushTConfig.from_mapping(self.task)
+        most = len(scene.goals)
+        if most < self.instructions:
+            raise InputError(f"instructions: expected at most {most}, one for each goal, found {self.instructions}")
+        if scene.instruction is not None:
+            raise InputError(f"task.instruction: expected null, since the test swaps it, found {scene.instruction!r}")
+        return scene
+
+
+class UntilReached(gymnasium.Wrapper):
+    """The episode of a `LanguagePushTEnv`, ended by reaching any goal; `info` gains `reached`, its name or ""."""
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        observation, info = self.env.reset(**kwargs)
+        self._held = dict.fromkeys(info["coverages"], 0)
+        return observation, info
+
+    def step(self, action: np.ndarray) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        observation, reward, _, truncated, info = self.env.step(action)
+        for name, covered in info["coverages"].items():
+            self._held[name] = self._held[name] + 1 if covered >= COVERAGE else 0
+        info["reached"] = next((name for name, steps in self._held.items() if steps >= STEPS), "")
+        info["is_success"] = info["reached"] == info["goal"]
+        return observation, reward, bool(info["reached"]), truncated, info
+
+
+def swap_env(scene: PushTConfig, cameras: Sequence[str] = ()) -> UntilReached:
+    """The environment of the test."""
+    return UntilReached(make_env("pybullet", cameras, scene))
+
+
+def swap_starts(goals: Sequence[str], config: SwapConfig) -> list[Start]:
+    """Every start with its goals, one after the other; each goal is commanded equally often, first, second and so on.
+
+    Exactly so if the starts are a multiple of the goals, else up to one.
+    """
+    generator = np.random.default_rng([config.seed, config.n_starts])  # not a start's, which has one number
+    starts: list[Start] = []
+    for first in range(0, config.n_starts, len(goals)):
+        order = generator.permutation(len(goals))
+        for i in range(min(len(goals), config.n_starts - first)):
+            commanded = np.roll(order, -i)[: config.instructions]
+            starts += [Start(config.seed + first + i, goals[goal]) for goal in commanded]
+    return starts
+
+
+def swap_test(
+    policy: Policy,
+    config: SwapConfig,
+    out: Path,
+    checkpoint: str,
+    policy_factory: PolicyFactory | None = None,
+    on_episode: Callable[[EpisodeResult], None] | None = None,
+    on_steps: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Play the test and leave summary.json and episodes.csv in `out`; the summary."""
+    scene = config.scene
+    cameras = [key.removeprefix(IMAGES) for key in policy.interface.cameras]
+    results = rollout(
+        policy,
+        functools.partial(swap_env, scene, cameras),
+        swap_starts(list(scene.goals), config),
+        config.num_envs,
+        config.num_workers,
+        config.policy_seed,
+        policy_factory,
+        on_episode,
+        on_steps,
+    )
+    summary = {
+        "checkpoint": checkpoint,
+        "seed": config.seed,
+        "policy_seed": config.policy_seed,
+        "paraphrases": scene.paraphrases,
+        "git_commit": git_commit(),
+        **summarize_swap(results, list(scene.goals)),
+    }
+    rows = [episode_row(r) | {"reached": r.reached, "outcome": outcome(r)} for r in results]
+    write_csv(out / "episodes.csv", [*COLUMNS, "reached", "outcome"], rows)
+    write_json(out / "summary.json", summary)
+    return summary
+
+
+def outcome(result: EpisodeResult) -> str:
+    """One of `OUTCOMES`."""
+    if not result.reached:
+        return "none"
+    return "commanded" if result.reached == result.goal else "other"
+
+
+def summarize_swap(results: Sequence[EpisodeResult], goals: Sequence[str]) -> dict[str, Any]:
+    """Counts of what was reached, with exact intervals: over all episodes, by commanded goal, and paired by start.
+
+    The episodes' intervals take them for independent; those of the pairs need not, there is one entry a start.
+    """
+    by_start: dict[int, list[EpisodeResult]] = {}
+    for result in results:
+        by_start.setdefault(result.seed, []).append(result)
+    reached = [[r.reached for r in played] for played in by_start.values()]
+    followed = [all(outcome(r) == "commanded" for r in played) for played in by_start.values()]
+    return {
+        "n_episodes": len(results),
+        "n_starts": len(by_start),
+        "outcomes": {kind: success_rate([outcome(r) == kind for r in results]) for kind in OUTCOMES},
+        "confusion": {
+            goal: {kind or "none": sum(r.goal == goal and r.reached == kind for r in results) for kind in [*goals, ""]}
+            for goal in goals
+        },
+        "paired": {
+            "all instructions followed": success_rate(followed),
+            "one goal reached whatever was said": success_rate([len(set(r)) == 1 and r[0] != "" for r in reached]),
+            "nothing reached": success_rate([not any(r) for r in reached]),
+        },
+        "reached_means": f"the first goal with coverage >= {COVERAGE} for {STEPS} steps in a row",
+        "ci95_method": "exact (Clopper-Pearson)",
+    }
+
+
+def swap_tables(summary: dict[str, Any]) -> list[Table]:
+    """What was reached, by commanded goal, and start by start."""
+    n = f"{summary['n_episodes']} episodes from {summary['n_starts']} starts"
+    rates = Table("goal reached", "", "[95 %]", title=f"the same start, another instruction: {n}", title_justify="left")
+    for name, found in (summary["outcomes"] | summary["paired"]).items():
+        count = f"{found['n_success']} / {found['n']} = {percent(found['success_rate'])}"
+        rates.add_row(name, count, interval(found["success_ci95"], 100, 1) + " %", end_section=name == OUTCOMES[-1])
+    columns = [*summary["confusion"], "none"]
+    confusion = Table("commanded", *columns, title="goal reached, by the commanded one", title_justify="left")
+    for goal, counts in summary["confusion"].items():
+        confusion.add_row(goal, *(str(counts[name]) for name in columns))
+    return [rates, confusion]

@@ -1,0 +1,41 @@
+"""Summaries of monitored and disturbed episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vla_policy.evaluation.statistics import mean_interval
+from vla_policy.rollouts.results import Aftermath
+
+if TYPE_CHECKING:
+    from vla_policy.rollouts.results import EpisodeResult
+
+
+def watched_summary(results: Sequence[EpisodeResult], monitor: str | None) -> dict[str, Any]:
+    """What summary.json says of monitor and event; nothing if there was neither."""
+    found: dict[str, Any] = {}
+    if monitor is not None:
+        halted = sum(r.watched["surprise"].max() > r.watched["threshold"] for r in results if r.watched)
+        found |= {"monitor": monitor, "halted_episodes": int(halted)}
+    aftermaths = [result.aftermath for result in results if result.aftermath is not None]
+    return found | ({"aftermath": aftermath_summary(aftermaths)} if aftermaths else {})
+
+
+def aftermath_summary(found: Sequence[Aftermath]) -> dict[str, Any]:
+    """Of the episodes (at least one) with the event: how many were stopped, how soon, and what was done until then."""
+    delays = [a.stopped_step - a.event_step for a in found if a.stopped_step is not None]
+    after = [delay for delay in delays if delay >= 1]  # the step after the event's is the first that can know of it
+    return {
+        "n": len(found),
+        "stopped_after_event": len(after),
+        "stopped_before_event": len(delays) - len(after),
+        "steps_to_stop_p50": float(np.median(after)) if after else None,
+        "steps_to_stop_p95": float(np.percentile(after, 95)) if after else None,
+        "mean_acted_steps": float(np.mean([a.acted for a in found])),
+        "mean_acted_steps_ci95": mean_interval([a.acted for a in found]),
+        "mean_wrong_pushes": float(np.mean([a.wrong_pushes for a in found])),
+        "mean_wrong_pushes_ci95": mean_interval([a.wrong_pushes for a in found]),
+    }

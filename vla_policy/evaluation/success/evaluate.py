@@ -1,0 +1,199 @@
+"""One evaluation from policy to files: rollouts, latency, summary, films."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sim import Disturbance, PushTConfig
+from sim.disturbances import KINDS
+from sim.instructions import named_goal
+from vla_policy.evaluation.formats import write_json
+from vla_policy.evaluation.success.aftermath import watched_summary
+from vla_policy.evaluation.success.films import choose, film
+from vla_policy.evaluation.success.latency import KeepHistories, chunk_latency
+from vla_policy.evaluation.success.report import refusal_rate, summarize, write_episodes
+from vla_policy.evaluation.surprise.plot import plot_watched
+from vla_policy.interfaces import InputError, Policy
+from vla_policy.rollouts.results import EpisodeResult
+from vla_policy.rollouts.rollout import Unreadable, rollout
+from vla_policy.rollouts.watch import WatchFactory
+from vla_policy.rollouts.workers import EnvFactory, PolicyFactory, RolloutError
+
+# best.mp4, best_2.mp4, and .best.mp4.<process>.tmp where a film was interrupted
+_FILMS = [("", ".mp4"), ("", "_[0-9]*.mp4"), (".", ".mp4.*.tmp"), (".", "_[0-9]*.mp4.*.tmp")]
+
+
+@dataclass
+class DisturbanceConfig:
+    """A `sim.Disturbance`, or none without a kind."""
+
+    kind: str | None = None
+    magnitude: float | None = None
+    step: int | None = None
+
+
+@dataclass
+class EvalConfig:
+    """The keys of `conf/eval.yaml`, explained there."""
+
+    env: str = "pybullet"
+    n_episodes: int = 50
+    seed: int = 100000
+    num_envs: int = 16
+    num_workers: int = 2
+    policy_seed: int = 0
+    n_action_steps: int | None = None
+    delay: int = 0
+    baseline: str | None = None
+    device: str = "auto"
+    threads: int | None = 1
+    videos: int = 2
+    latency_repeats: int = 100
+    update_card: bool = False
+    disturbance: DisturbanceConfig = field(default_factory=DisturbanceConfig)
+    monitor: str | None = None
+    check_instruction: bool = True
+    task: dict[str, Any] = field(default_factory=dict)
+    out: str = "outputs/eval"
+
+    def __post_init__(self) -> None:
+        for key, least in {"n_episodes": 1, "seed": 0, "videos": 0, "latency_repeats": 1}.items():
+            if getattr(self, key) < least:
+                raise InputError(f"{key}: expected at least {least}, found {getattr(self, key)}")
+        if self.update_card and (self.monitor is not None or self.disturbance.kind is not None):
+            raise InputError("update_card: expected undisturbed episodes without a monitor, found one of them")
+        if self.n_action_steps is not None and (self.monitor is not None or self.update_card):
+            raise InputError(
+                "n_action_steps: expected null where a monitor or the model card is of the policy as it is, found "
+                f"{self.n_action_steps}"
+            )
+        _ = self.event  # a mistake is better met here than after the policy was loaded
+
+    @property
+    def event(self) -> Disturbance | None:
+        """What is to happen in every episode."""
+        asked = self.disturbance
+        if asked.kind is not None:
+            return Disturbance(asked.kind, asked.magnitude, asked.step)
+        if asked != DisturbanceConfig():
+            raise InputError(
+                f"disturbance.kind: expected one beside magnitude or step, one of {list(KINDS)}, found none"
+            )
+        return None
+
+    @property
+    def scene(self) -> PushTConfig:
+        return PushTConfig.from_mapping(self.task)
+
+    @property
+    def seeds(self) -> list[int]:
+        return list(range(self.seed, self.seed + self.n_episodes))
+
+
+def evaluate(
+    policy: Policy,
+    env_factory: EnvFactory,
+    config: EvalConfig,
+    out: Path,
+    *,
+    checkpoint: str,
+    task: str,
+    policy_factory: PolicyFactory | None = None,
+    on_episode: Callable[[EpisodeResult], None] | None = None,
+    on_steps: Callable[[int], None] | None = None,
+    timing: dict[str, Any] | None = None,
+    watch_factory: WatchFactory | None = None,
+    unreadable: Unreadable | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """Play `config.seeds` and leave summary.json, episodes.csv, films and a contact sheet in `out`; the summary.
+
+    With `policy_factory` (a policy an episode, see `rollout`) no chunk is timed. `timing` describes the machine beside
+    the measured latency, `watch_factory` makes what may halt the arm, `more` goes into the summary as it is. Episodes
+    with an `unreadable` instruction are not begun and count as failures. If a worker is lost, episodes.csv has the
+    finished episodes, there is no summary, and `RolloutError` is raised.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    _remove_old_results(out)
+    kept = KeepHistories(policy)
+    begin = time.perf_counter()
+    try:
+        results = rollout(
+            kept,
+            env_factory,
+            config.seeds,
+            config.num_envs,
+            config.num_workers,
+            config.policy_seed,
+            policy_factory,
+            on_episode,
+            on_steps,
+            watch_factory,
+            config.delay,
+            unreadable,
+        )
+    except RolloutError as error:
+        write_episodes(out / "episodes.csv", error.finished)
+        raise
+    seconds = time.perf_counter() - begin
+    write_episodes(out / "episodes.csv", results)
+    chunk_ms = None
+    if kept.histories:
+        chunk_ms = {**chunk_latency(policy, kept.histories, config.latency_repeats), **(timing or {})}
+    summary = summarize(
+        results,
+        env=config.env,
+        task=task,
+        seed=config.seed,
+        checkpoint=checkpoint,
+        chunk_ms=chunk_ms,
+        policy_seed=config.policy_seed,
+        delay=config.delay,
+        num_envs=config.num_envs,
+        num_workers=config.num_workers,
+        rollout_seconds=seconds,
+        disturbance=None if config.event is None else asdict(config.event),
+        **_sentences(results, config.scene),
+        **watched_summary(results, config.monitor),
+        **({} if unreadable is None else {"refusals": _refusals(results)}),
+        **more,
+    )
+    write_json(out / "summary.json", summary)
+    filmed = choose([result for result in results if not result.refused], config.videos)
+    film(env_factory, filmed, out, policy.interface.fps, config.num_workers)
+    if watch_factory is not None and filmed:
+        plot_watched(filmed, policy.interface.fps, out / "surprise.png")
+    return summary
+
+
+def _sentences(results: Sequence[EpisodeResult], scene: PushTConfig) -> dict[str, Any]:
+    """What kind of instructions were given where there are goals to name, and how many episodes' name none of them.
+
+    `paraphrases` is None where all had one of the user's own.
+    """
+    if not scene.goals:
+        return {}
+    nameless = {text for text in {r.task for r in results} if named_goal(text, scene) is None}
+    return {
+        "paraphrases": scene.paraphrases if scene.instruction is None else None,
+        "episodes_naming_no_goal": sum(r.task in nameless for r in results),
+    }
+
+
+def _refusals(results: Sequence[EpisodeResult]) -> dict[str, Any]:
+    """How many episodes were refused, and under which instructions."""
+    refused = Counter(r.task for r in results if r.refused)
+    return {**refusal_rate([r.refused for r in results]), "instructions": dict(refused)}
+
+
+def _remove_old_results(out: Path) -> None:
+    """Nothing of an earlier run, nor what a kill left of its films, may lie beside the new numbers."""
+    films = [f"{hidden}{end}{kind}" for end in ("best", "worst") for hidden, kind in _FILMS]
+    for pattern in ("summary.json", "episodes.csv", "contact_sheet.png", "surprise.png", *films):
+        for path in out.glob(pattern):
+            path.unlink()

@@ -1,0 +1,94 @@
+"""The training objectives side by side, gathered from evaluations of policies that differ in nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from vla_policy.evaluation.formats import interval, percent
+from vla_policy.evaluation.success.compare import compare, require_same, value_at
+from vla_policy.evaluation.success.data_scaling import measured
+from vla_policy.evaluation.success.report import read_summary
+from vla_policy.interfaces import InputError
+
+# What the table claims to be equal, beside all that the summaries say of the data.
+SAME = (
+    *("env", "task", "paraphrases", "disturbance", "delay", "seed", "n_episodes", "policy_seed", "n_action_steps"),
+    *(f"training.{key}" for key in ("steps", "step", "batch_size", "seed", "initial_weights")),
+    *("chunk_ms.device", "chunk_ms.threads"),
+)
+
+
+def gather_objectives(folders: Sequence[Path]) -> dict[str, Any]:
+    """`runs`, one an evaluation folder and in their order, and what is the `same` in all.
+
+    Each run but the first has its paired difference to the first. `InputError` if an evaluation does not state the
+    objective, the data and the training of its checkpoint, if two differ in anything of `SAME` or in the data, or if
+    their starts differ.
+    """
+    summaries = {folder: read_summary(folder) for folder in folders}
+    for folder, summary in summaries.items():
+        for key in ("objective", "parameters", "data", "training"):
+            if not summary.get(key):
+                raise InputError(
+                    f"{folder}/summary.json: expected {key!r}, as vla-eval says of a checkpoint, found none"
+                )
+    data = dict.fromkeys(f"data.{key}" for summary in summaries.values() for key in summary["data"])
+    same = [*data, *SAME]
+    require_same(summaries, same, "objectives")
+    first = folders[0]
+    return {
+        "same": {key: value_at(summaries[first], key) for key in same},
+        "runs": [_row(folder, summary, first) for folder, summary in summaries.items()],
+        "ci95_method": "exact (Clopper-Pearson) for success, bootstrap (BCa) for the mean max reward",
+        "minus_first_method": "Newcombe's square-and-add for paired proportions; exact McNemar test, two-sided",
+    }
+
+
+def _row(folder: Path, summary: Mapping[str, Any], first: Path) -> dict[str, Any]:
+    paired = None
+    if folder != first:
+        found = compare(first, folder)
+        paired = {key: found[key] for key in ("difference", "ci95", "p_value")}
+    return {
+        "objective": summary["objective"],
+        "parameters": summary["parameters"],
+        "chunk_ms": {key: summary["chunk_ms"][key] for key in ("p50", "p95")},
+        "mean_max_reward_ci95": summary["mean_max_reward_ci95"],
+        "minus_first": paired,
+        **measured(folder, summary),
+    }
+
+
+def objectives_table(found: Mapping[str, Any]) -> Table:
+    same, runs = found["same"], found["runs"]
+    title = (
+        f"{same['training.steps']} steps of batch {same['training.batch_size']} on {same['data.demonstrations']} "
+        f"demonstrations, then {same['n_episodes']} starts in {same['env']}; 95 % intervals, exact McNemar test"
+    )
+    table = Table(title=title, title_justify="left")
+    table.add_column("objective")
+    against = f"minus {runs[0]['objective']['name']}"
+    for column in ("success", "max reward", "ms a chunk, p50 / p95", "parameters", against):
+        table.add_column(column, justify="right")
+    for run in runs:
+        objective = run["objective"]
+        table.add_row(
+            f"{objective['name']}\n{objective['sampler']}, {objective['passes']} passes",
+            f"{run['n_success']} / {run['n_episodes']} = {percent(run['success_rate'])}\n"
+            + interval((run["ci95_low"], run["ci95_high"]), 100, 1),
+            f"{run['mean_max_reward']:.3f}\n{interval(run['mean_max_reward_ci95'])}",
+            f"{run['chunk_ms']['p50']:.1f} / {run['chunk_ms']['p95']:.1f}",
+            f"{run['parameters'] / 1e6:.2f} M",
+            _difference(run["minus_first"]),
+        )
+    return table
+
+
+def _difference(paired: Mapping[str, Any] | None) -> str:
+    if paired is None:
+        return ""
+    return f"{100 * paired['difference']:+.1f} %\n{interval(paired['ci95'], 100, 1)}\np = {paired['p_value']:.2g}"

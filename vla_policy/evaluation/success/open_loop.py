@@ -1,0 +1,195 @@
+"""How far predicted chunks are from recorded actions, for data that has no simulator.
+
+It says whether a policy has learnt anything, not whether it succeeds: the baseline is to repeat the last action.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from vla_policy.data import LeRobotDataset
+from vla_policy.data.quality import listed
+from vla_policy.evaluation.formats import interval, write_json
+from vla_policy.evaluation.statistics import mean_interval
+from vla_policy.evaluation.success.report import write_csv
+from vla_policy.interfaces import ACTION, InputError, Observation, Policy
+from vla_policy.runtime import History
+from vla_policy.utils.provenance import git_commit
+
+
+@dataclass
+class OpenLoopConfig:
+    """The keys of `conf/open_loop.yaml`, explained there."""
+
+    episodes: list[int] | None = None
+    policy_seed: int = 0
+    batch_size: int = 32
+    device: str = "auto"
+    out: str = "outputs/open_loop"
+
+
+Window = tuple[int, list[Observation]]  # frame of the newest observation, history
+
+
+@dataclass(frozen=True)
+class EpisodeError:
+    """Mean absolute errors of one episode in the action's units; (n_action_steps, D) arrays, NaN where never due."""
+
+    episode: int
+    chunks: int
+    policy: np.ndarray
+    hold: np.ndarray
+
+
+def open_loop(
+    policy: Policy,
+    dataset: LeRobotDataset,
+    episodes: Sequence[int],
+    seed: int = 0,
+    batch_size: int = 32,
+    on_episode: Callable[[EpisodeError], None] | None = None,
+) -> list[EpisodeError]:
+    """Ask for a chunk every `n_action_steps` frames and compare the steps to be executed with what was recorded.
+
+    `InputError` if the policy and the dataset do not fit, or an episode has fewer than two frames.
+    """
+    policy.interface.require(dataset.interface, "the policy", str(dataset.root))
+    generator = np.random.default_rng(seed)
+    errors = []
+    for index in episodes:
+        errors.append(_episode_error(policy, dataset, index, generator, batch_size))
+        if on_episode is not None:
+            on_episode(errors[-1])
+    return errors
+
+
+def _episode_error(
+    policy: Policy, dataset: LeRobotDataset, index: int, generator: np.random.Generator, batch_size: int
+) -> EpisodeError:
+    actions = dataset.episode(index).columns[ACTION].astype(float)
+    windows = list(_windows(policy, dataset, index))
+    if not windows:
+        raise InputError(f"{dataset.root}, episode {index}: expected at least 2 frames, found {len(actions)}")
+    shape = (len(windows), policy.n_action_steps, actions.shape[1])
+    ours, held = np.full(shape, np.nan), np.full(shape, np.nan)
+    for first in range(0, len(windows), batch_size):
+        batch = windows[first : first + batch_size]
+        chunks = policy.predict([history for _, history in batch], generator)
+        for row, ((frame, _), chunk) in enumerate(zip(batch, chunks, strict=True), start=first):
+            truth = actions[frame : frame + policy.n_action_steps]
+            ours[row, : len(truth)] = np.abs(chunk.actions[: len(truth)] - truth)
+            held[row, : len(truth)] = np.abs(actions[frame - 1] - truth)
+    return EpisodeError(index, len(windows), _mean(ours), _mean(held))
+
+
+def _mean(errors: np.ndarray) -> np.ndarray:
+    """Over chunks; steps that no chunk reached stay NaN."""
+    count = np.isfinite(errors).sum(axis=0)
+    return np.where(count > 0, np.nansum(errors, axis=0) / np.maximum(count, 1), np.nan)
+
+
+def _windows(policy: Policy, dataset: LeRobotDataset, index: int) -> Iterator[Window]:
+    """What the policy would have been asked, as the runtime would have kept it; the first frame has no last action."""
+    episode = dataset.episode(index)
+    cameras = policy.interface.cameras
+    vectors = {key: episode.columns[key] for key in policy.interface.observations if key not in cameras}
+    pictures = {key: dataset.iter_frames(index, key) for key in cameras}
+    history = History(policy.n_obs_steps, 1.0 / dataset.fps)
+    for frame in range(episode.length):
+        values = {key: column[frame].astype(np.float32) for key, column in vectors.items()}
+        values |= {key: next(frames) for key, frames in pictures.items()}
+        observation = Observation(values, episode.tasks[frame], frame / dataset.fps)
+        observation.check(policy.interface)
+        history.append(observation)
+        if frame >= 1 and (frame - 1) % policy.n_action_steps == 0:
+            yield frame, history.window()
+
+
+def held_out_episodes(chosen: Sequence[int] | None, card: Mapping[str, Any], dataset: LeRobotDataset) -> list[int]:
+    """The chosen episodes, or those that the checkpoint's card states were held out; `InputError` if it names none."""
+    if chosen is None:
+        chosen = stated_episodes(card, dataset)
+    wrong = [index for index in chosen if index not in dataset.episodes]
+    if wrong:
+        raise InputError(f"episodes: expected an episode from {listed(dataset.episodes)}, found {wrong[0]}")
+    if not chosen:
+        raise InputError(
+            f"episodes: the checkpoint states no held-out episodes, expected episodes=[...] out of "
+            f"{listed(dataset.episodes)}, found none"
+        )
+    return list(chosen)
+
+
+def stated_episodes(card: Mapping[str, Any], dataset: LeRobotDataset) -> list[int]:
+    """The episodes of this dataset that the checkpoint's card states were held out; none if it names none."""
+    stated = (card.get("data") or {}).get("held_out_episodes")
+    if isinstance(stated, Mapping):  # of a mix: those of each dataset
+        stated = stated.get(dataset.root.name, stated.get(str(dataset.root)))
+    return list(stated or [])
+
+
+def summarize_open_loop(errors: Sequence[EpisodeError], policy: Policy, **more: Any) -> dict[str, Any]:
+    """Means over episodes with bootstrap intervals; per channel and per step of the chunk beside them."""
+    ours = np.array([np.nanmean(e.policy) for e in errors])
+    held = np.array([np.nanmean(e.hold) for e in errors])
+    action = policy.interface.action
+    names = list(action.names) or [str(i) for i in range(action.shape[0])]
+    by_policy, by_hold = np.stack([e.policy for e in errors]), np.stack([e.hold for e in errors])
+    return {
+        "n_episodes": len(errors),
+        "episodes": [e.episode for e in errors],
+        "n_chunks": sum(e.chunks for e in errors),
+        "n_action_steps": policy.n_action_steps,
+        "measure": "mean absolute error of the executed steps, over channels, in the action's units",
+        "units": list(action.units),
+        "mean_error": float(ours.mean()),
+        "mean_error_ci95": mean_interval(ours),
+        "mean_error_hold": float(held.mean()),
+        "mean_error_hold_ci95": mean_interval(held),
+        "difference": float((ours - held).mean()),
+        "difference_ci95": mean_interval(ours - held),
+        "ratio": float(ours.mean() / held.mean()) if held.mean() > 0 else None,
+        "ci95_method": "bootstrap (BCa, 9999 resamples of the episodes)",
+        "channels": {
+            name: {"policy": float(np.nanmean(by_policy[..., i])), "hold": float(np.nanmean(by_hold[..., i]))}
+            for i, name in enumerate(names)
+        },
+        "by_step": {
+            "policy": np.nanmean(by_policy, axis=(0, 2)).tolist(),
+            "hold": np.nanmean(by_hold, axis=(0, 2)).tolist(),
+        },
+        "git_commit": git_commit(),
+        **more,
+    }
+
+
+def write_open_loop(out: Path, errors: Sequence[EpisodeError], summary: Mapping[str, Any]) -> None:
+    """Leave summary.json and episodes.csv, one row an episode, in `out`."""
+    rows = [
+        {"episode": e.episode, "chunks": e.chunks, "policy": np.nanmean(e.policy), "hold": np.nanmean(e.hold)}
+        for e in errors
+    ]
+    write_csv(out / "episodes.csv", ["episode", "chunks", "policy", "hold"], rows)
+    write_json(out / "summary.json", summary)
+
+
+def open_loop_table(summary: dict[str, Any]) -> Table:
+    title = f"Open-loop error, {summary['n_episodes']} episodes, {summary['n_chunks']} chunks"
+    table = Table(title=title, title_justify="left")
+    for column in ("mean absolute error", "policy", "hold the last action"):
+        table.add_column(column, justify="right" if column != "mean absolute error" else "left")
+    table.add_row("all channels", f"{summary['mean_error']:.4g}", f"{summary['mean_error_hold']:.4g}")
+    spans = [interval(summary[key], digits=5) for key in ("mean_error_ci95", "mean_error_hold_ci95")]
+    table.add_row("  95 % interval over episodes", *spans)
+    for name, channel in summary["channels"].items():
+        table.add_row(f"  {name}", f"{channel['policy']:.4g}", f"{channel['hold']:.4g}")
+    table.add_row(
+        "policy - hold  [95 %]", f"{summary['difference']:+.4g}  {interval(summary['difference_ci95'], digits=5)}"
+    )
+    return table

@@ -1,0 +1,295 @@
+"""The whole study of surprise: calibrate every detector on nominal episodes, then count false alarms and detections."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+
+from sim import Disturbance, PushTConfig, make_env
+from sim.disturbances import KINDS
+from vla_policy.data.files import read_json
+from vla_policy.evaluation.formats import write_json
+from vla_policy.evaluation.surprise.detection import (
+    Scored,
+    clean,
+    event_detection,
+    failure_prediction,
+    false_alarms,
+    standardised,
+)
+from vla_policy.evaluation.surprise.traces import Hear, StopAfterEvent, Trace, load_traces, record, save_traces
+from vla_policy.interfaces import IMAGES, InputError, Observation
+from vla_policy.models import DiffusionPolicy
+from vla_policy.monitoring import Calibration, PredictionError, calibrate, false_alarm_counts, false_alarm_spread
+from vla_policy.utils.provenance import git_commit
+from vla_policy.world_model import (
+    NumpyWorldModel,
+    RandomDistillation,
+    WorldModel,
+    binding,
+    latent_health,
+    latent_steps,
+    nominal_whitening,
+    prediction_errors,
+    stillness,
+)
+from vla_policy.world_model.monitors import DETECTOR
+
+RECORDED = "recorded.json"  # in a study's folder: what its traces were recorded of
+CALIBRATION_TRACES = "traces/calibration.npz"
+STRONGER = ("slippery_block@3", "heavy_block@20")  # at their defaults the block goes nearly where it would otherwise
+STILL_COMMANDS = 40  # control steps; with 30 to 60 they predict failures on calibration episodes equally well
+Progress = Callable[[str, int], AbstractContextManager[Hear]]
+
+
+@dataclass
+class SurpriseConfig:
+    """The keys of `conf/surprise.yaml`, explained there."""
+
+    alpha: float = 0.05
+    n_calibration: int = 400
+    calibration_seed: int = 60000
+    n_nominal: int = 200
+    n_events: int = 100
+    seed: int = 100000
+    events: list[str] | None = None
+    window: int = 30
+    num_envs: int = 8
+    num_workers: int = 2
+    policy_seed: int = 0
+    device: str = "auto"
+    threads: int | None = 1
+    task: dict[str, Any] = field(default_factory=dict)
+    out: str = "outputs/surprise"
+
+    def __post_init__(self) -> None:
+        for key in ("n_calibration", "n_nominal", "n_events", "window"):
+            if getattr(self, key) < 1:
+                raise InputError(f"{key}: expected at least 1, found {getattr(self, key)}")
+        if set(self.calibration_seeds) & set(self.nominal_seeds):
+            raise InputError("calibration_seed: expected seeds other than the unseen ones, found some of them")
+        if self.n_events > self.n_nominal:
+            raise InputError(
+                f"n_events: expected at most n_nominal {self.n_nominal}, each is compared with the undisturbed episode "
+                f"of its seed, found {self.n_events}"
+            )
+        if not self.disturbances:
+            raise InputError(f"events: expected some of {list(KINDS)} or null for all, found none")
+
+    @property
+    def disturbances(self) -> dict[str, Disturbance]:
+        """By the names that `Disturbance.parse` reads."""
+        names = [*KINDS, *STRONGER] if self.events is None else self.events
+        return {name: Disturbance.parse(name) for name in names}
+
+    @property
+    def calibration_seeds(self) -> range:
+        return range(self.calibration_seed, self.calibration_seed + self.n_calibration)
+
+    @property
+    def nominal_seeds(self) -> range:
+        return range(self.seed, self.seed + self.n_nominal)
+
+
+def env_with(
+    cameras: Sequence[str], scene: PushTConfig, disturbance: Disturbance | None = None, after: int = 0
+) -> gymnasium.Env:
+    """PyBullet, looked at through `cameras`; after an event the episode goes on for `after` steps."""
+    env = make_env("pybullet", cameras, scene, disturbance=disturbance)
+    return env if disturbance is None else StopAfterEvent(env, after)
+
+
+def camera_names(policy: DiffusionPolicy, model: WorldModel) -> list[str]:
+    """What the environment must show to both."""
+    keys = dict.fromkeys([*policy.interface.cameras, *model.config.cameras])
+    return [key.removeprefix(IMAGES) for key in keys]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """`summary` is surprise.json; `nominal` has the scored episodes by detector, `disturbed` by event and detector."""
+
+    summary: dict[str, Any]
+    nominal: dict[str, list[Scored]]
+    disturbed: dict[str, dict[str, list[Scored]]]
+
+
+def surprise_study(
+    policy: DiffusionPolicy,
+    policy_folder: str,
+    world_model: str,
+    config: SurpriseConfig,
+    out: Path,
+    progress: Progress,
+) -> Findings:
+    """Everything that `vla-eval surprise` reports of the policy in `policy_folder`, also in out/surprise.json.
+
+    `InputError` if the world model's latents have collapsed, or if there are too few successes to calibrate on.
+    """
+    model = WorldModel.from_pretrained(world_model)
+    _claim(out, config, binding(Path(policy_folder), Path(world_model), policy.interface))
+    cameras, scene = camera_names(policy, model), PushTConfig.from_mapping(config.task)
+
+    def traces(name: str, seeds: Sequence[int], disturbance: Disturbance | None = None) -> list[Trace]:
+        path = out / "traces" / f"{name}.npz"
+        if not path.exists():
+            env = functools.partial(env_with, cameras, scene, disturbance, config.window)
+            setting = config.num_envs, config.num_workers, config.policy_seed
+            with progress(name, len(seeds)) as hear:
+                save_traces(path, record(policy, env, world_model, seeds, *setting, hear))
+        return load_traces(path)
+
+    calibration = [t for t in traces("calibration", config.calibration_seeds) if t.success]
+    check_latents(calibration)
+    nominal, some = traces("nominal", config.nominal_seeds), config.nominal_seeds[: config.n_events]
+    disturbed = {name: traces(name, some, event) for name, event in config.disturbances.items()}
+    found = judge(make_detectors(model, calibration), nominal, disturbed, config)
+    failing = judge(failure_detectors(calibration), nominal, {}, config).summary
+    for part in ("nominal", "failure_prediction", "left_out"):
+        found.summary[part] |= failing[part]
+    found.summary["calibration"] = {"played": config.n_calibration, "successes": len(calibration)}
+    found.summary["monitor_ms"] = monitor_ms(model)
+    write_json(out / "surprise.json", found.summary)
+    return found
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A score of a trace at each of its observations, and the nominal traces that it may be calibrated on."""
+
+    score: Callable[[Trace], np.ndarray]
+    calibration: Sequence[Trace]
+
+
+def judge(
+    detectors: Mapping[str, Detector],
+    nominal: Sequence[Trace],
+    disturbed: Mapping[str, Sequence[Trace]],
+    config: SurpriseConfig,
+) -> Findings:
+    """Calibrate each detector, then judge it on traces that it has not seen."""
+    found = Findings(
+        {
+            "alpha": config.alpha,
+            "window": config.window,
+            "left_out": {},
+            "nominal": {},
+            "failure_prediction": {},
+            "events": {name: {} for name in disturbed},
+            "magnitudes": {name: Disturbance.parse(name).magnitude for name in disturbed},
+            "git_commit": git_commit(),
+        },
+        {},
+        {name: {} for name in disturbed},
+    )
+    for name, detector in detectors.items():
+        try:
+            scores = [clean(detector.score(t)) for t in detector.calibration]
+            made = calibrate([s for s in scores if len(s)], config.alpha, name, {})
+        except InputError as error:
+            if name == DETECTOR:
+                raise
+            found.summary["left_out"][name] = str(error)  # e.g. chunks that do not overlap have no inconsistency
+            continue
+        quiet = found.nominal[name] = [standardised(t, detector.score(t), made) for t in nominal]
+        found.summary["nominal"][name] = false_alarms(quiet, made.threshold) | _promised(made, quiet)
+        found.summary["failure_prediction"][name] = failure_prediction(quiet, made.threshold)
+        for event, played in disturbed.items():
+            scored = found.disturbed[event][name] = [standardised(t, detector.score(t), made) for t in played]
+            found.summary["events"][event][name] = event_detection(scored, quiet, made.threshold, config.window)
+    return found
+
+
+def make_detectors(model: WorldModel, successes: Sequence[Trace]) -> dict[str, Detector]:
+    """The world model's prediction error, whitened and plain, and their baselines: latent step, random network
+    distillation, pixel difference, chunk inconsistency. The distillation learns from a quarter of the episodes and is
+    calibrated on the others.
+    """
+    whitening = nominal_whitening(model, [(t.latents, t.commands) for t in successes])
+    distilled = RandomDistillation(np.concatenate([t.latents for t in successes[::4]]))
+    others = [trace for index, trace in enumerate(successes) if index % 4]
+    return {
+        DETECTOR: Detector(lambda t: prediction_errors(model, t.latents, t.commands, whitening), successes),
+        "prediction_error": Detector(lambda t: prediction_errors(model, t.latents, t.commands), successes),
+        "latent_step": Detector(lambda t: latent_steps(model, t.latents), successes),
+        "rnd": Detector(lambda t: distilled.score(t.latents), others),
+        "pixels": Detector(lambda t: t.scores["pixel"], successes),
+        "chunks": Detector(lambda t: t.scores["chunk"], successes),
+    }
+
+
+def failure_detectors(successes: Sequence[Trace]) -> dict[str, Detector]:
+    """What may tell that an undisturbed policy will fail: that nothing moves any more and, without a world model, that
+    the commands do not, or how late it is. Of events they say nothing in time.
+    """
+    return {
+        "stillness": Detector(lambda t: stillness(t.latents), successes),
+        "commands": Detector(lambda t: np.append(np.nan, stillness(t.commands, STILL_COMMANDS)), successes),
+        "elapsed": Detector(lambda t: np.arange(t.steps + 1.0), successes),
+    }
+
+
+def check_latents(traces: Sequence[Trace]) -> None:
+    """`InputError` if there is nothing to calibrate on, or latents that tell nothing."""
+    if not traces:
+        raise InputError("calibration: expected successful episodes, found none")
+    health = latent_health(torch.from_numpy(np.concatenate([t.latents for t in traces])))
+    if health.collapsed:
+        raise InputError(
+            f"world model: expected latents that tell pictures apart, found collapsed ones ({health}); train it anew, "
+            "with a larger world_model.sigreg_weight"
+        )
+
+
+def monitor_ms(model: WorldModel, repeats: int = 200) -> dict[str, float]:
+    """Milliseconds of one streaming update of the whitened prediction error, on one thread."""
+    whitening = np.stack([np.eye(model.config.latent, dtype=np.float32)] * model.config.history)
+    score = PredictionError(NumpyWorldModel(model), whitening)
+    rng, command, times = np.random.default_rng(0), np.zeros(model.interface.action.shape[0]), []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for step in range(repeats + 30):
+        pictures = {
+            key: rng.integers(0, 256, feature.shape, np.uint8) for key, feature in model.interface.observations.items()
+        }
+        begin = time.perf_counter()
+        score.update(Observation(pictures, "", float(step)), command, None)
+        times.append(1e3 * (time.perf_counter() - begin))
+    torch.set_num_threads(threads)
+    p50, p95 = np.percentile(times[30:], [50, 95])
+    return {"p50": float(p50), "p95": float(p95), "n": repeats, "threads": 1}
+
+
+def _promised(calibration: Calibration, quiet: Sequence[Scored]) -> dict[str, Any]:
+    """What the calibration itself says of the false alarms to come."""
+    expected, below = false_alarm_spread(calibration.episodes, calibration.alpha)
+    n = sum(s.trace.success for s in quiet)
+    return {
+        "threshold": calibration.threshold,
+        "expected_rate": expected,
+        "rate_below_with_90_percent": below,
+        "expected_count_ci95": false_alarm_counts(calibration.episodes, calibration.alpha, n),
+        "calibration_episodes": calibration.episodes,
+    }
+
+
+def _claim(out: Path, config: SurpriseConfig, bound_to: Mapping[str, str]) -> None:
+    """Say in `out` what is recorded there; `InputError` if it holds recordings of something else."""
+    analysis = {"out", "alpha", "device", "threads", "events"}  # these may change afterwards
+    settings = {key: value for key, value in asdict(config).items() if key not in analysis} | dict(bound_to)
+    settings["magnitudes"] = {kind: Disturbance(kind).magnitude for kind in KINDS}
+    path = out / RECORDED
+    if path.exists():
+        for key, value in read_json(path).items():
+            if settings.get(key) != value:
+                raise InputError(f"{path}: expected {key} {value!r} to go on with, found {settings.get(key)!r}")
+    write_json(path, settings)

@@ -1,0 +1,129 @@
+"""What monitors would have seen in many episodes, recorded once and kept, so that every score can be compared on it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from vla_policy.data.files import write_whole
+from vla_policy.evaluation.surprise.watches import Recorder, one_thread_in_workers
+from vla_policy.interfaces import Policy
+from vla_policy.rollouts.results import EpisodeResult
+from vla_policy.rollouts.rollout import rollout
+from vla_policy.rollouts.workers import EnvFactory
+from vla_policy.world_model import NumpyWorldModel, WorldModel
+
+Hear = tuple[Callable[[EpisodeResult], None], Callable[[int], None]]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One episode of T steps: latents (T + 1, D), commands (T, A), other scores (T + 1,) by name.
+
+    `event_step` is the control step that an event changed first, None without one: observation `event_step` + 1 is the
+    first that may differ.
+    """
+
+    seed: int
+    success: bool
+    latents: np.ndarray
+    commands: np.ndarray
+    scores: Mapping[str, np.ndarray]
+    event_step: int | None = None
+
+    @property
+    def steps(self) -> int:
+        return len(self.commands)
+
+
+class StopAfterEvent(gymnasium.Wrapper):
+    """Ends an episode with so many observations that its event may have changed."""
+
+    def __init__(self, env: gymnasium.Env, steps: int) -> None:
+        super().__init__(env)
+        self._after, self._step, self._last = steps, 0, 0
+
+    def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
+        observation, info = self.env.reset(**options)
+        self._step, self._last = 0, info["event_step"] + self._after
+        return observation, info
+
+    def step(self, action: np.ndarray) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self._step += 1
+        return observation, reward, terminated, truncated or self._step >= self._last, info
+
+
+def recorder(world_model: str) -> Recorder:
+    """A recorder with a world model of its own, for a worker process."""
+    one_thread_in_workers()
+    return Recorder(NumpyWorldModel(WorldModel.from_pretrained(world_model)))
+
+
+def record(
+    policy: Policy,
+    env_factory: EnvFactory,
+    world_model: str,
+    seeds: Sequence[int],
+    num_envs: int,
+    num_workers: int,
+    policy_seed: int,
+    hear: Hear,
+) -> list[Trace]:
+    """Play these seeds and return what was seen, in their order."""
+    watch = functools.partial(recorder, world_model)
+    results = rollout(policy, env_factory, seeds, num_envs, num_workers, policy_seed, None, *hear, watch)
+    return [_trace(result) for result in results]
+
+
+def _trace(result: EpisodeResult) -> Trace:
+    watched = dict(result.watched)
+    latents = watched.pop("latent")
+    event = None if result.aftermath is None else result.aftermath.event_step
+    return Trace(result.seed, result.success, latents, result.actions, watched, event)
+
+
+def save_traces(path: Path, traces: Sequence[Trace]) -> None:
+    """Whole or not at all; arrays of all episodes one after the other."""
+    names = list(traces[0].scores)
+    arrays = {
+        "seed": np.array([t.seed for t in traces]),
+        "success": np.array([t.success for t in traces]),
+        "steps": np.array([t.steps for t in traces]),
+        "event_step": np.array([-1 if t.event_step is None else t.event_step for t in traces]),
+        "latents": np.concatenate([t.latents for t in traces]),
+        "commands": np.concatenate([t.commands for t in traces]),
+        **{f"score_{name}": np.concatenate([t.scores[name] for t in traces]) for name in names},
+    }
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, write)
+
+
+def load_traces(path: Path) -> list[Trace]:
+    with np.load(path) as file:
+        arrays = dict(file)
+    seen, made = np.cumsum(arrays["steps"] + 1)[:-1], np.cumsum(arrays["steps"])[:-1]
+    latents, commands = np.split(arrays["latents"], seen), np.split(arrays["commands"], made)
+    scores = {key.removeprefix("score_"): np.split(a, seen) for key, a in arrays.items() if key.startswith("score_")}
+    return [
+        Trace(
+            int(seed),
+            bool(arrays["success"][i]),
+            latents[i],
+            commands[i],
+            {name: parts[i] for name, parts in scores.items()},
+            None if arrays["event_step"][i] < 0 else int(arrays["event_step"][i]),
+        )
+        for i, seed in enumerate(arrays["seed"])
+    ]

@@ -1,0 +1,65 @@
+"""The simulation's graph as an application: its nodes, their parameters and the environment they run in."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vla_policy.interfaces import InputError
+from vla_policy.robot.contract import find_config
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass
+class GraphConfig:
+    """The keys of `conf/graph.yaml`, explained there."""
+
+    n_episodes: int = 1
+    seed: int = 100000
+    policy_seed: int = 0
+    contract: str = "pusht_sim"
+    scene: str = "pusht"
+    instruction: str = ""
+    monitor: str | None = None
+    max_steps: int = 300
+    rearm: int = 10
+    device: str = "cpu"
+    threads: int = 1
+    domain_id: int | None = 77
+    out: str = "outputs/sim"
+
+
+def require_ros() -> None:
+    """`InputError` where rclpy is not installed."""
+    if importlib.util.find_spec("rclpy") is None:
+        raise InputError("rclpy: expected a sourced ROS 2 Jazzy or its wheels (pip install -e '.[ros]'), found neither")
+
+
+def nodes(checkpoint: str, config: GraphConfig) -> dict[str, dict[str, Any]]:
+    """The parameters of every node, by name."""
+    watched = config.monitor is not None
+    heartbeats = ["policy/stop", "surprise_monitor/stop"] if watched else ["policy/stop"]
+    shared = {"contract": str(find_config(config.contract))}
+    model = {**shared, "checkpoint": checkpoint, "device": config.device, "threads": config.threads}
+    found: dict[str, dict[str, Any]] = {
+        "command_gate": {**shared, "dry_run": False, "heartbeats": heartbeats},
+        "pusht_sim": {**shared, "scene": config.scene, "task": config.instruction, "seed": config.seed},
+        "policy": {**model, "task": config.instruction, "seed": config.policy_seed},
+    }
+    return found | ({"surprise_monitor": {**model, "calibration": config.monitor}} if watched else {})
+
+
+def graph_environment(domain_id: int | None) -> dict[str, str]:
+    """For the nodes and for this process: `domain_id`, and the profile of `config/` and this computer alone unless the
+    user has chosen others. An exported ROS_DOMAIN_ID may be a real arm's, which the simulation must not meet.
+    """
+    chosen = {
+        "FASTRTPS_DEFAULT_PROFILES_FILE": str(find_config("fastdds", ".xml")),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+    }
+    domain = {} if domain_id is None else {"ROS_DOMAIN_ID": str(domain_id)}
+    return domain | {key: value for key, value in chosen.items() if key not in os.environ}

@@ -1,0 +1,86 @@
+"""A contract beside the graph that runs now: a node that listens for some seconds, and commands nothing."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+
+from vla_policy.nodes import common
+from vla_policy.robot.contract import IMAGE_TYPES, Contract
+from vla_policy.robot.contract.findings import OK, WRONG, Finding
+from vla_policy.robot.contract_check import Heard, compare_seen
+from vla_policy.robot.messages import Reader
+
+DISCOVERY = 2.0  # seconds until everybody is known
+LISTENING = 3.0  # seconds
+
+
+def check_graph(contract: Contract, seconds: float = LISTENING) -> list[Finding]:
+    """What would happen if the contract's nodes were started now."""
+    rclpy.init()
+    try:
+        node = Node("contract_check")
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        _spin(executor, DISCOVERY)
+        heard = {topic.lstrip("/"): Heard(tuple(kinds)) for topic, kinds in node.get_topic_names_and_types()}
+        for topic, kind in Reader(contract.streams).topics.items():
+            qos = common.IMAGE_QOS if kind in IMAGE_TYPES else common.STATE_QOS
+            name = node.resolve_topic_name(topic).lstrip("/")
+            heard.setdefault(topic.lstrip("/"), heard.get(name, Heard()))
+            on_message = partial(_keep, node, heard[topic.lstrip("/")])
+            node.create_subscription(common.message_class(kind), topic, on_message, qos)
+        _spin(executor, seconds)
+        return [
+            *compare_seen(contract, heard, live=True),
+            *_of_publishers(node, contract),
+            *_of_commands(node, contract),
+        ]
+    finally:
+        rclpy.try_shutdown()
+
+
+def _spin(executor: SingleThreadedExecutor, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        executor.spin_once(timeout_sec=0.1)
+
+
+def _keep(node: Node, heard: Heard, message: Any) -> None:
+    heard.add(common.now(node), message)
+
+
+def _of_publishers(node: Node, contract: Contract) -> list[Finding]:
+    """The gate refuses to be enabled where it is chance which of two publishers is obeyed."""
+    found = []
+    topics = [source.topic for stream in contract.streams for source in stream.sources]
+    for topic in dict.fromkeys(topics):
+        count, most = node.count_publishers(node.resolve_topic_name(topic)), topics.count(topic)
+        if count > most:
+            text = f"expected {most} publisher{'s' if most > 1 else ''}, found {count}"
+            found.append(Finding(WRONG, f"{topic}: {text}"))
+    return found
+
+
+def _of_commands(node: Node, contract: Contract) -> list[Finding]:
+    found = []
+    for output in contract.command.outputs:
+        name = node.resolve_topic_name(output.topic)
+        others = [info.node_name for info in node.get_publishers_info_by_topic(name)]
+        listeners = node.get_subscriptions_info_by_topic(name)
+        kinds = sorted({info.topic_type for info in listeners})
+        if not listeners:
+            found.append(Finding(WRONG, f"{output.topic}: nobody listens to commands: is the controller active?"))
+        elif kinds != [output.type]:
+            found.append(Finding(WRONG, f"{output.topic}: expected {output.type}, its listeners expect {kinds}"))
+        else:
+            names = sorted({info.node_name for info in listeners})
+            found.append(Finding(OK, f"{output.topic}: {' and '.join(names)} would follow the commands"))
+        if others:
+            found.append(Finding(WRONG, f"{output.topic}: others send commands: {others}"))
+    return found

@@ -1,0 +1,103 @@
+"""What the launch files share. Of the launch system nothing is imported before it is used: wheels do not have it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from vla_policy.robot.contract import POSE, Contract, find_config
+
+SIM = "/pusht_sim"  # below which everything of the simulated arm is, its transforms too
+TRANSFORMS = [("/tf", "tf"), ("/tf_static", "tf_static")]
+WITH_LAUNCH = "setpriv --pdeathsig TERM"  # ends other packages' nodes with a launch that is killed; see starter.py
+
+
+def flag(context: Any, name: str, default: bool = False) -> bool:
+    """A launch argument that is true or false, or empty for the default."""
+    from launch.substitutions import LaunchConfiguration
+
+    text = LaunchConfiguration(name).perform(context).lower()
+    if text not in ("", "true", "false"):
+        raise RuntimeError(f"{name}: expected true, false or nothing, found {text!r}")
+    return text == "true" if text else default
+
+
+def installed(package: str) -> bool:
+    """Whether there is such a ROS package."""
+    from ament_index_python.packages import PackageNotFoundError, get_package_prefix
+
+    try:
+        get_package_prefix(package)
+    except (PackageNotFoundError, OSError):  # the latter where no workspace is sourced
+        return False
+    return True
+
+
+def require(package: str, argument: str) -> None:
+    """`RuntimeError` if a launch argument needs a ROS package that is not installed."""
+    if not installed(package):
+        raise RuntimeError(f"{argument}: expected {package} to be installed, found no such package")
+
+
+def without_gate(event: Any, context: Any) -> list[Any]:
+    """When the gate's process has ended, the launch ends; for `on_exit`. A second shutdown would be an error of its."""
+    from launch.actions import Shutdown
+
+    return [] if context.is_shutdown else [Shutdown(reason="the command gate has ended")]
+
+
+def gamepad() -> list[Any]:
+    """The node that reads a gamepad."""
+    require("joy", "joy")
+    return [_node("joy", "joy_node", "")]
+
+
+def robot_state_publisher(urdf: Path, namespace: str = "") -> list[Any]:
+    """The node that makes transforms of joint states, where it is installed."""
+    if not installed("robot_state_publisher"):
+        return []
+    description = {"robot_description": urdf.read_text(encoding="utf-8")}
+    return [_node("robot_state_publisher", "robot_state_publisher", namespace, parameters=[description])]
+
+
+def camera_transform(frame_id: str, camera: str, extrinsics: np.ndarray, namespace: str) -> list[Any]:
+    """The node that says where a camera is, from what takes the frame's coordinates to the camera's (4, 4)."""
+    if not installed("tf2_ros"):
+        return []
+    pose = np.linalg.inv(extrinsics)
+    values = [*pose[:3, 3], *Rotation.from_matrix(pose[:3, :3]).as_quat()]
+    names = ("x", "y", "z", "qx", "qy", "qz", "qw")
+    words = [word for name, value in zip(names, values, strict=True) for word in (f"--{name}", f"{value:.9f}")]
+    words += ["--frame-id", frame_id, "--child-frame-id", camera]
+    return [_node("tf2_ros", "static_transform_publisher", namespace, arguments=words)]
+
+
+def rviz(contract: Contract, namespace: str = "") -> list[Any]:
+    """RViz with the package's view, its topics those of the contract."""
+    require("rviz2", "rviz")
+    topics = [(f"{SIM}/robot_description", f"{namespace}/robot_description")]
+    topics += [(f"{SIM}/camera/image_raw", contract.stream(camera).topic) for camera in contract.interface.cameras[:1]]
+    poses = [output.topic for output in contract.command.outputs if output.type == POSE]
+    topics += [(f"{SIM}/target_pose", topic) for topic in poses[:1]]
+    arguments = ["-d", str(find_config("pusht", ".rviz", "rviz")), "-f", contract.command.frame_id]
+    return [_node("rviz2", "rviz2", namespace, arguments=arguments, topics=topics)]
+
+
+def _node(package: str, executable: str, namespace: str, topics: Sequence[tuple[str, str]] = (), **more: Any) -> Any:
+    from launch_ros.actions import Node
+
+    remappings = [*TRANSFORMS, *((before, after) for before, after in topics if before != after)]
+    return Node(
+        package=package,
+        executable=executable,
+        namespace=namespace,
+        remappings=remappings if namespace else remappings[len(TRANSFORMS) :],
+        output="screen",
+        prefix=WITH_LAUNCH if shutil.which("setpriv") else None,
+        **more,
+    )

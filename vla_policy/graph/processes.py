@@ -1,0 +1,81 @@
+"""Several nodes as processes of their own that start together and stop together."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from vla_policy.utils.processes import die_with_parent
+
+PATIENCE = 5.0  # seconds between asking a process to stop and ending it
+
+
+class Processes:
+    """Starts nodes with `python -m`; leaving the context stops them, the last one first.
+
+    Each has a process group of its own, so that Ctrl-C reaches the one that started them, who stops them in order.
+    Should it be killed, the kernel ends them. Their output goes to `log`, a file for each.
+    """
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._running: dict[str, subprocess.Popen] = {}
+        self._files: list[IO[bytes]] = []
+        log.mkdir(parents=True, exist_ok=True)
+
+    def start(self, name: str, **parameters: Any) -> subprocess.Popen:
+        """Start the node `vla_policy.nodes.<name>_node` with these parameters."""
+        words = [word for key, value in parameters.items() for word in ("-p", f"{key}:={_yaml(value)}")]
+        output = (self._log / f"{name}.log").open("wb")
+        self._files.append(output)
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"vla_policy.nodes.{name}_node", "--ros-args", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+            preexec_fn=die_with_parent,
+        )
+        self._running[name] = process
+        return process
+
+    def __getitem__(self, name: str) -> subprocess.Popen:
+        return self._running[name]
+
+    def dead(self) -> dict[str, int]:
+        """Exit codes of those that have ended, by name."""
+        return {name: process.returncode for name, process in self._running.items() if process.poll() is not None}
+
+    def last_words(self, name: str, lines: int = 3) -> str:
+        """The end of a node's output."""
+        text = (self._log / f"{name}.log").read_text(errors="replace").strip()
+        return "\n".join(text.splitlines()[-lines:])
+
+    def stop(self) -> None:
+        """Ask all to stop, the last one first, and end those that do not."""
+        for process in reversed(list(self._running.values())):
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+        for process in self._running.values():
+            try:
+                process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        for file in self._files:
+            file.close()
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+
+def _yaml(value: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, width=1 << 20).removesuffix("...\n").strip()

@@ -1,0 +1,122 @@
+"""The policy that a run trains: a new one, or one that goes on from a checkpoint, whole or some of its modules."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from operator import attrgetter
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig
+
+from vla_policy.data import Normalizer, Windows
+from vla_policy.interfaces import InputError
+from vla_policy.jobs.scene import tokenizer_corpus
+from vla_policy.models import Backbone, BackboneConfig, DiffusionPolicy, PolicyConfig, TinyVLMConfig, TrainableModel
+from vla_policy.training import fit_normalizer
+
+# What the statistics of a normaliser depend on, but for the data.
+NORMALIZED = ("vector_normalization", "action_normalization", "action_relative")
+
+
+def start_policy(config: PolicyConfig, windows: Windows, run: DictConfig) -> tuple[DiffusionPolicy, Any]:
+    """The policy before its first step, and what the model card says of its initial weights."""
+    if run.init_from is not None:
+        policy, initial = _continued(config, windows, run)
+    elif run.get("init_modules") is not None:
+        raise InputError("init_modules: expected init_from, a checkpoint that has them, found none")
+    else:
+        backbone = _new_backbone(config.backbone, windows, run)
+        normalizer = fit_normalizer(windows, config)
+        policy, initial = DiffusionPolicy(config, windows.interface, normalizer, backbone=backbone), "random"
+    if policy.backbone is not None:
+        for task in windows.tasks:
+            policy.backbone.check_text(task, f"task of dataset {run.data.root}")
+    return policy, initial
+
+
+def earlier_training(source: TrainableModel) -> Any:
+    """What the card of a model that goes on from `source` says of it."""
+    return source.card.get("training") or "a checkpoint"
+
+
+def _continued(config: PolicyConfig, windows: Windows, run: DictConfig) -> tuple[DiffusionPolicy, Any]:
+    """A policy with a checkpoint's weights and normalisation or, with `init_modules`, the weights of these alone."""
+    name = f"init_from {run.init_from}"
+    source = DiffusionPolicy.from_pretrained(run.init_from)
+    modules = _modules(run.get("init_modules"), source, name)
+    if modules is None:
+        source.interface.require(windows.interface, name, f"dataset {run.data.root}")
+        normalizer = _same_normalizer(source, config, name)
+    else:
+        normalizer = fit_normalizer(windows, config)
+    if modules is None or "backbone" in modules:
+        backbone = _retuned(source.backbone, config.backbone, name)
+    else:
+        backbone = _new_backbone(config.backbone, windows, run)
+    policy = DiffusionPolicy(config, windows.interface, normalizer, backbone=backbone)
+
+    def taken(key: str) -> bool:
+        return modules is None or key.partition(".")[0] in modules
+
+    weights = {key: value for key, value in policy.state_dict().items() if not taken(key)}
+    weights |= {key: value for key, value in source.state_dict().items() if taken(key)}
+    policy.load_stored(weights, name)
+    return policy, earlier_training(source)
+
+
+def _modules(asked: Any, source: DiffusionPolicy, name: str) -> list[str] | None:
+    """The modules to take over; None: all."""
+    if asked is None:
+        return None
+    there = [child for child, module in source.named_children() if any(True for _ in module.parameters())]
+    if not isinstance(asked, ListConfig) or not asked or any(module not in there for module in asked):
+        raise InputError(f"init_modules: expected a list of some of {there}, which {name} has, found {asked}")
+    return list(asked)
+
+
+def _same_normalizer(source: DiffusionPolicy, config: PolicyConfig, name: str) -> Normalizer:
+    for key in NORMALIZED:
+        theirs, ours = getattr(source.config, key), getattr(config, key)
+        if theirs != ours:
+            raise InputError(
+                f"{name}: expected policy.{key} {theirs!r}, as its normalisation has it, found {ours!r}; "
+                "with init_modules a new one is fitted"
+            )
+    return Normalizer.from_dict(source.normalizer.to_dict())
+
+
+def _new_backbone(config: BackboneConfig | None, windows: Windows, run: DictConfig) -> Backbone | None:
+    if config is None:
+        return None
+    if config.path is None and config.tuning == "frozen":
+        raise InputError("policy.backbone.tuning: expected full for a model built from nothing, found 'frozen'")
+    return Backbone.create(config, tokenizer_corpus(run, windows))
+
+
+def _retuned(backbone: Backbone | None, wanted: BackboneConfig | None, name: str) -> Backbone | None:
+    """A checkpoint's backbone, read and trained as this run says; what cannot change is refused."""
+    if backbone is None or wanted is None:
+        if backbone is not wanted:
+            raise InputError(f"{name}: expected {_has(wanted)}, as backbone= says, found {_has(backbone)}")
+        return None
+    found = backbone.config
+    trained = found.tuning == "full"  # and so the checkpoint has all weights
+    fixed = ["tuning", "lora_rank"] if "lora" in (found.tuning, wanted.tuning) else []
+    fixed += [] if trained and wanted.path is None else ["path"]
+    fixed += [f"tiny.{field.name}" for field in fields(TinyVLMConfig)] if found.path is None else []
+    for key in fixed:
+        theirs, ours = attrgetter(key)(found), attrgetter(key)(wanted)
+        if theirs != ours:
+            raise InputError(f"{name}: expected policy.backbone.{key} {theirs!r}, found {ours!r}")
+    if trained and wanted.tuning == "frozen" and wanted.path is not None:
+        raise InputError(
+            f"{name}: expected policy.backbone.path null for a frozen backbone whose weights training has changed, "
+            f"found {wanted.path!r}"
+        )
+    if found.tuning == "frozen" and found.path is not None and wanted.tuning == "full":
+        return Backbone.create(wanted, [])  # its weights are the path's; a trained one has them in another precision
+    return Backbone(wanted, backbone.model, backbone.tokenizer)
+
+
+def _has(backbone: object | None) -> str:
+    return "no backbone" if backbone is None else "a backbone"

@@ -1,0 +1,129 @@
+"""What a training run has of the simulation: rollouts to choose a checkpoint by, sentences for a tokenizer, questions
+about what is seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+
+from sim import PushTConfig, make_env
+from sim.geometry import pose_from_features
+from sim.instructions import meanings, sentences
+from sim.language import corpus, question_answer
+from vla_policy.data import Windows
+from vla_policy.interfaces import ENVIRONMENT_STATE, IMAGES, STATE, InputError, Interface
+from vla_policy.models import DiffusionPolicy, PolicyConfig
+from vla_policy.rollouts.rollout import rollout
+from vla_policy.training import Annotate, Reword, Rollouts
+
+TUNING_SEEDS = range(50_000, 100_000)
+CORPUS = 6000  # sentences of the task that a new tokenizer is trained on
+
+
+def task_scene(config: DictConfig) -> PushTConfig | None:
+    """The scene that `task` describes; None for one's own robot."""
+    if not config.get("task"):
+        return None
+    return PushTConfig.from_mapping(plain(config.task))
+
+
+def tokenizer_corpus(config: DictConfig, windows: Windows) -> list[str]:
+    """What a new tokenizer learns from: the dataset's sentences and, if the task has any, questions and answers."""
+    scene = task_scene(config)
+    more = corpus(scene, CORPUS, np.random.default_rng(config.seed)) if scene is not None and scene.goals else []
+    return [*windows.tasks, *more]
+
+
+def rewording(config: DictConfig) -> Reword | None:
+    """Another training sentence for the same goal, so that a sentence does not tell an episode from the others; None
+    without a task that has goals. A sentence that names none stays.
+    """
+    scene = task_scene(config)
+    if scene is None or not scene.goals:
+        return None
+    goals = meanings(scene)
+    choices = {goal: sentences(scene, goal, "training") for goal in scene.goals}
+
+    def reword(sentence: str, generator: np.random.Generator) -> str:
+        same = choices.get(goals.get(sentence, ""), [sentence])
+        return same[generator.integers(len(same))]
+
+    return reword
+
+
+def annotation(config: DictConfig, policy: PolicyConfig) -> Annotate | None:
+    """What a batch gets that the dataset does not hold: reworded instructions and, if the language head learns,
+    questions; None without a task that has goals, or a backbone that learns.
+    """
+    reword = rewording(config)
+    if reword is None or policy.backbone is None or policy.backbone.tuning == "frozen":
+        return None
+    ask = questions(config, policy)
+
+    def annotate(batch: Mapping[str, Any], generator: np.random.Generator) -> dict[str, list[str]]:
+        asked = ask(batch, generator) if ask is not None else {}
+        return {"task": [reword(sentence, generator) for sentence in batch["task"]], **asked}
+
+    return annotate
+
+
+def questions(config: DictConfig, policy: PolicyConfig) -> Annotate | None:
+    """A question and its answer about every scene of a batch, from the state that the simulator tells; None without a
+    task that has goals, or with `policy.language_weight` 0.
+    """
+    scene = task_scene(config)
+    if policy.language_weight == 0 or scene is None or not scene.goals:
+        return None
+    if ENVIRONMENT_STATE not in [*policy.observation_keys, *policy.auxiliary_keys]:
+        raise InputError(
+            f"policy.language_weight: expected {ENVIRONMENT_STATE} among policy.auxiliary_keys, which the answers are "
+            "told from, found none; 0 trains without questions"
+        )
+
+    def annotate(batch: Mapping[str, Any], generator: np.random.Generator) -> dict[str, list[str]]:
+        states, blocks = batch[STATE][:, -1].numpy(), batch[ENVIRONMENT_STATE][:, -1].numpy()
+        pairs = [
+            question_answer(state, pose_from_features(block), scene, generator)
+            for state, block in zip(states, blocks, strict=True)
+        ]
+        return {"question": [question for question, _ in pairs], "answer": [answer for _, answer in pairs]}
+
+    return annotate
+
+
+def rollouts(run: DictConfig, interface: Interface) -> Rollouts:
+    """A callback that plays a policy of this interface in simulation and returns its success rate and mean max reward.
+
+    `InputError` if the environment cannot be had, or is another than the policy's data came from.
+    """
+    config, scene = run.rollout, task_scene(run)
+    seeds = range(config["seed"], config["seed"] + config["n_episodes"])
+    if not len(seeds) or seeds[0] not in TUNING_SEEDS or seeds[-1] not in TUNING_SEEDS:
+        raise InputError(f"rollout.seed, rollout.n_episodes: expected seeds in 50000 to 99999, found {seeds}")
+    factory = partial(make_env, config["env"], [key.removeprefix(IMAGES) for key in interface.cameras], scene)
+    env = factory()  # a mistake is better met before the first step than at the first rollout
+    try:
+        interface.require(env.interface, "the policy", f"rollout.env {config['env']}")
+    finally:
+        env.close()
+
+    def play(policy: DiffusionPolicy) -> dict[str, float]:
+        results = rollout(policy, factory, list(seeds), config["num_envs"], config["num_workers"], run.seed)
+        return {
+            "success_rate": sum(result.success for result in results) / len(results),
+            "mean_max_reward": sum(result.max_reward for result in results) / len(results),
+        }
+
+    return play
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """A section as a dictionary of plain values."""
+    found = OmegaConf.to_container(config)
+    assert isinstance(found, dict)
+    return {str(key): value for key, value in found.items()}

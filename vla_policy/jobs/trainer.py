@@ -1,0 +1,152 @@
+"""From a composed configuration to a running `Trainer`: dataset, policy, rollouts, the run's own files."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from accelerate import Accelerator
+from omegaconf import DictConfig, OmegaConf
+
+from vla_policy.data.files import write_whole
+from vla_policy.interfaces import InputError
+from vla_policy.jobs.policy import earlier_training, start_policy
+from vla_policy.jobs.scene import annotation, plain, rewording, rollouts
+from vla_policy.models import PolicyConfig
+from vla_policy.training import (
+    OPTIMIZERS,
+    DataConfig,
+    FrozenWindows,
+    Trainer,
+    TrainerConfig,
+    TrainingWindows,
+    open_data,
+    validate_world_model,
+)
+from vla_policy.utils.provenance import git_commit
+from vla_policy.world_model import WorldModel, WorldModelConfig, fit_actions
+
+log = logging.getLogger(__name__)
+
+Section = TypeVar("Section")
+
+
+def train(config: DictConfig, run_dir: Path) -> None:
+    """Train as `config` says, in `run_dir`, from its last saved state if it resumes."""
+    job = make_trainer(config, run_dir)  # every process is past its look at run_dir when the first one has a trainer
+    count = sum(value.numel() for value in job.model.parameters()) / 1e6
+    episodes, main = job.model.card["data"]["demonstrations"], job.accelerator.is_main_process
+    if main:
+        write_config(config, run_dir)
+        log.info("%s: %d episodes, %d windows; %.2f M parameters", run_dir, episodes, len(job.windows), count)
+    job.fit(config.resume)
+    if main:
+        log.info("done: %s", run_dir / "checkpoints" / "last")
+
+
+def make_trainer(config: DictConfig, run_dir: Path) -> Trainer:
+    """The trainer that `config` describes, of a world model or a policy; nothing of the run has been written."""
+    if config.get("world_model"):
+        return _world_model_trainer(config, run_dir)
+    policy_config = PolicyConfig.from_dict(config.policy)
+    data, trainer = _typed(DataConfig, config.data), _trainer_config(config)
+    annotate, reword = annotation(config, policy_config), rewording(config)
+    windows, val_windows, described = open_data(data, policy_config)
+    play = rollouts(config, windows.interface.select(policy_config.observation_keys)) if trainer.rollout_every else None
+    torch.manual_seed(config.seed)
+    policy, initial = start_policy(policy_config, windows, config)
+    policy.card = {"data": described, "training": _training(config, initial)}
+    if policy_config.backbone is not None and policy_config.backbone.tuning == "frozen":
+        policy.to(Accelerator().device)  # it reads before the trainer has it
+        seen: TrainingWindows = FrozenWindows(windows, policy, run_dir, reword)
+        held_out: TrainingWindows | None = None if val_windows is None else FrozenWindows(val_windows, policy, run_dir)
+    else:
+        seen, held_out = windows, val_windows
+    return Trainer(
+        policy, seen, run_dir, trainer, config.seed, held_out, play, data.num_workers, plain(config), annotate
+    )
+
+
+def _world_model_trainer(config: DictConfig, run_dir: Path) -> Trainer:
+    model_config = WorldModelConfig.from_dict(config.world_model)
+    data, trainer = _typed(DataConfig, config.data), _trainer_config(config)
+    if trainer.rollout_every:
+        raise InputError(f"trainer.rollout_every: expected 0 for a world model, found {trainer.rollout_every}")
+    if config.get("init_modules") is not None:
+        raise InputError(f"init_modules: expected null for a world model, found {config.init_modules}")
+    windows, val_windows, described = open_data(data, model_config)
+    if val_windows is None:
+        raise InputError("data.val_episodes: expected some held-out episodes, by which a collapse is seen, found 0")
+    torch.manual_seed(config.seed)
+    initial: Any = "random"
+    if config.init_from is None:
+        model = WorldModel(model_config, windows.interface, fit_actions(windows.columns))
+    else:
+        source = WorldModel.from_pretrained(config.init_from)
+        source.interface.require(windows.interface, f"init_from {config.init_from}", f"dataset {config.data.root}")
+        model = WorldModel(model_config, windows.interface, source.normalizer)
+        model.load_stored(source.stored_state(), f"init_from {config.init_from}")
+        initial = earlier_training(source)
+    model.card = {"data": described, "training": _training(config, initial)}
+    return Trainer(
+        model,
+        windows,
+        run_dir,
+        trainer,
+        config.seed,
+        val_windows,
+        None,
+        data.num_workers,
+        plain(config),
+        validate=validate_world_model,
+    )
+
+
+def write_config(config: DictConfig, run_dir: Path) -> None:
+    """The resolved configuration, the seed in it, and the commit."""
+    resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    resolved.git_commit = config.get("git_commit") or git_commit()
+    write_whole(run_dir / "config.yaml", lambda path: OmegaConf.save(resolved, path))
+
+
+def _training(config: DictConfig, initial: Any) -> dict[str, Any]:
+    """What the model card says of the training, which began with `initial` weights."""
+    trainer, modules = config.trainer, config.get("init_modules")
+    return {
+        "steps": trainer.steps,
+        "batch_size": trainer.batch_size,
+        **({} if config.get("world_model") else {"noise_samples": config.policy.noise_samples}),
+        "optimiser": f"{OPTIMIZERS[trainer.optimizer]}, "
+        f"lr {trainer.lr:g}, weight decay {trainer.weight_decay:g}, warm-up and cosine",
+        "weights": _weights(trainer),
+        "seed": config.seed,
+        "initial_weights": initial,
+        **({} if modules is None else {"initial_modules": ", ".join(modules)}),
+        "git_commit": config.get("git_commit") or git_commit() or "unknown",
+    }
+
+
+def _weights(trainer: DictConfig) -> str:
+    if trainer.ema_max_decay == 0:
+        return "as they are after the last step"
+    return f"exponential moving average, power {trainer.ema_power:g}, at most {trainer.ema_max_decay:g}"
+
+
+def _trainer_config(config: DictConfig) -> TrainerConfig:
+    """`trainer`, with its threads set: a frozen backbone reads the data before there is a trainer."""
+    trainer = _typed(TrainerConfig, config.trainer)
+    if trainer.threads is not None:
+        torch.set_num_threads(trainer.threads)
+    return trainer
+
+
+def _typed(kind: type[Section], config: DictConfig) -> Section:
+    """A section of the configuration as its dataclass, types checked."""
+    known = {item.name for item in fields(kind)}  # type: ignore[arg-type]
+    assert known == set(config), f"conf and {kind.__name__} disagree: {known ^ set(config)}"
+    typed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), config))
+    assert isinstance(typed, kind)
+    return typed

@@ -1,0 +1,370 @@
+"""Recorded ROS 2 messages: MCAP files written so that a kill loses next to nothing, and any bag read again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import threading
+from collections import Counter, deque
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path, PurePath
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
+
+import yaml
+
+from vla_policy.interfaces import InputError
+from vla_policy.robot.bag_storage import WANTED, Serialised, has_end, is_storage, read_storage, words
+
+if TYPE_CHECKING:
+    from mcap.writer import Writer
+
+BATCH_SECONDS = 0.1  # between two writes of a `BagThread`
+TASK, RESULT = "task", "recorder/result"  # topics with one text an episode
+SUCCESS, FAILURE = "success", "failure"
+RECORDINGS = "recordings.json"  # in a dataset's folder: an entry an episode, with the bag and its digest
+STRING = "std_msgs/msg/String"
+ROOM = 128 << 20  # bytes that may wait for the disk: two seconds of two cameras of 480 x 640 at 30 Hz
+ENDS = 1 << 16  # bytes at both ends of a bag by which it is known
+METADATA = "metadata.yaml"  # what a recorder that ended by itself wrote beside its files
+SPLIT_GAP = 0.5  # seconds, at most, from a file's last message to the first of the next one of the same recording
+_INFORMATION = "rosbag2_bagfile_information"
+_NUMBERED = re.compile(r"(.+)_(?:0|[1-9]\d*)(\.mcap|\.db3)(\.zstd|\.zst)?")
+
+
+class Recorded(NamedTuple):
+    """A message of a bag: its topic, type, receive time in seconds, and itself, with ROS's attributes."""
+
+    topic: str
+    type: str
+    t: float
+    message: Any
+
+
+class BagWriter:
+    """Writes messages as they are on the wire to one MCAP file, without chunks: what `flush` wrote survives a kill."""
+
+    def __init__(self, path: Path) -> None:
+        self._types = _typestore()
+        from mcap.writer import Writer
+
+        self.path, self.messages = path, 0
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file: IO[bytes] = path.open("xb")
+        self._writer: Writer = Writer(self._file, use_chunking=False)
+        self._writer.start(profile="ros2", library="vla_policy")
+        self._schemas: dict[str, int] = {}
+        self._channels: dict[str, int] = {}
+
+    def write(self, topic: str, kind: str, t: float, data: bytes) -> None:
+        """A serialised message of the type `kind`, e.g. "sensor_msgs/msg/Image", received at `t` seconds."""
+        if topic not in self._channels:
+            if kind not in self._schemas:
+                text, _ = self._types.generate_msgdef(kind, ros_version=2)
+                self._schemas[kind] = self._writer.register_schema(kind, "ros2msg", text.encode())
+            self._channels[topic] = self._writer.register_channel(topic, "cdr", self._schemas[kind])
+        nanoseconds = round(t * 1e9)
+        self._writer.add_message(self._channels[topic], nanoseconds, data, nanoseconds)
+        self.messages += 1
+
+    def write_text(self, topic: str, text: str, t: float) -> None:
+        """A `std_msgs/String`."""
+        self.write(topic, STRING, t, bytes(self._types.serialize_cdr(self._types.types[STRING](text), STRING)))
+
+    def flush(self) -> None:
+        """Hand everything to the operating system."""
+        self._writer.flush()
+        self._file.flush()
+
+    def close(self) -> None:
+        """End the file, so that even a power cut does not take it back. `OSError` if the disk is full."""
+        try:
+            self._writer.finish()
+            self.flush()
+            os.fsync(self._file.fileno())
+        finally:
+            self._file.close()
+
+    def abandon(self) -> None:
+        """Leave the file without an end; what could be written can be read."""
+        with suppress(OSError):
+            self._file.close()
+
+
+class BagThread:
+    """Writes a bag in a thread of its own, so that who puts messages in never waits for the disk.
+
+    At most `room` bytes wait to be written; messages beyond that are dropped, and `dropped` counts them by topic. Every
+    tenth of a second what waits is handed to the operating system, as far as the disk keeps up. An `error`, of the disk
+    or of a message that cannot be written, ends the bag.
+    """
+
+    def __init__(self, bag: BagWriter, room: int = ROOM) -> None:
+        self.path, self.waiting = bag.path, 0  # bytes
+        self.dropped: Counter[str] = Counter()
+        self._bag, self._room = bag, room
+        self.error: Exception | None = None
+        self._messages: deque[tuple[str, str, float, bytes]] = deque()
+        self._lock, self._stopping = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="bag", daemon=True)
+        self._thread.start()
+
+    @property
+    def messages(self) -> int:
+        """Written."""
+        return self._bag.messages
+
+    def put(self, topic: str, kind: str, t: float, data: bytes) -> None:
+        """As `BagWriter.write`."""
+        with self._lock:
+            fits = self.error is None and self.waiting + len(data) <= self._room
+            self.waiting += len(data) if fits else 0
+        if fits:
+            self._messages.append((topic, kind, t, data))
+        else:
+            self.dropped[topic] += 1
+
+    def stop(self) -> BagWriter:
+        """Wait until everything is written; the writer, which is the caller's then. Raises `error`, if there is one."""
+        self._stopping.set()
+        self._thread.join()
+        if self.error is not None:
+            raise self.error
+        return self._bag
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.wait(BATCH_SECONDS):
+                self._write()
+            self._write()
+        except Exception as error:  # whatever it is: nobody may take the bag for a whole one
+            self.error = error
+            self._bag.abandon()
+
+    def _write(self) -> None:
+        while self._messages:
+            message = self._messages.popleft()
+            self._bag.write(*message)
+            with self._lock:
+                self.waiting -= len(message[-1])
+        self._bag.flush()
+
+
+@dataclass(frozen=True)
+class Bag:
+    """One recording: a file, a folder with its metadata.yaml, or `parts`, the files of one that has none.
+
+    `path` is what it is called; of parts, the first. `note` says what its finder has to say of it.
+    """
+
+    path: Path
+    parts: tuple[Path, ...] = ()
+    note: str = ""
+
+    @cached_property
+    def files(self) -> list[Path]:
+        """Its files, in the order that metadata.yaml has."""
+        return list(self.parts) or (_listed(self.path) if self.path.is_dir() else [self.path])
+
+    @cached_property
+    def _written(self) -> list[Path]:
+        """Its files in order of time, without those of a split recording that have no messages."""
+        if len(self.files) == 1:
+            return self.files
+        begins = {file: _first(file) for file in self.files}
+        return sorted((file for file in self.files if begins[file] < math.inf), key=begins.__getitem__)
+
+    def messages(self) -> Iterator[Serialised]:
+        """Of all topics; `InputError` if a file is broken."""
+        for file in self._written:
+            yield from read_storage(file)
+
+    def read(self, topics: Collection[str]) -> Iterator[Recorded]:
+        """The messages of these topics, whose leading slashes make no difference; `InputError` names a broken one."""
+        wanted, types = {topic.lstrip("/") for topic in topics}, _typestore()
+        for topic, kind, nanoseconds, data in self.messages():
+            if topic.lstrip("/") in wanted:
+                try:
+                    message = types.deserialize_cdr(data, kind)
+                except Exception as error:  # rosbags asserts, and raises whatever numpy and struct do
+                    raise InputError(
+                        f"{self.path}: {topic}: expected a {kind or 'message of a known type'}, found {words(error)}"
+                    ) from None
+                yield Recorded(topic.lstrip("/"), kind, nanoseconds * 1e-9, message)
+
+    def topics(self) -> dict[str, str]:
+        """Types by topic, without leading slashes."""
+        found: dict[str, str] = {}
+        for topic, kind, _, _ in self.messages():
+            found.setdefault(topic.lstrip("/"), kind)
+        return found
+
+    def has_end(self) -> bool:
+        """Whether nothing was lost to a kill or a full disk, as far as the files tell."""
+        return all(has_end(file) for file in self.files)
+
+    def notes(self) -> list[str]:
+        """What is unusual about its files."""
+        beside = sorted({*_storages(self.path)} - {*self.files}) if self.path.is_dir() else []
+        unlisted = [f"{file.name} not read, {METADATA} does not list it" for file in beside]
+        return [self.note, *unlisted] if self.note else unlisted
+
+    def digest(self) -> str:
+        """As `bag_digest`."""
+        if len(self.parts) < 2:
+            return bag_digest(self.path)
+        return hashlib.sha256("".join(sorted(map(bag_digest, self.parts))).encode()).hexdigest()
+
+
+def find_bags(path: Path) -> list[Bag]:
+    """The bag that `path` is, or those that lie in it, by name.
+
+    A folder with a metadata.yaml is one bag. Without one, files that are numbered as rosbag2 numbers the parts of one
+    recording, NAME_0, NAME_1, are one bag where each continues the one before it in time; all others are bags each. Of
+    folders in it only those are read that have a metadata.yaml or such numbered files. `InputError` if there is none.
+    """
+    if path.is_file():
+        return [Bag(path)]
+    if (path / METADATA).is_file():
+        return [Bag(path)]
+    folders = sorted(folder for folder in path.glob("*") if folder.is_dir())
+    found = _unlisted(path)
+    for folder in folders:
+        listed = (folder / METADATA).is_file()
+        found += [Bag(folder)] if listed else [bag for bag in _unlisted(folder) if bag.parts]
+    if not found:
+        other = [folder.name for folder in folders if _storages(folder)]
+        beside = f" (bag files without {METADATA} lie in {', '.join(other)}: name such a folder)" if other else ""
+        raise InputError(f"{path}: expected a bag, or a folder of bags, found none{beside}")
+    return sorted(found, key=lambda bag: bag.path)
+
+
+def read_bag(path: Path, topics: Collection[str]) -> Iterator[Recorded]:
+    """As `Bag.read`, of a file or a folder with its metadata.yaml."""
+    return Bag(path).read(topics)
+
+
+def bag_digest(path: Path) -> str:
+    """By which a bag is known wherever it lies: of its size and both of its ends, which hold the times of its messages.
+
+    Of a bag that is a folder, of its metadata. `InputError` if it cannot be read.
+    """
+    try:
+        with (path / "metadata.yaml" if path.is_dir() else path).open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            digest = hashlib.sha256(size.to_bytes(8, "little") + file.read(ENDS))
+            file.seek(-min(ENDS, size), os.SEEK_END)
+            digest.update(file.read())
+    except OSError as error:
+        raise InputError(f"{path}: expected a bag that can be read, found {error.strerror}") from None
+    return digest.hexdigest()
+
+
+def read_recordings(dataset: Path) -> list[dict[str, Any]]:
+    """The entries of `RECORDINGS`, none where there is no such file. The last ones may have become no episodes."""
+    path = dataset / RECORDINGS
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: expected JSON, found something else ({words(error)})") from None
+    known = {"episode": int, "bag": str}
+    for entry in entries if isinstance(entries, list) else [entries]:
+        kinds = known | ({"digest": str} if isinstance(entry, dict) and "digest" in entry else {})
+        if not isinstance(entry, dict) or any(type(entry.get(key)) is not kind for key, kind in kinds.items()):
+            raise InputError(f"{path}: expected a list of entries with episode and bag, found {str(entry)[:80]!r}")
+    return list(entries)
+
+
+def name_result(path: Path, result: str) -> Path:
+    """What to call a bag that has no room for its result: a.mcap becomes a.success.mcap."""
+    return path.with_suffix(f".{result}{path.suffix}")
+
+
+def named_result(path: Path) -> str:
+    """The result of `name_result`, "" if there is none."""
+    return next((result for result in (SUCCESS, FAILURE) if path.stem.endswith(f".{result}")), "")
+
+
+def _storages(folder: Path) -> list[Path]:
+    return sorted(filter(is_storage, folder.glob("*")))
+
+
+def _listed(folder: Path) -> list[Path]:
+    """The files that a folder's metadata.yaml lists."""
+    path = folder / METADATA
+    try:
+        text = path.read_text(encoding="utf-8")
+        names = [PurePath(name).name for name in yaml.safe_load(text)[_INFORMATION]["relative_file_paths"]]
+    except OSError as error:
+        raise InputError(f"{path}: expected a bag's metadata, found {error.strerror}") from None
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"{path}: expected {_INFORMATION}: relative_file_paths, a list of files, found {words(error)}"
+        ) from None
+    missing = [name for name in names if not is_storage(folder / name)]
+    if missing or not names:
+        raise InputError(f"{path}: expected its relative_file_paths beside it, .mcap or .db3, found {missing or names}")
+    return [folder / name for name in dict.fromkeys(names)]
+
+
+def _unlisted(folder: Path) -> list[Bag]:
+    """The bags that a folder without metadata.yaml holds; those of numbered files have `parts`."""
+    numbered: dict[tuple[str, ...], list[Path]] = {}
+    found = []
+    for file in _storages(folder):
+        if name := _NUMBERED.fullmatch(file.name):
+            numbered.setdefault(name.groups(), []).append(file)
+        else:
+            found.append(Bag(file))
+    return found + [bag for files in numbered.values() for bag in _recordings(files)]
+
+
+def _recordings(files: list[Path]) -> list[Bag]:
+    """Files that are numbered alike, as one bag where each continues the one before it in time."""
+    spans = {file: _span(file) for file in files} if len(files) > 1 else {files[0]: (0.0, 0.0)}
+    runs: list[list[Path]] = []
+    for file in sorted(files, key=spans.__getitem__):
+        if runs and abs(spans[file][0] - spans[runs[-1][-1]][1]) <= SPLIT_GAP:
+            runs[-1].append(file)
+        else:
+            runs.append([file])
+    return [Bag(run[0], tuple(run), _missing(run, alone=len(files) == 1)) for run in runs]
+
+
+def _missing(run: list[Path], alone: bool) -> str:
+    if len(run) > 1:
+        return f"{METADATA} is missing, {', '.join(file.name for file in run)} read as one, each continues the last"
+    return f"{METADATA} is missing" + ("" if alone else f", {run[0].name} read by itself, none continues it")
+
+
+def _span(file: Path) -> tuple[float, float]:
+    """The least and the greatest receive time in seconds, infinite if there is none that can be read."""
+    try:
+        times = [message.nanoseconds * 1e-9 for message in read_storage(file)]
+    except InputError:
+        times = []
+    return min(times, default=math.inf), max(times, default=math.inf)
+
+
+def _first(file: Path) -> float:
+    """When the first message was received, nanoseconds; infinite if a kill left none."""
+    try:
+        return next((message.nanoseconds for message in read_storage(file)), math.inf)
+    except InputError:
+        if has_end(file):
+            raise
+        return math.inf
+
+
+@cache  # it compiles what it reads and writes
+def _typestore() -> Any:
+    try:
+        from rosbags.typesys import Stores, get_typestore
+    except ImportError:
+        raise InputError(f"rosbags: {WANTED}") from None
+    return get_typestore(Stores.ROS2_JAZZY)

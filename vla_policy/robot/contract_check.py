@@ -1,0 +1,180 @@
+"""A contract beside the messages of a bag or of a running graph: would it work?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vla_policy.interfaces import STATE, InputError
+from vla_policy.robot.bags import Bag, read_bag
+from vla_policy.robot.contract import IMAGE_TYPES, JOINT_STATE, Contract, Source, Stream
+from vla_policy.robot.contract.findings import NOTE, OK, WRONG, Finding
+from vla_policy.robot.messages import CommandReader, Reader, seconds
+
+KEPT = 30  # messages of a topic that are looked into
+SPAN = 10.0  # seconds of a bag that are looked at
+EXECUTED = "command/executed"
+
+
+@dataclass
+class Heard:
+    """What was heard on a topic: its types, when messages came (seconds), and the first few of them with their time."""
+
+    types: tuple[str, ...] = ()
+    times: list[float] = field(default_factory=list)
+    messages: list[tuple[float, Any]] = field(default_factory=list)
+
+    def add(self, t: float, message: Any) -> None:
+        self.times.append(t)
+        if len(self.messages) < KEPT:
+            self.messages.append((t, message))
+
+    @property
+    def period(self) -> float:
+        """Seconds between two messages on average; infinite if there are not two."""
+        return float(np.mean(np.diff(self.times))) if len(self.times) > 1 else np.inf
+
+
+def expected_topics(contract: Contract) -> dict[str, str]:
+    """Types by topic, of what is seen and of what is commanded."""
+    return {**Reader(contract.streams).topics, **CommandReader(contract.command).topics}
+
+
+def hear_bag(path: Path, contract: Contract) -> dict[str, Heard]:
+    """What the first seconds of a bag hold, by topic without its leading slash."""
+    heard = {topic: Heard((kind,)) for topic, kind in Bag(path).topics().items()}
+    topics = [topic for topic, kind in expected_topics(contract).items() if _bare(heard, topic).types == (kind,)]
+    begin: float | None = None
+    for recorded in read_bag(path, topics):
+        begin = recorded.t if begin is None else begin
+        if recorded.t > begin + SPAN:
+            break
+        heard[recorded.topic].add(recorded.t, recorded.message)
+    return heard
+
+
+def compare_seen(contract: Contract, heard: Mapping[str, Heard], live: bool) -> list[Finding]:
+    """Whether the observations of the contract could be made of what was heard; `live` if it is heard right now."""
+    found: list[Finding] = []
+    for topic, kind in Reader(contract.streams).topics.items():
+        wrong = _unheard(topic, kind, heard)
+        found += [wrong] if wrong else [*_of_stamps(topic, heard, contract, live)]
+    for stream in contract.streams:
+        for source in stream.sources:
+            found += _of_rate(contract, stream, source, _bare(heard, source.topic))
+            found += _of_joints(source, _bare(heard, source.topic))
+    return [*found, *_of_samples(contract, heard)]
+
+
+def compare_commands_of_bag(contract: Contract, heard: Mapping[str, Heard]) -> list[Finding]:
+    """Whether a bag has actions."""
+    if EXECUTED in heard:
+        return [Finding(OK, f"{EXECUTED}: the actions are those that the gate executed")]
+    found: list[Finding] = []
+    reader = CommandReader(contract.command)
+    for topic, kind in reader.topics.items():
+        wrong = _unheard(topic, kind, heard)
+        try:
+            for _, message in _bare(heard, topic).messages:
+                reader.read(topic, message)
+        except InputError as error:
+            wrong = Finding(WRONG, f"the commands would be refused: {error}")
+        found.append(wrong or Finding(OK, f"{topic}: the actions are these commands"))
+    return found
+
+
+def _bare(heard: Mapping[str, Heard], topic: str) -> Heard:
+    return heard.get(topic.lstrip("/"), Heard())
+
+
+def _unheard(topic: str, kind: str, heard: Mapping[str, Heard]) -> Finding | None:
+    there = _bare(heard, topic)
+    if not there.types:
+        alike = sorted(f"/{name}" for name, other in heard.items() if kind in other.types)
+        return Finding(WRONG, f"{topic}: expected {kind}, found no such topic; of this type are {alike or 'none'}")
+    if set(there.types) != {kind}:
+        return Finding(WRONG, f"{topic}: expected {kind}, found {' and '.join(sorted(there.types))}")
+    return None if there.times else Finding(WRONG, f"{topic}: expected messages, found none")
+
+
+def _of_rate(contract: Contract, stream: Stream, source: Source, heard: Heard) -> Iterator[Finding]:
+    if not heard.times:
+        return
+    timeouts, fps = contract.timeouts, contract.interface.fps
+    camera = stream.type in IMAGE_TYPES
+    name, most = ("camera", timeouts.camera) if camera or stream.key != STATE else ("state", timeouts.state)
+    beside = len(stream.sources) > 1 and stream.slop > most  # a slow part beside a fast one
+    period, longest = heard.period, float(np.max(np.diff(heard.times), initial=0.0))
+    text = f"{source.topic}: {1 / period:.4g} Hz"
+    if len(stream.sources) > 1 and period > stream.slop:
+        yield Finding(WRONG, f"{text}, too slow for parts that are to be within {stream.slop:g} s (slop)")
+    elif period > most and not beside:
+        yield Finding(WRONG, f"{text}, slower than timeouts.{name} of {most:g} s allows: the arm would hold")
+    elif longest > most and not beside:
+        yield Finding(
+            NOTE, f"{text}, once silent for {longest:.2g} s: with timeouts.{name} of {most:g} s the arm holds"
+        )
+    elif period > 1.1 / fps and not beside:
+        yield Finding(NOTE, f"{text}, fewer than the {fps:g} that are decided about: the last is taken again")
+    else:
+        yield Finding(OK, text)
+
+
+def _of_stamps(topic: str, heard: Mapping[str, Heard], contract: Contract, live: bool) -> Iterator[Finding]:
+    ages = [t - seconds(message.header.stamp) for t, message in _bare(heard, topic).messages]
+    age, timeouts = float(np.median(ages)), contract.timeouts
+    if any(seconds(message.header.stamp) == 0 for _, message in _bare(heard, topic).messages):
+        text = "the gate and the policy would refuse them" if live else "the times of receipt count"
+        yield Finding(WRONG if live else NOTE, f"{topic}: expected time stamps, found 0: {text}")
+    elif live and (age > timeouts.max_age or age < -timeouts.slop):
+        bounds = f"from {-timeouts.slop:g} (timeouts.slop) to {timeouts.max_age:g} s (timeouts.max_age)"
+        yield Finding(WRONG, f"{topic}: expected stamps {bounds} old, found {age:.3g} s: are the clocks the same?")
+    elif live:
+        yield Finding(OK, f"{topic}: stamps are {1000 * age:.0f} ms old on arrival")
+
+
+def _of_joints(source: Source, heard: Heard) -> Iterator[Finding]:
+    if source.type != JOINT_STATE or not heard.messages:
+        return
+    orders = {tuple(message.name) for _, message in heard.messages if set(message.name) >= set(source.joints)}
+    for order in sorted(orders):
+        if order != source.joints:
+            yield Finding(OK, f"{source.topic}: joints come as {list(order)} and are taken by name")
+
+
+def _of_samples(contract: Contract, heard: Mapping[str, Heard]) -> Iterator[Finding]:
+    """What the reader makes of the messages."""
+    reader = Reader(contract.streams)
+    arrived = [(t, topic, m) for topic in reader.topics for t, m in _bare(heard, topic).messages]
+    newest: dict[str, np.ndarray] = {}
+    refused: set[str] = set()
+    for t, topic, message in sorted(arrived, key=lambda item: item[0]):
+        try:
+            newest |= {
+                sample.key: sample.value for sample in reader.read(topic, message, seconds(message.header.stamp) or t)
+            }
+        except InputError as error:
+            refused.add(str(error))
+    for why in sorted(refused):
+        yield Finding(WRONG, f"would be refused: {why}")
+    for stream in contract.streams:
+        complete = all(_bare(heard, source.topic).messages for source in stream.sources)
+        if stream.key in newest:
+            yield Finding(OK, f"{stream.key}: messages can be read")
+        elif complete and not refused:
+            yield Finding(WRONG, f"{stream.key}: its parts never were within {stream.slop:g} s of each other (slop)")
+    if STATE in newest:
+        yield from _of_place(contract, newest[STATE])
+
+
+def _of_place(contract: Contract, state: np.ndarray) -> Iterator[Finding]:
+    command, action = contract.command, contract.interface.action
+    step = command.speed / command.rate
+    for k in np.flatnonzero((state < command.low - step) | (state > command.high + step)):
+        degrees = "; degrees?" if action.units[k] == "rad" and abs(state[k]) > 2.2 * np.pi else ""
+        box = f"{command.low[k]:g} to {command.high[k]:g} {action.units[k]}"
+        yield Finding(WRONG, f"{action.names[k]}: expected within the box of {box}, found {state[k]:.4g}{degrees}")

@@ -1,0 +1,159 @@
+"""Many episodes of one policy: environments in worker processes, the policy batched over them in this one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+
+from vla_policy.interfaces import InputError, Observation, Policy
+from vla_policy.rollouts.results import EpisodeResult, PolicySpec, Start
+from vla_policy.rollouts.watch import WatchFactory
+from vla_policy.rollouts.workers import (
+    EnvFactory,
+    Group,
+    LocalGroup,
+    OnResult,
+    PolicyFactory,
+    RemoteGroup,
+    RolloutError,
+)
+
+Unreadable = Callable[[str], str]  # why a policy cannot read an instruction, "" if it can
+
+
+def rollout(
+    policy: Policy,
+    env_factory: EnvFactory,
+    seeds: Sequence[int | Start],
+    num_envs: int = 16,
+    num_workers: int = 2,
+    seed: int = 0,
+    policy_factory: PolicyFactory | None = None,
+    on_episode: Callable[[EpisodeResult], None] | None = None,
+    on_steps: Callable[[int], None] | None = None,
+    watch_factory: WatchFactory | None = None,
+    delay: int = 0,
+    unreadable: Unreadable | None = None,
+) -> list[EpisodeResult]:
+    """Play one episode for each of `seeds` (a `Start` says more than a seed), results in that order.
+
+    `num_envs` environments are spread over `num_workers` spawned processes (0: all in this one, one after the other);
+    `env_factory` must be picklable. The workers take strict turns: while the policy answers one of them, in one batch,
+    the others simulate. So equal `seed` (the policy's noise), `num_envs` and `num_workers` repeat a run bit for bit on
+    the same machine. With `policy_factory` each episode has a policy of its own, asked in the worker; `policy` then
+    only says what it needs. `watch_factory` (picklable) makes what looks on, one an environment. A chunk takes `delay`
+    control periods of the environment's time. `on_episode` hears of every episode that ends, `on_steps` of simulated
+    steps, in batches. Episodes whose instruction is `unreadable` to `policy` do not begin.
+
+    Raises `InputError` if policy and environment do not fit, `RolloutError` with the finished episodes if a worker
+    dies or an environment fails.
+    """
+    if num_envs < 1 or num_workers < 0:
+        raise InputError(f"rollout: expected num_envs >= 1 and num_workers >= 0, found {num_envs} and {num_workers}")
+    starts = [start if isinstance(start, Start) else Start(start) for start in seeds]
+    if len(set(starts)) != len(starts):
+        raise InputError("rollout: expected distinct seeds or goals, found repeated ones")
+    results: dict[Start, EpisodeResult] = {}
+
+    def finish(start: Start, result: EpisodeResult) -> None:
+        results[start] = result
+        if on_episode is not None:
+            on_episode(result)
+
+    factories = policy_factory, watch_factory
+    groups = _groups(PolicySpec.of(policy, delay), env_factory, starts, num_envs, num_workers, factories, finish)
+    try:
+        with _torch_threads(_free_cores(num_workers)):
+            _take_turns(groups, policy, np.random.default_rng(seed), on_steps, unreadable)
+    except RolloutError as error:
+        finished = [results[start] for start in starts if start in results]
+        raise RolloutError(f"{error} ({len(finished)} of {len(starts)} episodes were finished)", finished) from None
+    finally:
+        for group in groups:
+            group.close()
+    return [results[start] for start in starts]
+
+
+def _take_turns(
+    groups: Sequence[Group],
+    policy: Policy,
+    generator: np.random.Generator,
+    on_steps: Callable[[int], None] | None,
+    unreadable: Unreadable | None,
+) -> None:
+    """Answer one group after the other until all of their episodes are over."""
+    for group in groups:
+        group.send({})
+    turns = deque(groups)
+    while turns:
+        group = turns.popleft()
+        round_ = group.receive()
+        if on_steps is not None:
+            on_steps(round_.steps)
+        if round_.playing:
+            refused = _refused(round_.windows, unreadable)
+            windows = {slot: window for slot, window in round_.windows.items() if slot not in refused}
+            chunks = policy.predict(list(windows.values()), generator) if windows else []
+            group.send({**dict.fromkeys(refused), **dict(zip(windows, chunks, strict=True))})
+            turns.append(group)
+
+
+def _refused(windows: Mapping[int, list[Observation]], unreadable: Unreadable | None) -> list[int]:
+    """The slots whose episode is about to begin under an instruction that cannot be read."""
+    if unreadable is None:
+        return []
+    return [slot for slot, window in windows.items() if window[-1].t == 0 and unreadable(window[-1].task)]
+
+
+def _groups(
+    spec: PolicySpec,
+    env_factory: EnvFactory,
+    starts: Sequence[Start],
+    num_envs: int,
+    num_workers: int,
+    factories: tuple[PolicyFactory | None, WatchFactory | None],
+    on_result: OnResult,
+) -> list[Group]:
+    """Starts and environments dealt out evenly, never a worker without either."""
+    if not starts:
+        return []
+    if num_workers == 0:
+        return [LocalGroup(on_result, env_factory, spec, starts, num_envs, *factories)]
+    count = min(num_workers, num_envs, len(starts))
+    return [
+        RemoteGroup(
+            f"simulation worker {i}",
+            on_result,
+            env_factory,
+            spec,
+            list(starts[i::count]),
+            len(range(i, num_envs, count)),
+            *factories,
+        )
+        for i in range(count)
+    ]
+
+
+def _free_cores(num_workers: int) -> int:
+    """Cores that simulating workers leave to the policy: all but one of them work while it answers that one."""
+    return max(1, len(os.sched_getaffinity(0)) - max(num_workers - 1, 0))
+
+
+@contextmanager
+def _torch_threads(most: int) -> Iterator[None]:
+    """At most so many threads for torch: more than there are free cores slow each other down many times over."""
+    torch = sys.modules.get("torch")
+    if torch is None:  # no policy can be using it
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(before, most))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
