@@ -1,4 +1,4 @@
-"""A real arm: its driver and cameras run already. Nothing is brought up or armed by itself; see docs/bring_up.md.
+"""A real arm: its driver and cameras run already. Nothing is brought up or armed by itself; see docs/how_to/new_arm.md.
 
 ros2 launch vla_policy robot.launch.py contract:=xarm6 checkpoint:=CHECKPOINT dry_run:=true
 """

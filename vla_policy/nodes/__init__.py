@@ -1,4 +1,4 @@
-"""The ROS 2 graph: thin nodes around `runtime`, standard messages only. See docs/ros.md."""
+"""The ROS 2 graph: thin nodes around `runtime`, standard messages only. See docs/reference/ros.md."""
 
 try:
     import rclpy  # noqa: F401
