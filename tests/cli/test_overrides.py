@@ -8,8 +8,8 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from vla_policy.cli import train
-from vla_policy.cli.common import as_they_are, load_config
 from vla_policy.cli.help import checkpoint_arguments, config_parser
+from vla_policy.utils.configuration import as_they_are, load_config
 
 PLAIN = [
     "/x/my data",

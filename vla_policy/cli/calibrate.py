@@ -13,10 +13,10 @@ from rich.table import Table
 from vla_policy.cli.common import stdout, user_errors
 from vla_policy.cli.help import config_parser
 from vla_policy.cli.instructions import instructions
-from vla_policy.cli.load import typed_config
 from vla_policy.cli.progress import rollout_bar
 from vla_policy.evaluation.formats import percent
 from vla_policy.models.loading import load_policy
+from vla_policy.utils.configuration import typed_config
 
 if TYPE_CHECKING:
     from vla_policy.evaluation.surprise.calibration import CalibrateConfig

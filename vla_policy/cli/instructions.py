@@ -10,9 +10,9 @@ from typing import Any
 from rich.console import Console
 
 from vla_policy.cli.help import config_parser
-from vla_policy.cli.load import typed_config
 from vla_policy.interfaces import InputError
 from vla_policy.models.loading import load_policy
+from vla_policy.utils.configuration import typed_config
 
 console = Console()
 

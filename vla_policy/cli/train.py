@@ -12,8 +12,9 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from vla_policy.cli.common import as_they_are, user_errors
+from vla_policy.cli.common import user_errors
 from vla_policy.interfaces import InputError
+from vla_policy.utils.configuration import as_they_are
 
 OF_POLICIES = {"policy", "rollout"}
 ALSO_WHEN_RESUMING = {"resume", "run_dir"}  # overrides that do not describe the run
