@@ -56,3 +56,8 @@ def stdout() -> Console:
     """Where tables go: as wide as the terminal, and wide enough for everything in a pipe or a file."""
     console = Console()
     return console if console.is_terminal else Console(width=WIDEST)
+
+
+def say(text: str) -> None:
+    """Print a line of plain text, unbroken."""
+    stdout().print(text, markup=False, highlight=False, soft_wrap=True)

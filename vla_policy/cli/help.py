@@ -32,6 +32,15 @@ def checkpoint_arguments(parser: argparse.ArgumentParser, arguments: Sequence[st
     return parsed.CHECKPOINT, parsed.overrides
 
 
+def parse_options(
+    parser: argparse.ArgumentParser, arguments: Sequence[str], defaults: Mapping[str, Any]
+) -> tuple[argparse.Namespace, argparse.Namespace]:
+    """The parser's arguments, and the key=value words behind them on top of `defaults`."""
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help=f"defaults: {shown(defaults)}")
+    parsed = parser.parse_args(arguments)
+    return parsed, argparse.Namespace(**options(parsed.overrides, defaults))
+
+
 def evaluation_arguments(
     prog: str, description: str, arguments: Sequence[str], defaults: Mapping[str, Any]
 ) -> tuple[list[Path], dict[str, Any]]:
