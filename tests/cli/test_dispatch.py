@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from vla_policy.cli import bench, dataset, eval
+from vla_policy.cli import bench, calibrate, dataset, eval
 from vla_policy.cli.eval import rollout
 
 
@@ -16,7 +16,7 @@ def status_of(main, *arguments: str) -> int:
     return int(ended.value.code or 0)
 
 
-@pytest.mark.parametrize("command", [eval, bench, dataset])
+@pytest.mark.parametrize("command", [eval, bench, dataset, calibrate])
 def test_the_help_lists_every_subcommand_and_each_has_its_own(command, capsys: pytest.CaptureFixture[str]) -> None:
     prog = f"vla-{command.__name__.rpartition('.')[2]}"
     assert status_of(command.main, "--help") == 0
@@ -29,7 +29,8 @@ def test_the_help_lists_every_subcommand_and_each_has_its_own(command, capsys: p
 
 
 def test_every_subcommand_is_imported_when_it_is_asked_for() -> None:
-    code = "import sys, vla_policy.cli.eval, vla_policy.cli.dataset; print(*(m for m in ('torch', 'sim', 'matplotlib') if m in sys.modules))"
+    heavy = "(m for m in ('torch', 'sim', 'matplotlib') if m in sys.modules)"
+    code = f"import sys, vla_policy.cli.eval, vla_policy.cli.dataset; print(*{heavy})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
 
 

@@ -20,5 +20,5 @@ RENAMED = {"demonstrations": "vla-eval demonstrations", "objectives": "vla-eval 
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one of the subcommands."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
     dispatch(__name__, "vla-bench", "Measure speed and fidelity.", SUBCOMMANDS, arguments, renamed=RENAMED)

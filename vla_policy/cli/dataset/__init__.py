@@ -24,4 +24,5 @@ SUBCOMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one of the subcommands."""
     description = "Import demonstrations, look at a dataset or a robot's contract, replay in simulation, merge files."
-    dispatch(__name__, "vla-dataset", description, SUBCOMMANDS, sys.argv[1:] if arguments is None else list(arguments))
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    dispatch(__name__, "vla-dataset", description, SUBCOMMANDS, arguments)

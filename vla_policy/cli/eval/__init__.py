@@ -22,17 +22,11 @@ SUBCOMMANDS = {
     "plan": Subcommand("WORLD_MODEL DATASET ...", "how often planning with a world model reaches a goal picture"),
 }
 RENAMED = {"open_loop": "vla-eval open-loop", "world_model": "vla-eval world-model"}
-SHORT_FORM = """
-`vla-eval CHECKPOINT ...` is short for `vla-eval rollout CHECKPOINT ...`; a folder that is called like a command is
-./swap, or `vla-eval rollout swap`.
-"""
 
 
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one of the subcommands or, without its name, rollouts."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if not arguments or arguments[0] not in [*SUBCOMMANDS, *RENAMED, "-h", "--help"]:
-        arguments = ["rollout", *arguments]
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
     description = "Measure a policy or a world model in simulation or on recorded episodes."
-    dispatch(__name__, "vla-eval", description, SUBCOMMANDS, arguments, renamed=RENAMED, more=SHORT_FORM)
+    dispatch(__name__, "vla-eval", description, SUBCOMMANDS, arguments, renamed=RENAMED, default="rollout")
