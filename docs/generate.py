@@ -26,8 +26,8 @@ Generated from the help texts by `python docs/generate.py`.
 
 Every command takes its positional arguments first and then `key=value` words, whose keys and defaults are in
 [Configuration](configuration.md) and in `--help`. A value may be a number, `true`, `false`, `null`, a list `[a,b]` or
-text; a path or a sentence with spaces, letters outside ASCII, parentheses, `=`, quotes or commas is taken as it is, once
-the shell has handed it over as one word. In `vla-train --multirun` commas stand between the values of a sweep.
+text; a path or a sentence with spaces, letters outside ASCII, parentheses, `=`, quotes or commas is taken as it is,
+once it has reached the command as one word. In `vla-train --multirun` commas stand between the values of a sweep.
 
 | exit status | |
 |---|---|

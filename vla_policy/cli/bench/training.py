@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from vla_policy.cli.common import stdout
-from vla_policy.cli.help import config_parser
+from vla_policy.cli.help import KEYS, config_parser
 from vla_policy.utils.configuration import load_config, options
 
 if TYPE_CHECKING:
@@ -17,17 +17,14 @@ if TYPE_CHECKING:
 
 console = stdout()
 
-EXAMPLES = """keys and their defaults:
+DEFAULTS = {"steps": 50, "warmup": 5, "out": "outputs/bench/training.json"}
+OPTIONS = f"""{KEYS}
 
-  steps: 50     # timed, from each source of pictures
-  warmup: 5     # steps before them
-  out: outputs/bench/training.json
-
-and all of vla-train, whose --help explains them:
-  vla-bench training DATASET scene=pusht trainer.batch_size=64
-  vla-bench training DATASET policy=masked data.num_workers=4 steps=200
+  steps: {DEFAULTS["steps"]}   # timed, from each source of pictures
+  warmup: {DEFAULTS["warmup"]}   # steps before them
+  out: {DEFAULTS["out"]}
+  # and the keys of vla-train, for instance: vla-bench training DATASET policy=masked trainer.batch_size=64
 """
-DEFAULTS = {"steps": 50, "warmup": 5, "out": "outputs/bench/training.json"}  # steps: timed, of each source of pictures
 SOURCES = {"videos": False, "frame cache": True}  # of pictures, and their data.cache
 
 
@@ -36,7 +33,7 @@ def main(arguments: Sequence[str]) -> None:
     description = (
         "Samples a second in training, and the part of a step spent waiting for data, with and without the frame cache."
     )
-    parser = config_parser("vla-bench training", description, more=EXAMPLES)
+    parser = config_parser("vla-bench training", description, more=OPTIONS)
     parser.add_argument("DATASET", help="folder of a LeRobotDataset")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parsed = parser.parse_args(arguments)
