@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vla_policy.cli import dataset
-from vla_policy.cli.bench.main import main as bench
+from vla_policy.cli import bench, dataset
 from vla_policy.data.files import read_json
 
 

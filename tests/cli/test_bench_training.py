@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from helpers.small_dataset import TOP, make_small_dataset
 
-from vla_policy.cli.bench.main import main as bench
+from vla_policy.cli import bench
 from vla_policy.data.files import read_json
 
 SMALL = [
@@ -27,7 +27,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_both_sources_of_pictures_are_timed(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "training.json"
-    bench.main(["training", str(data), *SMALL, "--steps", "6", "--warmup=2", "--out", str(out), "seed=3"])
+    bench.main(["training", str(data), *SMALL, "steps=6", "warmup=2", f"out={out}", "seed=3"])
     found = read_json(out)
     assert found["cameras"] == [TOP]
     assert (found["batch_size"], found["threads"], found["precision"]) == (8, 1, "no")
@@ -49,7 +49,7 @@ def test_both_sources_of_pictures_are_timed(data: Path, tmp_path: Path, capsys: 
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["{data}", "--steps=0"], "steps: expected at least 0 and 1, found 5 and 0"),
+        (["{data}", "steps=0"], "steps: expected at least 0 and 1, found 5 and 0"),
         (["{data}", "trainer.stepz=3"], "stepz"),
         (["{data}", "policy.observation_keys=[observation.images.nose]"], "expected 'observation.images.nose', found"),
         (["nowhere"], "nowhere: expected a LeRobotDataset"),
@@ -61,7 +61,7 @@ def test_mistakes_are_one_line(
 ) -> None:
     out = tmp_path / "training.json"
     with pytest.raises(SystemExit) as status:
-        bench.main(["training", *[word.format(data=data) for word in words], *SMALL, f"--out={out}"])
+        bench.main(["training", *[word.format(data=data) for word in words], *SMALL, f"out={out}"])
     assert status.value.code == 2
     assert says in capsys.readouterr().err
     assert not out.exists()
@@ -74,4 +74,4 @@ def test_help_says_what_to_give(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert "DATASET" in shown
     assert "vla-train" in shown
-    assert "--steps" in shown
+    assert "steps: 50" in shown

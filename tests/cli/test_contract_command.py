@@ -38,7 +38,7 @@ def test_a_bag_that_fits_and_one_that_does_not(tmp_path: Path, capsys: pytest.Ca
     assert "/pusht_sim/camera/image_raw: 10 Hz" in told
     assert "command/executed: the actions are those that the gate executed" in told
     bag = write_pusht_bag(tmp_path / "depth.mcap", 20, encoding="16UC1", executed="elsewhere")
-    assert status("pusht_sim", f"bag={bag}", "--json") == 1
+    assert status("pusht_sim", f"bag={bag}", "json=true") == 1
     wrong = [finding["text"] for finding in json.loads(capsys.readouterr().out) if finding["level"] == "wrong"]
     assert any(text.startswith("would be refused: /pusht_sim/camera/image_raw: encoding") for text in wrong)
     assert any(

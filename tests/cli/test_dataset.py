@@ -43,7 +43,7 @@ def test_info(bimanual_dataset, capsys):
     assert "6 episodes of 60 to 65 frames" in text
     assert "left_joint_3 [rad]" in text
     assert "nothing looks wrong" in text
-    main(["info", str(bimanual_dataset), "--json", "videos=false"])
+    main(["info", str(bimanual_dataset), "json=true", "videos=false"])
     about = json.loads(capsys.readouterr().out)
     assert about["frames"] == 375
 
@@ -111,7 +111,7 @@ def test_replay(pusht, tmp_path, capsys, env):
     if env == "gym_pusht":
         pytest.importorskip("gym_pusht")
     capsys.readouterr()
-    main(["replay", str(pusht), "0", f"env={env}", "--json"])
+    main(["replay", str(pusht), "0", f"env={env}", "json=true"])
     about = json.loads(capsys.readouterr().out[:].strip().split("\n", 0)[0])
     assert about["frames"] == 15
     assert about["position_error_mm"]["end"] < 1.0

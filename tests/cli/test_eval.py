@@ -12,8 +12,8 @@ from helpers.tiny_policies import tiny_policy
 
 from sim.geometry import WORKSPACE_HIGH, WORKSPACE_LOW
 from sim.interface import pusht_interface
-from vla_policy.cli.bench.main import main as bench
-from vla_policy.cli.eval.main import main
+from vla_policy.cli import bench
+from vla_policy.cli.eval import main
 from vla_policy.data.files import read_json
 from vla_policy.interfaces import IMAGES, STATE
 from vla_policy.models import ObjectiveConfig
@@ -195,7 +195,7 @@ def test_demonstrations_become_a_table_and_a_plot(
 ) -> None:
     run = ["n_episodes=2", "seed=50000", "num_workers=0", "videos=0", "latency_repeats=1", "task.max_episode_steps=8"]
     main([checkpoint, *run, f"out={tmp_path / 'run'}"])
-    bench.main(["demonstrations", str(tmp_path / "run"), "--out", str(tmp_path / "bench")])
+    main(["demonstrations", str(tmp_path / "run"), f"out={tmp_path / 'bench'}"])
     assert {p.name for p in (tmp_path / "bench").iterdir()} == {
         f"demonstrations.{kind}" for kind in ("csv", "json", "png")
     }
@@ -203,7 +203,7 @@ def test_demonstrations_become_a_table_and_a_plot(
     assert (row["demonstrations"], row["training_seed"], row["n_episodes"]) == ("25", "3", "2")
     main(["baseline=hold", *run, f"out={tmp_path / 'hold'}"])
     with pytest.raises(SystemExit):
-        bench.main(["demonstrations", str(tmp_path / "run"), str(tmp_path / "hold")])
+        main(["demonstrations", str(tmp_path / "run"), str(tmp_path / "hold")])
     assert "expected data.demonstrations" in capsys.readouterr().err
 
 
@@ -216,14 +216,14 @@ def test_objectives_become_a_table(checkpoint: str, tmp_path: Path, capsys: pyte
     folders = [str(tmp_path / name) for name in ("flow", "ddpm")]
     for folder, source in zip(folders, (checkpoint, str(tmp_path / "tiny_ddpm")), strict=True):
         main([source, *run, f"out={folder}"])
-    bench.main(["objectives", *folders, "--out", str(tmp_path / "bench")])
+    main(["objectives", *folders, f"out={tmp_path / 'bench'}"])
     assert "ddim" in capsys.readouterr().out
     found = read_json(tmp_path / "bench" / "objectives.json")
     assert [row["objective"]["passes"] for row in found["runs"]] == [2, 3]
     assert found["runs"][1]["parameters"] == sum(value.numel() for value in policy.parameters())
     main(["baseline=hold", *run, f"out={tmp_path / 'hold'}"])
     with pytest.raises(SystemExit):
-        bench.main(["objectives", folders[0], str(tmp_path / "hold")])
+        main(["objectives", folders[0], str(tmp_path / "hold")])
     assert "expected 'objective', as vla-eval says of a checkpoint, found none" in capsys.readouterr().err
 
 

@@ -8,8 +8,9 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from vla_policy.cli import train
-from vla_policy.cli.common import as_they_are, load_config
 from vla_policy.cli.help import checkpoint_arguments, config_parser
+from vla_policy.interfaces import InputError
+from vla_policy.utils.configuration import as_they_are, load_config, options
 
 PLAIN = [
     "/x/my data",
@@ -37,6 +38,7 @@ def test_a_value_is_taken_as_it_is(value: str) -> None:
     assert load_config("train", [f"data.root={value}"]).data.root == value
     config = load_config("eval", ["task=pusht_language", f"task.instruction={value}", f"out={value}"])
     assert (config.task.instruction, config.out) == (value, value)
+    assert options([f"out={value}"], {"out": ""}) == {"out": value}
 
 
 @pytest.mark.parametrize(
@@ -65,6 +67,15 @@ def test_what_is_hydra_syntax_stays_that() -> None:
     ]
     assert as_they_are(words) == words
     assert load_config("train", ["data.exclude_episodes=[[3,17],[]]"]).data.exclude_episodes == [[3, 17], []]
+
+
+def test_commands_without_a_configuration_file_read_the_same_words() -> None:
+    defaults = {"out": "", "json": False, "steps": 50, "data_mb": 100.0}
+    words = ["out='a, b'", "json=true", "steps=6", "data_mb=1e2"]
+    assert options(words, defaults) == {"out": "a, b", "json": True, "steps": 6, "data_mb": 100.0}
+    assert options(["out=0012"], defaults)["out"] == "0012"
+    with pytest.raises(InputError, match="steps: expected a whole number"):
+        options(["steps=1.5"], defaults)
 
 
 def test_a_sweep_stays_a_sweep_of_values_that_are_taken_as_they_are() -> None:

@@ -13,7 +13,6 @@ from helpers.small_vlm import save_paligemma, save_smolvlm
 from omegaconf import OmegaConf
 
 from sim.interface import pusht_interface
-from vla_policy.cli.common import load_config
 from vla_policy.interfaces import ACTION, STATE, InputError
 from vla_policy.jobs import trainer as train_setup
 from vla_policy.jobs.policy import start_policy
@@ -22,6 +21,7 @@ from vla_policy.models import DiffusionPolicy, PolicyConfig
 from vla_policy.models.backbone import load_model
 from vla_policy.models.heads import AutoregressiveHead
 from vla_policy.training import DataConfig, TrainerConfig, open_data
+from vla_policy.utils.configuration import load_config
 
 TASKS = ("push the T onto the red goal", "move it to the blue one")
 SMALL = [

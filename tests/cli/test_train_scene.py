@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from sim.instructions import meanings, named_goal, sentences
-from vla_policy.cli.common import load_config
 from vla_policy.interfaces import ENVIRONMENT_STATE, STATE
 from vla_policy.jobs.scene import annotation, rewording, task_scene
 from vla_policy.models import BACKBONE_HIDDEN, BACKBONE_REAL, PolicyConfig
 from vla_policy.training import FrozenWindows
+from vla_policy.utils.configuration import load_config
 
 CONFIG = load_config("train", ["task=pusht_language", "data.root=nowhere"])
 SCENE = task_scene(CONFIG)

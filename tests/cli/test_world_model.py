@@ -13,7 +13,7 @@ from PIL import Image
 
 from sim import PushTEnv
 from sim.interface import pusht_interface
-from vla_policy.cli.eval.main import main
+from vla_policy.cli.eval import main
 from vla_policy.data import LeRobotDataset, LeRobotWriter
 from vla_policy.data.files import read_json
 from vla_policy.evaluation.planning.tasks import Replayed, draw_tasks, play
@@ -65,7 +65,7 @@ def test_a_world_model_is_measured_and_drawn(
     checkpoint: str, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    main(["world_model", checkpoint, str(dataset), "horizon=3", "mlp_steps=5", "decoder_steps=3", f"out={out}"])
+    main(["world-model", checkpoint, str(dataset), "horizon=3", "mlp_steps=5", "decoder_steps=3", f"out={out}"])
     shown = capsys.readouterr().out
     for words in ("effective rank", "copy last", "block angle, degrees", "training the decoder"):
         assert words in shown
@@ -86,7 +86,7 @@ def test_without_an_environment_state_there_are_no_probes(tmp_path: Path, capsys
     make_walks(tmp_path / "walks", episodes=3)
     small_world_model().save_pretrained(tmp_path / "model")
     where = [str(tmp_path / "model"), str(tmp_path / "walks")]
-    run = ["world_model", *where, "horizon=2", f"out={tmp_path / 'out'}"]
+    run = ["world-model", *where, "horizon=2", f"out={tmp_path / 'out'}"]
     assert "states no held-out episodes" in error_of(run, capsys)
     main([*run, "episodes=[2]", "decoder_steps=0"])
     assert "no probes: the dataset has no observation.environment_state" in capsys.readouterr().out

@@ -3,7 +3,7 @@
 from omegaconf import OmegaConf
 
 from sim import PushTConfig
-from vla_policy.cli.common import load_config
+from vla_policy.utils.configuration import load_config
 
 
 def four_goals(*overrides: str) -> PushTConfig:

@@ -15,7 +15,7 @@ from sensor_msgs.msg import Joy
 
 from vla_policy.benchmarks.ros.recording import RecorderClient
 from vla_policy.cli.dataset import main as vla_dataset
-from vla_policy.cli.eval.main import main as vla_eval
+from vla_policy.cli.eval import main as vla_eval
 from vla_policy.data import LeRobotDataset
 from vla_policy.graph.operator import GraphError, Operator
 from vla_policy.graph.processes import Processes

@@ -6,9 +6,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from sim import PushTConfig
-from vla_policy.cli.common import load_config
 from vla_policy.interfaces import InputError
 from vla_policy.rollouts.scenes import SCENES, load_scene
+from vla_policy.utils.configuration import load_config
 
 
 @pytest.mark.parametrize("name", SCENES)

@@ -7,11 +7,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from sim import PushTConfig, make_env
-from vla_policy.cli.eval.main import env_factory
-from vla_policy.cli.load import typed_config
+from vla_policy.evaluation.success.checkpoint import env_factory
 from vla_policy.evaluation.success.evaluate import EvalConfig
 from vla_policy.interfaces import InputError
 from vla_policy.rollouts.baselines import HoldPolicy
+from vla_policy.utils.configuration import typed_config
 
 YAML = resources.files("vla_policy.conf").joinpath("task/pusht.yaml").read_text(encoding="utf-8")
 

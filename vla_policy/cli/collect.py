@@ -13,7 +13,7 @@ from rich.table import Table
 
 from vla_policy.cli.common import stdout, user_errors
 from vla_policy.cli.help import config_parser
-from vla_policy.cli.load import typed_config
+from vla_policy.utils.configuration import typed_config
 
 # The simulation is imported where it is used: every worker process reads this module anew.
 if TYPE_CHECKING:

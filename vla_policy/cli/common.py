@@ -1,14 +1,11 @@
-"""What every command shares: overrides, and one clear line instead of a traceback for a user's mistake."""
+"""What every command shares: one clear line instead of a traceback for a user's mistake, and where tables go."""
 
 from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 
-from hydra import compose, initialize_config_module
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -61,61 +58,6 @@ def stdout() -> Console:
     return console if console.is_terminal else Console(width=WIDEST)
 
 
-def as_they_are(words: Sequence[str], sweep: bool = False) -> list[str]:
-    """`key=value` words for Hydra, with those values in quotes that are no Hydra syntax: paths and sentences with
-    letters outside ASCII, parentheses, quotes, `=`, commas. With `sweep`, commas stand between values.
-    """
-    return [_as_it_is(word, sweep) for word in words]
-
-
-def _as_it_is(word: str, sweep: bool) -> str:
-    key, equals, value = word.partition("=")
-    if not equals or word.startswith("-") or _is_syntax(word, sweep):
-        return word
-    if value.startswith("[") and value.endswith("]"):
-        quoted = f"{key}=[{','.join(_item(item) for item in _items(value[1:-1]))}]"
-    else:
-        quoted = f"{key}={','.join(_item(item) for item in _items(value))}" if sweep else ""
-    return quoted if quoted and _is_syntax(quoted, sweep) else f"{key}={_quoted(value)}"
-
-
-def _item(text: str) -> str:
-    return text if _is_syntax(f"key={text}", sweep=False) else _quoted(text.strip())
-
-
-def _items(text: str) -> Iterator[str]:
-    """The parts between commas that are in no brackets and in no quotes that open a part."""
-    part, depth, quote = "", 0, ""
-    for character in text:
-        if character == "," and not depth and not quote:
-            yield part
-            part = ""
-            continue
-        if quote:
-            quote = "" if character == quote else quote
-        elif character in "'\"" and not part.strip():
-            quote = character
-        depth += (character in "([{") - (character in ")]}")
-        part += character
-    yield part
-
-
-def _is_syntax(word: str, sweep: bool) -> bool:
-    try:
-        override = OverridesParser.create().parse_override(word)
-    except HydraException:
-        return False
-    return sweep or not override.is_sweep_override()
-
-
-def _quoted(text: str) -> str:
-    return QuotedString(text, Quote.single).with_quotes()
-
-
-def load_config(name: str, overrides: Sequence[str]) -> DictConfig:
-    """Compose `vla_policy/conf/<name>.yaml` with `key=value` overrides."""
-    for override in overrides:
-        if "=" not in override and not override.startswith("~"):
-            raise InputError(f"override: expected key=value, found {override!r}")
-    with initialize_config_module("vla_policy.conf", version_base="1.3"):
-        return compose(name, overrides=as_they_are(overrides))
+def say(text: str) -> None:
+    """Print a line of plain text, unbroken."""
+    stdout().print(text, markup=False, highlight=False, soft_wrap=True)

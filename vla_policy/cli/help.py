@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any
+
+from vla_policy.utils.configuration import options, shown
+
+KEYS = "keys and their defaults:"
 
 
 def config_parser(prog: str, description: str, config: str | None = None, more: str = "") -> argparse.ArgumentParser:
@@ -13,7 +18,7 @@ def config_parser(prog: str, description: str, config: str | None = None, more: 
     epilog = more
     if config is not None:
         text = resources.files("vla_policy.conf").joinpath(f"{config}.yaml").read_text(encoding="utf-8")
-        epilog = f"keys and their defaults:\n\n{_indent(text)}" + (f"\n{more}" if more else "")
+        epilog = f"{KEYS}\n\n{_indent(text)}" + (f"\n{more}" if more else "")
     return argparse.ArgumentParser(
         prog=prog, description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -23,10 +28,36 @@ def checkpoint_arguments(parser: argparse.ArgumentParser, arguments: Sequence[st
     """CHECKPOINT, None where it is missing because baseline= stands for it, and the key=value overrides."""
     parser.add_argument("CHECKPOINT", nargs="?", help="folder or hub name; may be missing where baseline= is given")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
-    options = parser.parse_args(arguments)
-    if options.CHECKPOINT is not None and "=" in options.CHECKPOINT and not Path(options.CHECKPOINT).exists():
-        return None, [options.CHECKPOINT, *options.overrides]
-    return options.CHECKPOINT, options.overrides
+    parsed = parser.parse_args(arguments)
+    if parsed.CHECKPOINT is not None and _is_override(parsed.CHECKPOINT):
+        return None, [parsed.CHECKPOINT, *parsed.overrides]
+    return parsed.CHECKPOINT, parsed.overrides
+
+
+def parse_options(
+    parser: argparse.ArgumentParser, arguments: Sequence[str], defaults: Mapping[str, Any]
+) -> tuple[argparse.Namespace, argparse.Namespace]:
+    """The parser's arguments, and the key=value words behind them on top of `defaults`."""
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help=f"defaults: {shown(defaults)}")
+    parsed = parser.parse_args(arguments)
+    return parsed, argparse.Namespace(**options(parsed.overrides, defaults))
+
+
+def evaluation_arguments(
+    prog: str, description: str, arguments: Sequence[str], defaults: Mapping[str, Any]
+) -> tuple[list[Path], dict[str, Any]]:
+    """The folders that a command reads, which vla-eval wrote, and its key=value words on top of `defaults`."""
+    parser = config_parser(prog, f"{description} Keys: {shown(defaults)}.")
+    parser.add_argument("EVALUATION", nargs="+", help="folders that vla-eval wrote, then key=value")
+    words = parser.parse_args(arguments).EVALUATION
+    folders = [Path(word) for word in words if not _is_override(word)]
+    if not folders:
+        parser.error("the following arguments are required: EVALUATION")
+    return folders, options([word for word in words if _is_override(word)], defaults)
+
+
+def _is_override(word: str) -> bool:
+    return "=" in word and not Path(word).exists()
 
 
 def _indent(text: str) -> str:

@@ -16,10 +16,10 @@ from rich.table import Table
 
 from vla_policy.cli.common import stdout, user_errors
 from vla_policy.cli.help import config_parser
-from vla_policy.cli.load import typed_config
 from vla_policy.graph.application import GraphConfig, graph_environment, nodes, require_ros
 from vla_policy.interfaces import InputError
 from vla_policy.robot.contract import load_contract
+from vla_policy.utils.configuration import typed_config
 
 if TYPE_CHECKING:
     from vla_policy.graph.operator import GraphEpisode

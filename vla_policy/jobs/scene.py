@@ -1,25 +1,25 @@
 """What a training run has of the simulation: rollouts to choose a checkpoint by, sentences for a tokenizer, questions
 about what is seen.
+
+The simulation is imported where there is a scene: a robot that trains on its own data need not have it installed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from sim import PushTConfig, make_env
-from sim.geometry import pose_from_features
-from sim.instructions import meanings, sentences
-from sim.language import corpus, question_answer
 from vla_policy.data import Windows
 from vla_policy.interfaces import ENVIRONMENT_STATE, IMAGES, STATE, InputError, Interface
 from vla_policy.models import DiffusionPolicy, PolicyConfig
-from vla_policy.rollouts.rollout import rollout
 from vla_policy.training import Annotate, Reword, Rollouts
+
+if TYPE_CHECKING:
+    from sim import PushTConfig
 
 TUNING_SEEDS = range(50_000, 100_000)
 CORPUS = 6000  # sentences of the task that a new tokenizer is trained on
@@ -29,14 +29,21 @@ def task_scene(config: DictConfig) -> PushTConfig | None:
     """The scene that `task` describes; None for one's own robot."""
     if not config.get("task"):
         return None
+
+    from sim import PushTConfig
+
     return PushTConfig.from_mapping(plain(config.task))
 
 
 def tokenizer_corpus(config: DictConfig, windows: Windows) -> list[str]:
     """What a new tokenizer learns from: the dataset's sentences and, if the task has any, questions and answers."""
     scene = task_scene(config)
-    more = corpus(scene, CORPUS, np.random.default_rng(config.seed)) if scene is not None and scene.goals else []
-    return [*windows.tasks, *more]
+    if scene is None or not scene.goals:
+        return windows.tasks
+
+    from sim.language import corpus
+
+    return [*windows.tasks, *corpus(scene, CORPUS, np.random.default_rng(config.seed))]
 
 
 def rewording(config: DictConfig) -> Reword | None:
@@ -46,6 +53,9 @@ def rewording(config: DictConfig) -> Reword | None:
     scene = task_scene(config)
     if scene is None or not scene.goals:
         return None
+
+    from sim.instructions import meanings, sentences
+
     goals = meanings(scene)
     choices = {goal: sentences(scene, goal, "training") for goal in scene.goals}
 
@@ -85,6 +95,9 @@ def questions(config: DictConfig, policy: PolicyConfig) -> Annotate | None:
             "told from, found none; 0 trains without questions"
         )
 
+    from sim.geometry import pose_from_features
+    from sim.language import question_answer
+
     def annotate(batch: Mapping[str, Any], generator: np.random.Generator) -> dict[str, list[str]]:
         states, blocks = batch[STATE][:, -1].numpy(), batch[ENVIRONMENT_STATE][:, -1].numpy()
         pairs = [
@@ -101,6 +114,9 @@ def rollouts(run: DictConfig, interface: Interface) -> Rollouts:
 
     `InputError` if the environment cannot be had, or is another than the policy's data came from.
     """
+    from sim import make_env
+    from vla_policy.rollouts.rollout import rollout
+
     config, scene = run.rollout, task_scene(run)
     seeds = range(config["seed"], config["seed"] + config["n_episodes"])
     if not len(seeds) or seeds[0] not in TUNING_SEEDS or seeds[-1] not in TUNING_SEEDS:

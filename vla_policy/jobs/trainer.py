@@ -34,8 +34,8 @@ log = logging.getLogger(__name__)
 Section = TypeVar("Section")
 
 
-def train(config: DictConfig, run_dir: Path) -> None:
-    """Train as `config` says, in `run_dir`, from its last saved state if it resumes."""
+def fit(config: DictConfig, run_dir: Path) -> Path:
+    """Train as `config` says, in `run_dir`, from its last saved state if it resumes; the last checkpoint's folder."""
     job = make_trainer(config, run_dir)  # every process is past its look at run_dir when the first one has a trainer
     count = sum(value.numel() for value in job.model.parameters()) / 1e6
     episodes, main = job.model.card["data"]["demonstrations"], job.accelerator.is_main_process
@@ -43,8 +43,10 @@ def train(config: DictConfig, run_dir: Path) -> None:
         write_config(config, run_dir)
         log.info("%s: %d episodes, %d windows; %.2f M parameters", run_dir, episodes, len(job.windows), count)
     job.fit(config.resume)
+    last = run_dir / "checkpoints" / "last"
     if main:
-        log.info("done: %s", run_dir / "checkpoints" / "last")
+        log.info("done: %s", last)
+    return last
 
 
 def make_trainer(config: DictConfig, run_dir: Path) -> Trainer:

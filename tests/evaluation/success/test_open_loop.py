@@ -12,7 +12,7 @@ from helpers.bimanual import TASK, bimanual_interface
 from helpers.plain_dataset import write_plain_dataset
 from helpers.tiny_policies import tiny_policy
 
-from vla_policy.cli.eval.main import main
+from vla_policy.cli.eval import main
 from vla_policy.data import LeRobotDataset
 from vla_policy.evaluation.success.open_loop import held_out_episodes, open_loop, summarize_open_loop
 from vla_policy.evaluation.success.report import read_json
@@ -84,7 +84,7 @@ def test_command_on_a_checkpoint_with_two_cameras(
     span = np.full(14, 0.8)
     card = {"data": {"held_out_episodes": [0, 2]}}
     tiny_policy(ROBOT, -span, span, list(ROBOT.observations), card).save_pretrained(tmp_path / "policy")
-    arguments = ["open_loop", str(tmp_path / "policy"), str(dataset.root), f"out={tmp_path / 'out'}"]
+    arguments = ["open-loop", str(tmp_path / "policy"), str(dataset.root), f"out={tmp_path / 'out'}"]
     main(arguments)
     summary = read_json(tmp_path / "out" / "summary.json")
     assert summary["episodes"] == [0, 2]

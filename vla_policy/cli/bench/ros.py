@@ -11,14 +11,14 @@ from rich.progress import Progress
 from vla_policy.benchmarks.ros.measurements import Bench, RosConfig, begun, measure
 from vla_policy.cli.common import stdout
 from vla_policy.cli.help import config_parser
-from vla_policy.cli.load import typed_config
 from vla_policy.graph.application import graph_environment, require_ros
 from vla_policy.interfaces import InputError
+from vla_policy.utils.configuration import typed_config
 
 console = stdout()
 
 
-def ros(arguments: Sequence[str]) -> None:
+def main(arguments: Sequence[str]) -> None:
     """One measurement after the other; each adds its rows to ros.json."""
     description = "Times to holding, latency, jitter, success and memory of the ROS 2 graph in simulation."
     parser = config_parser("vla-bench ros", description, "ros")

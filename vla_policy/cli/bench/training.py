@@ -8,52 +8,58 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from vla_policy.cli.common import load_config, stdout
-from vla_policy.cli.help import config_parser
+from vla_policy.cli.common import stdout
+from vla_policy.cli.help import KEYS, config_parser
+from vla_policy.utils.configuration import load_config, options
 
 if TYPE_CHECKING:
     from vla_policy.training import Trainer
 
 console = stdout()
 
-EXAMPLES = """key=value are those of vla-train, whose --help explains them:
-  vla-bench training DATASET task=pusht trainer.batch_size=64
-  vla-bench training DATASET policy=masked data.num_workers=4 --steps 200
+DEFAULTS = {"steps": 50, "warmup": 5, "out": "outputs/bench/training.json"}
+OPTIONS = f"""{KEYS}
+
+  steps: {DEFAULTS["steps"]}   # timed, from each source of pictures
+  warmup: {DEFAULTS["warmup"]}   # steps before them
+  out: {DEFAULTS["out"]}
+  # and the keys of vla-train, for instance: vla-bench training DATASET policy=masked trainer.batch_size=64
 """
 SOURCES = {"videos": False, "frame cache": True}  # of pictures, and their data.cache
 
 
-def training(arguments: Sequence[str]) -> None:
+def main(arguments: Sequence[str]) -> None:
     """Train some steps from either source of pictures, and tell how long they took."""
     description = (
         "Samples a second in training, and the part of a step spent waiting for data, with and without the frame cache."
     )
-    parser = config_parser("vla-bench training", description, more=EXAMPLES)
+    parser = config_parser("vla-bench training", description, more=OPTIONS)
     parser.add_argument("DATASET", help="folder of a LeRobotDataset")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
-    parser.add_argument("--steps", type=int, default=50, help="timed, from each source of pictures (default 50)")
-    parser.add_argument("--warmup", type=int, default=5, help="steps before them (default 5)")
-    parser.add_argument("--out", type=Path, default=Path("outputs/bench/training.json"), help="file of the numbers")
-    options = parser.parse_intermixed_args(arguments)
+    parsed = parser.parse_args(arguments)
+    own = [word for word in parsed.overrides if word.partition("=")[0] in DEFAULTS]
+    of_training = [word for word in parsed.overrides if word not in own]
+    chosen = options(own, DEFAULTS)
 
     from vla_policy.benchmarks.training_speed import training_speed
     from vla_policy.evaluation.formats import write_json
     from vla_policy.jobs.trainer import make_trainer
     from vla_policy.utils.provenance import git_commit
 
-    config = load_config("train", options.overrides)
-    config.data.root = options.DATASET
-    found: dict[str, Any] = {"dataset": options.DATASET, "overrides": options.overrides, "git_commit": git_commit()}
+    out = Path(chosen["out"])
+    config = load_config("train", of_training)
+    config.data.root = parsed.DATASET
+    found: dict[str, Any] = {"dataset": parsed.DATASET, "overrides": of_training, "git_commit": git_commit()}
     speeds = {}
     for name, cache in SOURCES.items():
         config.data.cache = cache
-        trainer = make_trainer(config, options.out.parent)
+        trainer = make_trainer(config, out.parent)
         found |= _about(trainer)
         with console.status(name):
-            speeds[name] = training_speed(trainer, options.warmup, options.steps) | {"cache": cache}
-    write_json(options.out, found | {"speed": list(speeds.values())})
+            speeds[name] = training_speed(trainer, chosen["warmup"], chosen["steps"]) | {"cache": cache}
+    write_json(out, found | {"speed": list(speeds.values())})
     console.print(_table(found, speeds))
-    console.print(f"written to {options.out}", markup=False, highlight=False)
+    console.print(f"written to {out}", markup=False, highlight=False)
 
 
 def _about(trainer: Trainer) -> dict[str, Any]:

@@ -10,12 +10,13 @@ from omegaconf import OmegaConf
 from vla_policy.cli.common import stdout
 from vla_policy.cli.eval.world_model import work_bars
 from vla_policy.cli.help import config_parser
-from vla_policy.cli.load import load_world_model, typed_config
+from vla_policy.cli.load import load_world_model
+from vla_policy.utils.configuration import typed_config
 
 console = stdout()
 
 
-def plan(arguments: Sequence[str]) -> None:
+def main(arguments: Sequence[str]) -> None:
     """Play every start and print how many goals were reached."""
     description = "Plan in latent space towards goal pictures out of recorded episodes, in simulation."
     parser = config_parser("vla-eval plan", description, "plan")

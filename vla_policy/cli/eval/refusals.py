@@ -9,13 +9,12 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from vla_policy.cli.help import config_parser
-from vla_policy.cli.load import typed_config
-from vla_policy.models.loading import load_policy
+from vla_policy.utils.configuration import typed_config
 
 console = Console()
 
 
-def refusals(arguments: Sequence[str]) -> None:
+def main(arguments: Sequence[str]) -> None:
     """Put the sentences to the policy and print how many it refuses."""
     description = "Count the held-out paraphrases and the unrelated sentences that a policy refuses to act on."
     parser = config_parser("vla-eval refusals", description, "refusals")
@@ -30,6 +29,7 @@ def refusals(arguments: Sequence[str]) -> None:
         try_sentences,
         write_refusals,
     )
+    from vla_policy.models.loading import load_policy
 
     config = typed_config(RefusalsConfig, "refusals", options.overrides)
     policy = load_policy(options.CHECKPOINT, config.device, config.threads)

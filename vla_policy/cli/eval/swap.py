@@ -10,21 +10,21 @@ from rich.console import Console
 
 from vla_policy.cli.common import stdout
 from vla_policy.cli.help import checkpoint_arguments, config_parser
-from vla_policy.cli.load import typed_config
 from vla_policy.cli.progress import rollout_bar
 from vla_policy.interfaces import InputError, Policy
-from vla_policy.models.loading import load_policy
+from vla_policy.utils.configuration import typed_config
 
 console = stdout()
 
 
-def swap(arguments: Sequence[str]) -> None:
+def main(arguments: Sequence[str]) -> None:
     """Play the test and print what was reached."""
     description = "Play the same starts under different instructions and report which goals are reached."
     parser = config_parser("vla-eval swap", description, "swap")
     checkpoint, overrides = checkpoint_arguments(parser, arguments)
 
     from vla_policy.evaluation.language.swap import SwapConfig, swap_tables, swap_test
+    from vla_policy.models.loading import load_policy
     from vla_policy.rollouts.baselines import baseline_factory
     from vla_policy.rollouts.workers import RolloutError
 

@@ -1,4 +1,4 @@
-"""vla-eval world_model: what a world model knows of held-out episodes."""
+"""vla-eval world-model: what a world model knows of held-out episodes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from rich.progress import TaskID
 
 from vla_policy.cli.common import stdout
 from vla_policy.cli.help import config_parser
-from vla_policy.cli.load import load_world_model, typed_config
+from vla_policy.cli.load import load_world_model
 from vla_policy.cli.progress import bar
+from vla_policy.utils.configuration import typed_config
 
 console = stdout()
 
 
-def world_model(arguments: Sequence[str]) -> None:
+def main(arguments: Sequence[str]) -> None:
     """Measure and print."""
     description = "Imagine held-out episodes and compare with what was seen; read true states from latents."
-    parser = config_parser("vla-eval world_model", description, "world_model_eval")
+    parser = config_parser("vla-eval world-model", description, "world_model_eval")
     parser.add_argument("CHECKPOINT", help="folder or hub name of a world model")
     parser.add_argument("DATASET", type=Path, help="folder of a LeRobotDataset")
     parser.add_argument("overrides", nargs="*", metavar="key=value")

@@ -1,8 +1,7 @@
-"""vla-calibrate: the threshold of the surprise monitor, from nominal episodes, or of a policy's instructions."""
+"""vla-calibrate monitor: the threshold of the surprise monitor, from nominal episodes."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from vla_policy.cli.common import stdout, user_errors
+from vla_policy.cli.common import stdout
 from vla_policy.cli.help import config_parser
-from vla_policy.cli.instructions import instructions
-from vla_policy.cli.load import typed_config
 from vla_policy.cli.progress import rollout_bar
 from vla_policy.evaluation.formats import percent
-from vla_policy.models.loading import load_policy
+from vla_policy.utils.configuration import typed_config
 
 if TYPE_CHECKING:
     from vla_policy.evaluation.surprise.calibration import CalibrateConfig
@@ -25,24 +22,15 @@ if TYPE_CHECKING:
 
 console = stdout()
 
-OTHERS = """another command, with a --help of its own:
-  vla-calibrate instructions CHECKPOINT ...   which instructions a policy is to refuse
-"""
 
-
-@user_errors
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Play or read nominal episodes, calibrate, say what the threshold promises."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if arguments[:1] == ["instructions"]:
-        instructions(arguments[1:])
-        return
+def main(arguments: Sequence[str]) -> None:
+    """Play or read nominal episodes, calibrate, print what the threshold promises."""
     description = "Find the surprise above which the arm is to hold, from episodes in which nothing was wrong."
-    parser = config_parser("vla-calibrate", description, "calibrate", OTHERS)
+    parser = config_parser("vla-calibrate monitor", description, "calibrate")
     parser.add_argument("POLICY", help="folder of the policy that is to be watched")
     parser.add_argument("WORLD_MODEL", help="folder of a world model")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
-    options = parser.parse_args(arguments)
+    parsed = parser.parse_args(arguments)
 
     from vla_policy.evaluation.surprise.calibration import (
         CalibrateConfig,
@@ -50,18 +38,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         recorded_traces,
         study_traces,
     )
+    from vla_policy.models.loading import load_policy
     from vla_policy.world_model import WorldModel, binding
 
-    config = typed_config(CalibrateConfig, "calibrate", options.overrides)
-    policy = load_policy(options.POLICY, config.device, config.threads)
-    bound_to = binding(Path(options.POLICY), Path(options.WORLD_MODEL), policy.interface)
+    config = typed_config(CalibrateConfig, "calibrate", parsed.overrides)
+    policy = load_policy(parsed.POLICY, config.device, config.threads)
+    bound_to = binding(Path(parsed.POLICY), Path(parsed.WORLD_MODEL), policy.interface)
     if config.dataset is not None:
-        traces = recorded_traces(WorldModel.from_pretrained(options.WORLD_MODEL), config.dataset)
+        traces = recorded_traces(WorldModel.from_pretrained(parsed.WORLD_MODEL), config.dataset)
     elif config.study is not None:
         traces = study_traces(config.study, bound_to)
     else:
-        traces = _played(policy, options.WORLD_MODEL, config)
-    found = calibrate_monitor(traces, bound_to, options.WORLD_MODEL, config)
+        traces = _played(policy, parsed.WORLD_MODEL, config)
+    found = calibrate_monitor(traces, bound_to, parsed.WORLD_MODEL, config)
     console.print(_table(found))
     console.print(f"calibration.json is in {config.out}", markup=False, highlight=False)
 
@@ -87,7 +76,3 @@ def _table(found: Mapping[str, Any]) -> Table:
     table.add_row("of this calibration, with 90 %, below", percent(found["rate_below_with_90_percent"]))
     table.add_row("threshold (standardised)", f"{found['threshold']:.2f}")
     return table
-
-
-if __name__ == "__main__":
-    main()

@@ -10,9 +10,8 @@ from typing import Any
 from rich.console import Console
 
 from vla_policy.cli.help import config_parser
-from vla_policy.cli.load import typed_config
 from vla_policy.interfaces import InputError
-from vla_policy.models.loading import load_policy
+from vla_policy.utils.configuration import typed_config
 
 console = Console()
 
@@ -29,7 +28,7 @@ class InstructionsConfig:
     task: dict[str, Any] = field(default_factory=dict)
 
 
-def instructions(arguments: Sequence[str]) -> None:
+def main(arguments: Sequence[str]) -> None:
     """Calibrate, and store what was found in the checkpoint."""
     description = "Find how far an instruction may be from a policy's training sentences, from other ways to say them."
     parser = config_parser("vla-calibrate instructions", description, "instructions")
@@ -42,6 +41,7 @@ def instructions(arguments: Sequence[str]) -> None:
 
     from vla_policy.models.checkpoint import BACKBONE
     from vla_policy.models.instructions import FILE, KnownInstructions
+    from vla_policy.models.loading import load_policy
 
     folder = options.CHECKPOINT / BACKBONE
     if not folder.is_dir():

@@ -1,0 +1,25 @@
+"""A mistake is status 2 and one clear line, in every command and subcommand."""
+
+import pytest
+
+from vla_policy.cli import bench, calibrate, collect, dataset, eval, sim
+
+POSITIONAL = {"EPISODE": "0", "FRAME": "0"}  # of the others any text will do
+SUBCOMMANDS = [
+    (command.main, [name, *(POSITIONAL.get(word, "nowhere") for word in subcommand.arguments.split() if word != "...")])
+    for command in (bench, calibrate, dataset, eval)
+    for name, subcommand in command.SUBCOMMANDS.items()
+]
+
+
+@pytest.mark.parametrize(
+    ("main", "words"), [*SUBCOMMANDS, (collect.main, ["nowhere"]), (sim.main, ["nowhere"])], ids=lambda x: str(x)[:40]
+)
+def test_an_unknown_key(main, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "nonsense=1"])
+    assert ended.value.code == 2
+    message = capsys.readouterr().err
+    assert "nonsense" in message
+    assert "error: " in message.splitlines()[-1]
+    assert "Traceback" not in message

@@ -1,0 +1,47 @@
+"""`from vla_policy import train`, as a script or a notebook calls it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import vla_policy
+from vla_policy.interfaces import InputError
+from vla_policy.models import DiffusionPolicy
+
+SMALL = [
+    "policy.observation_keys=[observation.state]",
+    "policy.transformer={width:32,depth:1,heads:2,time_width:16}",
+    "trainer.batch_size=16",
+    "trainer.precision=fp32",
+    "trainer.threads=1",
+    "data.val_episodes=1",
+]
+
+
+def test_importing_the_package_loads_nothing_of_it() -> None:
+    code = "import sys, vla_policy; print(vla_policy.__version__, *(m for m in ('torch', 'hydra') if m in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [vla_policy.__version__]
+
+
+def test_own_data_are_trained_on_without_the_simulation(bimanual_dataset: Path, tmp_path: Path) -> None:
+    words = [f"data.root={bimanual_dataset}", f"run_dir={tmp_path / 'run'}", "trainer.steps=2", *SMALL]
+    missing = "sys.modules.update(dict.fromkeys(['sim', 'pybullet', 'gymnasium', 'shapely', 'matplotlib']))"
+    code = f"import sys; {missing}; from vla_policy import train; print(train({words!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    last = Path(done.stdout.splitlines()[-1])
+    assert last == tmp_path / "run" / "checkpoints" / "last"
+    assert DiffusionPolicy.from_pretrained(last).card["training"]["step"] == 2
+
+
+def test_a_run_goes_on_and_a_mistake_is_an_input_error(bimanual_dataset: Path, tmp_path: Path) -> None:
+    words = [f"data.root={bimanual_dataset}", f"run_dir={tmp_path / 'run'}", "trainer.steps=1", *SMALL]
+    last = vla_policy.train(words)
+    assert vla_policy.train([f"run_dir={tmp_path / 'run'}", "resume=true"]) == last
+    with pytest.raises(InputError, match="holds a run already"):
+        vla_policy.train(words)
+    with pytest.raises(InputError, match="the overrides differ"):
+        vla_policy.train([*words, "resume=true", "trainer.lr=0.1"])

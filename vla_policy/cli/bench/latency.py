@@ -1,0 +1,65 @@
+"""vla-bench latency: milliseconds from one observation to one action chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+from vla_policy.cli.common import stdout
+from vla_policy.cli.help import config_parser
+from vla_policy.utils.configuration import typed_config
+
+console = stdout()
+
+
+@dataclass
+class LatencyConfig:
+    """The keys of `conf/latency.yaml`, explained there."""
+
+    device: str = "auto"
+    threads: int | None = 1
+    repeats: int = 200
+    warmup: int = 10
+    seed: int = 0
+    out: str = "outputs/bench/latency.json"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Time the chunks and print the percentiles."""
+    description = "Milliseconds from one observation to one action chunk, preprocessing included."
+    parser = config_parser("vla-bench latency", description, "latency")
+    parser.add_argument("CHECKPOINT", help="folder or hub name")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    options = parser.parse_args(arguments)
+
+    from vla_policy.evaluation.formats import write_json
+    from vla_policy.evaluation.success.latency import chunk_latency, random_histories, split_latency
+    from vla_policy.models.loading import load_policy, machine
+    from vla_policy.utils.provenance import git_commit
+
+    config = typed_config(LatencyConfig, "latency", options.overrides)
+    policy = load_policy(options.CHECKPOINT, config.device, config.threads)
+    histories = random_histories(policy, seed=config.seed)
+    found = chunk_latency(policy, histories, config.repeats, config.warmup, np.random.default_rng(config.seed))
+    found["prefix_ms"] = split_latency(policy, histories, config.repeats, config.warmup)
+    found |= {**machine(policy), "checkpoint": options.CHECKPOINT, "git_commit": git_commit()}
+    write_json(Path(config.out), found)
+    console.print(_latency_table(found))
+    console.print(f"written to {config.out}", markup=False, highlight=False)
+
+
+def _latency_table(found: dict) -> Table:
+    where = f"{found['device']}, {found['threads']} threads, {found['inference_steps']} inference steps"
+    table = Table(title=f"One action chunk, batch 1, on {where}, n = {found['n']}", title_justify="left")
+    table.add_column("")
+    table.add_column("ms", justify="right")
+    for key in ("p50", "p95", "p99"):
+        table.add_row(f"observations to actions, {key}", f"{found[key]:.2f}")
+    table.add_row("  observations to keys and values, p50", f"{found['prefix_ms']['p50']:.2f}")
+    table.add_row("  denoising, the difference", f"{found['p50'] - found['prefix_ms']['p50']:.2f}")
+    table.add_row(f"first of {len(found['warmup_ms'])} warm-up chunks", f"{found['warmup_ms'][0]:.2f}")
+    return table

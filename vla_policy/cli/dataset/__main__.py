@@ -1,0 +1,3 @@
+from vla_policy.cli.dataset import main
+
+main()

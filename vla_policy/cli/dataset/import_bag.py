@@ -1,0 +1,36 @@
+"""vla-dataset import-bag: ROS 2 bags become a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from vla_policy.cli.common import say
+from vla_policy.cli.help import config_parser, parse_options
+from vla_policy.interfaces import InputError
+
+DEFAULTS = {"contract": "pusht_sim", "failures": False, "codec": "h264"}
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Import; status 1 if a bag had to be left out, 2 if nothing could be imported."""
+    description = "Turn ROS 2 bags (.mcap, or folders of bags) into a dataset by a robot's contract, an episode each."
+    parser = config_parser("vla-dataset import-bag", description)
+    parser.add_argument("BAG", type=Path, help="a bag, or a folder of bags")
+    parser.add_argument("OUT", type=Path, help="folder of the dataset")
+    parsed, chosen = parse_options(parser, arguments, DEFAULTS)
+
+    from vla_policy.importers.bags import import_bags
+    from vla_policy.robot.contract import load_contract
+
+    contract = load_contract(chosen.contract)
+    try:
+        done = import_bags(parsed.BAG, parsed.OUT, contract, chosen.failures, chosen.codec, say)
+    except OSError as error:
+        raise InputError(f"{parsed.OUT}: expected to be able to write, found {error}") from None
+    total = f"{done.episodes} episodes, {done.frames} frames in {parsed.OUT}"
+    if done.left_out:
+        names = ", ".join(bag.name for bag in done.left_out)
+        say(f"{total}; {len(done.left_out)} of {done.bags} bags left out: {names}")
+        raise SystemExit(1)
+    say(total)

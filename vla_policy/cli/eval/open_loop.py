@@ -1,0 +1,48 @@
+"""vla-eval open-loop: the error of predicted chunks on recorded episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from vla_policy.cli.common import stdout
+from vla_policy.cli.help import config_parser
+from vla_policy.cli.progress import bar
+from vla_policy.utils.configuration import typed_config
+
+console = stdout()
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Predict and print the errors."""
+    description = "Error of predicted chunks on held-out episodes, against holding the last action."
+    parser = config_parser("vla-eval open-loop", description, "open_loop")
+    parser.add_argument("CHECKPOINT", help="folder or hub name")
+    parser.add_argument("DATASET", type=Path, help="folder of a LeRobotDataset")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    options = parser.parse_args(arguments)
+
+    from vla_policy.data import LeRobotDataset
+    from vla_policy.evaluation.success.open_loop import (
+        OpenLoopConfig,
+        held_out_episodes,
+        open_loop,
+        open_loop_table,
+        summarize_open_loop,
+        write_open_loop,
+    )
+    from vla_policy.models.loading import load_policy
+
+    config = typed_config(OpenLoopConfig, "open_loop", options.overrides)
+    policy = load_policy(options.CHECKPOINT, config.device)
+    dataset = LeRobotDataset(options.DATASET)
+    episodes = held_out_episodes(config.episodes, policy.card, dataset)
+    with bar(console) as progress:
+        task = progress.add_task("episodes", total=len(episodes), state="")
+        errors = open_loop(
+            policy, dataset, episodes, config.policy_seed, config.batch_size, lambda _: progress.advance(task)
+        )
+    summary = summarize_open_loop(errors, policy, checkpoint=options.CHECKPOINT, dataset=str(options.DATASET))
+    write_open_loop(Path(config.out), errors, summary)
+    console.print(open_loop_table(summary))
+    console.print(f"summary.json and episodes.csv are in {config.out}", markup=False, highlight=False)

@@ -1,0 +1,129 @@
+"""The evaluation of a checkpoint, of a baseline, or of both on the same starts, from configuration to summaries."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from sim import TASK, make_env
+from sim.instructions import LANGUAGE_TASK
+from vla_policy.evaluation.success.evaluate import EvalConfig, evaluate
+from vla_policy.interfaces import IMAGES, InputError, Policy
+from vla_policy.models.checkpoint import update_card
+from vla_policy.models.loading import described, load_policy, machine
+from vla_policy.rollouts.baselines import baseline_factory
+from vla_policy.rollouts.results import EpisodeResult
+from vla_policy.rollouts.watch import WatchFactory
+from vla_policy.rollouts.workers import EnvFactory, PolicyFactory
+from vla_policy.utils.configuration import typed_config
+
+log = logging.getLogger(__name__)
+
+# A context with the callbacks `on_episode` and `on_steps` of rollouts, for a name and a number of episodes.
+Progress = Callable[[str, int], AbstractContextManager[tuple[Callable[[EpisodeResult], None], Callable[[int], None]]]]
+
+
+@contextmanager
+def silent(name: str, n_episodes: int) -> Iterator[tuple[Callable[[EpisodeResult], None], Callable[[int], None]]]:
+    """No progress is shown."""
+    yield (lambda result: None), (lambda steps: None)
+
+
+def evaluate_checkpoint(checkpoint: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Play a checkpoint (a folder or hub name) in simulation; the summary, which is in summary.json too.
+
+    `overrides` are the words that `vla-eval rollout` takes behind the checkpoint, for instance
+    `["n_episodes=50", "out=outputs/eval/mine"]`. Raises `InputError` for a mistake and `RolloutError` if a worker dies.
+    """
+    config = typed_config(EvalConfig, "eval", overrides)
+    return summaries(str(checkpoint), config)[Path(checkpoint).name]
+
+
+def summaries(checkpoint: str | None, config: EvalConfig, progress: Progress = silent) -> dict[str, dict[str, Any]]:
+    """The summaries of the checkpoint and of `config.baseline`, as far as they are given, by name.
+
+    The checkpoint's files are in `config.out`, a baseline's below it where both are played.
+    """
+    from vla_policy.evaluation.surprise.watches import guard
+
+    if checkpoint is None and config.baseline is None:
+        raise InputError("vla-eval: expected a CHECKPOINT or baseline=hold|expert, found neither (see --help)")
+    if config.monitor is not None and (checkpoint is None or config.baseline is not None):
+        raise InputError("monitor: expected a CHECKPOINT alone, which it was calibrated for, found a baseline")
+    if config.n_action_steps is not None and checkpoint is None:
+        raise InputError(f"n_action_steps: expected null without a CHECKPOINT, found {config.n_action_steps}")
+    baseline = None if config.baseline is None else baseline_factory(config.baseline, config.scene)
+    out, found = Path(config.out), {}
+    if checkpoint is not None:
+        policy = load_policy(checkpoint, config.device, config.threads)
+        if config.n_action_steps is not None:
+            policy.play(config.n_action_steps)
+        more = described(policy)
+        watch = None
+        if config.monitor is not None:
+            watch = functools.partial(guard, config.monitor, checkpoint, policy.interface)
+        if config.check_instruction and policy.unchecked:
+            log.warning(policy.unchecked)
+        elif config.check_instruction and policy.reads:
+            more["unreadable"] = policy.unreadable
+        summary = _evaluate(policy, config, out, checkpoint, progress, watch=watch, timing=machine(policy), **more)
+        found[Path(checkpoint).name] = summary
+        if config.update_card:
+            _update_card(checkpoint, summary)
+    if baseline is not None and config.baseline is not None:
+        below = out if checkpoint is None else out / f"baseline_{config.baseline}"
+        name = f"baseline {config.baseline}"
+        found[name] = _evaluate(baseline(0), config, below, name, progress, policy_factory=baseline)
+    OmegaConf.save(OmegaConf.structured(config), out / "config.yaml")
+    return found
+
+
+def env_factory(config: EvalConfig, policy: Policy, watched: Sequence[str] = ()) -> EnvFactory:
+    """Makes the environment with the cameras that the policy, or a watch, looks through; picklable."""
+    cameras = [key.removeprefix(IMAGES) for key in dict.fromkeys([*policy.interface.cameras, *watched])]
+    factory = functools.partial(make_env, config.env, cameras, config.scene, disturbance=config.event)
+    env = factory()  # a mistake of the user's is better met here than in several workers
+    try:
+        policy.interface.require(env.interface, "the policy", f"env {config.env}")
+    finally:
+        env.close()
+    return factory
+
+
+def _evaluate(
+    policy: Policy,
+    config: EvalConfig,
+    out: Path,
+    checkpoint: str,
+    progress: Progress,
+    policy_factory: PolicyFactory | None = None,
+    watch: WatchFactory | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    watched = watch().cameras if watch is not None else ()  # and a calibration that does not fit is met here
+    with progress(Path(checkpoint).name, config.n_episodes) as (on_episode, on_steps):
+        return evaluate(
+            policy,
+            env_factory(config, policy, watched),
+            config,
+            out,
+            checkpoint=checkpoint,
+            task=LANGUAGE_TASK if config.scene.goals else TASK,
+            policy_factory=policy_factory,
+            on_episode=on_episode,
+            on_steps=on_steps,
+            watch_factory=watch,
+            **more,
+        )
+
+
+def _update_card(checkpoint: str, summary: dict[str, Any]) -> None:
+    keys = "env task paraphrases n_episodes n_success seed success_rate success_ci95 mean_max_reward mean_max_coverage"
+    measured = {key: summary[key] for key in [*keys.split(), "mean_steps", "git_commit"] if key in summary}
+    update_card(checkpoint, measured | {"chunk_ms": {k: summary["chunk_ms"][k] for k in ("p50", "p95")}})

@@ -1,0 +1,112 @@
+"""Configuration from `vla_policy/conf` and `key=value` words, as every command and library call reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar, cast
+
+from hydra import compose, initialize_config_module
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from vla_policy.interfaces import InputError
+
+T = TypeVar("T")
+
+
+def as_they_are(words: Sequence[str], sweep: bool = False) -> list[str]:
+    """`key=value` words for Hydra, with those values in quotes that are no Hydra syntax: paths and sentences with
+    letters outside ASCII, parentheses, quotes, `=`, commas. With `sweep`, commas stand between values.
+    """
+    return [_as_it_is(word, sweep) for word in words]
+
+
+def _as_it_is(word: str, sweep: bool) -> str:
+    key, equals, value = word.partition("=")
+    if not equals or word.startswith("-") or _is_syntax(word, sweep):
+        return word
+    if value.startswith("[") and value.endswith("]"):
+        quoted = f"{key}=[{','.join(_item(item) for item in _items(value[1:-1]))}]"
+    else:
+        quoted = f"{key}={','.join(_item(item) for item in _items(value))}" if sweep else ""
+    return quoted if quoted and _is_syntax(quoted, sweep) else f"{key}={_quoted(value)}"
+
+
+def _item(text: str) -> str:
+    return text if _is_syntax(f"key={text}", sweep=False) else _quoted(text.strip())
+
+
+def _items(text: str) -> Iterator[str]:
+    """The parts between commas that are in no brackets and in no quotes that open a part."""
+    part, depth, quote = "", 0, ""
+    for character in text:
+        if character == "," and not depth and not quote:
+            yield part
+            part = ""
+            continue
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"" and not part.strip():
+            quote = character
+        depth += (character in "([{") - (character in ")]}")
+        part += character
+    yield part
+
+
+def _is_syntax(word: str, sweep: bool) -> bool:
+    try:
+        override = OverridesParser.create().parse_override(word)
+    except HydraException:
+        return False
+    return sweep or not override.is_sweep_override()
+
+
+def _quoted(text: str) -> str:
+    return QuotedString(text, Quote.single).with_quotes()
+
+
+def load_config(name: str, overrides: Sequence[str]) -> DictConfig:
+    """Compose `vla_policy/conf/<name>.yaml` with `key=value` overrides."""
+    for override in overrides:
+        if "=" not in override and not override.startswith("~"):
+            raise InputError(f"override: expected key=value, found {override!r}")
+    with initialize_config_module("vla_policy.conf", version_base="1.3"):
+        return compose(name, overrides=as_they_are(overrides))
+
+
+def typed_config(kind: Callable[..., T], name: str, overrides: Sequence[str]) -> T:
+    """conf/<name>.yaml with overrides as the dataclass `kind`; unknown keys and values of a wrong type are errors."""
+    return cast(T, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), load_config(name, overrides))))
+
+
+def options(overrides: Sequence[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """`key=value` words on top of the `defaults` of a command without a configuration file.
+
+    A value takes the type of its default: bool, int, float or str. `InputError` for another key or type.
+    """
+    values = dict(defaults)
+    for word in overrides:
+        key, equals, _ = word.partition("=")
+        if not equals or key not in defaults:
+            raise InputError(f"override: expected one of {shown(defaults) or 'none'}, found {word!r}")
+        text, kind = _text(word), type(defaults[key])
+        try:
+            values[key] = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+        except (KeyError, ValueError):
+            what = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
+            raise InputError(f"{key}: expected {what}, found {text!r}") from None
+    return values
+
+
+def shown(defaults: Mapping[str, Any]) -> str:
+    """The defaults as words, for help texts and messages."""
+    return " ".join(f"{key}={str(value).lower() if value != '' else '...'}" for key, value in defaults.items())
+
+
+def _text(word: str) -> str:
+    """The value of a `key=value` word, without the quotes that may stand around it."""
+    (override,) = OverridesParser.create().parse_overrides(as_they_are([word]))
+    value = override.value()
+    return value if isinstance(value, str) else word.partition("=")[2]
