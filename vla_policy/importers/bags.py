@@ -290,6 +290,8 @@ def _decode(
             found[recorded.topic].append((t, told[recorded.topic].read(recorded, contract.interface.action.names)))
         else:
             for sample in reader.read(recorded.topic, recorded.message, t):
+                if sample.revises:
+                    found[sample.key].pop()
                 found[sample.key].append((sample.stamp, sample.value))
     for stream in streams:
         if not found[stream.key]:
