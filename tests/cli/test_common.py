@@ -1,5 +1,8 @@
 """What every command shares."""
 
+import subprocess
+import sys
+
 import pytest
 
 from vla_policy.cli.common import user_errors
@@ -33,3 +36,10 @@ def test_a_fault_of_the_program_is_not_hidden() -> None:
 
     with pytest.raises(RuntimeError, match="a bug"):
         main()
+
+
+@pytest.mark.parametrize("command", ["dataset", "eval", "bench"])
+def test_commands_run_as_modules(command: str) -> None:
+    words = [sys.executable, "-m", f"vla_policy.cli.{command}", "--help"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, f"usage: vla-{command}" in done.stdout) == (0, True)

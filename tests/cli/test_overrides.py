@@ -30,6 +30,10 @@ PLAIN = [
     "push, then stop",
     "put the T's stem left (gently)",
     "range(1,3)",
+    "007",
+    "1e3",
+    "2024_01_31",
+    "true",
 ]
 
 
@@ -48,6 +52,7 @@ def test_a_value_is_taken_as_it_is(value: str) -> None:
         ("[/x/it's (v2, old),b]", ["/x/it's (v2, old)", "b"]),
         ("['/x/a,b', /y/lr=1]", ["/x/a,b", "/y/lr=1"]),
         ("[a,b]", ["a", "b"]),
+        ("[007, 1e3,'3']", ["007", "1e3", "3"]),
     ],
 )
 def test_values_in_a_list_are_taken_as_they_are(text: str, expected: list[str]) -> None:
@@ -62,6 +67,9 @@ def test_what_is_hydra_syntax_stays_that() -> None:
         "~wandb",
         "x='a, b'",
         "d=${now:%Y}",
+        "run_dir=outputs/${now:%Y}",
+        "data.root=${oc.env:HOME}",
+        "data.root=???",
         "e=[]",
         "--help",
     ]

@@ -119,8 +119,16 @@ def test_commands_of_an_earlier_clock_are_no_commands(tmp_path: Path) -> None:
         Message(m.t, TRAJECTORY_TOPIC, TRAJECTORY, trajectory(5.0 + k / 50, {0.02: m.content.data}))
         for k, m in enumerate(x for x in joint_messages() if x.topic == COMMANDS)
     ]
-    with pytest.raises(InputError, match=r"found 0: .*, trajectory 5\.000 to 6\.980 s \(time stamps\)"):
+    expected = r"expected commands while every stream is seen, .*, trajectory 5\.000 to 6\.980 s \(time stamps\)"
+    with pytest.raises(InputError, match=expected):
         episode_of(tmp_path, sorted([*joint_messages(commands=False), *told], key=lambda m: m.t), TRAJECTORIES)
+
+
+def test_an_arm_that_is_led_by_hand_after_its_last_command_has_no_actions(tmp_path: Path) -> None:
+    messages = [m for m in joint_messages() if m.topic != FRONT or m.t > EPOCH + 1.0]
+    messages = [m for m in messages if m.topic != COMMANDS or m.t < EPOCH + 0.5]
+    with pytest.raises(InputError, match=r"found the last one over at \d+\.4\d+ s and the first frame at"):
+        episode_of(tmp_path, messages)
 
 
 def test_a_clock_that_is_behind_the_others_is_told(tmp_path: Path) -> None:

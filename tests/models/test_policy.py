@@ -203,6 +203,17 @@ def test_weights_of_other_sizes_and_unknown_options_are_refused(tmp_path: Path) 
     assert json.loads((tmp_path / "b" / "interface.json").read_text())["fps"] == 10
 
 
+def test_aliases_that_stand_for_a_billion_values_are_refused_at_once(tmp_path: Path) -> None:
+    small_policy().save_pretrained(tmp_path)
+    lists = "a: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
+    lists += "".join(f"b{k}: &a{k + 1} [{', '.join([f'*a{k}'] * 9)}]\n" for k in range(9))
+    config = (tmp_path / "config.yaml").read_text()
+    for bomb in (lists, "a: &a [*a]\n"):
+        (tmp_path / "config.yaml").write_text(bomb + config)
+        with pytest.raises(InputError, match=r"config.yaml: expected YAML, found more than \d+ values"):
+            DiffusionPolicy.from_pretrained(tmp_path)
+
+
 def test_a_name_that_is_no_folder_and_not_on_the_hub_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match=r"nobody/nothing.*no such folder"):

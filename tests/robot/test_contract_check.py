@@ -157,6 +157,16 @@ def test_parts_that_never_meet_are_named() -> None:
     assert "observation.state: its parts never were within 0.25 s of each other (slop)" in wrong
 
 
+@pytest.mark.parametrize(("offset", "apart"), [(0.033, True), (0.01, False)])
+def test_slow_streams_out_of_phase_are_named(offset: float, apart: bool) -> None:
+    there = heard(rate=15.0, camera=15.0)
+    pictures = there["front/color/image_raw"]
+    for t, message in pictures.messages:
+        message.header = header(t + offset)
+    wrong = texts(compare_seen(load_contract("ur5e"), there, live=False), WRONG)
+    assert ("stamps 0.033 s apart or more, timeouts.slop is 0.02 s: they would make no observation" in wrong) == apart
+
+
 def test_a_contract_is_told_in_words() -> None:
     told = {finding.text: finding.level for finding in findings.describe(load_contract("xarm6_gripper"))}
     assert told["gripper: 0 to 1 are 0.85 to 0 rad on /xarm_gripper/joint_states"] == OK

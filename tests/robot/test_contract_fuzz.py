@@ -177,7 +177,7 @@ def test_constants_are_a_pose(constants: dict, message: str, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("names", 3, "action: names: expected texts, found 3"),
+        ("names", 3, "action: names: expected a list of texts, found 3"),
         ("topic", 5, "action: topic: expected a topic such as /joint_states, found 5"),
         ("units", [1.5, "m"], r"action: units: expected 2 units, one a name, found \[1.5, 'm'\]"),
         ("rate", "fast", "action: rate: expected a number above 0, found 'fast'"),

@@ -14,6 +14,7 @@ import yaml
 from vla_policy.interfaces import IMAGES, STATE, InputError
 from vla_policy.robot.contract import ARRAY, JOINT_STATE, load_contract
 from vla_policy.robot.messages import CommandReader, Reader
+from vla_policy.runtime import ObservationBuffer
 
 CONFIG = Path(__file__).parents[2] / "config"
 ARM, GRIPPER = "/xarm/joint_states", "/xarm_gripper/joint_states"
@@ -71,15 +72,33 @@ def test_a_state_of_two_topics_is_put_together_by_name_and_time() -> None:
     reader = Reader([load_contract("xarm6_gripper").stream(STATE)])
     assert reader.topics == {ARM: JOINT_STATE, GRIPPER: JOINT_STATE}
     assert reader.read(ARM, arm(0.0), 10.0) == []
-    ((key, stamp, value),) = reader.read(GRIPPER, joints(drive_joint=0.85), 10.01)
+    ((key, stamp, value, _),) = reader.read(GRIPPER, joints(drive_joint=0.85), 10.01)
     assert (key, stamp) == (STATE, 10.01)
     np.testing.assert_allclose(value, [0, 1, 2, 3, 4, 5, 0], atol=1e-6)  # 0.85 rad is closed
-    ((_, stamp, value),) = reader.read(ARM, arm(0.5), 10.02)
+    ((_, stamp, value, _),) = reader.read(ARM, arm(0.5), 10.02)
     assert stamp == 10.02  # with the gripper's newest
     np.testing.assert_allclose(value, [0.5, 1.5, 2.5, 3.5, 4.5, 5.5, 0], atol=1e-6)
     assert reader.read(ARM, arm(0.6), 10.27) == []  # the gripper's newest is older than the stream's slop
-    ((_, _, value),) = reader.read(GRIPPER, joints(drive_joint=0.0), 10.26)
+    ((_, _, value, _),) = reader.read(GRIPPER, joints(drive_joint=0.0), 10.26)
     np.testing.assert_allclose(value, [0.6, 1.6, 2.6, 3.6, 4.6, 5.6, 1], atol=1e-6)
+
+
+def test_a_part_of_the_same_stamp_that_comes_second_revises_the_whole() -> None:
+    stream = load_contract("xarm6_gripper").stream(STATE)
+    reader, buffer = Reader([stream]), ObservationBuffer([STATE], 0.02, 0.5)
+    reader.read(ARM, arm(0.0), 10.0)
+    reader.read(GRIPPER, joints(drive_joint=0.85), 10.0)
+    (first,) = reader.read(ARM, arm(0.5), 10.01)
+    (second,) = reader.read(GRIPPER, joints(drive_joint=0.0), 10.01)
+    assert (first.stamp, first.revises, first.value[6].round(5)) == (10.01, False, 0)
+    assert (second.stamp, second.revises, second.value[6].round(5)) == (10.01, True, 1)
+    assert buffer.put(STATE, first.value, first.stamp, 10.01)
+    buffer.revise(STATE, second.value, second.stamp)
+    observation = buffer.newest("")
+    assert observation is not None
+    np.testing.assert_array_equal(observation.values[STATE], second.value)
+    buffer.revise(STATE, first.value, 10.0)  # not the last one's stamp
+    assert not buffer.refused
 
 
 def test_two_publishers_of_one_topic_are_told_apart_by_their_joints(tmp_path: Path) -> None:

@@ -300,13 +300,19 @@ def test_no_sequence_of_enabling_and_stopping_moves_a_drooping_arm_by_more_than_
 
     run(0.1)
     for _ in range(40):
-        match rng.choice(["enable", "disable", "press", "stop", "emergency", "jump", "wait"]):
+        match rng.choice(["enable", "disable", "press", "mirror", "stop", "emergency", "jump", "wait"]):
             case "enable":
                 enable()
             case "disable":
                 bench.gate.disable()
             case "press":
                 run(rng.uniform(0.02, 0.5), press=True)
+            case "mirror":  # a leader that begins where the arm is measured
+                run(0.3)
+                begin = bench.pose
+                for _ in range(rng.integers(1, 25)):
+                    bench.gate.teleoperate(begin, bench.steady)
+                    run(TICK)
             case "stop":
                 bench.gate.heartbeat("policy", True, bench.steady)
             case "emergency":

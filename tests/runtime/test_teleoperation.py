@@ -7,7 +7,7 @@ import pytest
 
 from vla_policy.interfaces import InputError
 from vla_policy.runtime import Gamepad, HeldKey, Lead, Limits
-from vla_policy.runtime.teleoperation import HELD, LEASH, LOST, MET, RAMP, TELEOP_SCALE, Alignment
+from vla_policy.runtime.teleoperation import HELD, JUMP, LEASH, LOST, MET, RAMP, TELEOP_SCALE, Alignment
 
 RATE = 50.0
 TICK = 1 / RATE
@@ -257,13 +257,25 @@ def test_a_leader_far_away_is_met_slowly_before_it_is_followed() -> None:
     far = np.array(steps)[: round((1.0 - MET * FULL) / SPEED * RATE) - 1]
     assert np.abs(far).max() <= SPEED * TICK + 1e-9
     np.testing.assert_allclose(far[:, 1], far[:, 0] / 2)  # straight
-    leader = leader - 0.9 * LOST * FULL
-    np.testing.assert_allclose(alignment.follow(leader, command), leader)  # a lag while it is followed
+    for _ in range(round(0.9 * LOST * RATE)):  # at the contract's speed, with an arm that lags behind
+        leader = leader - FULL * TICK
+        np.testing.assert_allclose(alignment.follow(leader, command), leader)
     assert (
         np.abs(alignment.follow(command + 1.1 * LOST * FULL, command) - command).max() <= TELEOP_SCALE * most[0] + 1e-9
     )
     alignment.part()
     assert np.abs(alignment.follow(command + 0.1, command) - command).max() <= TELEOP_SCALE * most[0] + 1e-9
+
+
+def test_a_leader_that_jumps_is_met_again() -> None:
+    most = np.full(2, FULL * TICK)
+    alignment, command = Alignment(most, RATE), np.zeros(2)
+    assert (alignment.follow(command, command) == command).all()
+    small, large = np.array([0.9 * JUMP * FULL, 0.0]), np.array([1.1 * JUMP * FULL, 0.0])
+    np.testing.assert_allclose(alignment.follow(small, command), small)
+    alignment.follow(command, command)
+    for _ in range(3):  # and stays to be met
+        np.testing.assert_allclose(alignment.follow(large, command), [TELEOP_SCALE * most[0], 0.0])
 
 
 def test_without_a_speed_limit_nobody_is_far() -> None:

@@ -15,6 +15,7 @@ from vla_policy.interfaces import InputError
 
 USER_ERRORS = (InputError, HydraException, OmegaConfBaseException, OSError)
 WIDEST = 1000  # characters of a line that no terminal shows
+TEXTS = {"root", "run_dir", "init_from", "instruction", "dataset", "monitor", "contract", "out", "cache_dir"}
 
 
 def fail(error: BaseException) -> None:

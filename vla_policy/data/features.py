@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,14 +87,22 @@ def channel_names(names: Any, shape: Sequence[int]) -> tuple[str, ...]:
     """One name a channel, in whatever way they were declared; () if they do not fit the shape.
 
     Known are a list, lists in lists, groups ({"motors": [...]}; several groups give their names to their channels) and
-    a table {name: channel}.
+    a table {name: channel}. Names of a matrix's rows and columns are none of its channels.
     """
     size = math.prod(shape)
+    if len(shape) > 1 and _are_of_axes(names, shape):
+        return ()
     if isinstance(names, Mapping) and all(type(channel) is int for channel in names.values()):
         complete = sorted(names.values()) == list(range(len(names))) and len(names) == size
         return tuple(sorted(names, key=names.__getitem__)) if complete else ()
     found = tuple(_leaves(names, "", DEEPEST))
     return found if len(found) == size else ()
+
+
+def _are_of_axes(names: Any, shape: Sequence[int]) -> bool:
+    """Whether names are, or may as well be, a list for each axis with as many names as it is long."""
+    lists = names.values() if isinstance(names, Mapping) else names
+    return isinstance(lists, Iterable) and [len(x) if isinstance(x, list) else -1 for x in lists] == list(shape)
 
 
 def _leaves(names: Any, group: str, depth: int) -> Iterator[str]:

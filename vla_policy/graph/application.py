@@ -24,6 +24,7 @@ class GraphConfig:
     contract: str = "pusht_sim"
     scene: str = "pusht"
     instruction: str = ""
+    check_instruction: bool = True
     monitor: str | None = None
     max_steps: int = 300
     rearm: int = 10
@@ -48,7 +49,12 @@ def nodes(checkpoint: str, config: GraphConfig) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {
         "command_gate": {**shared, "dry_run": False, "heartbeats": heartbeats},
         "pusht_sim": {**shared, "scene": config.scene, "task": config.instruction, "seed": config.seed},
-        "policy": {**model, "task": config.instruction, "seed": config.policy_seed},
+        "policy": {
+            **model,
+            "task": config.instruction,
+            "check_instruction": config.check_instruction,
+            "seed": config.policy_seed,
+        },
     }
     return found | ({"surprise_monitor": {**model, "calibration": config.monitor}} if watched else {})
 

@@ -290,6 +290,8 @@ def _decode(
             found[recorded.topic].append((t, told[recorded.topic].read(recorded, contract.interface.action.names)))
         else:
             for sample in reader.read(recorded.topic, recorded.message, t):
+                if sample.revises:
+                    found[sample.key].pop()
                 found[sample.key].append((sample.stamp, sample.value))
     for stream in streams:
         if not found[stream.key]:
@@ -317,6 +319,9 @@ def _times(
     due = max(
         t + x.due.max(initial=0.0) for told in commands.values() for t, x in zip(told.times, told.values, strict=True)
     )
+    if due < first:
+        late = f"the last one over at {due:.3f} s and the first frame at {first:.3f} s"
+        raise InputError(f"expected commands while every stream is seen, found {late}: {_spans(lines)}")
     anchor = seen[(contract.interface.cameras or [STATE])[0]].times
     start = next((t for t in anchor if first - 1e-6 <= t <= due), None)
     count = 0 if start is None else max(int((last - start) * fps + 1e-3) + 1, 0)

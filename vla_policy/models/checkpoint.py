@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -42,6 +44,7 @@ BACKBONE = "backbone"  # folder with a backbone's config.json and tokenizer
 T = TypeVar("T")
 Model = TypeVar("Model", bound=TrainableModel)
 FLOATING = ("F64", "F32", "F16", "BF16")  # safetensors' names of the types that weights may have
+MOST_VALUES = 20_000  # in config.yaml
 FORMAT = 1  # last in config.yaml, so that a truncated one is told from a short one
 
 
@@ -131,7 +134,7 @@ def read_checkpoint(name: str | Path, kind: str) -> Checkpoint:
     it holds another kind of model.
     """
     folder = checkpoint_folder(name)
-    stored = _parse(folder / CONFIG, yaml.safe_load)
+    stored = _parse(folder / CONFIG, _from_yaml)
     if not isinstance(stored, dict) or stored.get("format") != FORMAT:
         raise InputError(f"{folder / CONFIG}: expected to end with 'format: {FORMAT}', found a truncated or other file")
     if kind not in stored:
@@ -273,6 +276,24 @@ def _parse(path: Path, parser: Callable[[str], Any]) -> Any:
         return parser(path.read_text(encoding="utf-8"))
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise InputError(f"{path}: expected {path.suffix[1:].upper()}, found {str(error).splitlines()[0]}") from None
+
+
+def _from_yaml(text: str) -> Any:
+    """`yaml.YAMLError` for a text of few lines whose aliases stand for more values than any model has."""
+    if _values(yaml.compose(text, yaml.SafeLoader), {}) > MOST_VALUES:
+        raise yaml.YAMLError(f"more than {MOST_VALUES} values")
+    return yaml.safe_load(text)
+
+
+def _values(node: yaml.Node | None, known: dict[int, float]) -> float:
+    """How many a node has, each alias counted; `known` are those of nodes by their id, infinite within themselves."""
+    if not isinstance(node, yaml.CollectionNode):
+        return 1.0
+    if id(node) not in known:
+        known[id(node)] = math.inf
+        children = chain.from_iterable(node.value) if isinstance(node, yaml.MappingNode) else node.value
+        known[id(node)] = 1.0 + sum(_values(child, known) for child in children)
+    return known[id(node)]
 
 
 def _card(card: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from rclpy.node import Node
 from vla_policy.interfaces import InputError
 from vla_policy.nodes import common
 from vla_policy.robot.contract import IMAGE_TYPES, Contract, Stream
-from vla_policy.robot.messages import Reader, seconds
+from vla_policy.robot.messages import Reader, Sample, seconds
 from vla_policy.runtime import ObservationBuffer, Watchdog
 
 TOGETHER = "a moment of all streams"
@@ -92,7 +92,7 @@ class Perception:
             return
         self._bad.pop(topic, None)
         now = common.now(self._node)
-        taken = [sample for sample in samples if self.buffer.put(sample.key, sample.value, sample.stamp, now)]
+        taken = [sample for sample in samples if self._take(sample, now)]
         if len(taken) == len(samples):  # also of a part that waits for the others
             self._watchdog.feed(topic, common.steady())
         for sample in taken:
@@ -104,6 +104,13 @@ class Perception:
             else:
                 self._watchdog.feed(TOGETHER, common.steady())
             self._on_sample()
+
+    def _take(self, sample: Sample, now: float) -> bool:
+        """False if the buffer refuses it."""
+        if not sample.revises:
+            return self.buffer.put(sample.key, sample.value, sample.stamp, now)
+        self.buffer.revise(sample.key, sample.value, sample.stamp)
+        return True
 
 
 def _words(stream: Stream) -> str:

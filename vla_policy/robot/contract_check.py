@@ -16,6 +16,7 @@ from vla_policy.robot.contract.findings import NOTE, OK, WRONG, Finding
 from vla_policy.robot.messages import CommandReader, Reader, seconds
 
 KEPT = 30  # messages of a topic that are looked into
+FEWEST = 5  # stamps by which streams are judged
 SPAN = 10.0  # seconds of a bag that are looked at
 EXECUTED = "command/executed"
 
@@ -151,12 +152,13 @@ def _of_samples(contract: Contract, heard: Mapping[str, Heard]) -> Iterator[Find
     reader = Reader(contract.streams)
     arrived = [(t, topic, m) for topic in reader.topics for t, m in _bare(heard, topic).messages]
     newest: dict[str, np.ndarray] = {}
+    stamps: dict[str, list[float]] = {}
     refused: set[str] = set()
     for t, topic, message in sorted(arrived, key=lambda item: item[0]):
         try:
-            newest |= {
-                sample.key: sample.value for sample in reader.read(topic, message, seconds(message.header.stamp) or t)
-            }
+            for sample in reader.read(topic, message, seconds(message.header.stamp) or t):
+                newest[sample.key] = sample.value
+                stamps.setdefault(sample.key, []).append(sample.stamp)
         except InputError as error:
             refused.add(str(error))
     for why in sorted(refused):
@@ -169,6 +171,20 @@ def _of_samples(contract: Contract, heard: Mapping[str, Heard]) -> Iterator[Find
             yield Finding(WRONG, f"{stream.key}: its parts never were within {stream.slop:g} s of each other (slop)")
     if STATE in newest:
         yield from _of_place(contract, newest[STATE])
+    if len(stamps) == len(contract.streams):
+        yield from _of_moments(contract.timeouts.slop, {key: np.array(sorted(t)) for key, t in stamps.items()})
+
+
+def _of_moments(slop: float, stamps: Mapping[str, np.ndarray]) -> Iterator[Finding]:
+    """Whether the stamps of the slowest stream, while all are there, are near enough to those of each other one."""
+    begin, end = max(t[0] for t in stamps.values()), min(t[-1] for t in stamps.values())
+    common = {key: t[(t >= begin) & (t <= end)] for key, t in stamps.items()}
+    slowest = min(common, key=lambda key: len(common[key]))
+    for key in sorted(set(stamps) - {slowest}):
+        apart = np.abs(np.subtract.outer(common[slowest], stamps[key])).min(axis=1)
+        if len(apart) >= FEWEST and (apart > slop).all():
+            text = f"{apart.min():.3f} s apart or more, timeouts.slop is {slop:g} s: they would make no observation"
+            yield Finding(WRONG, f"{slowest} and {key}: stamps {text}")
 
 
 def _of_place(contract: Contract, state: np.ndarray) -> Iterator[Finding]:

@@ -44,7 +44,8 @@ class Reader:
         """What a message of one of `topics`, stamped `stamp` seconds, makes known; leading slashes do not matter.
 
         A vector of several sources becomes known at the newest stamp of its parts, once all are there and no further
-        than the stream's `slop` apart. `InputError` names the topic and what does not fit.
+        than the stream's `slop` apart, and is revised by parts that come later with no newer stamp. `InputError` names
+        the topic and what does not fit.
         """
         here = [
             (join, k)
@@ -58,8 +59,13 @@ class Reader:
             if not here:
                 expected = " or ".join(str(list(source.joints)) for source in sources)
                 raise InputError(f"{topic}: expected the joints {expected}, found {sorted(message.name)}")
-        samples = [join.put(k, message, stamp) for join, k in here]
-        return [sample for sample in samples if sample is not None]
+        samples: dict[str, Sample] = {}
+        for join, k in here:
+            sample = join.put(k, message, stamp)
+            if sample is not None:  # of several parts in one message the last completes it
+                before = samples.get(sample.key, sample)
+                samples[sample.key] = sample._replace(revises=before.revises)
+        return list(samples.values())
 
 
 def is_from(message: Any, topic: str, source: Source) -> bool:
@@ -69,11 +75,15 @@ def is_from(message: Any, topic: str, source: Source) -> bool:
 
 
 class Sample(NamedTuple):
-    """A feature's value at a time stamp in seconds: (H, W, 3) uint8 RGB or (D,) float32."""
+    """A feature's value at a time stamp in seconds: (H, W, 3) uint8 RGB or (D,) float32.
+
+    `revises`: it replaces the sample before it, which had the same stamp.
+    """
 
     key: str
     stamp: float
     value: np.ndarray
+    revises: bool = False
 
 
 class _Join:
@@ -93,10 +103,10 @@ class _Join:
         self._stamps[k] = stamp
         self._value[list(source.channels)] = value
         newest, oldest = self._stamps.max(), self._stamps.min()
-        if newest - oldest > stream.slop or newest == self._known:
+        if newest - oldest > stream.slop:
             return None
-        self._known = newest
-        return Sample(stream.key, float(newest), self._value.copy())
+        revises, self._known = bool(newest == self._known), newest
+        return Sample(stream.key, float(newest), self._value.copy(), revises)
 
 
 def decode(message: Any, stream: Stream) -> np.ndarray:

@@ -59,6 +59,12 @@ class ObservationBuffer:
         self._forget(now)
         return True
 
+    def revise(self, key: str, value: np.ndarray, stamp: float) -> None:
+        """Replace the last sample of `key`, if it has this stamp: a part of it came later."""
+        samples = self._samples[key]
+        if samples and samples[-1][0] == stamp:
+            samples[-1] = (stamp, value)
+
     def newest(self, task: str) -> Observation | None:
         """The newest common moment as an observation, once; None while there is none that was not given before."""
         if not all(self._samples.values()):

@@ -89,6 +89,7 @@ class Gate:
         self._age = 0.0  # of the measured pose when it came
         self._strayed = False  # from its set-point since it was enabled
         self._alignment = Alignment(config.limits.max_step, config.rate)
+        self._clutch = np.zeros_like(config.limits.low)  # from a leader's targets to the commands they mean
         self._offset: float | None = None  # of the stamps' clock from the steady one
         self._played: float | None = None  # the last time that there was something to play, steady
         self._enabled_at = -math.inf  # on the stamps' clock
@@ -314,7 +315,9 @@ class Gate:
             return None
         if self.teleoperated and self._wanted is not None and self._previous is not None:
             self._timeline.clear()
-            return self._alignment.follow(self._wanted, self._previous)
+            if not released:
+                self._clutch = self._engaged_clutch(self._wanted)
+            return self._alignment.follow(self._wanted + self._clutch, self._previous)
         if released:
             self.supervisor.hold("teleoperation ended")
             self._wanted = None
@@ -324,6 +327,16 @@ class Gate:
             return None
         left = max(1, math.ceil((end - now) * self.config.rate - 1e-6))
         return self._previous + (row - self._previous) / left
+
+    def _engaged_clutch(self, wanted: np.ndarray) -> np.ndarray:
+        """What a leader's targets lack (D,) when they begin at the pose where the arm at rest is measured.
+
+        They would have it sink by its steady-state error with every press.
+        """
+        if self._previous is None or self._measured is None or not self.following or self._step.any():
+            return np.zeros_like(wanted)
+        error = self._previous - self._measured
+        return np.where(np.abs(wanted - self._measured) < np.abs(error) / 2, error, 0.0)
 
     def _watch(self, now: float, steady: float) -> None:
         overdue = self._watchdog.check(steady)

@@ -16,6 +16,7 @@ LEASH = 0.5  # seconds of travel that the target may be ahead of the last comman
 FRESH = 0.2  # seconds without a command after which the gate has stopped sending
 RAMP = 0.2  # seconds to the contract's speed where the contract limits no acceleration
 MET, LOST = 0.1, 0.5  # seconds of travel from the arm at which a leader is followed, and not any more
+JUMP = 0.2  # seconds of travel between two targets of a leader, more than who leads at the contract's speed makes
 
 
 class HeldKey:
@@ -161,24 +162,27 @@ class Alignment:
     """A leader that is far from the arm is not followed: the arm goes to it straight and slowly until they have met.
 
     `max_step` (D,) is what a command may change by at the speed limit (None: no limit, and nobody is far), `rate` how
-    many there are a second. Met is who is within `MET` seconds of travel at that speed; who is more than `LOST` away
-    has to be met again. The slow speed is that of teleoperation.
+    many there are a second. Met is who is within `MET` seconds of travel at that speed; who is more than `LOST` away,
+    or has jumped by more than `JUMP`, has to be met again. The slow speed is that of teleoperation.
     """
 
     def __init__(self, max_step: np.ndarray | None, rate: float) -> None:
         self._max_step, self._rate = max_step, rate
         self._met = False
+        self._wanted: np.ndarray | None = None  # the last time
 
     def part(self) -> None:
         """Nobody leads any more."""
-        self._met = False
+        self._met, self._wanted = False, None
 
     def follow(self, wanted: np.ndarray, previous: np.ndarray) -> np.ndarray:
         """What to command (D,) after `previous` (D,) on behalf of a leader at `wanted` (D,)."""
         if self._max_step is None:
             return wanted
-        way, reach = wanted - previous, (LOST if self._met else MET) * self._rate * self._max_step
-        self._met = bool((np.abs(way) <= reach).all())
+        second = self._rate * self._max_step  # of travel
+        jumped = self._wanted is not None and bool((np.abs(wanted - self._wanted) > JUMP * second).any())
+        way, reach = wanted - previous, (LOST if self._met and not jumped else MET) * second
+        self._met, self._wanted = bool((np.abs(way) <= reach).all()), wanted
         if self._met:
             return wanted
         return previous + way * min(1.0, 1.0 / float(np.max(np.abs(way) / (TELEOP_SCALE * self._max_step))))

@@ -14,28 +14,36 @@ from omegaconf import DictConfig, OmegaConf
 from vla_policy.interfaces import InputError
 
 T = TypeVar("T")
+# Keys whose values are paths or sentences, also where they look like numbers.
+TEXTS = {"root", "run_dir", "init_from", "instruction", "dataset", "monitor", "contract", "out", "cache_dir"}
 
 
 def as_they_are(words: Sequence[str], sweep: bool = False) -> list[str]:
     """`key=value` words for Hydra, with those values in quotes that are no Hydra syntax: paths and sentences with
-    letters outside ASCII, parentheses, quotes, `=`, commas. With `sweep`, commas stand between values.
+    letters outside ASCII, parentheses, quotes, `=`, commas; and numbers where a path or a sentence is meant. With
+    `sweep`, commas stand between values.
     """
     return [_as_it_is(word, sweep) for word in words]
 
 
 def _as_it_is(word: str, sweep: bool) -> str:
     key, equals, value = word.partition("=")
-    if not equals or word.startswith("-") or _is_syntax(word, sweep):
+    as_text = key.rpartition(".")[2] in TEXTS
+    if not equals or word.startswith("-") or (_is_syntax(word, sweep) and not as_text):
         return word
     if value.startswith("[") and value.endswith("]"):
-        quoted = f"{key}=[{','.join(_item(item) for item in _items(value[1:-1]))}]"
+        quoted = f"{key}=[{','.join(_item(item, as_text) for item in _items(value[1:-1]))}]"
+    elif sweep or _is_syntax(word, sweep):
+        quoted = f"{key}={','.join(_item(item, as_text) for item in _items(value))}"
     else:
-        quoted = f"{key}={','.join(_item(item) for item in _items(value))}" if sweep else ""
+        quoted = ""
     return quoted if quoted and _is_syntax(quoted, sweep) else f"{key}={_quoted(value)}"
 
 
-def _item(text: str) -> str:
-    return text if _is_syntax(f"key={text}", sweep=False) else _quoted(text.strip())
+def _item(text: str, as_text: bool) -> str:
+    word = f"key={text}"
+    plain = _is_syntax(word, sweep=False) and not (as_text and _is_number(word))
+    return text if plain else _quoted(text.strip())
 
 
 def _items(text: str) -> Iterator[str]:
@@ -61,6 +69,11 @@ def _is_syntax(word: str, sweep: bool) -> bool:
     except HydraException:
         return False
     return sweep or not override.is_sweep_override()
+
+
+def _is_number(word: str) -> bool:
+    """Whether Hydra reads the value as a number or as true or false."""
+    return isinstance(OverridesParser.create().parse_override(word).value(), int | float)
 
 
 def _quoted(text: str) -> str:

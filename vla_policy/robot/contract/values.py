@@ -60,7 +60,7 @@ def text(value: Any, where: str, empty: bool = False) -> str:
 
 def texts(value: Any, where: str, size: int | None = None) -> tuple[str, ...]:
     """Different texts; whole numbers are taken for their digits, as in joints that are named by them."""
-    found = [str(v) if type(v) is int else v for v in items(value, where, "texts")]
+    found = [str(v) if type(v) is int else v for v in items(value, where, "a list of texts")]
     good = all(isinstance(v, str) and v.strip() and v.isprintable() for v in found) and len(set(found)) == len(found)
     if not good or size not in (None, len(found)):
         raise refuse(where, "different texts" if size is None else f"{size} different ones, one a name", value)
@@ -69,7 +69,7 @@ def texts(value: Any, where: str, size: int | None = None) -> tuple[str, ...]:
 
 def units(value: Any, where: str, size: int) -> tuple[str, ...]:
     """A unit for each of `size` channels."""
-    found = [str(v) if type(v) is int else v for v in items(value, where, "units")]
+    found = [str(v) if type(v) is int else v for v in items(value, where, "a list of units")]
     if len(found) != size or not all(isinstance(v, str) and v.strip() and v.isprintable() for v in found):
         raise refuse(where, f"{size} units, one a name", value)
     return tuple(found)
