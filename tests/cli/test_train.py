@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from helpers.commands import train
 from safetensors.torch import load_file
 
 from vla_policy.interfaces import STATE
@@ -32,13 +33,9 @@ def command(*overrides: object) -> list[str]:
     return [sys.executable, "-m", "vla_policy.cli.train", *map(str, overrides)]
 
 
-def train(folder: Path, *overrides: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*overrides), cwd=folder, capture_output=True, text=True, timeout=300, check=False)
-
-
 def test_a_run_leaves_config_commit_metrics_and_a_checkpoint(bimanual_dataset: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    done = train(tmp_path, f"data.root={bimanual_dataset}", f"run_dir={run}", "trainer.steps=6", "seed=7", *SMALL)
+    done = train(f"data.root={bimanual_dataset}", f"run_dir={run}", "trainer.steps=6", "seed=7", *SMALL)
     assert done.returncode == 0, done.stderr
     assert "step 6/6" in done.stdout
     assert "samples/s" in done.stdout
@@ -50,16 +47,16 @@ def test_a_run_leaves_config_commit_metrics_and_a_checkpoint(bimanual_dataset: P
     assert list(policy.interface.observations) == [STATE]
     assert policy.card["data"]["demonstrations"] == 5
 
-    again = train(tmp_path, f"data.root={bimanual_dataset}", f"run_dir={run}", *SMALL)
+    again = train(f"data.root={bimanual_dataset}", f"run_dir={run}", *SMALL)
     assert again.returncode == 2
     assert "resume=true" in again.stderr
-    changed = train(tmp_path, f"run_dir={run}", "resume=true", "trainer.lr=0.1")
+    changed = train(f"run_dir={run}", "resume=true", "trainer.lr=0.1")
     assert changed.returncode == 2
     assert "trainer.lr (expected 0.0005, found 0.1)" in changed.stderr
 
     tuned = tmp_path / "tuned"
     done = train(
-        tmp_path, f"data.root={bimanual_dataset}", f"run_dir={tuned}", "trainer.steps=1", "trainer.lr=1e-9",
+        f"data.root={bimanual_dataset}", f"run_dir={tuned}", "trainer.steps=1", "trainer.lr=1e-9",
         "trainer.ema_max_decay=0", f"init_from={run}/checkpoints/last", *SMALL,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -92,7 +89,7 @@ def test_mistakes_are_one_error_and_leave_nothing(
     bimanual_original: Path, tmp_path: Path, overrides: list[str], message: str
 ) -> None:
     run = tmp_path / "run"
-    done = train(tmp_path, f"run_dir={run}", *SMALL[:2], *[o.format(data=bimanual_original) for o in overrides])
+    done = train(f"run_dir={run}", *SMALL[:2], *[o.format(data=bimanual_original) for o in overrides])
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("error: ")
     assert message in done.stderr
@@ -104,14 +101,14 @@ def test_mistakes_are_one_error_and_leave_nothing(
 def test_a_killed_run_resumes_to_the_same_weights(bimanual_dataset: Path, tmp_path: Path) -> None:
     options = [f"data.root={bimanual_dataset}", "trainer.steps=60", "trainer.save_every=4", *SMALL]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert train(tmp_path, f"run_dir={whole}", *options).returncode == 0
+    assert train(f"run_dir={whole}", *options).returncode == 0
     process = subprocess.Popen(command(f"run_dir={killed}", *options), cwd=tmp_path, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 200
     while not (killed / "state.safetensors").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    done = train(tmp_path, f"run_dir={killed}", "resume=true")
+    done = train(f"run_dir={killed}", "resume=true")
     assert done.returncode == 0, done.stderr
     one, other = load_file(whole / "state.safetensors"), load_file(killed / "state.safetensors")
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -144,7 +141,7 @@ def test_two_processes_train_one_model(bimanual_dataset: Path, tmp_path: Path) -
 @pytest.mark.slow
 def test_multirun_gives_each_job_a_folder(bimanual_dataset: Path, tmp_path: Path) -> None:
     options = [f"data.root={bimanual_dataset}", f"run_dir={tmp_path}/sweep", "trainer.steps=1", *SMALL]
-    done = train(tmp_path, *options, "seed=0,1", "--multirun")
+    done = train(*options, "seed=0,1", "--multirun")
     assert done.returncode == 0, done.stderr
     weights = [load_file(tmp_path / f"sweep/{job}/checkpoints/last/model.safetensors") for job in (0, 1)]
     assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

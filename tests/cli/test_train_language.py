@@ -1,14 +1,15 @@
 """vla-train task=pusht_language, from demonstrations to a policy that reads and can be asked."""
 
 import csv
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from helpers import commands
+from helpers.commands import Done
 
+from vla_policy.cli import collect
 from vla_policy.models import Backbone, DiffusionPolicy
 
 pytestmark = pytest.mark.slow
@@ -28,14 +29,12 @@ SMALL = [
 @pytest.fixture(scope="module")
 def demonstrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("language") / "demonstrations"
-    command = [sys.executable, "-m", "vla_policy.cli.collect", str(root), "task=pusht_language", "n_episodes=3"]
-    subprocess.run([*command, "num_workers=0"], check=True, capture_output=True, timeout=200)
+    collect.main([str(root), "task=pusht_language", "n_episodes=3", "num_workers=0"])
     return root
 
 
-def train(root: Path, run: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "vla_policy.cli.train", f"data.root={root}", f"run_dir={run}", *SMALL, *overrides]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+def train(root: Path, run: Path, *overrides: str, small: list[str] = SMALL) -> Done:
+    return commands.train(f"data.root={root}", f"run_dir={run}", *small, *overrides)
 
 
 def test_the_backbone_learns_with_the_actions_and_resumes(demonstrations: Path, tmp_path: Path) -> None:
@@ -106,11 +105,7 @@ def test_mistakes_are_one_error(demonstrations: Path, tmp_path: Path, overrides:
     if "init_from=RUN" in overrides:
         assert train(demonstrations, tmp_path / "first", "trainer.steps=1").returncode == 0
         overrides = [f"init_from={tmp_path}/first/checkpoints/last", *overrides[1:]]
-        small = [option for option in SMALL if "backbone" not in option]
-        command = [sys.executable, "-m", "vla_policy.cli.train", f"data.root={demonstrations}", *small, *overrides]
-        done = subprocess.run(
-            [*command, f"run_dir={tmp_path}/run"], capture_output=True, text=True, timeout=200, check=False
-        )
+        done = train(demonstrations, tmp_path / "run", *overrides, small=[o for o in SMALL if "backbone" not in o])
     else:
         done = train(demonstrations, tmp_path / "run", *overrides)
     assert done.returncode == 2, done.stderr

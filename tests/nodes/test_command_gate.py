@@ -16,13 +16,12 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, String
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_policy.benchmarks.ros.fault_timing import measured, timed
-from vla_policy.benchmarks.ros.measured import Hold
+from vla_policy.benchmarks.ros.harness import HeldBefore
 from vla_policy.graph.processes import Processes
 from vla_policy.nodes import common
 
 pytestmark = pytest.mark.dds
-DEADLINE = 0.2  # seconds from a fault to the hold
+PERIODS = 10  # of 0.02 s, from a fault to the hold
 
 
 class Setup:
@@ -44,21 +43,28 @@ class Setup:
 
         wait_for(told, "the refusal", 5.0)
 
-    def hold(self, inject: Callable[[], object], deadline: float = DEADLINE) -> float:
-        """Seconds from a fault to the hold, at best of three times: another process may have the computer meanwhile."""
+    def hold(self, inject: Callable[[], object], reason: str) -> int:
+        """How many of its periods the gate takes from a fault to the hold; it gives a reason that contains `reason`.
 
-        def attempt() -> Hold:
+        Periods, not seconds: a busy computer delays the gate and its commands alike. Where it delays heartbeats, so
+        that the gate holds before the fault or for their silence, the fault is injected again.
+        """
+        periods = 0
+
+        def held() -> bool:
+            nonlocal periods
             self.start()
-            fault = time.time()
             inject()
-            return timed(self.witness, fault)
+            fault = time.time()
+            try:
+                seconds = self.witness.seconds_to_hold(fault)
+            except HeldBefore:
+                return False
+            periods = sum(fault < t < fault + seconds for t, _ in self.witness.commands)
+            return reason in self.witness.reason
 
-        seconds: list[float] = []
-        while len(seconds) < 3 and min(seconds, default=1.0) >= deadline:
-            hold = measured(attempt, "a fault")
-            assert hold.seconds is not None
-            seconds.append(hold.seconds - hold.stood_still)
-        return min(seconds)
+        wait_for(held, f"a hold because {reason}")
+        return periods
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +82,10 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
 
 @pytest.mark.parametrize("quiet", ["policy", "monitor", "robot"])
 def test_silence_holds(running: Setup, quiet: str) -> None:
+    silent = {"policy": "policy/stop", "monitor": "surprise_monitor/stop", "robot": "robot state"}[quiet]
     # The simulated robot's state comes at 10 Hz, and the contract is patient with it.
-    deadline = DEADLINE + (0.15 if quiet == "robot" else 0.0)
-    assert running.hold(lambda: running.robot.alive.discard(quiet), deadline) < deadline
-    assert "silent" in running.witness.reason
+    most = PERIODS + (7 if quiet == "robot" else 0)
+    assert running.hold(lambda: running.robot.alive.discard(quiet), f"{silent} is silent") <= most
     assert not running.robot.enable().success
     running.robot.alive.add(quiet)
     time.sleep(0.3)
@@ -89,9 +95,8 @@ def test_silence_holds(running: Setup, quiet: str) -> None:
 
 
 def test_an_alarm_holds_and_is_not_lost_among_heartbeats(running: Setup) -> None:
-    deadline = 0.1 + 0.02  # and the way of one message
-    assert running.hold(lambda: running.robot.monitor.publish(Bool(data=True)), deadline) < deadline
-    assert running.witness.reason == "surprise_monitor/stop says stop"
+    # 0.1 s, and the way of one message
+    assert running.hold(lambda: running.robot.monitor.publish(Bool(data=True)), "surprise_monitor/stop says stop") <= 6
 
 
 def test_why_somebody_says_stop_is_told_by_the_gate(running: Setup) -> None:
@@ -100,7 +105,7 @@ def test_why_somebody_says_stop_is_told_by_the_gate(running: Setup) -> None:
         why = eyes.create_publisher(String, "surprise_monitor/stop_reason", common.LATCHED_QOS)
         why.publish(String(data=cause))
         wait_for(lambda: why.get_subscription_count() > 0, "the gate")
-        running.hold(lambda: running.robot.monitor.publish(Bool(data=True)))
+        running.hold(lambda: running.robot.monitor.publish(Bool(data=True)), "surprise_monitor/stop says stop")
         wait_for(lambda: running.witness.reason == f"surprise_monitor/stop says stop: {cause}", "the cause", 5.0)
         running.robot.alive.discard("monitor")
         running.robot.monitor.publish(Bool(data=True))
@@ -113,8 +118,7 @@ def test_why_somebody_says_stop_is_told_by_the_gate(running: Setup) -> None:
 def test_a_chunk_with_nan_holds(running: Setup) -> None:
     rows = np.full((15, 2), 0.3)
     rows[9, 1] = np.nan
-    assert running.hold(lambda: running.robot.offer(rows)) < DEADLINE
-    assert "not finite" in running.witness.reason
+    assert running.hold(lambda: running.robot.offer(rows), "not finite") <= PERIODS
 
 
 @pytest.mark.parametrize("jump", [3.0, -3.0])
@@ -122,8 +126,7 @@ def test_a_clock_that_jumps_holds(running: Setup, jump: float) -> None:
     def set_clock() -> None:
         running.robot.jump += jump
 
-    assert running.hold(set_clock) < DEADLINE
-    assert "clock jumped" in running.witness.reason
+    assert running.hold(set_clock, "clock jumped") <= PERIODS
     time.sleep(0.3)
     targets = np.array([target for _, target in running.witness.commands])
     np.testing.assert_allclose(targets[-10:], targets[-1:].repeat(10, axis=0), atol=1e-4)
@@ -133,23 +136,28 @@ def test_a_clock_that_jumps_holds(running: Setup, jump: float) -> None:
 
 
 def test_a_storm_of_stale_chunks_moves_nothing_and_delays_nothing(running: Setup) -> None:
-    delays: list[float] = []
-    while len(delays) < 3 and min(delays, default=1.0) > 0.005:  # another process may have the computer meanwhile
-        running.start()
-        begin, stale = time.time(), np.full((5, 2), 0.3)
-        while time.time() < begin + 1.0:
-            running.robot.offer(stale, age=2.0)
-            running.robot.policy.publish(Bool(data=False))
-            time.sleep(0.0005)
-        targets = np.array([target for t, target in running.witness.commands if t > begin])
-        assert np.abs(targets[:, 0] - 0.45).max() < 0.01  # never towards the stale one
-        gaps = np.diff([t for t, _ in running.witness.commands if begin < t < begin + 1.0])
-        delays.append(abs(float(np.median(gaps)) - 0.02))
-    assert min(delays) <= 0.005
+    def gap(until: float) -> float:
+        """Median seconds from command to command."""
+        return float(np.median(np.diff([t for t, _ in running.witness.commands if until - 1.0 < t < until])))
+
+    running.start()
+    begin, stale = time.time(), np.full((5, 2), 0.3)
+    wait_for(lambda: time.time() > begin + 1.0, "a second without a storm")
+    calm = gap(time.time())
+    running.start()
+    begin = time.time()
+    while time.time() < begin + 1.0:
+        running.robot.offer(stale, age=2.0)
+        running.robot.policy.publish(Bool(data=False))
+        time.sleep(0.0005)
+    targets = np.array([target for t, target in running.witness.commands if t > begin])
+    assert np.abs(targets[:, 0] - 0.45).max() < 0.01  # never towards the stale one
+    assert gap(begin + 1.0) < 1.25 * calm
 
 
 def test_emergency_stop_is_a_fault_until_disabled(running: Setup) -> None:
-    assert running.hold(lambda: running.robot.emergency.publish(Bool(data=True))) < DEADLINE
+    pressed = Bool(data=True)
+    assert running.hold(lambda: running.robot.emergency.publish(pressed), "emergency_stop says stop") <= PERIODS
     answer = running.robot.enable()
     assert not answer.success
     assert "disable first" in answer.message

@@ -21,7 +21,7 @@ from vla_policy.graph.processes import Processes
 from vla_policy.nodes import common
 from vla_policy.nodes import controller as controller_module
 from vla_policy.nodes.controller import Controller
-from vla_policy.robot.contract import ARRAY, TRAJECTORY, CommandSpec, load_contract
+from vla_policy.robot.contract import ARRAY, TRAJECTORY, Output, load_contract
 
 pytestmark = pytest.mark.dds
 TOPIC = "/arm_controller/joint_trajectory"
@@ -52,12 +52,12 @@ def contract(folder: Path, kind: str = TRAJECTORY, topic: str = TOPIC) -> Path:
     return path
 
 
-def command(folder: Path, kind: str = TRAJECTORY, topic: str = TOPIC) -> CommandSpec:
-    return load_contract(contract(folder, kind, topic)).command
+def command(folder: Path, kind: str = TRAJECTORY, topic: str = TOPIC) -> Output:
+    return load_contract(contract(folder, kind, topic)).command.outputs[0]
 
 
 @contextmanager
-def asking(spec: CommandSpec) -> Iterator[tuple[Spinning, Controller]]:
+def asking(spec: Output) -> Iterator[tuple[Spinning, Controller]]:
     with own_domain(1), Spinning("gate") as node:
         publisher = node.create_publisher(common.message_class(spec.type), spec.topic, common.COMMAND_QOS)
         yield node, Controller(node, publisher, spec, ReentrantCallbackGroup())

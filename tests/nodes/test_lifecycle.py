@@ -99,7 +99,7 @@ def test_activating_again_asks_for_fresh_observations(setup: Setup) -> None:
     end = common.steady() + 1.0
     wait_for(lambda: common.steady() > end, "time to go by")
     assert setup.change(ACTIVATE) == (False, INACTIVE)
-    assert "fresh observations are needed, but /pusht_sim/camera/image_raw is silent" in setup.node.error
+    assert "fresh observations are needed, but no picture from /pusht_sim/camera/image_raw since" in setup.node.error
     setup.seeing = True
     wait_for(lambda: setup.change(ACTIVATE) == (True, ACTIVE), "activation")
 
