@@ -1,4 +1,3 @@
-from vla_policy.cli.bench.main import main
+from vla_policy.cli.bench import main
 
-if __name__ == "__main__":
-    main()
+main()

@@ -1,4 +1,3 @@
-from vla_policy.cli.eval.main import main
+from vla_policy.cli.eval import main
 
-if __name__ == "__main__":
-    main()
+main()
