@@ -7,7 +7,7 @@ import pytest
 
 from vla_policy.cli import dataset
 from vla_policy.cli.bench.main import main as bench
-from vla_policy.data.files import read_json
+from vla_policy.utils.files import read_json
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from vla_policy.cli.load import typed_config
 from vla_policy.graph.application import GraphConfig, graph_environment, nodes, require_ros
 from vla_policy.interfaces import InputError
 from vla_policy.robot.contract import load_contract
+from vla_policy.utils.files import write_json
 
 if TYPE_CHECKING:
     from vla_policy.graph.operator import GraphEpisode
@@ -69,14 +69,10 @@ def play(checkpoint: str, config: GraphConfig) -> list[GraphEpisode]:
             progress.update(task, description="playing")
             for _ in range(config.n_episodes):
                 episodes.append(graph.operator.play(config.max_steps, SUCCESS_COVERAGE, config.rearm))
-                _write(out / "episodes.json", [asdict(episode) for episode in episodes])
-                _write(out / "diagnostics.json", graph.operator.diagnostics)
+                write_json(out / "episodes.json", [asdict(episode) for episode in episodes])
+                write_json(out / "diagnostics.json", graph.operator.diagnostics)
                 progress.advance(task)
     return episodes
-
-
-def _write(path: Path, data: Any) -> None:
-    path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
 
 def _bar() -> Progress:

@@ -24,11 +24,11 @@ from vla_policy.benchmarks.ros.fault_timing import FAULTS, TRIES, measured
 from vla_policy.benchmarks.ros.harness import HeldBefore
 from vla_policy.benchmarks.ros.measured import Hold, Played
 from vla_policy.cli.bench.ros import ros
-from vla_policy.data.files import write_json
 from vla_policy.graph.operator import GraphError
 from vla_policy.graph.processes import Processes
 from vla_policy.interfaces import InputError
 from vla_policy.nodes.common import ask_for_realtime, give_up_realtime
+from vla_policy.utils.files import write_json
 
 pytestmark = pytest.mark.dds
 EPISODE = Played(100000, True, 90, 9.0, ("holding: late",), 1, [20.0], [False], [False], [0.0], {"policy": 1.0}, {})

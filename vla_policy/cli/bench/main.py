@@ -86,8 +86,8 @@ def _latency(arguments: Sequence[str]) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     options = parser.parse_args(arguments)
 
-    from vla_policy.evaluation.formats import write_json
     from vla_policy.evaluation.success.latency import chunk_latency, random_histories, split_latency
+    from vla_policy.utils.files import write_json
     from vla_policy.utils.provenance import git_commit
 
     config = typed_config(LatencyConfig, "latency", options.overrides)
@@ -123,7 +123,7 @@ def _sim(arguments: Sequence[str]) -> None:
     from sim import PushTConfig
     from sim.benchmark import steps_per_second
     from vla_policy.benchmarks.fidelity import fidelity_table
-    from vla_policy.evaluation.formats import write_json
+    from vla_policy.utils.files import write_json
     from vla_policy.utils.provenance import git_commit
 
     config = typed_config(SimConfig, "sim", options.overrides)
@@ -201,8 +201,8 @@ def _objectives(arguments: Sequence[str]) -> None:
     description = "Policies that differ in the objective alone: an evaluation folder each, compared with the first one."
     options = _evaluations("objectives", description, "folder of objectives.json", arguments)
 
-    from vla_policy.evaluation.formats import write_json
     from vla_policy.evaluation.success.objectives import gather_objectives, objectives_table
+    from vla_policy.utils.files import write_json
 
     found = gather_objectives(options.EVALUATION)
     write_json(options.out / "objectives.json", found)

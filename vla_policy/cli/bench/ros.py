@@ -30,8 +30,8 @@ def ros(arguments: Sequence[str]) -> None:
     os.environ.update(graph_environment(config.domain_id))
 
     from vla_policy.benchmarks.ros.report import tables
-    from vla_policy.evaluation.formats import write_json
     from vla_policy.graph.operator import GraphError
+    from vla_policy.utils.files import write_json
 
     path = Path(config.out) / "ros.json"
     found = begun(path, options.CHECKPOINT, config.seed)

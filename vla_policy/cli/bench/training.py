@@ -37,8 +37,8 @@ def training(arguments: Sequence[str]) -> None:
     options = parser.parse_intermixed_args(arguments)
 
     from vla_policy.benchmarks.training_speed import training_speed
-    from vla_policy.evaluation.formats import write_json
     from vla_policy.jobs.trainer import make_trainer
+    from vla_policy.utils.files import write_json
     from vla_policy.utils.provenance import git_commit
 
     config = load_config("train", options.overrides)

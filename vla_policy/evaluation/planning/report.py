@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from vla_policy.evaluation.formats import interval, success_rate, write_json
+from vla_policy.evaluation.formats import interval, success_rate
 from vla_policy.evaluation.planning.tasks import Outcome, Task
 from vla_policy.evaluation.statistics import compare_paired, mean_interval
-from vla_policy.evaluation.success.report import write_csv
+from vla_policy.utils.files import write_csv, write_json
 
 COLUMNS = ["policy", "start", "episode", "frame", "success", "block_success", "pusher_mm", "block_mm", "angle_degrees"]
 

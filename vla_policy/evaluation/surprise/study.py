@@ -16,8 +16,6 @@ import torch
 
 from sim import Disturbance, PushTConfig, make_env
 from sim.disturbances import KINDS
-from vla_policy.data.files import read_json
-from vla_policy.evaluation.formats import write_json
 from vla_policy.evaluation.surprise.detection import (
     Scored,
     clean,
@@ -30,6 +28,7 @@ from vla_policy.evaluation.surprise.traces import Hear, StopAfterEvent, Trace, l
 from vla_policy.interfaces import IMAGES, InputError, Observation
 from vla_policy.models import DiffusionPolicy
 from vla_policy.monitoring import Calibration, PredictionError, calibrate, false_alarm_counts, false_alarm_spread
+from vla_policy.utils.files import read_json, write_json
 from vla_policy.utils.provenance import git_commit
 from vla_policy.world_model import (
     NumpyWorldModel,
