@@ -45,7 +45,7 @@ def test_every_fault_is_timed_and_storms_lead_nothing_astray(tmp_path: Path) -> 
         row = found["times"][f"{name} to hold"]
         assert (row["n"], row["not_held"]) == (1, 0)
         (reason,) = row["reasons"]
-        assert FAULTS[name].reason in reason
+        assert any(words in reason for words in FAULTS[name].reasons)
         assert 0 < row["max"] < 2000  # how fast it is depends on what else this computer does
         assert row["milliseconds"] == [row["max"]]
     assert found["counts"]["stale commands in storms"]["met"]

@@ -127,7 +127,7 @@ class Bench:
 
     def bar(self, total: float, more: str = "") -> Callable[..., None]:
         """A bar of its own; call the result at every step."""
-        return functools.partial(self.progress.advance, self.progress.add_task(self.name + more, total=total))
+        return functools.partial(self.progress.advance, self.progress.add_task(self.name + more, total=total, state=""))
 
     def played(self) -> list[Played]:
         """The episodes of an earlier call; `InputError` if another policy or configuration made them."""
@@ -183,7 +183,7 @@ def _gate(bench: Bench) -> Found:
     measured = fault_timing(repeats, bench.log, bench.bar(repeats * len(FAULTS)))
     within = {"alarm": ALARM_WITHIN} | dict.fromkeys(NO_TARGET)
     return {
-        f"{name} to hold": holds(found, within.get(name, HOLD_WITHIN), [FAULTS[name].reason])
+        f"{name} to hold": holds(found, within.get(name, HOLD_WITHIN), FAULTS[name].reasons)
         for name, found in measured.items()
     }, {}
 

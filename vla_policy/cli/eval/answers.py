@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 from vla_policy.cli.common import stdout
 from vla_policy.cli.help import config_parser
 from vla_policy.cli.load import typed_config
-from vla_policy.cli.progress import bar
 from vla_policy.models.loading import load_policy
+from vla_policy.utils.progress import progress_bar
 
 console = stdout()
 
@@ -32,7 +32,7 @@ def answers(arguments: Sequence[str]) -> None:
     config = typed_config(AnswersConfig, "answers", options.overrides)
     policy = load_policy(options.CHECKPOINT, config.device, config.threads)
     dataset, out = LeRobotDataset(options.DATASET), Path(config.out)
-    with bar(console) as progress:
+    with progress_bar(console) as progress:
         task = progress.add_task("questions", total=config.n_questions, state="")
         answered = ask(policy, dataset, config, lambda: progress.advance(task))
     summary = summarize_answers(answered, checkpoint=options.CHECKPOINT, dataset=str(options.DATASET), seed=config.seed)

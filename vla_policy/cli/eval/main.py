@@ -20,9 +20,10 @@ from vla_policy.cli.eval.swap import swap
 from vla_policy.cli.eval.world_model import world_model
 from vla_policy.cli.help import checkpoint_arguments, config_parser
 from vla_policy.cli.load import typed_config
-from vla_policy.cli.progress import bar, rollout_bar
+from vla_policy.cli.progress import rollout_bar
 from vla_policy.interfaces import IMAGES, InputError, Policy
 from vla_policy.models.loading import described, load_policy, machine
+from vla_policy.utils.progress import progress_bar
 
 # torch and the simulation are imported where they are used: every worker process reads this module anew.
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ def _open_loop(arguments: Sequence[str]) -> None:
     policy = load_policy(options.CHECKPOINT, config.device)
     dataset = LeRobotDataset(options.DATASET)
     episodes = held_out_episodes(config.episodes, policy.card, dataset)
-    with bar(console) as progress:
+    with progress_bar(console) as progress:
         task = progress.add_task("episodes", total=len(episodes), state="")
         errors = open_loop(
             policy, dataset, episodes, config.policy_seed, config.batch_size, lambda _: progress.advance(task)
