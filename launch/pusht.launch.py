@@ -3,16 +3,15 @@
 ros2 launch vla_policy pusht.launch.py checkpoint:=checkpoints/pusht_image seed:=3
 """
 
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
-from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchDescription
 from sim.cameras import Camera
 from sim.config import PushTConfig
 from vla_policy.graph import launching
+from vla_policy.graph.launching import entities, node, parameter
 from vla_policy.robot.contract import find_config, load_contract
 from vla_policy.utils.starter import environment
 
@@ -29,39 +28,22 @@ ARGUMENTS = {
 
 
 def nodes(context, *args, **kwargs):
-    def text(name):
-        return ParameterValue(LaunchConfiguration(name), value_type=str)
-
     shared = {"contract": "pusht_sim"}
-    model = {**shared, "checkpoint": text("checkpoint")}
+    model = {**shared, "checkpoint": parameter("checkpoint")}
     watched = bool(LaunchConfiguration("calibration").perform(context))
     heartbeats = ["policy/stop", "surprise_monitor/stop"] if watched else ["policy/stop"]
 
-    def node(kind, name, parameters, **more):
-        executable = f"{name}_node"
-        return kind(
-            package="vla_policy",
-            executable=executable,
-            name=name,
-            namespace="",
-            output="screen",
-            parameters=[parameters],
-            additional_env=environment(),
-            **more,
-        )
-
-    checked = ParameterValue(LaunchConfiguration("check_instruction"), value_type=bool)
-    seed = ParameterValue(LaunchConfiguration("seed"), value_type=int)
+    instruction, checked, seed = parameter("instruction"), parameter("check_instruction", bool), parameter("seed", int)
     started = [
         node(
             Node, "command_gate", {**shared, "dry_run": False, "heartbeats": heartbeats}, on_exit=launching.without_gate
         ),
-        node(Node, "pusht_sim", {**shared, "scene": text("scene"), "task": text("instruction"), "seed": seed}),
-        node(LifecycleNode, "policy", {**model, "task": text("instruction"), "check_instruction": checked}),
+        node(Node, "pusht_sim", {**shared, "scene": parameter("scene"), "task": instruction, "seed": seed}),
+        node(LifecycleNode, "policy", {**model, "task": instruction, "check_instruction": checked}),
     ]
     managed = ["policy"]
     if watched:
-        started.append(node(LifecycleNode, "surprise_monitor", {**model, "calibration": text("calibration")}))
+        started.append(node(LifecycleNode, "surprise_monitor", {**model, "calibration": parameter("calibration")}))
         managed.append("surprise_monitor")
     # One process brings the lifecycle nodes up and arms the gate: activation has to be tried until there are pictures.
     bring_up = Node(
@@ -87,7 +69,4 @@ def description(shown):
 
 
 def generate_launch_description():
-    declared = [
-        DeclareLaunchArgument(name, default_value=value, description=what) for name, (value, what) in ARGUMENTS.items()
-    ]
-    return LaunchDescription([*declared, OpaqueFunction(function=nodes)])
+    return LaunchDescription(entities(ARGUMENTS, nodes))

@@ -3,15 +3,13 @@
 ros2 launch vla_policy robot.launch.py contract:=xarm6 checkpoint:=CHECKPOINT dry_run:=true
 """
 
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
-from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchDescription
 from vla_policy.graph import launching
+from vla_policy.graph.launching import entities, node, parameter
 from vla_policy.robot.contract import find_config, load_contract
-from vla_policy.utils.starter import environment
 
 ARGUMENTS = {
     "contract": ("xarm6", "robot contract: a name in config/ or a file"),
@@ -28,29 +26,12 @@ ARGUMENTS = {
 
 
 def nodes(context, *args, **kwargs):
-    def text(name):
-        return ParameterValue(LaunchConfiguration(name), value_type=str)
-
     robot = load_contract(LaunchConfiguration("contract").perform(context))  # before anything is started
-    shared = {"contract": text("contract")}
-    model = {**shared, "checkpoint": text("checkpoint"), "device": text("device")}
+    shared = {"contract": parameter("contract")}
+    model = {**shared, "checkpoint": parameter("checkpoint")}
     watched = bool(LaunchConfiguration("calibration").perform(context))
     heartbeats = ["policy/stop", "surprise_monitor/stop"] if watched else ["policy/stop"]
-
-    def node(kind, name, parameters, **more):
-        return kind(
-            package="vla_policy",
-            executable=f"{name}_node",
-            name=name,
-            namespace="",
-            output="screen",
-            parameters=[parameters],
-            additional_env=environment(),
-            **more,
-        )
-
-    checked = ParameterValue(LaunchConfiguration("check_instruction"), value_type=bool)
-    dry_run = ParameterValue(LaunchConfiguration("dry_run"), value_type=bool)
+    checked, dry_run = parameter("check_instruction", bool), parameter("dry_run", bool)
     started = [
         node(
             Node,
@@ -58,10 +39,14 @@ def nodes(context, *args, **kwargs):
             {**shared, "dry_run": dry_run, "heartbeats": heartbeats},
             on_exit=launching.without_gate,
         ),
-        node(LifecycleNode, "policy", {**model, "task": text("instruction"), "check_instruction": checked}),
+        node(
+            LifecycleNode,
+            "policy",
+            {**model, "device": parameter("device"), "task": parameter("instruction"), "check_instruction": checked},
+        ),
     ]
     if watched:
-        started.append(node(LifecycleNode, "surprise_monitor", {**model, "calibration": text("calibration")}))
+        started.append(node(LifecycleNode, "surprise_monitor", {**model, "calibration": parameter("calibration")}))
     if launching.flag(context, "joy"):
         started.append(node(Node, "teleop", {**shared, "keyboard": False}))
         started += launching.gamepad()
@@ -75,7 +60,4 @@ def nodes(context, *args, **kwargs):
 
 
 def generate_launch_description():
-    declared = [
-        DeclareLaunchArgument(name, default_value=value, description=what) for name, (value, what) in ARGUMENTS.items()
-    ]
-    return LaunchDescription([*declared, OpaqueFunction(function=nodes)])
+    return LaunchDescription(entities(ARGUMENTS, nodes))

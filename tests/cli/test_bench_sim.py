@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vla_policy.cli import bench, dataset
-from vla_policy.data.files import read_json
+from vla_policy.utils.files import read_json
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from helpers.small_dataset import TOP, make_small_dataset
 
 from vla_policy.cli import bench
-from vla_policy.data.files import read_json
+from vla_policy.utils.files import read_json
 
 SMALL = [
     "policy.encoder={channels:[8,16],keypoints:4,grid:2,blocks:1}",

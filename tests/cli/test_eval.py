@@ -14,9 +14,9 @@ from sim.geometry import WORKSPACE_HIGH, WORKSPACE_LOW
 from sim.interface import pusht_interface
 from vla_policy.cli import bench
 from vla_policy.cli.eval import main
-from vla_policy.data.files import read_json
 from vla_policy.interfaces import IMAGES, STATE
 from vla_policy.models import ObjectiveConfig
+from vla_policy.utils.files import read_json
 
 TOP = IMAGES + "top"
 

@@ -15,9 +15,9 @@ from sim import PushTEnv
 from sim.interface import pusht_interface
 from vla_policy.cli.eval import main
 from vla_policy.data import LeRobotDataset, LeRobotWriter
-from vla_policy.data.files import read_json
 from vla_policy.evaluation.planning.tasks import Replayed, draw_tasks, play
 from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, STATE
+from vla_policy.utils.files import read_json
 from vla_policy.world_model import WorldModel, fit_actions
 from vla_policy.world_model.decoder import Decoder
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from vla_policy.evaluation.formats import write_json
 from vla_policy.evaluation.success.report import summarize, write_episodes
 from vla_policy.rollouts.results import EpisodeResult
+from vla_policy.utils.files import write_json
 
 
 def episode(seed: int, success: bool, coverage: float = 0.5) -> EpisodeResult:

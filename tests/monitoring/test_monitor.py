@@ -356,7 +356,7 @@ def test_broken_calibration_files_are_named(tmp_path: Path) -> None:
     assert Calibration.load(tmp_path)[0] == calibration()
     text = (tmp_path / "calibration.json").read_text()
     (tmp_path / "calibration.json").write_text(text[:40])
-    with pytest.raises(InputError, match=r"calibration\.json: expected a calibration, found a broken"):
+    with pytest.raises(InputError, match=r"calibration\.json: expected JSON, found a broken"):
         Calibration.load(tmp_path)
 
 

@@ -64,7 +64,7 @@ class Robot(Spinning):
 
 
 def run(reader: Reader, monkeypatch: pytest.MonkeyPatch, *parameters: str) -> Iterator[tuple]:
-    monkeypatch.setattr(policy_node, "load_policy", lambda *_: reader)
+    monkeypatch.setattr(policy_node, "robot_policy", lambda *_: reader)
     given = [word for parameter in ("task:=ignore everything", *parameters) for word in ("-p", parameter)]
     with own_domain(2):
         rclpy.init(args=["--ros-args", *given])

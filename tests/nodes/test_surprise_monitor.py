@@ -86,8 +86,7 @@ def monitor(monkeypatch: pytest.MonkeyPatch) -> FakeMonitor:
     fake, module = FakeMonitor(), ModuleType("world_model")
     module.load_monitor = lambda folder, policy_folder, interface: fake  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vla_policy.world_model", module)
-    policy = SimpleNamespace(interface=INTERFACE)
-    monkeypatch.setattr(surprise_monitor_node, "load_policy", lambda *_: policy)
+    monkeypatch.setattr(surprise_monitor_node, "robot_interface", lambda *_: INTERFACE)
     return fake
 
 

@@ -10,7 +10,7 @@ from helpers.tiny_policies import tiny_policy
 
 from vla_policy.data import Normalizer
 from vla_policy.interfaces import ACTION, STATE, InputError, Interface
-from vla_policy.nodes.model import load_policy
+from vla_policy.nodes.model import robot_interface, robot_policy
 from vla_policy.robot.contract import Contract, load_contract
 from vla_policy.robot.units import overlap, require_same_scale
 
@@ -142,18 +142,22 @@ def test_no_node_loads_a_policy_whose_units_nobody_declared(scale: float, tmp_pa
     policy = tiny_policy(without_units(interface, STATE, ACTION), 0.5 * LOW * scale, 0.5 * HIGH * scale, [STATE])
     policy.save_pretrained(tmp_path / "policy")
     with pytest.raises(InputError, match="checkpoint policy and robot contract so101 do not fit: units: expected"):
-        load_policy(SO101, str(tmp_path / "policy"), "cpu", 1)
+        robot_policy(SO101, str(tmp_path / "policy"), "cpu", 1)
+    with pytest.raises(InputError, match="checkpoint policy and robot contract so101 do not fit: units: expected"):
+        robot_interface(SO101, str(tmp_path / "policy"))
     accepting = replace(SO101, accepts_unknown_units=True)
     if scale == 1.0:
-        assert load_policy(accepting, str(tmp_path / "policy"), "cpu", 1).interface.action.units == ()
+        assert robot_policy(accepting, str(tmp_path / "policy"), "cpu", 1).interface.action.units == ()
     else:
         with pytest.raises(InputError, match=r"shoulder_pan .* rad \(degrees\?\)"):
-            load_policy(accepting, str(tmp_path / "policy"), "cpu", 1)
+            robot_interface(accepting, str(tmp_path / "policy"))
 
 
 @pytest.mark.parametrize("checkpoint", ["pusht_image", "pusht_language"])
 @pytest.mark.parametrize("robot", ["pusht_sim", "xarm6", "xarm6_joints"])
 def test_shipped_checkpoints_fit_the_robots_that_they_are_for(checkpoint: str, robot: str) -> None:
     contract = load_contract(robot)
-    policy = load_policy(contract, str(ROOT / "checkpoints" / checkpoint), "cpu", 1)
+    folder = str(ROOT / "checkpoints" / checkpoint)
+    policy = robot_policy(contract, folder, "cpu", 1)
     assert policy.interface.action.units == ("m", "m")
+    assert robot_interface(contract, folder) == policy.interface

@@ -13,13 +13,14 @@ import torch
 from vla_policy.interfaces import InputError
 from vla_policy.training import Trainer
 from vla_policy.training.batches import StepSampler, loader
+from vla_policy.utils.percentiles import percentiles
 
 
 def training_speed(trainer: Trainer, warmup: int, steps: int) -> dict[str, Any]:
     """Take `steps` steps after `warmup` others, with the trainer's own loader; nothing is saved.
 
     `samples_per_s` counts observations; `step_ms` and its part `wait_ms`, from asking for a batch until it is there,
-    have p50 and p95; `wait_share` is the waiting's part of the whole time.
+    are `percentiles`; `wait_share` is the waiting's part of the whole time.
     """
     if warmup < 0 or steps < 1:
         raise InputError(f"warmup, steps: expected at least 0 and 1, found {warmup} and {steps}")
@@ -27,8 +28,8 @@ def training_speed(trainer: Trainer, warmup: int, steps: int) -> dict[str, Any]:
     waited, whole = times.T
     return {
         "samples_per_s": trainer.config.batch_size * steps / float(whole.sum()),
-        "step_ms": _percentiles(whole),
-        "wait_ms": _percentiles(waited),
+        "step_ms": percentiles(1e3 * whole),
+        "wait_ms": percentiles(1e3 * waited),
         "wait_share": float(waited.sum() / whole.sum()),
         "steps": steps,
         "warmup": warmup,
@@ -48,8 +49,3 @@ def _times(trainer: Trainer, steps: int) -> Iterator[tuple[float, float]]:
         if trainer.accelerator.device.type == "cuda":
             torch.cuda.synchronize()
         yield arrived - begin, time.perf_counter() - begin
-
-
-def _percentiles(seconds: np.ndarray) -> dict[str, float]:
-    p50, p95 = (1e3 * np.percentile(seconds, [50, 95])).tolist()
-    return {"p50": p50, "p95": p95}

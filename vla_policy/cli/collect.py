@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from vla_policy.cli.common import stdout, user_errors
 from vla_policy.cli.help import config_parser
 from vla_policy.utils.configuration import typed_config
+from vla_policy.utils.progress import progress_bar
 
 # The simulation is imported where it is used: every worker process reads this module anew.
 if TYPE_CHECKING:
@@ -43,11 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _collect(root: Path, config: CollectConfig) -> dict[str, Any]:
     from vla_policy.collection.collect import collect
 
-    columns = (TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *columns, console=console
-    ) as progress:
-        bar = progress.add_task("episodes", total=config.n_episodes, rate="")
+    with progress_bar(console) as progress:
+        bar = progress.add_task("episodes", total=config.n_episodes, state="")
         begin, steps = time.perf_counter(), 0
 
         def on_attempt(attempt: Attempt, attempts: Sequence[Attempt]) -> None:
@@ -56,7 +53,7 @@ def _collect(root: Path, config: CollectConfig) -> dict[str, Any]:
             good = sum(a.episode is not None for a in attempts)
             speed = steps / (time.perf_counter() - begin)
             success = f"success {good} / {len(attempts)}, " if config.behaviour == "expert" else ""
-            progress.update(bar, completed=good, rate=f"{success}{speed:.0f} steps/s")
+            progress.update(bar, completed=good, state=f"{success}{speed:.0f} steps/s")
 
         return collect(root, config, on_attempt)
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from vla_policy.cli.common import stdout, user_errors
@@ -20,6 +18,8 @@ from vla_policy.graph.application import GraphConfig, graph_environment, nodes, 
 from vla_policy.interfaces import InputError
 from vla_policy.robot.contract import load_contract
 from vla_policy.utils.configuration import typed_config
+from vla_policy.utils.files import write_json
+from vla_policy.utils.progress import progress_bar
 
 if TYPE_CHECKING:
     from vla_policy.graph.operator import GraphEpisode
@@ -63,25 +63,16 @@ def play(checkpoint: str, config: GraphConfig) -> list[GraphEpisode]:
 
     out = Path(config.out)
     episodes: list[GraphEpisode] = []
-    with _bar() as progress:
-        task = progress.add_task("starting the graph", total=config.n_episodes)
+    with progress_bar(console) as progress:
+        task = progress.add_task("starting the graph", total=config.n_episodes, state="")
         with running(out / "log", nodes(checkpoint, config)) as graph:
             progress.update(task, description="playing")
             for _ in range(config.n_episodes):
                 episodes.append(graph.operator.play(config.max_steps, SUCCESS_COVERAGE, config.rearm))
-                _write(out / "episodes.json", [asdict(episode) for episode in episodes])
-                _write(out / "diagnostics.json", graph.operator.diagnostics)
+                write_json(out / "episodes.json", [asdict(episode) for episode in episodes])
+                write_json(out / "diagnostics.json", graph.operator.diagnostics)
                 progress.advance(task)
     return episodes
-
-
-def _write(path: Path, data: Any) -> None:
-    path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-
-
-def _bar() -> Progress:
-    columns: tuple[Any, ...] = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(TextColumn("{task.description}"), *columns, console=console)
 
 
 def _table(episodes: Sequence[GraphEpisode]) -> Table:

@@ -20,10 +20,10 @@ import numpy as np
 from sim import TASK, PushTConfig, make_env
 from vla_policy.collection.demonstrator import BEHAVIOURS, Demonstration, demonstrations
 from vla_policy.data import LeRobotWriter
-from vla_policy.data.files import read_json, write_json
 from vla_policy.data.layout import COLLECTION
 from vla_policy.evaluation.statistics import success_interval
 from vla_policy.interfaces import InputError
+from vla_policy.utils.files import read_json, write_json
 from vla_policy.utils.provenance import git_commit
 
 ROBOT_TYPES = {"pybullet": "xarm6", "gym_pusht": "pusht"}

@@ -22,12 +22,13 @@ from vla_policy.data import layout
 from vla_policy.data.compare import require_same
 from vla_policy.data.dataset import LeRobotDataset
 from vla_policy.data.exchange import Exchange, link
-from vla_policy.data.files import read_parquet, sync, write_parquet, write_whole
 from vla_policy.data.index import read_info
 from vla_policy.data.layout import EpisodeRecord, VideoSpan
 from vla_policy.data.leftovers import lock, require_counted
+from vla_policy.data.parquet import read_parquet, write_parquet
 from vla_policy.data.video import merge_signature, read_header, remux
 from vla_policy.interfaces import InputError
+from vla_policy.utils.files import sync, write_whole
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from vla_policy.data.dataset import LeRobotDataset
-from vla_policy.data.files import read_parquet
 from vla_policy.data.layout import EpisodeRecord
+from vla_policy.data.parquet import read_parquet
 from vla_policy.data.video import packets
 from vla_policy.interfaces import InputError
 

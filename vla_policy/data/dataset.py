@@ -16,13 +16,14 @@ import pyarrow as pa
 from vla_policy.data import video
 from vla_policy.data.exchange import Exchange
 from vla_policy.data.features import read_features
-from vla_policy.data.files import read_json, read_parquet
 from vla_policy.data.index import read_index, read_info, video_keys
 from vla_policy.data.layout import EpisodeRecord
+from vla_policy.data.parquet import read_parquet
 from vla_policy.data.pictures_in_parquet import read_pictures
 from vla_policy.data.quality import Finding, listed
 from vla_policy.data.spans import locate
 from vla_policy.interfaces import InputError, Interface
+from vla_policy.utils.files import read_json
 
 log = logging.getLogger(__name__)
 

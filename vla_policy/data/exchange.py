@@ -10,8 +10,8 @@ from contextlib import suppress
 from glob import escape
 from pathlib import Path
 
-from vla_policy.data.files import TEMPORARY, read_json, sync, write_json
 from vla_policy.interfaces import InputError
+from vla_policy.utils.files import TEMPORARY, read_json, sync, write_json
 
 
 class Exchange:

@@ -15,9 +15,9 @@ import numpy as np
 from rich.progress import track
 
 from vla_policy.data.dataset import LeRobotDataset
-from vla_policy.data.files import TEMPORARY, read_json, reserve, write_json, write_whole
 from vla_policy.data.quality import Finding, camera_findings, thumbnail
 from vla_policy.interfaces import ACTION, STATE, InputError
+from vla_policy.utils.files import TEMPORARY, read_json, reserve, write_json, write_whole
 
 LARGE = 2**30  # bytes
 

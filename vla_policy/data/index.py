@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from vla_policy.data.files import read_json, read_json_lines, read_parquet
 from vla_policy.data.layout import DATA_PATH, VIDEO_PATH, EpisodeRecord, VideoSpan
+from vla_policy.data.parquet import read_parquet
 from vla_policy.data.stats import Stats
 from vla_policy.interfaces import InputError
+from vla_policy.utils.files import read_json, read_json_lines
 
 VERSIONS = ("v3.0", "v2.1")
 FPS = (0.001, 10_000)  # frames a second, lowest and highest that are believed

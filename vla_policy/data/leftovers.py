@@ -14,10 +14,10 @@ from typing import IO
 
 from vla_policy.data.dataset import LeRobotDataset
 from vla_policy.data.exchange import Exchange
-from vla_policy.data.files import TEMPORARY, read_json, sync, write_json
 from vla_policy.data.index import read_info
 from vla_policy.data.layout import CHUNKS_SIZE
 from vla_policy.interfaces import InputError
+from vla_policy.utils.files import TEMPORARY, read_json, sync, write_json
 from vla_policy.utils.locks import only_one
 
 LOCK = ".lock"

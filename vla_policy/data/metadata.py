@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from vla_policy.data import layout
-from vla_policy.data.files import write_parquet
+from vla_policy.data.parquet import write_parquet
 from vla_policy.data.stats import Stats, to_lists
 from vla_policy.interfaces import Interface
 

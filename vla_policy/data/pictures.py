@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from vla_policy.data.dataset import LeRobotDataset
-from vla_policy.data.files import write_whole
 from vla_policy.data.video import encode
 from vla_policy.interfaces import IMAGES, InputError
+from vla_policy.utils.files import write_whole
 
 PAPER, INK = (255, 255, 255), (20, 20, 20)
 SMALLEST = 288  # pixels; smaller cameras are shown larger by a whole factor

@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
-from vla_policy.data.files import broken
 from vla_policy.data.layout import EpisodeRecord
 from vla_policy.interfaces import InputError
+from vla_policy.utils.files import broken
 
 COLOURS = ("RGB", "RGBA", "P", "L", "1")  # Pillow's modes of at most 8 bits a channel
 KEPT = 16  # episodes a camera, whose encoded pictures stay in memory

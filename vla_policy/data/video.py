@@ -20,8 +20,8 @@ import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from vla_policy.data.files import broken
 from vla_policy.interfaces import InputError
+from vla_policy.utils.files import broken
 
 # Quality is set where an encoded frame differs from the camera's about as much as 4:2:0 chroma does by itself.
 ENCODERS: dict[str, tuple[str, dict[str, str]]] = {

@@ -45,12 +45,13 @@ def nodes(checkpoint: str, config: GraphConfig) -> dict[str, dict[str, Any]]:
     watched = config.monitor is not None
     heartbeats = ["policy/stop", "surprise_monitor/stop"] if watched else ["policy/stop"]
     shared = {"contract": str(find_config(config.contract))}
-    model = {**shared, "checkpoint": checkpoint, "device": config.device, "threads": config.threads}
+    model = {**shared, "checkpoint": checkpoint, "threads": config.threads}
     found: dict[str, dict[str, Any]] = {
         "command_gate": {**shared, "dry_run": False, "heartbeats": heartbeats},
         "pusht_sim": {**shared, "scene": config.scene, "task": config.instruction, "seed": config.seed},
         "policy": {
             **model,
+            "device": config.device,
             "task": config.instruction,
             "check_instruction": config.check_instruction,
             "seed": config.policy_seed,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,43 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from vla_policy.robot.contract import POSE, Contract, find_config
+from vla_policy.utils.starter import environment
 
 SIM = "/pusht_sim"  # below which everything of the simulated arm is, its transforms too
 TRANSFORMS = [("/tf", "tf"), ("/tf_static", "tf_static")]
 WITH_LAUNCH = "setpriv --pdeathsig TERM"  # ends other packages' nodes with a launch that is killed; see starter.py
+
+
+def parameter(name: str, kind: type = str) -> Any:
+    """A launch argument as a node's parameter of this type, whatever it looks like."""
+    from launch.substitutions import LaunchConfiguration
+    from launch_ros.parameter_descriptions import ParameterValue
+
+    return ParameterValue(LaunchConfiguration(name), value_type=kind)
+
+
+def node(kind: Any, name: str, parameters: dict[str, Any], **more: Any) -> Any:
+    """One of this package's nodes, a `Node` or `LifecycleNode`, which ends with the launch."""
+    return kind(
+        package="vla_policy",
+        executable=f"{name}_node",
+        name=name,
+        namespace="",
+        output="screen",
+        parameters=[parameters],
+        additional_env=environment(),
+        **more,
+    )
+
+
+def entities(arguments: Mapping[str, tuple[str, str]], nodes: Callable[..., list[Any]]) -> list[Any]:
+    """Of a launch description: `arguments` with their defaults and explanations, and what `nodes(context)` returns."""
+    from launch.actions import DeclareLaunchArgument, OpaqueFunction
+
+    declared = [
+        DeclareLaunchArgument(name, default_value=value, description=what) for name, (value, what) in arguments.items()
+    ]
+    return [*declared, OpaqueFunction(function=nodes)]
 
 
 def flag(context: Any, name: str, default: bool = False) -> bool:

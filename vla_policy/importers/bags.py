@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vla_policy.data.files import write_json
 from vla_policy.data.writer import LeRobotWriter
 from vla_policy.importers.bag_clock import Timeline, Track, clock_notes, timelines
 from vla_policy.importers.bag_commands import CommandSource, command_sources, set_points
@@ -28,6 +27,7 @@ from vla_policy.robot.bags import (
 )
 from vla_policy.robot.contract import Contract, Stream
 from vla_policy.robot.messages import Reader, decode
+from vla_policy.utils.files import write_json
 
 INTERVENTION = "teleop/intervention"
 _OURS = {TASK: STRING, RESULT: STRING, INTERVENTION: "std_msgs/msg/Bool"}  # topics that only our bags have

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from vla_policy.data.dataset import check_finite
-from vla_policy.data.files import broken
 from vla_policy.data.writer import LeRobotWriter
 from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, GOAL_STATE, IMAGES, STATE, Feature, InputError, Interface
+from vla_policy.utils.files import broken
 
 CAMERA = IMAGES + "top"
 ROBOT_TYPE = "pusht"

@@ -11,7 +11,6 @@ import torch
 from accelerate import Accelerator
 from omegaconf import DictConfig, OmegaConf
 
-from vla_policy.data.files import write_whole
 from vla_policy.interfaces import InputError
 from vla_policy.jobs.policy import earlier_training, start_policy
 from vla_policy.jobs.scene import annotation, plain, rewording, rollouts
@@ -26,6 +25,7 @@ from vla_policy.training import (
     open_data,
     validate_world_model,
 )
+from vla_policy.utils.files import write_whole
 from vla_policy.utils.provenance import git_commit
 from vla_policy.world_model import WorldModel, WorldModelConfig, fit_actions
 

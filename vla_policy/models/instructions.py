@@ -22,9 +22,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vla_policy.data.files import write_whole
 from vla_policy.interfaces import InputError
 from vla_policy.monitoring.conformal import grouped_threshold
+from vla_policy.utils.files import write_whole
 
 FILE = "instructions.safetensors"
 ARTICLES = {"the", "a", "an"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ import numpy as np
 
 from vla_policy.interfaces import InputError, within
 from vla_policy.monitoring.conformal import check_alpha, conformal_threshold, least_episodes
+from vla_policy.utils.files import read_json, write_json
 
 FILE = "calibration.json"
 SMALLEST_SCALE = 1e-12
@@ -53,10 +53,7 @@ class Calibration:
 
     def save(self, folder: Path, **more: Any) -> None:
         """Write calibration.json into `folder`; `more` is stored beside it for people."""
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f".{FILE}.tmp"
-        temporary.write_text(json.dumps({**asdict(self), "bound_to": dict(self.bound_to), **more}, indent=1) + "\n")
-        temporary.replace(folder / FILE)
+        write_json(folder / FILE, {**asdict(self), **more})
 
     @classmethod
     def load(cls, folder: Path) -> tuple[Calibration, dict[str, Any]]:
@@ -64,10 +61,7 @@ class Calibration:
         path = folder / FILE
         if not path.is_file():
             raise InputError(f"{folder}: expected a folder with {FILE}, as vla-calibrate writes it, found none")
-        try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{path}: expected a calibration, found a broken or another file ({error})") from None
+        stored = read_json(path)
         missing = [name for name in cls.__dataclass_fields__ if not isinstance(stored, dict) or name not in stored]
         if missing:
             raise InputError(f"{path}: expected a calibration, found a file without {missing}")

@@ -1,4 +1,4 @@
-"""A policy in a node's process."""
+"""A policy in a node's process, checked against the robot that it is for."""
 
 from __future__ import annotations
 
@@ -6,31 +6,54 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vla_policy.interfaces import ACTION, STATE
+from vla_policy.interfaces import ACTION, STATE, Interface
 from vla_policy.robot.contract import Contract
 from vla_policy.robot.units import require_same_scale
 
 if TYPE_CHECKING:
+    from vla_policy.data import Normalizer
     from vla_policy.models import DiffusionPolicy
 
 GIL_SECONDS = 0.001  # inference in Python must let the heartbeat pass
 
 
-def load_policy(contract: Contract, checkpoint: str, device: str, threads: int) -> DiffusionPolicy:
+def robot_policy(contract: Contract, checkpoint: str, device: str, threads: int) -> DiffusionPolicy:
     """The policy of a folder or hub repository on `device`, with so many threads for torch; `InputError` unless the
     robot can serve it and both count in the same units.
     """
-    import torch  # takes seconds, which belong to configure
+    from vla_policy.models.loading import load_policy  # torch takes seconds, which belong to configure
 
-    from vla_policy.models import DiffusionPolicy
+    share_process(threads)
+    policy = load_policy(checkpoint, device)
+    _require(contract, checkpoint, policy.interface, policy.normalizer, policy.config.action_relative)
+    return policy
+
+
+def robot_interface(contract: Contract, checkpoint: str) -> Interface:
+    """The interface of a policy in another process, with the checks of `robot_policy`; no weights are read."""
+    from vla_policy.models import PolicyConfig
+    from vla_policy.models.checkpoint import POLICY, parse_config, read_checkpoint
+
+    parts = read_checkpoint(checkpoint, POLICY)
+    relative = parse_config(PolicyConfig.from_dict, parts).action_relative
+    _require(contract, checkpoint, parts.interface, parts.normalizer, relative)
+    return parts.interface
+
+
+def share_process(threads: int) -> None:
+    """Leave a heartbeat in this process its time: `threads` for torch, and short turns of Python's threads."""
+    import torch
 
     torch.set_num_threads(threads)
     sys.setswitchinterval(GIL_SECONDS)
-    policy = DiffusionPolicy.from_pretrained(checkpoint)
+
+
+def _require(contract: Contract, checkpoint: str, interface: Interface, normalizer: Normalizer, relative: bool) -> None:
+    """`InputError` unless the robot can serve the policy and both count in the same units; ranges of actions that are
+    `relative` to the state tell nothing of these.
+    """
     needs = f"checkpoint {Path(checkpoint).name}"
-    contract.require(policy.interface, needs)
-    absolute = [key for key in (STATE, ACTION) if key != ACTION or not policy.config.action_relative]
-    known = [key for key in absolute if key == ACTION or key in policy.interface.observations]
-    ranges = {key: policy.normalizer.usual_range(key) for key in known}
-    require_same_scale(contract, policy.interface, ranges, needs)
-    return policy.to(device)
+    contract.require(interface, needs)
+    absolute = [key for key in (STATE, ACTION) if key != ACTION or not relative]
+    known = [key for key in absolute if key == ACTION or key in interface.observations]
+    require_same_scale(contract, interface, {key: normalizer.usual_range(key) for key in known}, needs)

@@ -15,7 +15,7 @@ from vla_policy.interfaces import ActionChunk, InputError, Observation, Policy
 from vla_policy.nodes import common
 from vla_policy.nodes.chunks import chunk_message
 from vla_policy.nodes.lifecycle import ModelNode
-from vla_policy.nodes.model import load_policy
+from vla_policy.nodes.model import robot_policy
 from vla_policy.nodes.perception import Perception
 from vla_policy.robot.contract import load_contract
 from vla_policy.runtime import Pilot, Timing, Worker
@@ -48,7 +48,7 @@ class PolicyNode(ModelNode):
 
     def load(self) -> None:
         contract = load_contract(self._contract)
-        policy = load_policy(contract, self._checkpoint, self._device, self._threads)
+        policy = robot_policy(contract, self._checkpoint, self._device, self._threads)
         self._policy = policy
         if self._checked and policy.unchecked:
             self.get_logger().warning(policy.unchecked)

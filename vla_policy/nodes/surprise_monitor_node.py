@@ -15,7 +15,7 @@ from vla_policy.interfaces import ActionChunk, InputError
 from vla_policy.monitoring import Surprise
 from vla_policy.nodes import common
 from vla_policy.nodes.lifecycle import ModelNode
-from vla_policy.nodes.model import load_policy
+from vla_policy.nodes.model import robot_interface, share_process
 from vla_policy.nodes.perception import Perception
 from vla_policy.robot.contract import load_contract
 from vla_policy.robot.messages import chunk_of, seconds
@@ -36,23 +36,23 @@ class SurpriseMonitorNode(ModelNode):
         self._calibration = common.parameter(self, "calibration", "", "folder of a calibrated monitor")
         self._checkpoint = common.parameter(self, "checkpoint", "checkpoints/pusht_image", "the policy it watches")
         self._contract = common.parameter(self, "contract", "pusht_sim", "robot contract: name or file")
-        self._device = common.parameter(self, "device", "cpu", "cpu or cuda")
         self._threads = common.parameter(self, "threads", 1, "of torch on a CPU", (1, 256))
 
     def load(self) -> None:
         if not self._calibration:
             raise InputError("surprise_monitor: parameter 'calibration': expected a folder, found none")
         contract = load_contract(self._contract)
-        policy = load_policy(contract, self._checkpoint, self._device, self._threads)
+        share_process(self._threads)
+        interface = robot_interface(contract, self._checkpoint)
         self._task, self._names = contract.task, list(contract.interface.action.names)
         from vla_policy.world_model import load_monitor  # needs torch
 
-        self._monitor = load_monitor(self._calibration, self._checkpoint, policy.interface)
-        self._periods = Periods(1.0 / policy.interface.fps, 1.0 / contract.command.rate)
+        self._monitor = load_monitor(self._calibration, self._checkpoint, interface)
+        self._periods = Periods(1.0 / interface.fps, 1.0 / contract.command.rate)
         self._chunk: ActionChunk | None = None
         self._lock = threading.Lock()  # the monitor is used in the worker's thread
         self._worker = Worker(self._judge, self._on_surprises, self.broken)
-        self.perception = Perception(self, contract, policy.interface.observations, self._on_sample)
+        self.perception = Perception(self, contract, interface.observations, self._on_sample)
         self._surprise = self.create_lifecycle_publisher(Float64, "~/surprise", 10)
         self._inputs = [
             self.create_subscription(JointState, "command/executed", self._on_command, 10),

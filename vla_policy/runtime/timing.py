@@ -6,6 +6,8 @@ from collections import deque
 
 import numpy as np
 
+from vla_policy.utils.percentiles import percentiles
+
 
 class Timing:
     """The last `size` durations in seconds, summarised in milliseconds."""
@@ -17,9 +19,6 @@ class Timing:
         self._seconds.append(seconds)
 
     def summary(self) -> dict[str, float]:
-        """p50, p95, p99 and the largest in milliseconds, and n; only n if nothing was measured."""
-        found: dict[str, float] = {"n": len(self._seconds)}
-        if self._seconds:
-            p50, p95, p99, most = (1e3 * np.percentile(self._seconds, [50, 95, 99, 100])).tolist()
-            found |= {"p50": p50, "p95": p95, "p99": p99, "max": most}
-        return found
+        """`percentiles` in milliseconds; only n if nothing was measured."""
+        found = percentiles(1e3 * np.array(self._seconds))
+        return {name: value for name, value in found.items() if value is not None}

@@ -14,8 +14,8 @@ from rich.progress import track
 from torch.utils.data import Dataset
 
 from vla_policy.data import Windows
-from vla_policy.data.files import reserve
 from vla_policy.models import BACKBONE_HIDDEN, BACKBONE_REAL, DiffusionPolicy
+from vla_policy.utils.files import reserve
 
 log = logging.getLogger(__name__)
 

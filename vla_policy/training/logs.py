@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
+
+from vla_policy.utils.progress import progress_bar
 
 log = logging.getLogger(__name__)
 
@@ -53,15 +54,8 @@ class Display:
         self.start, self.steps, self.batch_size, self.every_s = start, steps, batch_size, every_s
         self.began = self.printed = time.monotonic()
         console = Console()
-        columns = (
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[text]}"),
-        )
-        self.bar = Progress(*columns, console=console) if console.is_terminal else None
-        self.task = self.bar.add_task("train", total=steps, completed=start, text="") if self.bar else None
+        self.bar = progress_bar(console) if console.is_terminal else None
+        self.task = self.bar.add_task("train", total=steps, completed=start, state="") if self.bar else None
         if self.bar:
             self.bar.start()
 
@@ -69,8 +63,8 @@ class Display:
         """`step` steps are done; `loss` is the recent mean where it is known."""
         now = time.monotonic()
         if self.bar is not None and self.task is not None:
-            text = {} if loss is None else {"text": f"loss {loss:.4f}, {self.rate(step, now):.0f} samples/s"}
-            self.bar.update(self.task, completed=step, **text)  # type: ignore[arg-type]
+            state = {} if loss is None else {"state": f"loss {loss:.4f}, {self.rate(step, now):.0f} samples/s"}
+            self.bar.update(self.task, completed=step, **state)  # type: ignore[arg-type]
         elif loss is not None and (now - self.printed >= self.every_s or step == self.steps):
             self.printed = now
             rate = self.rate(step, now)

@@ -12,10 +12,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vla_policy.data.files import write_whole
 from vla_policy.interfaces import InputError
 from vla_policy.models import TrainableModel
 from vla_policy.models.checkpoint import read_header
+from vla_policy.utils.files import write_whole
 
 
 def save_state(

@@ -23,12 +23,12 @@ from vla_policy.benchmarks.ros import measurements as bench_ros
 from vla_policy.benchmarks.ros.fault_timing import FAULTS, TRIES, measured
 from vla_policy.benchmarks.ros.harness import HeldBefore
 from vla_policy.benchmarks.ros.measured import Hold, Played
-from vla_policy.cli.bench.ros import main as ros
-from vla_policy.data.files import write_json
+from vla_policy.cli.bench.ros import ros
 from vla_policy.graph.operator import GraphError
 from vla_policy.graph.processes import Processes
 from vla_policy.interfaces import InputError
 from vla_policy.nodes.common import ask_for_realtime, give_up_realtime
+from vla_policy.utils.files import write_json
 
 pytestmark = pytest.mark.dds
 EPISODE = Played(100000, True, 90, 9.0, ("holding: late",), 1, [20.0], [False], [False], [0.0], {"policy": 1.0}, {})
@@ -45,7 +45,7 @@ def test_every_fault_is_timed_and_storms_lead_nothing_astray(tmp_path: Path) -> 
         row = found["times"][f"{name} to hold"]
         assert (row["n"], row["not_held"]) == (1, 0)
         (reason,) = row["reasons"]
-        assert FAULTS[name].reason in reason
+        assert any(words in reason for words in FAULTS[name].reasons)
         assert 0 < row["max"] < 2000  # how fast it is depends on what else this computer does
         assert row["milliseconds"] == [row["max"]]
     assert found["counts"]["stale commands in storms"]["met"]

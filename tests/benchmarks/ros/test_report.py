@@ -16,10 +16,10 @@ from vla_policy.benchmarks.ros.report import (
     memory_growth,
     paired_success,
     percentile,
-    spread,
     storm_counts,
     tables,
 )
+from vla_policy.utils.percentiles import percentiles
 
 
 def played(seed: int = 0, **values: object) -> Played:
@@ -69,8 +69,7 @@ def test_a_hold_for_something_else_is_none() -> None:
 
 
 def test_percentiles_have_targets_of_their_own() -> None:
-    found = spread(np.arange(101.0))
-    assert (found["n"], found["p50"], found["p95"], found["p99"], found["max"]) == (101, 50, 95, 99, 100)
+    found = percentiles(np.arange(101.0))
     assert percentile(found, "p95", 95.0)["met"] is True
     assert percentile(found, "p99", 98.0)["met"] is False
     assert jitter([20.0, 15.0, 28.0], 20.0, 10.0)["max"] == 8.0
@@ -144,7 +143,7 @@ def test_tables_say_what_was_met() -> None:
     found = {
         "times": {
             "policy killed": holds([Hold(0.3, "silent", 0.0)], 0.2, ["silent"]),
-            "inference": {**spread([]), "target": "", "met": None},
+            "inference": {**percentiles([]), "target": "", "met": None},
         },
         "counts": storm_counts([storm(0.02, 0.04, 0.06, 0.08)], 0.02),
     }

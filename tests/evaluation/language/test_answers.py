@@ -26,13 +26,13 @@ from sim.interface import draw_start
 from sim.language import KINDS, Asked, offset_words, turn_words
 from vla_policy.cli.eval import main
 from vla_policy.data import LeRobotDataset, LeRobotWriter
-from vla_policy.data.files import read_json
 from vla_policy.evaluation.language.answer_numbers import QUANTITIES, told_distance, told_offset, told_turn
 from vla_policy.evaluation.language.answers import Answered, AnswersConfig, ask
 from vla_policy.evaluation.language.answers_report import answer_tables, summarize_answers
 from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, STATE, InputError
 from vla_policy.models import BackboneConfig
 from vla_policy.utils.configuration import load_config
+from vla_policy.utils.files import read_json
 
 EPISODES, LENGTH = 4, 12
 SCENE = four_goals()

@@ -16,11 +16,11 @@ from helpers.language import four_goals
 from helpers.point_env import INTERFACE, PointEnv
 
 from vla_policy.cli.eval import main
-from vla_policy.data.files import read_json
 from vla_policy.evaluation.language import swap
 from vla_policy.evaluation.language.swap import SwapConfig, UntilReached, swap_starts, swap_test
 from vla_policy.interfaces import STATE, ActionChunk, Observation
 from vla_policy.utils.configuration import load_config
+from vla_policy.utils.files import read_json
 
 CORNERS = {"red": (0.8, 0.8), "green": (0.8, -0.8), "blue": (-0.8, 0.8), "yellow": (-0.8, -0.8)}
 TASK = load_config("swap", []).task

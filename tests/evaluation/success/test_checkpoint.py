@@ -8,8 +8,8 @@ from helpers.tiny_policies import tiny_policy
 from sim.geometry import WORKSPACE_HIGH, WORKSPACE_LOW
 from sim.interface import pusht_interface
 from vla_policy import evaluate
-from vla_policy.data.files import read_json
 from vla_policy.interfaces import STATE, InputError
+from vla_policy.utils.files import read_json
 
 
 def test_the_summary_of_a_checkpoint_is_handed_back(tmp_path: Path) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from helpers.point_env import OwnScripted, PointEnv, Scripted
 
-from vla_policy.data.files import read_json
 from vla_policy.evaluation.success.evaluate import EvalConfig, evaluate
 from vla_policy.evaluation.success.report import read_episodes
 from vla_policy.interfaces import InputError
 from vla_policy.rollouts.workers import RolloutError
+from vla_policy.utils.files import read_json
 
 CONFIG = EvalConfig(n_episodes=4, seed=50000, num_envs=2, num_workers=1, videos=0, latency_repeats=5)
 run = functools.partial(evaluate, config=CONFIG, checkpoint="scripted", task=PointEnv.task)

@@ -15,8 +15,8 @@ from helpers.tiny_policies import tiny_policy
 from vla_policy.cli.eval import main
 from vla_policy.data import LeRobotDataset
 from vla_policy.evaluation.success.open_loop import held_out_episodes, open_loop, summarize_open_loop
-from vla_policy.evaluation.success.report import read_json
 from vla_policy.interfaces import ACTION, STATE, ActionChunk, Feature, InputError, Interface, Observation
+from vla_policy.utils.files import read_json
 
 ROBOT = bimanual_interface()
 

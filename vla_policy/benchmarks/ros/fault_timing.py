@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 from std_msgs.msg import Bool
 
 from vla_policy.benchmarks.ros.harness import HOLDS, START, FakeRobot, HeldBefore, Witness
-from vla_policy.benchmarks.ros.measured import MONITOR, Hold, Storm
+from vla_policy.benchmarks.ros.measured import MONITOR, Fault, Hold, Storm
 from vla_policy.graph.operator import GraphError
 from vla_policy.graph.processes import Processes
 
@@ -55,22 +55,14 @@ def _jump(robot: FakeRobot) -> None:
     robot.jump = JUMP if robot.jump == 0 else 0.0
 
 
-@dataclass(frozen=True)
-class Fault:
-    """How to bring it about, and what the gate's reason to hold has to contain."""
-
-    inject: Callable[[FakeRobot], None]
-    reason: str
-
-
-FAULTS = {
-    "policy silent": Fault(lambda robot: robot.alive.discard("policy"), "policy/stop is silent"),
-    "monitor silent": Fault(lambda robot: robot.alive.discard("monitor"), "surprise_monitor/stop is silent"),
-    "alarm": Fault(lambda robot: robot.monitor.publish(Bool(data=True)), MONITOR),
-    "chunk with NaN": Fault(_nan, "chunk is not finite"),
-    "emergency stop": Fault(lambda robot: robot.emergency.publish(Bool(data=True)), "emergency stop"),
-    "robot state silent": Fault(lambda robot: robot.alive.discard("robot"), "robot state is silent"),
-    "clock jump": Fault(_jump, "the clock jumped"),
+FAULTS: dict[str, Fault[[FakeRobot], None]] = {
+    "policy silent": Fault(lambda robot: robot.alive.discard("policy"), ("policy/stop is silent",)),
+    "monitor silent": Fault(lambda robot: robot.alive.discard("monitor"), ("surprise_monitor/stop is silent",)),
+    "alarm": Fault(lambda robot: robot.monitor.publish(Bool(data=True)), (MONITOR,)),
+    "chunk with NaN": Fault(_nan, ("chunk is not finite",)),
+    "emergency stop": Fault(lambda robot: robot.emergency.publish(Bool(data=True)), ("emergency stop",)),
+    "robot state silent": Fault(lambda robot: robot.alive.discard("robot"), ("robot state is silent",)),
+    "clock jump": Fault(_jump, ("the clock jumped",)),
 }
 
 
@@ -96,7 +88,7 @@ def fault_timing(repeats: int, log: Path, advance: Callable[[], None] = lambda: 
     return found
 
 
-def _fault(fault: Fault, robot: FakeRobot, witness: Witness) -> Hold:
+def _fault(fault: Fault[[FakeRobot], None], robot: FakeRobot, witness: Witness) -> Hold:
     robot.start(witness)
     begin = time.time()
     fault.inject(robot)

@@ -7,7 +7,6 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -15,13 +14,15 @@ from std_srvs.srv import Trigger
 
 from vla_policy.benchmarks.ros.fault_timing import measured, timed
 from vla_policy.benchmarks.ros.harness import HOLDS, HeldBefore, Witness, wait_for
-from vla_policy.benchmarks.ros.measured import MONITOR, Hold
+from vla_policy.benchmarks.ros.measured import MONITOR, Fault, Hold
 from vla_policy.graph.running import Graph
 
 PERIOD = 0.1  # seconds of a chunk's row, and from one picture to the next
 CHUNK = 0.8  # seconds from one chunk to the next
 MOVED = 0.01  # metres after which the arm is moving
 MISSED = 3.0  # seconds without a hold after which an event was missed
+
+GraphFault = Fault[[Graph, Witness], Hold]  # injected and timed
 
 
 def kill(graph: Graph, witness: Witness, name: str) -> Hold:
@@ -46,17 +47,9 @@ def stop_robot(graph: Graph, witness: Witness) -> Hold:
         os.kill(robot.pid, signal.SIGCONT)
 
 
-@dataclass(frozen=True)
-class Fault:
-    """How to bring it about and time it, and what the gate's reason to hold has to contain, one of these."""
-
-    inject: Callable[[Graph, Witness], Hold]
-    reasons: tuple[str, ...]
-
-
-def faults(monitored: bool) -> dict[str, Fault]:
+def faults(monitored: bool) -> dict[str, GraphFault]:
     """Those of a graph, by what is timed."""
-    found = {
+    found: dict[str, GraphFault] = {
         "policy killed": Fault(partial(kill, name="policy"), ("policy/stop is silent",)),
         "robot stopped, from its next picture": Fault(
             stop_robot, ("policy/stop says stop", MONITOR, "robot state is silent")
@@ -70,7 +63,7 @@ def faults(monitored: bool) -> dict[str, Fault]:
 
 def graph_timing(
     graph: Graph,
-    wanted: Mapping[str, Fault],
+    wanted: Mapping[str, GraphFault],
     repeats: int,
     generator: np.random.Generator,
     advance: Callable[[], None] = lambda: None,
@@ -85,7 +78,7 @@ def graph_timing(
     return found
 
 
-def _fault(graph: Graph, witness: Witness, generator: np.random.Generator, fault: Fault) -> Hold:
+def _fault(graph: Graph, witness: Witness, generator: np.random.Generator, fault: GraphFault) -> Hold:
     _play(graph, witness, generator)
     return fault.inject(graph, witness)
 

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, ParamSpec, TypeVar
 
 import numpy as np
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 MONITOR = "surprise_monitor/stop says stop"
+
+
+@dataclass(frozen=True)
+class Fault(Generic[P, R]):
+    """What `inject` does to the graph or to a part of it; the gate's reason to hold has to contain one of `reasons`."""
+
+    inject: Callable[P, R]
+    reasons: tuple[str, ...]
 
 
 @dataclass(frozen=True)

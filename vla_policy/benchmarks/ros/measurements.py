@@ -71,8 +71,7 @@ class RosConfig:
 
 def begun(path: Path, checkpoint: str, seed: int) -> dict[str, Any]:
     """The file that an earlier call left, or an empty one."""
-    from vla_policy.data.files import read_json
-    from vla_policy.evaluation.formats import write_json
+    from vla_policy.utils.files import read_json, write_json
 
     made_for = {"checkpoint": checkpoint, "seed": seed}
     if not path.is_file():
@@ -128,12 +127,12 @@ class Bench:
 
     def bar(self, total: float, more: str = "") -> Callable[..., None]:
         """A bar of its own; call the result at every step."""
-        return functools.partial(self.progress.advance, self.progress.add_task(self.name + more, total=total))
+        return functools.partial(self.progress.advance, self.progress.add_task(self.name + more, total=total, state=""))
 
     def played(self) -> list[Played]:
         """The episodes of an earlier call; `InputError` if another policy or configuration made them."""
         from vla_policy.benchmarks.ros.measured import Played
-        from vla_policy.data.files import read_json
+        from vla_policy.utils.files import read_json
 
         if not self._file.is_file():
             return []
@@ -162,7 +161,7 @@ class Bench:
         from sim.geometry import SUCCESS_COVERAGE
         from vla_policy.benchmarks.ros.episodes import play
         from vla_policy.benchmarks.ros.harness import Witness
-        from vla_policy.data.files import write_json
+        from vla_policy.utils.files import write_json
 
         with closing(Witness()) as witness:
             while more():
@@ -184,7 +183,7 @@ def _gate(bench: Bench) -> Found:
     measured = fault_timing(repeats, bench.log, bench.bar(repeats * len(FAULTS)))
     within = {"alarm": ALARM_WITHIN} | dict.fromkeys(NO_TARGET)
     return {
-        f"{name} to hold": holds(found, within.get(name, HOLD_WITHIN), [FAULTS[name].reason])
+        f"{name} to hold": holds(found, within.get(name, HOLD_WITHIN), FAULTS[name].reasons)
         for name, found in measured.items()
     }, {}
 

@@ -13,19 +13,13 @@ from rich.table import Table
 from vla_policy.benchmarks.ros.measured import MONITOR, Hold, Played, Storm
 from vla_policy.evaluation.formats import interval
 from vla_policy.evaluation.statistics import compare_paired, success_interval
+from vla_policy.utils.percentiles import percentiles
 
 GROWTH = 0.02  # of a process's memory from the second to the last quarter of a soak; the rest is noise of the allocator
 LEFT_OUT = 2  # periods after a command without the next one: a deadline was missed
 TICK = 10.0  # milliseconds in which the kernel counts what its host took
 LOST = 1.0  # seconds of an episode that a kill may cost
 KEPT = 0.99  # of the frames
-
-
-def spread(milliseconds: Sequence[float] | np.ndarray) -> dict[str, float | None]:
-    """n, p50, p95, p99 and the largest; None where there is nothing."""
-    names = ("p50", "p95", "p99", "max")
-    found = np.percentile(milliseconds, [50, 95, 99, 100]).tolist() if len(milliseconds) else [None] * 4
-    return {"n": len(milliseconds), **dict(zip(names, found, strict=True))}
 
 
 def holds(found: Sequence[Hold], within: float | None, expected: Sequence[str]) -> dict[str, Any]:
@@ -37,7 +31,7 @@ def holds(found: Sequence[Hold], within: float | None, expected: Sequence[str]) 
     seconds = [s for s in of_each if s is not None]
     in_time = None if within is None else sum(s <= within for s in seconds)
     return {
-        **spread([1e3 * s for s in seconds]),
+        **percentiles([1e3 * s for s in seconds]),
         "n": len(found),
         "not_held": len(found) - len(seconds),
         "in_time": in_time,
@@ -47,13 +41,13 @@ def holds(found: Sequence[Hold], within: float | None, expected: Sequence[str]) 
         "expected_reasons": list(expected),
         "reasons": Counter(hold.reason for hold in found),
         "held_before_the_fault": sum(hold.discarded for hold in found),
-        "witness_stood_still_ms": spread([1e3 * hold.stood_still for hold in found]),
+        "witness_stood_still_ms": percentiles([1e3 * hold.stood_still for hold in found]),
         "milliseconds": [None if s is None else 1e3 * s for s in of_each],
     }
 
 
-def percentile(milliseconds: Mapping[str, float | None], name: str, most: float) -> dict[str, Any]:
-    """A spread whose percentile `name` may be `most` milliseconds."""
+def percentile(milliseconds: Mapping[str, Any], name: str, most: float) -> dict[str, Any]:
+    """`percentiles` of which `name` may be `most` milliseconds."""
     found = milliseconds.get(name)
     return {**milliseconds, "target": f"{name} within {most:g} ms", "met": None if found is None else found <= most}
 
@@ -65,13 +59,13 @@ def count(found: int, **more: Any) -> dict[str, Any]:
 
 def jitter(intervals: Sequence[float] | np.ndarray, period: float, most: float) -> dict[str, Any]:
     """How far intervals (milliseconds) are from the period."""
-    return percentile(spread(np.abs(np.asarray(intervals, float) - period)), "p99", most)
+    return percentile(percentiles(np.abs(np.asarray(intervals, float) - period)), "p99", most)
 
 
 def storm_counts(found: Sequence[Storm], period: float) -> dict[str, dict[str, Any]]:
     """Whether in every storm deadlines (of `period` seconds) were kept or the arm held, and nothing went astray."""
     late = [storm for storm in found if storm.longest > LEFT_OUT * period and not storm.held]
-    longest = spread([1e3 * storm.longest for storm in found])
+    longest = percentiles([1e3 * storm.longest for storm in found])
     return {
         "stale commands in storms": count(
             sum(storm.astray for storm in found), storms=len(found), messages_sent=[storm.sent for storm in found]
@@ -133,7 +127,7 @@ def memory_growth(episodes: Sequence[Played]) -> dict[str, dict[str, Any]]:
 
 def kept_of_kills(found: Mapping[str, Any]) -> dict[str, Any]:
     """What a recorder that was killed again and again kept; see `nodes.recording_bench.survive_kills`."""
-    lost = spread([1e3 * seconds for seconds in found["lost_s"]])
+    lost = percentiles([1e3 * seconds for seconds in found["lost_s"]])
     most = lost["max"] or 0.0
     whole = found["episodes_intact"] == found["episodes_expected"] <= found["episodes_imported"]
     repairs, running = found["repairs_said"], len(found["lost_s"])

@@ -6,14 +6,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.progress import Progress
-
 from vla_policy.benchmarks.ros.measurements import Bench, RosConfig, begun, measure
 from vla_policy.cli.common import stdout
 from vla_policy.cli.help import config_parser
 from vla_policy.graph.application import graph_environment, require_ros
 from vla_policy.interfaces import InputError
 from vla_policy.utils.configuration import typed_config
+from vla_policy.utils.progress import progress_bar
 
 console = stdout()
 
@@ -30,12 +29,12 @@ def main(arguments: Sequence[str]) -> None:
     os.environ.update(graph_environment(config.domain_id))
 
     from vla_policy.benchmarks.ros.report import tables
-    from vla_policy.evaluation.formats import write_json
     from vla_policy.graph.operator import GraphError
+    from vla_policy.utils.files import write_json
 
     path = Path(config.out) / "ros.json"
     found = begun(path, options.CHECKPOINT, config.seed)
-    with Progress(console=console) as progress:
+    with progress_bar(console) as progress:
         for name in config.chosen:
             bench = Bench(options.CHECKPOINT, config, progress, name)
             try:

@@ -42,8 +42,8 @@ def main(arguments: Sequence[str]) -> None:
     chosen = options(own, DEFAULTS)
 
     from vla_policy.benchmarks.training_speed import training_speed
-    from vla_policy.evaluation.formats import write_json
     from vla_policy.jobs.trainer import make_trainer
+    from vla_policy.utils.files import write_json
     from vla_policy.utils.provenance import git_commit
 
     out = Path(chosen["out"])

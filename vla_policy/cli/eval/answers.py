@@ -9,8 +9,9 @@ from omegaconf import OmegaConf
 
 from vla_policy.cli.common import stdout
 from vla_policy.cli.help import config_parser
-from vla_policy.cli.progress import bar
+from vla_policy.models.loading import load_policy
 from vla_policy.utils.configuration import typed_config
+from vla_policy.utils.progress import progress_bar
 
 console = stdout()
 
@@ -27,12 +28,11 @@ def main(arguments: Sequence[str]) -> None:
     from vla_policy.data import LeRobotDataset
     from vla_policy.evaluation.language.answers import AnswersConfig, ask
     from vla_policy.evaluation.language.answers_report import answer_tables, summarize_answers, write_answers
-    from vla_policy.models.loading import load_policy
 
     config = typed_config(AnswersConfig, "answers", options.overrides)
     policy = load_policy(options.CHECKPOINT, config.device, config.threads)
     dataset, out = LeRobotDataset(options.DATASET), Path(config.out)
-    with bar(console) as progress:
+    with progress_bar(console) as progress:
         task = progress.add_task("questions", total=config.n_questions, state="")
         answered = ask(policy, dataset, config, lambda: progress.advance(task))
     summary = summarize_answers(answered, checkpoint=options.CHECKPOINT, dataset=str(options.DATASET), seed=config.seed)

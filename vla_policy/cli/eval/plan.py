@@ -8,9 +8,9 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from vla_policy.cli.common import stdout
-from vla_policy.cli.eval.world_model import work_bars
 from vla_policy.cli.help import config_parser
 from vla_policy.cli.load import load_world_model
+from vla_policy.cli.progress import work_bars
 from vla_policy.utils.configuration import typed_config
 
 console = stdout()
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> None:
     config = typed_config(PlanEvalConfig, "plan", options.overrides)
     model = load_world_model(options.WORLD_MODEL, config.device, config.threads)
     dataset, out = LeRobotDataset(options.DATASET), Path(config.out)
-    with work_bars() as tick:
+    with work_bars(console) as tick:
         summary = evaluate_planning(model, dataset, config, out, options.WORLD_MODEL, tick)
     OmegaConf.save(OmegaConf.structured(config), out / "config.yaml")
     console.print(planning_table(summary))

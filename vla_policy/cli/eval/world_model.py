@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import OmegaConf
-from rich.progress import TaskID
 
 from vla_policy.cli.common import stdout
 from vla_policy.cli.help import config_parser
 from vla_policy.cli.load import load_world_model
-from vla_policy.cli.progress import bar
+from vla_policy.cli.progress import work_bars
 from vla_policy.utils.configuration import typed_config
 
 console = stdout()
@@ -34,7 +32,7 @@ def main(arguments: Sequence[str]) -> None:
     config = typed_config(WorldModelEvalConfig, "world_model_eval", options.overrides)
     model = load_world_model(options.CHECKPOINT, config.device, config.threads)
     dataset, out = LeRobotDataset(options.DATASET), Path(config.out)
-    with work_bars() as tick:
+    with work_bars(console) as tick:
         summary = evaluate_world_model(model, dataset, config, out, options.CHECKPOINT, tick)
     OmegaConf.save(OmegaConf.structured(config), out / "config.yaml")
     for table in world_model_tables(summary):
@@ -42,17 +40,3 @@ def main(arguments: Sequence[str]) -> None:
     if summary["probes"] is None:
         console.print("no probes: the dataset has no observation.environment_state (x, y, cos, sin) to read")
     console.print(f"world_model.json and pictures are in {out}", markup=False, highlight=False)
-
-
-@contextmanager
-def work_bars() -> Iterator[Callable[[str, int], None]]:
-    """One bar a piece of work, which appears with its first part done."""
-    with bar(console) as progress:
-        tasks: dict[str, TaskID] = {}
-
-        def tick(name: str, total: int) -> None:
-            if name not in tasks:
-                tasks[name] = progress.add_task(name, total=total, state="")
-            progress.advance(tasks[name])
-
-        yield tick

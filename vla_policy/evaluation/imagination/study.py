@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from vla_policy.data import LeRobotDataset
-from vla_policy.evaluation.formats import write_json
 from vla_policy.evaluation.imagination.errors import fit_linear, imagine_episode
 from vla_policy.evaluation.imagination.pictures import draw_strip, fit_decoder, plot_errors
 from vla_policy.evaluation.imagination.probes import Affine, Probe, fit_mlp, ridge
@@ -25,6 +24,7 @@ from vla_policy.evaluation.imagination.report import (
 )
 from vla_policy.evaluation.success.open_loop import held_out_episodes, stated_episodes
 from vla_policy.interfaces import InputError
+from vla_policy.utils.files import write_json
 from vla_policy.utils.provenance import git_commit
 from vla_policy.world_model import WorldModel
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from vla_policy.evaluation.formats import interval, success_rate, write_json
+from vla_policy.evaluation.formats import interval, success_rate
 from vla_policy.evaluation.language.answer_numbers import QUANTITIES, Quantity
 from vla_policy.evaluation.language.answers import Answered
 from vla_policy.evaluation.statistics import compare_paired, mean_interval
-from vla_policy.evaluation.success.report import write_csv
+from vla_policy.utils.files import write_csv, write_json
 from vla_policy.utils.provenance import git_commit
 
 ANSWERS = {"answer": "answer", "most_frequent": "most frequent", "other_picture": "another picture"}

@@ -17,13 +17,14 @@ from rich.table import Table
 from sim import PushTConfig
 from sim.instructions import TEMPLATES, sentences
 from sim.refusals import PARAPHRASES, UNRELATED, paraphrases
-from vla_policy.evaluation.formats import interval, percent, write_json
-from vla_policy.evaluation.success.report import refusal_rate, write_csv
+from vla_policy.evaluation.formats import interval, percent
+from vla_policy.evaluation.success.report import refusal_rate
 from vla_policy.interfaces import InputError
 from vla_policy.models import DiffusionPolicy
 from vla_policy.models.backbone import Backbone
 from vla_policy.models.instructions import KnownInstructions, words
 from vla_policy.monitoring import grouped_threshold
+from vla_policy.utils.files import write_csv, write_json
 from vla_policy.utils.provenance import git_commit
 
 DETECTORS = {

@@ -18,12 +18,13 @@ import numpy as np
 from rich.table import Table
 
 from sim import PushTConfig, make_env
-from vla_policy.evaluation.formats import interval, percent, success_rate, write_json
-from vla_policy.evaluation.success.report import COLUMNS, episode_row, write_csv
+from vla_policy.evaluation.formats import interval, percent, success_rate
+from vla_policy.evaluation.success.report import COLUMNS, episode_row
 from vla_policy.interfaces import IMAGES, InputError, Policy
 from vla_policy.rollouts.results import EpisodeResult, Start
 from vla_policy.rollouts.rollout import rollout
 from vla_policy.rollouts.workers import PolicyFactory
+from vla_policy.utils.files import write_csv, write_json
 from vla_policy.utils.provenance import git_commit
 
 COVERAGE, STEPS = 0.8, 10  # a goal is reached where its coverage was no less for so many steps in a row

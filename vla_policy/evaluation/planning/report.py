@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from vla_policy.evaluation.formats import interval, success_rate, write_json
+from vla_policy.evaluation.formats import interval, success_rate
 from vla_policy.evaluation.planning.tasks import Outcome, Task
 from vla_policy.evaluation.statistics import compare_paired, mean_interval
-from vla_policy.evaluation.success.report import write_csv
+from vla_policy.utils.files import write_csv, write_json
+from vla_policy.utils.percentiles import percentiles
 
 COLUMNS = ["policy", "start", "episode", "frame", "success", "block_success", "pusher_mm", "block_mm", "angle_degrees"]
 
@@ -52,7 +53,7 @@ def summarize_planning(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, A
             for name, played in outcomes.items()
             if name != "planner"
         },
-        "plan_ms": {"n": len(times), "p50": float(np.median(times)), "p95": float(np.quantile(times, 0.95))},
+        "plan_ms": percentiles(times),
         "success_means": "within 20 px = 15 mm (the norm over pusher and block) and 20 degrees at any time",
         "ci95_method": "exact (Clopper-Pearson); paired: Newcombe; means: bootstrap (BCa)",
     }

@@ -9,6 +9,7 @@ import numpy as np
 
 from vla_policy.evaluation.statistics import mean_interval
 from vla_policy.rollouts.results import Aftermath
+from vla_policy.utils.percentiles import percentiles
 
 if TYPE_CHECKING:
     from vla_policy.rollouts.results import EpisodeResult
@@ -27,13 +28,14 @@ def watched_summary(results: Sequence[EpisodeResult], monitor: str | None) -> di
 def aftermath_summary(found: Sequence[Aftermath]) -> dict[str, Any]:
     """Of the episodes (at least one) with the event: how many were stopped, how soon, and what was done until then."""
     delays = [a.stopped_step - a.event_step for a in found if a.stopped_step is not None]
-    after = [delay for delay in delays if delay >= 1]  # the step after the event's is the first that can know of it
+    after = [steps for steps in delays if steps >= 1]  # the step after the event's is the first that can know of it
+    delay = percentiles(after)
     return {
         "n": len(found),
         "stopped_after_event": len(after),
         "stopped_before_event": len(delays) - len(after),
-        "steps_to_stop_p50": float(np.median(after)) if after else None,
-        "steps_to_stop_p95": float(np.percentile(after, 95)) if after else None,
+        "steps_to_stop_p50": delay["p50"],
+        "steps_to_stop_p95": delay["p95"],
         "mean_acted_steps": float(np.mean([a.acted for a in found])),
         "mean_acted_steps_ci95": mean_interval([a.acted for a in found]),
         "mean_wrong_pushes": float(np.mean([a.wrong_pushes for a in found])),

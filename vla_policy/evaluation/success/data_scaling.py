@@ -10,10 +10,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from vla_policy.evaluation.formats import interval, percent, write_json
+from vla_policy.evaluation.formats import interval, percent
 from vla_policy.evaluation.success.compare import require_same
-from vla_policy.evaluation.success.report import read_summary, write_csv
+from vla_policy.evaluation.success.report import read_summary
 from vla_policy.interfaces import InputError
+from vla_policy.utils.files import write_csv, write_json
 
 COLUMNS = [
     "demonstrations",

@@ -12,7 +12,6 @@ from typing import Any
 from sim import Disturbance, PushTConfig
 from sim.disturbances import KINDS
 from sim.instructions import named_goal
-from vla_policy.evaluation.formats import write_json
 from vla_policy.evaluation.success.aftermath import watched_summary
 from vla_policy.evaluation.success.films import choose, film
 from vla_policy.evaluation.success.latency import KeepHistories, chunk_latency
@@ -23,6 +22,7 @@ from vla_policy.rollouts.results import EpisodeResult
 from vla_policy.rollouts.rollout import Unreadable, rollout
 from vla_policy.rollouts.watch import WatchFactory
 from vla_policy.rollouts.workers import EnvFactory, PolicyFactory, RolloutError
+from vla_policy.utils.files import write_json
 
 # best.mp4, best_2.mp4, and .best.mp4.<process>.tmp where a film was interrupted
 _FILMS = [("", ".mp4"), ("", "_[0-9]*.mp4"), (".", ".mp4.*.tmp"), (".", "_[0-9]*.mp4.*.tmp")]

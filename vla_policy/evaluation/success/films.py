@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from vla_policy.data.files import write_whole
 from vla_policy.data.video import encode
 from vla_policy.rollouts.results import EpisodeResult, Start
 from vla_policy.rollouts.workers import EnvFactory
+from vla_policy.utils.files import write_whole
 
 SHEET_COLUMNS = 6
 _THUMBNAIL = 256  # pixels, width

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from vla_policy.interfaces import ActionChunk, InputError, Interface, Observation, Policy
+from vla_policy.utils.percentiles import percentiles
 
 
 def chunk_latency(
@@ -19,7 +20,7 @@ def chunk_latency(
     generator: np.random.Generator | None = None,
     max_seconds: float = 20.0,
 ) -> dict[str, Any]:
-    """Milliseconds of `predict` for one history (batch 1), preprocessing included: p50, p95, p99 and mean.
+    """Milliseconds of `predict` for one history (batch 1), preprocessing included: `percentiles` and mean.
 
     `predict` answers with numpy arrays, so that an accelerator has finished when the clock stops. `warmup` calls come
     first and are reported apart, as `warmup_ms`. A slow policy is timed for `max_seconds`: `n` says how often.
@@ -37,13 +38,9 @@ def chunk_latency(
     milliseconds: list[float] = []
     while len(milliseconds) < repeats and sum(milliseconds) < 1e3 * max_seconds:
         milliseconds.append(once(len(milliseconds)))
-    p50, p95, p99 = np.percentile(milliseconds, [50, 95, 99]).tolist()
     return {
-        "p50": p50,
-        "p95": p95,
-        "p99": p99,
+        **percentiles(milliseconds),
         "mean": float(np.mean(milliseconds)),
-        "n": len(milliseconds),
         "batch": 1,
         "measured": "observations to actions, preprocessing included",
         "warmup_ms": first,
@@ -88,7 +85,7 @@ class KeepHistories:
 
 
 def split_latency(policy: Any, histories: Sequence[Sequence[Observation]], repeats: int = 100, warmup: int = 5) -> dict:
-    """Milliseconds of what happens once a chunk, p50 and p95: observations to the transformer's keys and values.
+    """Milliseconds of what happens once a chunk, as `percentiles`: observations to the transformer's keys and values.
 
     For policies that show it (`prefix`); what `chunk_latency` measures beyond this is denoising.
     """
@@ -108,5 +105,4 @@ def split_latency(policy: Any, histories: Sequence[Sequence[Observation]], repea
         return (time.perf_counter() - begin) * 1e3
 
     milliseconds = [once(histories[k % len(histories)]) for k in range(warmup + repeats)][warmup:]
-    p50, p95 = np.percentile(milliseconds, [50, 95]).tolist()
-    return {"p50": p50, "p95": p95}
+    return percentiles(milliseconds)

@@ -15,11 +15,11 @@ from rich.table import Table
 
 from vla_policy.data import LeRobotDataset
 from vla_policy.data.quality import listed
-from vla_policy.evaluation.formats import interval, write_json
+from vla_policy.evaluation.formats import interval
 from vla_policy.evaluation.statistics import mean_interval
-from vla_policy.evaluation.success.report import write_csv
 from vla_policy.interfaces import ACTION, InputError, Observation, Policy
 from vla_policy.runtime import History
+from vla_policy.utils.files import write_csv, write_json
 from vla_policy.utils.provenance import git_commit
 
 

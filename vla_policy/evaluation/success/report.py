@@ -13,11 +13,11 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from vla_policy.data.files import read_json, write_whole
 from vla_policy.evaluation.formats import interval, percent, success_rate
 from vla_policy.evaluation.statistics import mean_interval, success_interval
 from vla_policy.interfaces import InputError
 from vla_policy.rollouts.results import EpisodeResult
+from vla_policy.utils.files import read_json, write_csv
 from vla_policy.utils.provenance import git_commit
 
 _ELSEWHERE = ("pusher", "block_pose", "actions", "reached", "aftermath", "watched")  # no columns
@@ -93,18 +93,6 @@ def refusal_rate(refused: Sequence[bool]) -> dict[str, Any]:
     n, n_refused = len(refused), sum(refused)
     ci95 = success_interval(n_refused, n)
     return {"n": n, "n_refused": n_refused, "refusal_rate": n_refused / n, "refusal_ci95": ci95}
-
-
-def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a table, whole or not at all."""
-
-    def write(temporary: Path) -> None:
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(rows)
-
-    write_whole(path, write)
 
 
 def write_episodes(path: Path, results: Sequence[EpisodeResult]) -> None:

@@ -13,7 +13,6 @@ import torch
 
 from sim import PushTConfig
 from vla_policy.data import LeRobotDataset
-from vla_policy.data.files import read_json
 from vla_policy.data.layout import COLLECTION
 from vla_policy.evaluation.surprise.detection import clean
 from vla_policy.evaluation.surprise.study import CALIBRATION_TRACES, RECORDED, camera_names, check_latents, env_with
@@ -22,6 +21,7 @@ from vla_policy.interfaces import ACTION, InputError
 from vla_policy.models import DiffusionPolicy
 from vla_policy.monitoring import Calibration, calibrate, false_alarm_spread, least_successes
 from vla_policy.monitoring.conformal import check_alpha
+from vla_policy.utils.files import read_json
 from vla_policy.world_model import WorldModel, nominal_whitening, save_calibration
 from vla_policy.world_model.monitors import DETECTOR, EPISODE_SCORES
 

@@ -12,6 +12,7 @@ from scipy import stats
 from vla_policy.evaluation.statistics import auroc_interval, balanced_interval, success_interval
 from vla_policy.evaluation.surprise.traces import Trace
 from vla_policy.monitoring import Calibration
+from vla_policy.utils.percentiles import percentiles
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ def event_detection(
     nominal_by_seed = {s.trace.seed: s for s in nominal}
     pairs = [_highest(s, nominal_by_seed[s.trace.seed], window) for s in happened if s.trace.seed in nominal_by_seed]
     found = [pair for pair in pairs if pair is not None]
+    delay_steps = percentiles(delays)
     n, area = len(happened), auroc([a for a, _ in found], [b for _, b in found])
     return {
         "n": n,
@@ -68,8 +70,8 @@ def event_detection(
         "auroc": area,
         "auroc_ci95": (None, None) if area is None else auroc_interval(area, len(found), len(found)),
         "auroc_pairs": len(found),
-        "delay_steps_p50": float(np.median(delays)) if delays else None,
-        "delay_steps_p95": float(np.percentile(delays, 95)) if delays else None,
+        "delay_steps_p50": delay_steps["p50"],
+        "delay_steps_p95": delay_steps["p95"],
         "within_2_steps": sum(delay <= 2 for delay in delays),
     }
 

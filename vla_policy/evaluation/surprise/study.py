@@ -16,8 +16,6 @@ import torch
 
 from sim import Disturbance, PushTConfig, make_env
 from sim.disturbances import KINDS
-from vla_policy.data.files import read_json
-from vla_policy.evaluation.formats import write_json
 from vla_policy.evaluation.surprise.detection import (
     Scored,
     clean,
@@ -30,6 +28,8 @@ from vla_policy.evaluation.surprise.traces import Hear, StopAfterEvent, Trace, l
 from vla_policy.interfaces import IMAGES, InputError, Observation
 from vla_policy.models import DiffusionPolicy
 from vla_policy.monitoring import Calibration, PredictionError, calibrate, false_alarm_counts, false_alarm_spread
+from vla_policy.utils.files import read_json, write_json
+from vla_policy.utils.percentiles import percentiles
 from vla_policy.utils.provenance import git_commit
 from vla_policy.world_model import (
     NumpyWorldModel,
@@ -265,8 +265,7 @@ def monitor_ms(model: WorldModel, repeats: int = 200) -> dict[str, float]:
         score.update(Observation(pictures, "", float(step)), command, None)
         times.append(1e3 * (time.perf_counter() - begin))
     torch.set_num_threads(threads)
-    p50, p95 = np.percentile(times[30:], [50, 95])
-    return {"p50": float(p50), "p95": float(p95), "n": repeats, "threads": 1}
+    return {**percentiles(times[30:]), "threads": 1}
 
 
 def _promised(calibration: Calibration, quiet: Sequence[Scored]) -> dict[str, Any]:

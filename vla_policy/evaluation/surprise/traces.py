@@ -11,12 +11,12 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from vla_policy.data.files import write_whole
 from vla_policy.evaluation.surprise.watches import Recorder, one_thread_in_workers
 from vla_policy.interfaces import Policy
 from vla_policy.rollouts.results import EpisodeResult
 from vla_policy.rollouts.rollout import rollout
 from vla_policy.rollouts.workers import EnvFactory
+from vla_policy.utils.files import write_whole
 from vla_policy.world_model import NumpyWorldModel, WorldModel
 
 Hear = tuple[Callable[[EpisodeResult], None], Callable[[int], None]]

@@ -1,17 +1,17 @@
-"""Files that are there whole or not at all, and parquet and JSON files whose errors name them."""
+"""Atomic writing of JSON, CSV and other files, and reading of JSON with errors that name the file."""
 
 from __future__ import annotations
 
+import csv
 import json
+import math
 import os
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import numpy as np
 
 from vla_policy.interfaces import InputError
 
@@ -43,7 +43,31 @@ def sync(path: Path) -> None:
 
 
 def write_json(path: Path, data: Any) -> None:
-    write_whole(path, lambda temporary: temporary.write_text(json.dumps(data, indent=4) + "\n", encoding="utf-8"))
+    """Write standard JSON: numpy scalars become numbers, and numbers that are not finite become null."""
+    text = json.dumps(_finite(data), indent=4) + "\n"
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a table with a header; every row has the `columns` as keys."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    write_whole(path, write)
 
 
 def read_json(path: Path) -> Any:
@@ -77,27 +101,6 @@ def broken(path: Path, reason: object) -> str:
         if file.read(len(LFS)) == LFS:
             return "a Git LFS pointer (git lfs pull brings the file)"
     return f"a broken one ({next(iter(str(reason).splitlines()), type(reason).__name__)})"
-
-
-def write_parquet(path: Path, table: pa.Table) -> None:
-    write_whole(path, lambda temporary: pq.write_table(table, temporary, compression="snappy"))
-
-
-def read_parquet(path: Path, keep: Callable[[str], bool] | None = None) -> pa.Table:
-    """The table, or those of its columns that `keep` wants; `InputError` naming the file if it is unreadable."""
-    try:
-        with pq.ParquetFile(path) as file:
-            columns: Sequence[str] = file.schema_arrow.names
-            twice = [name for name, count in Counter(columns).items() if count > 1]
-            if twice:
-                raise InputError(f"{path}: expected every column once, found {twice[0]!r} again")
-            return file.read(columns=[name for name in columns if keep is None or keep(name)])
-    except FileNotFoundError:
-        raise InputError(f"{path}: expected a parquet file, found none") from None
-    except InputError:
-        raise
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise InputError(f"{path}: expected a whole parquet file, found {broken(path, error)}") from None
 
 
 def reserve(file: IO[bytes], folder: Path, size: int) -> None:
