@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from vla_policy.data.stats import Stats, vector_stats
-from vla_policy.interfaces import InputError
+from vla_policy.interfaces import DataError, InputError
 
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
@@ -108,7 +108,7 @@ class Normalizer:
             raise InputError(f"normaliser: expected one of {sorted(self._maps)}, found {key!r}")
         affine = self._maps[key]
         if value.shape[-1] != len(affine.offset):
-            raise InputError(f"{key!r}: expected {len(affine.offset)} channels, found shape {tuple(value.shape)}")
+            raise DataError(f"{key!r}: expected {len(affine.offset)} channels, found shape {tuple(value.shape)}")
         if isinstance(value, np.ndarray):
             dtype = np.result_type(value.dtype, np.float32)
             offset, gain, scale = (array.astype(dtype) for array in (affine.offset, affine.gain, affine.scale))

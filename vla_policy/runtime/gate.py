@@ -189,7 +189,7 @@ class Gate:
         return not bad
 
     def enable(self, now: float, steady: float) -> None:
-        """Arm, where the robot is, with what is planned from now on; `InputError` says why not."""
+        """Arm, where the robot is, with what is planned from now on; `Refused` says why not."""
         was_moving, was_engaged = self.supervisor.moving, self.supervisor.engaged
         self.supervisor.enable(self._obstacle(now, steady))
         if was_moving:

@@ -13,7 +13,7 @@ from vla_policy.cli.common import stdout
 from vla_policy.cli.help import config_parser
 from vla_policy.cli.load import typed_config
 from vla_policy.graph.application import graph_environment, require_ros
-from vla_policy.interfaces import InputError
+from vla_policy.interfaces import Failure
 
 console = stdout()
 
@@ -41,7 +41,7 @@ def ros(arguments: Sequence[str]) -> None:
             try:
                 measure(found, bench)
             except (GraphError, TimeoutError) as error:
-                raise InputError(f"{name}: {error}\nlogs are in {bench.log}") from None
+                raise Failure(f"{name}: {error}\nlogs are in {bench.log}") from None
             write_json(path, found)
     for table in tables(found):
         console.print(table)
