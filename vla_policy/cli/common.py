@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from importlib.resources import files
 
 from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -26,7 +27,9 @@ def fail(error: BaseException) -> None:
     lines = [str(error)]
     if isinstance(error.__cause__, (ConfigAttributeError, ConfigKeyError)):
         lines = [_unknown_key(error.__cause__)]
-    elif error.__cause__ is not None and isinstance(error, (HydraException, OmegaConfBaseException)):
+    elif isinstance(error, OmegaConfBaseException):
+        lines = [": ".join(filter(None, [error.full_key, lines[0].partition("\n")[0]]))]
+    elif error.__cause__ is not None and isinstance(error, HydraException):
         lines.append(str(error.__cause__))
     print("error: " + "\n  ".join(lines), file=sys.stderr)
     raise SystemExit(exit_status(error))
@@ -68,7 +71,10 @@ def as_they_are(words: Sequence[str], sweep: bool = False) -> list[str]:
     """`key=value` words for Hydra, with those values in quotes that are no Hydra syntax: paths and sentences with
     letters outside ASCII, parentheses, quotes, `=`, commas. With `sweep`, commas stand between values.
     """
-    return [_as_it_is(word, sweep) for word in words]
+    quoted = [_as_it_is(word, sweep) for word in words]
+    for word in quoted:
+        _require_choice(word)
+    return quoted
 
 
 def _as_it_is(word: str, sweep: bool) -> str:
@@ -80,6 +86,21 @@ def _as_it_is(word: str, sweep: bool) -> str:
     else:
         quoted = f"{key}={','.join(_item(item) for item in _items(value))}" if sweep else ""
     return quoted if quoted and _is_syntax(quoted, sweep) else f"{key}={_quoted(value)}"
+
+
+def _require_choice(word: str) -> None:
+    """`InputError` for a choice of a group that is no name: Hydra has a traceback for it."""
+    try:
+        override = OverridesParser.create().parse_override(word)
+    except HydraException:  # no override: an option, or a path
+        return
+    group = files("vla_policy.conf") / override.key_or_group
+    if override.is_sweep_override() or not group.is_dir():
+        return
+    value = override.value()
+    if not all(choice is None or isinstance(choice, str) for choice in (value if isinstance(value, list) else [value])):
+        names = sorted(entry.name.removesuffix(".yaml") for entry in group.iterdir() if entry.name.endswith(".yaml"))
+        raise InputError(f"{override.key_or_group}: expected one of {names}, found {value!r}")
 
 
 def _item(text: str) -> str:

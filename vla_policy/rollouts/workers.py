@@ -42,6 +42,8 @@ class Round:
 
 
 class Group(Protocol):
+    """Environments that play their episodes together, here or in a process of their own."""
+
     def send(self, chunks: Mapping[int, ActionChunk | None]) -> None:
         """Let every slot play its chunk, or end an episode that the policy refuses to begin (None); the first call,
         without chunks, begins the first episodes.

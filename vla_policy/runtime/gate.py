@@ -323,7 +323,8 @@ class Gate:
         if row is None or end is None or self._previous is None:
             return None
         left = max(1, math.ceil((end - now) * self.config.rate - 1e-6))
-        return self._previous + (row - self._previous) / left
+        action: np.ndarray = self._previous + (row - self._previous) / left
+        return action
 
     def _watch(self, now: float, steady: float) -> None:
         overdue = self._watchdog.check(steady)

@@ -72,7 +72,7 @@ class Gamepad:
         if not np.isfinite(pushed).all():
             raise DataError(f"joy: expected axes from -1 to 1, found {pushed.tolist()}")
         beyond = np.maximum(np.abs(pushed) - self.DEADZONE, 0.0) / (1.0 - self.DEADZONE)
-        direction = np.sign(pushed) * np.minimum(beyond, 1.0)
+        direction: np.ndarray = np.sign(pushed) * np.minimum(beyond, 1.0)
         self._lost = self._lost or bool(direction.any() and now - self._since >= self.SAME)
         if self._lost:
             raise DataError(
@@ -181,4 +181,6 @@ class Alignment:
         self._met = bool((np.abs(way) <= reach).all())
         if self._met:
             return wanted
-        return previous + way * min(1.0, 1.0 / float(np.max(np.abs(way) / (TELEOP_SCALE * self._max_step))))
+        part = min(1.0, 1.0 / float(np.max(np.abs(way) / (TELEOP_SCALE * self._max_step))))
+        target: np.ndarray = previous + way * part
+        return target
