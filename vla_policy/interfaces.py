@@ -28,8 +28,26 @@ LARGEST_RATE = 1e6  # Hz
 class InputError(ValueError):
     """A mistake in what the user handed in; its message names the thing, what was expected and what was found.
 
-    Command line programs print it without a traceback and exit with status 2.
+    Programs print it without a traceback and exit with status 2.
     """
+
+
+class DataError(InputError):
+    """An observation, a message or an action chunk that does not fit what was declared of it.
+
+    In a file it is the user's mistake. While a robot runs it is an event, which nodes catch and report.
+    """
+
+
+class Failure(RuntimeError):
+    """Something went wrong although the input was right: a full disk, a diverged training, a dead worker.
+
+    Programs print it without a traceback and exit with status 1.
+    """
+
+
+class Refused(Failure):
+    """A request that cannot be granted in the present state, such as to enable a robot that is silent."""
 
 
 @contextmanager
@@ -195,17 +213,17 @@ class Observation:
     t: float
 
     def check(self, interface: Interface) -> None:
-        """Raise `InputError` naming the key unless every feature of `interface` is here, well-shaped and finite."""
+        """Raise `DataError` naming the key unless every feature of `interface` is here, well-shaped and finite."""
         for key, feature in interface.observations.items():
             if key not in self.values:
-                raise InputError(f"observation: key {key!r} is missing, found {sorted(self.values)}")
+                raise DataError(f"observation: key {key!r} is missing, found {sorted(self.values)}")
             value = np.asarray(self.values[key])
             if value.shape != feature.shape:
-                raise InputError(f"observation {key!r}: expected shape {feature.shape}, found {value.shape}")
+                raise DataError(f"observation {key!r}: expected shape {feature.shape}, found {value.shape}")
             if feature.dtype == "image" and value.dtype != np.uint8:
-                raise InputError(f"observation {key!r}: expected uint8 pixels, found {value.dtype}")
+                raise DataError(f"observation {key!r}: expected uint8 pixels, found {value.dtype}")
             if feature.dtype != "image" and not np.isfinite(value).all():
-                raise InputError(f"observation {key!r}: expected finite numbers, found {value.tolist()}")
+                raise DataError(f"observation {key!r}: expected finite numbers, found {value.tolist()}")
 
 
 @dataclass(frozen=True)
@@ -218,9 +236,9 @@ class ActionChunk:
 
     def __post_init__(self) -> None:
         if np.ndim(self.actions) != 2 or len(self.actions) == 0:
-            raise InputError(f"action chunk: expected shape (T, D) with T >= 1, found {np.shape(self.actions)}")
+            raise DataError(f"action chunk: expected shape (T, D) with T >= 1, found {np.shape(self.actions)}")
         if not self.dt > 0:
-            raise InputError(f"action chunk: expected dt > 0 seconds, found {self.dt}")
+            raise DataError(f"action chunk: expected dt > 0 seconds, found {self.dt}")
 
 
 class Policy(Protocol):

@@ -8,6 +8,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from vla_policy.cli import train
+from vla_policy.cli.eval import main as eval_main
 from vla_policy.cli.help import checkpoint_arguments, config_parser
 from vla_policy.interfaces import InputError
 from vla_policy.utils.configuration import as_they_are, load_config, options
@@ -109,3 +110,21 @@ def test_a_checkpoint_may_have_an_equals_sign_in_its_path(tmp_path: Path) -> Non
     folder.mkdir()
     assert checkpoint_arguments(config_parser("vla-eval", ""), [str(folder), "seed=1"]) == (str(folder), ["seed=1"])
     assert checkpoint_arguments(config_parser("vla-eval", ""), ["baseline=hold"]) == (None, ["baseline=hold"])
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("n_episodes=abc", "n_episodes: Value 'abc' of type 'str' could not be converted to Integer"),
+        ("n_episodes=[1,2]", "n_episodes: Value '[1, 2]' of type 'ListConfig' could not be converted to Integer"),
+        ("n_episodes=null", "n_episodes: Incompatible value 'None' for field of type 'int'"),
+        ("baseline=[a]", "baseline: Cannot convert 'ListConfig' to string: '['a']'"),
+        ("policy=3", "policy: expected one of ['autoregressive', 'ddpm', 'flow', 'masked'], found 3"),
+        ("policy=[1]", "policy: expected one of ['autoregressive', 'ddpm', 'flow', 'masked'], found [1]"),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_one_line(word: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        eval_main(["CHECKPOINT", word])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"error: {line}\n"

@@ -30,7 +30,7 @@ from vla_policy.data import LeRobotDataset, LeRobotWriter, video
 from vla_policy.data.compact import compact
 from vla_policy.data.exchange import Exchange
 from vla_policy.data.leftovers import JOURNAL
-from vla_policy.interfaces import ACTION, InputError
+from vla_policy.interfaces import ACTION, Failure, InputError
 
 WRITE = """
 import itertools, sys
@@ -320,7 +320,7 @@ def test_a_merged_file_that_differs_is_not_swapped_in(shared, tmp_path, monkeypa
         return video.remux(path, sources[::-1], fps)
 
     monkeypatch.setattr("vla_policy.data.compact.remux", backwards)
-    with pytest.raises(InputError, match=r"expected the frames of episode 0 in .*file-000\.mp4, found others"):
+    with pytest.raises(Failure, match=r"expected the frames of episode 0 in .*file-000\.mp4, found others"):
         compact(root)
     assert contents(root) == before
     assert [path.name for path in tmp_path.iterdir()] == ["d"]

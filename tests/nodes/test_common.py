@@ -36,6 +36,33 @@ def test_a_tick_that_raises_ends_the_process() -> None:
     assert "Traceback" in result.stderr
 
 
+ENDED = """
+from rclpy.node import Node
+from vla_policy.interfaces import Failure, InputError
+from vla_policy.nodes import common
+
+def make():
+    raise {error}
+
+common.run(make)
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        ("InputError('expected a contract, found none')", 2, "expected a contract, found none"),
+        ("FileNotFoundError(2, 'No such file', 'a.yaml')", 2, "[Errno 2] No such file: 'a.yaml'"),
+        ("Failure('the arm is gone')", 1, "the arm is gone"),
+        ("OSError(28, 'No space left on device')", 1, "[Errno 28] No space left on device"),
+    ],
+)
+def test_a_mistake_ends_a_node_with_status_2_and_a_failure_with_status_1(error: str, status: int, line: str) -> None:
+    program = [sys.executable, "-c", ENDED.format(error=error)]
+    result = subprocess.run(program, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (status, f"error: {line}\n")
+
+
 @pytest.mark.dds
 def test_both_who_latches_and_who_does_not_are_heard() -> None:
     with own_domain(1), Spinning("desk") as desk, Spinning("robot") as robot:

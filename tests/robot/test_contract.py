@@ -175,3 +175,14 @@ def test_a_simulated_graph_has_a_domain_of_its_own(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("ROS_DOMAIN_ID", "3")
     assert sim.graph_environment(sim.GraphConfig().domain_id)["ROS_DOMAIN_ID"] == "77"
     assert "ROS_DOMAIN_ID" not in sim.graph_environment(None)
+
+
+def test_a_name_that_is_not_known_lists_the_contracts_of_every_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = tmp_path / "share" / "vla_policy" / "config"
+    installed.mkdir(parents=True)
+    (installed / "installed_arm.yaml").touch()
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
+    with pytest.raises(InputError, match=r"one of \[.*'installed_arm', .*'xarm6'.*\], found 'nowhere'"):
+        load_contract("nowhere")

@@ -18,7 +18,7 @@ from sim.arm import inverse_kinematics, write_urdf
 from sim.config import PushTConfig
 from vla_policy.interfaces import STATE, InputError
 from vla_policy.robot.contract import ARRAY, TWIST, load_contract
-from vla_policy.robot.kinematics import FAR, JointTargets, Kinematics, between
+from vla_policy.robot.kinematics import FAR, JointTargets, Kinematics, NoSolution, between
 from vla_policy.robot.messages import away_from_constants, decode, decode_command
 
 ROOT = Path(__file__).parents[2]
@@ -84,7 +84,7 @@ def test_the_order_of_the_joints_is_the_contracts(arm: Kinematics) -> None:
 
 @pytest.mark.parametrize("far", [(1.3, 0.0, 0.01), (0.4, 0.0, -1.0), (0.4, 0.0, 1.5)])
 def test_a_pose_out_of_reach_is_refused(arm: Kinematics, far: tuple[float, ...]) -> None:
-    with pytest.raises(InputError, match=r"expected a pose that 'pusher' can reach, found \["):
+    with pytest.raises(NoSolution, match=r"expected a pose that 'pusher' can reach, found \["):
         arm.solve(pose(*far), start())
 
 
@@ -96,7 +96,7 @@ def test_joints_stay_within_their_limits(arm: Kinematics, tmp_path: Path) -> Non
     tree.write(tmp_path / "narrow.urdf")
     narrow = Kinematics(tmp_path / "narrow.urdf", "link_base", "pusher", JOINTS)
     assert narrow.solve(pose(0.45, 0.04), start())[0] == pytest.approx(np.arctan2(0.04, 0.45), abs=1e-4)
-    with pytest.raises(InputError, match="can reach"):
+    with pytest.raises(NoSolution, match="can reach"):
         narrow.solve(pose(0.45, 0.1), start())
     assert arm.solve(pose(0.45, 0.1), start())[0] > 0.1
 
@@ -124,19 +124,19 @@ def test_joints_too_slow_for_the_tip_are_named() -> None:
         for y in ways:
             targets.follow(pose(0.45, y))
 
-    with pytest.raises(InputError, match=r"joint\d is too slow: expected .* within 0.03 m of its target, found 0.03"):
+    with pytest.raises(NoSolution, match=r"joint\d is too slow: expected .* within 0.03 m of its target, found 0.03"):
         go()
     assert 0 < targets.hold()[0] < np.arctan2(next(ways) - 0.03, 0.45)
 
 
 def test_another_way_to_be_there_is_refused_and_the_last_joints_are_kept(arm: Kinematics) -> None:
     targets = JointTargets(arm, RATE)
-    with pytest.raises(InputError, match="expected measured joints, found none yet"):
+    with pytest.raises(NoSolution, match="expected measured joints, found none yet"):
         targets.follow(pose(0.45, 0.0))
     targets.measure(start())
     targets.measure(np.full(6, np.nan))
     told = targets.follow(pose(0.45, 0.001))
-    with pytest.raises(InputError, match=rf"joint1: expected a target within {FAR:g} of the last, found \+"):
+    with pytest.raises(NoSolution, match=rf"joint1: expected a target within {FAR:g} of the last, found \+"):
         targets.follow(pose(0.3, 0.3))
     np.testing.assert_array_equal(targets.hold(), told)
     targets.rest()
@@ -150,7 +150,7 @@ def test_a_joint_that_does_not_follow_is_named_and_what_is_told_begins_anew_wher
     stuck = told.copy()
     stuck[5] += 0.6  # the wrist does not move the tip in x, y
     targets.measure(stuck)
-    with pytest.raises(InputError, match=r"kinematics: joint6: expected it within 0.5 of its target, found 0.6"):
+    with pytest.raises(NoSolution, match=r"kinematics: joint6: expected it within 0.5 of its target, found 0.6"):
         targets.follow(pose(0.45, 0.0))
     np.testing.assert_array_equal(targets.hold(), stuck)
 
@@ -164,10 +164,10 @@ def test_a_stuck_joint_is_led_no_further_than_it_may_be_behind() -> None:
         for y in np.linspace(0.001, 0.18, 180):
             led.append(targets.follow(pose(0.45, y)))
 
-    with pytest.raises(InputError, match=r"kinematics: joint\d: expected it within 0.1 of its target, found 0.10"):
+    with pytest.raises(NoSolution, match=r"kinematics: joint\d: expected it within 0.1 of its target, found 0.10"):
         go()
     for _ in range(3):
-        with pytest.raises(InputError):
+        with pytest.raises(NoSolution):
             targets.follow(pose(0.45, 0.18))
     np.testing.assert_array_equal(targets.hold(), led[-1])
     np.testing.assert_array_equal(targets.velocity, 0.0)

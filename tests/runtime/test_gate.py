@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vla_policy.interfaces import ActionChunk, InputError
+from vla_policy.interfaces import ActionChunk, Refused
 from vla_policy.runtime import Command, Gate, GateConfig, Limits, State
 
 RATE, DT = 50.0, 0.1
@@ -114,7 +114,7 @@ def test_a_stop_holds_at_the_next_command() -> None:
     bench.gate.heartbeat("monitor", True, bench.steady)
     assert bench.seconds_to_hold() == 0
     assert bench.gate.supervisor.reason == "monitor says stop"
-    with pytest.raises(InputError, match="monitor"):
+    with pytest.raises(Refused, match="monitor"):
         bench.gate.enable(bench.now, bench.steady)
 
 
@@ -173,7 +173,7 @@ def test_a_fault_has_to_be_acknowledged() -> None:
     bench = Bench().start()
     bench.gate.supervisor.fault("emergency stop")
     assert bench.seconds_to_hold() == 0
-    with pytest.raises(InputError, match="disable first"):
+    with pytest.raises(Refused, match="disable first"):
         bench.gate.enable(bench.now, bench.steady)
     bench.gate.disable()
     bench.run(0.1)
@@ -295,7 +295,7 @@ def test_no_sequence_of_enabling_and_stopping_moves_a_drooping_arm_by_more_than_
     def enable() -> None:
         try:
             bench.gate.enable(bench.now, bench.steady)
-        except InputError:
+        except Refused:
             bench.gate.disable()
 
     run(0.1)
@@ -368,7 +368,7 @@ def test_a_state_is_refused_that_full_speed_makes_wrong_by_more_than_the_followi
     for _ in range(10):
         bench.run(TICK)
         assert not bench.gate.measure(bench.pose, bench.steady, age=0.11)
-    with pytest.raises(InputError, match=r"nothing is heard of robot state .*: it is 0\.11 s old, more than 0\.1 s"):
+    with pytest.raises(Refused, match=r"nothing is heard of robot state .*: it is 0\.11 s old, more than 0\.1 s"):
         bench.gate.enable(bench.now, bench.steady)
 
 
@@ -377,7 +377,7 @@ def test_a_robot_led_away_from_the_constants_holds_and_is_sent_nothing_until_it_
     bench.gate.misplaced = "z: expected 0.01, found 0.21"
     assert bench.run(0.2) == [None] * 10
     assert (bench.gate.supervisor.state, bench.gate.supervisor.reason) == (State.HOLDING, bench.gate.misplaced)
-    with pytest.raises(InputError, match="z: expected"):
+    with pytest.raises(Refused, match="z: expected"):
         bench.gate.enable(bench.now, bench.steady)
     bench.gate.misplaced = ""
     last = next(c for c in reversed(bench.commands) if c is not None)
@@ -395,7 +395,7 @@ def test_a_stop_says_its_cause_whichever_is_heard_first(first: str) -> None:
     bench.run(TICK)
     bench.gate.explain("policy", cause)
     assert bench.gate.supervisor.reason == f"policy says stop: {cause}"
-    with pytest.raises(InputError, match=f"cannot enable: policy says stop: {cause}"):
+    with pytest.raises(Refused, match=f"cannot enable: policy says stop: {cause}"):
         bench.gate.enable(bench.now, bench.steady)
     bench.gate.explain("policy", "")
     assert bench.gate.supervisor.reason == f"policy says stop: {cause}"
@@ -473,7 +473,7 @@ def test_a_state_of_another_time_is_silence(age: float, why: str) -> None:
     for _ in range(10):
         bench.run(TICK)
         bench.gate.measure(bench.pose, bench.steady, age)
-    with pytest.raises(InputError, match=rf"nothing is heard of robot state \(refused: {{'robot state {why}': 10}}\)"):
+    with pytest.raises(Refused, match=rf"nothing is heard of robot state \(refused: {{'robot state {why}': 10}}\)"):
         bench.gate.enable(bench.now, bench.steady)
 
 
@@ -502,9 +502,9 @@ def test_enabling_says_who_is_missing() -> None:
     bench = Bench()
     bench.alive = {"policy"}
     bench.run(0.1)
-    with pytest.raises(InputError, match="monitor, robot state"):
+    with pytest.raises(Refused, match="monitor, robot state"):
         bench.gate.enable(bench.now, bench.steady)
-    with pytest.raises(InputError, match="no time yet"):
+    with pytest.raises(Refused, match="no time yet"):
         bench.gate.enable(0.0, bench.steady)
 
 
@@ -543,7 +543,7 @@ def test_an_arm_outside_the_box_is_not_enabled() -> None:
     bench = Bench()
     bench.pose = np.array([1.3, 0.5])
     bench.run(0.1)
-    with pytest.raises(InputError, match=r"outside the box \(0: expected 0 to 1, found 1.3\)"):
+    with pytest.raises(Refused, match=r"outside the box \(0: expected 0 to 1, found 1.3\)"):
         bench.gate.enable(bench.now, bench.steady)
 
 
@@ -605,6 +605,6 @@ def test_a_robot_that_is_misplaced_elsewhere_is_not_enabled() -> None:
     bench = Bench()
     bench.run(0.1)
     bench.gate.misplaced = "the measured pose is away from the commands' constants (z: expected 0.01, found 0.4)"
-    with pytest.raises(InputError, match=r"cannot enable: .*z: expected 0\.01, found 0\.4"):
+    with pytest.raises(Refused, match=r"cannot enable: .*z: expected 0\.01, found 0\.4"):
         bench.gate.enable(bench.now, bench.steady)
     assert bench.run(0.1) == [None] * 5

@@ -15,6 +15,7 @@ from vla_policy.data import LeRobotDataset, WindowDataset
 from vla_policy.interfaces import ACTION, STATE, InputError
 from vla_policy.models import DiffusionPolicy, PolicyConfig
 from vla_policy.training import Trainer, TrainerConfig, fit_normalizer, make_windows
+from vla_policy.training.loop import TrainingDiverged
 from vla_policy.training.optimizers import make_optimizers, parameter_groups
 
 FAST: dict[str, Any] = {"precision": "fp32", "batch_size": 16, "warmup_steps": 2, "wandb": None, "log_every": 1}
@@ -118,7 +119,7 @@ def test_bad_data_stops_with_the_step_and_key_and_keeps_the_last_state(
         return step(number, batch)
 
     trainer.train_step = poisoned  # type: ignore[method-assign, assignment]
-    with pytest.raises(InputError, match=r"step 5.*\['action'\] is not finite.*state of step 4 is kept"):
+    with pytest.raises(TrainingDiverged, match=r"step 5.*\['action'\] is not finite.*state of step 4 is kept"):
         trainer.fit()
     assert all(value.isfinite().all() for value in load_file(tmp_path / "state.safetensors").values())
 

@@ -1,4 +1,4 @@
-"""What every command shares: one clear line instead of a traceback for a user's mistake, and where tables go."""
+"""What every command shares: one clear line instead of a traceback for a mistake or a failure; where tables go."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from rich.console import Console
 
-from vla_policy.interfaces import InputError
+from vla_policy.interfaces import Failure, InputError
+from vla_policy.utils.exits import exit_status
 
-USER_ERRORS = (InputError, HydraException, OmegaConfBaseException, OSError)
+EXPECTED = (InputError, Failure, HydraException, OmegaConfBaseException, OSError)
 WIDEST = 1000  # characters of a line that no terminal shows
-TEXTS = {"root", "run_dir", "init_from", "instruction", "dataset", "monitor", "contract", "out", "cache_dir"}
 
 
 def fail(error: BaseException) -> None:
-    """Print the error in one place and leave with status 2; the cause is shown where Hydra wraps it."""
+    """Print the error in one place and leave with its `exit_status`; the cause is shown where Hydra wraps it."""
     lines = [str(error)]
     if isinstance(error.__cause__, (ConfigAttributeError, ConfigKeyError)):
         lines = [_unknown_key(error.__cause__)]
-    elif error.__cause__ is not None and isinstance(error, (HydraException, OmegaConfBaseException)):
+    elif isinstance(error, OmegaConfBaseException):
+        lines = [": ".join(filter(None, [error.full_key, lines[0].partition("\n")[0]]))]
+    elif error.__cause__ is not None and isinstance(error, HydraException):
         lines.append(str(error.__cause__))
     print("error: " + "\n  ".join(lines), file=sys.stderr)
-    raise SystemExit(2)
+    raise SystemExit(exit_status(error))
 
 
 def _unknown_key(error: ConfigAttributeError | ConfigKeyError) -> str:
@@ -38,13 +40,15 @@ def _unknown_key(error: ConfigAttributeError | ConfigKeyError) -> str:
 
 
 def user_errors(main: Callable[..., None]) -> Callable[..., None]:
-    """Decorate a command's `main`: mistakes of the user become one line on stderr, Ctrl-C becomes status 130."""
+    """Decorate a command's `main`: a mistake of the user's is one line on stderr and status 2, a failure one line and
+    status 1, Ctrl-C status 130.
+    """
 
     @functools.wraps(main)
     def wrapped(*args: object, **kwargs: object) -> None:
         try:
             main(*args, **kwargs)
-        except USER_ERRORS as error:
+        except EXPECTED as error:
             fail(error)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)

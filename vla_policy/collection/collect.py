@@ -22,7 +22,7 @@ from vla_policy.collection.demonstrator import BEHAVIOURS, Demonstration, demons
 from vla_policy.data import LeRobotWriter
 from vla_policy.data.layout import COLLECTION
 from vla_policy.evaluation.statistics import success_interval
-from vla_policy.interfaces import InputError
+from vla_policy.interfaces import Failure, InputError
 from vla_policy.utils.files import read_json, write_json
 from vla_policy.utils.provenance import git_commit
 
@@ -148,7 +148,7 @@ def _store(writer: LeRobotWriter, new: Demonstration, attempts: list[Attempt], c
 
 def _give_up(attempts: list[Attempt]) -> None:
     if len(attempts) >= MAX_FAILURES and all(attempt.episode is None for attempt in attempts[-MAX_FAILURES:]):
-        raise InputError(f"expert: expected a success now and then, found {MAX_FAILURES} failures in a row")
+        raise Failure(f"expert: expected a success now and then, found {MAX_FAILURES} failures in a row")
 
 
 def _summary(attempts: list[Attempt], config: CollectConfig) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from vla_policy.data.dataset import LeRobotDataset
 from vla_policy.data.layout import EpisodeRecord
 from vla_policy.data.parquet import read_parquet
 from vla_policy.data.video import packets
-from vla_policy.interfaces import InputError
+from vla_policy.interfaces import Failure
 
 OPEN_FILES = 4  # of each kind; episodes are compared in order, so that those of a dataset follow each other
 
@@ -21,9 +21,9 @@ OPEN_FILES = 4  # of each kind; episodes are compared in order, so that those of
 def require_same(
     before: LeRobotDataset, after: LeRobotDataset, progress: Callable[[Sequence[str]], Iterable[str]] = iter
 ) -> None:
-    """`InputError` naming the first episode that is not the same in both, but for the files that it lies in."""
+    """`Failure` naming the first episode that is not the same in both, but for the files that it lies in."""
     if not _same_rows(_about(before), _about(after)):
-        raise InputError(f"{after.root / 'meta' / 'episodes'}: expected the rows of {before.root}, found others")
+        raise Failure(f"{after.root / 'meta' / 'episodes'}: expected the rows of {before.root}, found others")
     found = {record.index: record for record in after.records}
     records = {f"episode {record.index}": record for record in before.records}
     read, demux = lru_cache(OPEN_FILES)(read_parquet), lru_cache(OPEN_FILES)(packets)
@@ -31,13 +31,13 @@ def require_same(
         one = records[name]
         two = found.get(one.index)
         if two is None or one.length != two.length or one.videos.keys() != two.videos.keys():
-            raise InputError(f"{after.root}: expected {name} as in {before.root}, found {two}")
+            raise Failure(f"{after.root}: expected {name} as in {before.root}, found {two}")
         if not _same_rows(_rows(read(one.data), one.index), _rows(read(two.data), one.index)):
-            raise InputError(f"{two.data}: expected the rows of {name} in {one.data}, found others")
+            raise Failure(f"{two.data}: expected the rows of {name} in {one.data}, found others")
         for key in one.videos:
             if not _same_frames(_frames(demux, one, key, before.fps), _frames(demux, two, key, after.fps), after.fps):
                 paths = one.videos[key].path, two.videos[key].path
-                raise InputError(f"{paths[1]}: expected the frames of {name} in {paths[0]}, found others")
+                raise Failure(f"{paths[1]}: expected the frames of {name} in {paths[0]}, found others")
 
 
 def _about(dataset: LeRobotDataset) -> pa.Table:

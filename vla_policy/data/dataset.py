@@ -280,4 +280,5 @@ def _column(path: Path, key: str, column: pa.ChunkedArray, dtype: np.dtype, shap
         raise InputError(f"{path}: expected {key!r} of shape {shape} in {dtype}, found {per_row} a row")
     if values.null_count and dtype.kind != "f":
         raise InputError(f"{path}: expected a value of {key!r} in every row, found none in {values.null_count}")
-    return values.to_numpy(zero_copy_only=False).astype(dtype, copy=False).reshape(len(column), *shape)
+    array: np.ndarray = values.to_numpy(zero_copy_only=False).astype(dtype, copy=False)
+    return array.reshape(len(column), *shape)

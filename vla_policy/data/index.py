@@ -30,7 +30,7 @@ def read_info(root: Path) -> dict[str, Any]:
     path = root / "meta" / "info.json"
     if not path.is_file():
         raise InputError(f"{root}: expected a LeRobotDataset with meta/info.json, found none")
-    info = read_json(path)
+    info: dict[str, Any] = read_json(path)
     needed = ("codebase_version", "fps", "features", "total_episodes", "total_frames")
     missing = [key for key in needed if not isinstance(info, Mapping) or key not in info]
     if missing:

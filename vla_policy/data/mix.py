@@ -60,7 +60,7 @@ def _most_declared(features: Sequence[Feature]) -> Feature:
     return max(features, key=lambda feature: bool(feature.names) + bool(feature.units))
 
 
-class MixedWindows(Dataset):
+class MixedWindows(Dataset[dict[str, Any]]):
     """The windows of `parts`, one dataset after the other, in batches as a `WindowDataset` makes them.
 
     `interface` is what the parts have in common (`common_interface`); the pictures of a camera that a part lacks are

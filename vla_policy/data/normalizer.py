@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from vla_policy.data.stats import Stats, vector_stats
-from vla_policy.interfaces import InputError
+from vla_policy.interfaces import DataError, InputError
 
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
@@ -27,7 +27,8 @@ class _Affine:
 
     @property
     def gain(self) -> np.ndarray:
-        return np.divide(1.0, self.scale, out=np.zeros_like(self.scale), where=self.scale > 0)
+        gain: np.ndarray = np.divide(1.0, self.scale, out=np.zeros_like(self.scale), where=self.scale > 0)
+        return gain
 
 
 class Normalizer:
@@ -52,12 +53,14 @@ class Normalizer:
     def normalize(self, key: str, value: Array) -> Array:
         """(..., D) in the feature's units to (..., D) for the network, numpy or torch alike."""
         offset, gain, _ = self._like(key, value)
-        return (value - offset) * gain
+        normalized: Array = (value - offset) * gain
+        return normalized
 
     def unnormalize(self, key: str, value: Array) -> Array:
         """The inverse of `normalize`."""
         offset, _, scale = self._like(key, value)
-        return value * scale + offset
+        restored: Array = value * scale + offset
+        return restored
 
     def usual_range(self, key: str) -> tuple[np.ndarray, np.ndarray]:
         """Low and high (D,) between which nearly all values of the data lay, in the feature's units."""
@@ -108,7 +111,7 @@ class Normalizer:
             raise InputError(f"normaliser: expected one of {sorted(self._maps)}, found {key!r}")
         affine = self._maps[key]
         if value.shape[-1] != len(affine.offset):
-            raise InputError(f"{key!r}: expected {len(affine.offset)} channels, found shape {tuple(value.shape)}")
+            raise DataError(f"{key!r}: expected {len(affine.offset)} channels, found shape {tuple(value.shape)}")
         if isinstance(value, np.ndarray):
             dtype = np.result_type(value.dtype, np.float32)
             offset, gain, scale = (array.astype(dtype) for array in (affine.offset, affine.gain, affine.scale))

@@ -75,7 +75,8 @@ def thumbnail(frame: np.ndarray) -> np.ndarray:
     grey = frame[::step, ::step, 1].astype(np.float32) if min(frame.shape[:2]) >= GRID else np.zeros((GRID, GRID))
     height, width = grey.shape[0] // GRID, grey.shape[1] // GRID
     blocks = grey[: height * GRID, : width * GRID].reshape(GRID, height, GRID, width)
-    return blocks.mean((1, 3), dtype=np.float32)
+    means: np.ndarray = blocks.mean((1, 3), dtype=np.float32)
+    return means
 
 
 def camera_findings(

@@ -132,4 +132,5 @@ class _Film:
 
 
 def _near(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    return np.isclose(found, expected, rtol=RATE, atol=SECONDS)
+    near: np.ndarray = np.isclose(found, expected, rtol=RATE, atol=SECONDS)
+    return near

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 LOGGED = 10  # kinds of warnings; `vla-dataset info` shows all
 
 
-class WindowDataset(Dataset):
+class WindowDataset(Dataset[dict[str, Any]]):
     """Windows [t - (n_obs_steps - 1), t - (n_obs_steps - 1) + horizon) of the moments t of episodes.
 
     A window reaches at most n_obs_steps - 1 frames before its episode and `pad_after` behind it; there the first or

@@ -77,7 +77,7 @@ def require(package: str, argument: str) -> None:
         raise RuntimeError(f"{argument}: expected {package} to be installed, found no such package")
 
 
-def without_gate(event: Any, context: Any) -> list[Any]:
+def without_gate(_event: Any, context: Any) -> list[Any]:
     """When the gate's process has ended, the launch ends; for `on_exit`. A second shutdown would be an error of its."""
     from launch.actions import Shutdown
 

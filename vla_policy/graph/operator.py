@@ -20,6 +20,7 @@ from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import Float64, String
 from std_srvs.srv import SetBool, Trigger
 
+from vla_policy.interfaces import Failure
 from vla_policy.nodes import common
 
 POLL = 0.005  # seconds
@@ -29,7 +30,7 @@ CONFIGURE = (Transition.TRANSITION_CONFIGURE, LifecycleState.PRIMARY_STATE_INACT
 ACTIVATE = (Transition.TRANSITION_ACTIVATE, LifecycleState.PRIMARY_STATE_ACTIVE)
 
 
-class GraphError(RuntimeError):
+class GraphError(Failure):
     """The graph did not do what it was asked to; the message says who and what."""
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vla_policy.interfaces import InputError
+from vla_policy.interfaces import DataError, InputError
 from vla_policy.robot.bags import Recorded
 from vla_policy.robot.contract import JOINT_STATE, TRAJECTORY, Contract, Output
 from vla_policy.robot.messages import decode_command, seconds
@@ -92,9 +92,9 @@ def _paths(
 
 def _executed(message: Any, names: list[str]) -> Command:
     if list(message.name) != names:
-        raise InputError(f"{EXECUTED}: expected the channels {names}, found {list(message.name)}")
+        raise DataError(f"{EXECUTED}: expected the channels {names}, found {list(message.name)}")
     if len(message.position) != len(names):
-        raise InputError(f"{EXECUTED}: expected {len(names)} positions, found {len(message.position)}")
+        raise DataError(f"{EXECUTED}: expected {len(names)} positions, found {len(message.position)}")
     return Command(np.zeros(1), np.asarray(message.position, np.float32)[None])
 
 
@@ -102,7 +102,7 @@ def _trajectory(message: Any, output: Output) -> Command:
     """All points of a JointTrajectory; one without any stops the robot at its set-point."""
     due = np.array([seconds(point.time_from_start) for point in message.points])
     if (np.diff(due) <= 0).any() or (due < 0).any():
-        raise InputError(f"{output.topic}: expected time_from_start to increase from 0 on, found {due.tolist()}")
+        raise DataError(f"{output.topic}: expected time_from_start to increase from 0 on, found {due.tolist()}")
     single = [SimpleNamespace(joint_names=message.joint_names, points=[point]) for point in message.points]
     targets = [decode_command(point, output) for point in single]
     return Command(due, np.array(targets, np.float32).reshape(len(due), len(output.channels)))

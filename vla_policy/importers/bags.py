@@ -218,7 +218,8 @@ class Pictures:
 
 class _Index(NamedTuple):
     """What the first reading of a bag finds: tracks by topic, where commands are, the last texts by topic, and what was
-    said of interventions."""
+    said of interventions.
+    """
 
     tracks: dict[str, Track]
     sources: list[CommandSource]

@@ -40,7 +40,7 @@ class Block(nn.Module):
         self.residual = out is None and stride == 1
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv(F.relu(self.norm(x)))
+        y: Tensor = self.conv(F.relu(self.norm(x)))
         return x + y if self.residual else y
 
 

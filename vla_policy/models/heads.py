@@ -39,7 +39,8 @@ class DenoisingHead(nn.Module):
         """The prediction (B, S, T, D) for noisy actions, in float32."""
         patches = noisy.unflatten(2, (-1, self.patch)).flatten(3)  # (B, S, T / patch, patch * D)
         out = self.action_out(transformer(self.action_in(patches), modulations, prefix)).float()
-        return out.unflatten(3, (self.patch, -1)).flatten(2, 3)
+        rows: Tensor = out.unflatten(3, (self.patch, -1))
+        return rows.flatten(2, 3)
 
     def loss(
         self, transformer: ActionTransformer, prefix: Prefix, actions: Tensor, generator: torch.Generator
@@ -73,7 +74,8 @@ def encode_bins(actions: Tensor, bins: int) -> Tensor:
 
 def decode_bins(tokens: Tensor, bins: int, action_dim: int) -> Tensor:
     """The middles (..., T, D) of the bins of tokens (..., T * D)."""
-    return ((tokens + 0.5) * (2 / bins) - 1).unflatten(-1, (-1, action_dim))
+    actions: Tensor = ((tokens + 0.5) * (2 / bins) - 1).unflatten(-1, (-1, action_dim))
+    return actions
 
 
 class TokenHead(nn.Module):
@@ -122,7 +124,8 @@ class AutoregressiveHead(TokenHead):
         """Logits (B, S, n, bins) of each of tokens (B, S, n), given those before it."""
         before = F.pad(tokens, (1, 0), value=self.nothing)[..., :-1]
         still = transformer.modulations(torch.zeros(1, 1, device=tokens.device), prefix.context)
-        return self.logits(transformer(self.embedding(before), still, prefix, causal=True)).float()
+        logits: Tensor = self.logits(transformer(self.embedding(before), still, prefix, causal=True))
+        return logits.float()
 
     def loss(
         self, transformer: ActionTransformer, prefix: Prefix, actions: Tensor, generator: torch.Generator
@@ -155,9 +158,9 @@ class MaskedHead(TokenHead):
 
     def predict(self, transformer: ActionTransformer, prefix: Prefix, tokens: Tensor, time: Tensor) -> Tensor:
         """Logits (B, S, n, bins) for tokens (B, S, n) of which a share `time` (B, S) is masked."""
-        return self.logits(
-            transformer(self.embedding(tokens), transformer.modulations(time, prefix.context), prefix)
-        ).float()
+        modulations = transformer.modulations(time, prefix.context)
+        logits: Tensor = self.logits(transformer(self.embedding(tokens), modulations, prefix))
+        return logits.float()
 
     def loss(
         self, transformer: ActionTransformer, prefix: Prefix, actions: Tensor, generator: torch.Generator

@@ -34,6 +34,8 @@ class TrainingPair(NamedTuple):
 
 
 class Objective(Protocol):
+    """How actions are corrupted in training and denoised in sampling."""
+
     def corrupt(self, actions: Tensor, noise: Tensor, generator: torch.Generator) -> TrainingPair:
         """Draw a time for each (B, S) and mix actions and noise (B, S, T, D) for it."""
         ...

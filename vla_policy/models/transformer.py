@@ -83,7 +83,8 @@ class Layer(nn.Module):
 
     def split_heads(self, x: Tensor) -> Tensor:
         """(batch, tokens, W) to (batch, heads, tokens, W / heads)."""
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        parts: Tensor = x.unflatten(-1, (self.heads, -1))
+        return parts.transpose(1, 2)
 
     def prefix(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-attention keys and values of observation tokens (B, N, W)."""

@@ -5,6 +5,7 @@ No torch here: a world model is handed in (`LatentModel`). One `update` a contro
 
 from vla_policy.monitoring.calibration import Calibration, calibrate, least_successes, scale_episodes
 from vla_policy.monitoring.conformal import (
+    CalibrationError,
     conformal_threshold,
     false_alarm_counts,
     false_alarm_spread,
@@ -25,6 +26,7 @@ from vla_policy.monitoring.whitening import fit_whitening
 
 __all__ = [
     "Calibration",
+    "CalibrationError",
     "ChunkInconsistency",
     "LatentModel",
     "LatentNovelty",

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from vla_policy.interfaces import InputError, within
-from vla_policy.monitoring.conformal import check_alpha, conformal_threshold, least_episodes
+from vla_policy.monitoring.conformal import CalibrationError, check_alpha, conformal_threshold, least_episodes
 from vla_policy.utils.files import read_json, write_json
 
 FILE = "calibration.json"
@@ -98,19 +98,19 @@ def calibrate(
     """From the scores over time of successful nominal episodes, one sequence each.
 
     One in five gives mean and scale of all its scores, the others the threshold of their highest standardised score:
-    thresholds of single steps would not control the alarms of whole episodes. `InputError` if there are too few
+    thresholds of single steps would not control the alarms of whole episodes. `CalibrationError` if there are too few
     episodes, or one without a score.
     """
     least = least_successes(alpha)
     if len(traces) < least:
-        raise InputError(
+        raise CalibrationError(
             f"calibration of {detector}: expected at least {least} successful episodes for alpha {alpha:g}, found "
             f"{len(traces)}; {least - len(traces)} more are needed"
         )
     clean = [np.asarray(trace, float) for trace in traces]
     for index, trace in enumerate(clean):
         if not len(trace) or not np.isfinite(trace).all():
-            raise InputError(
+            raise CalibrationError(
                 f"calibration of {detector}: expected finite scores in every episode, found {trace} in episode {index}"
             )
     for_scale = scale_episodes(clean)

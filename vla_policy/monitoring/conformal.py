@@ -18,6 +18,10 @@ from vla_policy.interfaces import InputError
 _ROUNDING = 1e-9  # (n + 1) * alpha is a whole number more often than floats say
 
 
+class CalibrationError(InputError):
+    """Scores from which no threshold can be found: too few of them, or some that are no finite numbers."""
+
+
 def least_episodes(alpha: float) -> int:
     """How many calibration episodes a threshold at level `alpha` needs."""
     check_alpha(alpha)
@@ -27,14 +31,14 @@ def least_episodes(alpha: float) -> int:
 def conformal_threshold(scores: Sequence[float] | np.ndarray, alpha: float) -> float:
     """The threshold that a new episode's score exceeds with probability at most `alpha`.
 
-    `InputError` says how many more episodes are needed if there are too few, and which score is not a number.
+    `CalibrationError` says how many more episodes are needed if there are too few, and which score is not a number.
     """
     scores = np.sort(np.asarray(scores, float))
     if not np.isfinite(scores).all():
-        raise InputError(f"calibration: expected finite scores, found {scores[~np.isfinite(scores)].tolist()}")
+        raise CalibrationError(f"calibration: expected finite scores, found {scores[~np.isfinite(scores)].tolist()}")
     n, least = len(scores), least_episodes(alpha)
     if n < least:
-        raise InputError(
+        raise CalibrationError(
             f"calibration: expected at least {least} successful episodes for alpha {alpha:g}, found {n}; "
             f"{least - n} more are needed"
         )
@@ -46,17 +50,17 @@ def grouped_threshold(groups: Sequence[Sequence[float] | np.ndarray], alpha: flo
 
     Scores of one group are alike, so that only the groups count as independent (Lee, Barber and Willett 2023, arXiv
     2306.06342): each has the same weight, and a new group's own is infinity's. The threshold is infinite where more
-    scores are than `alpha` allows; `InputError` for too few groups or a score that is not a number.
+    scores are than `alpha` allows; `CalibrationError` for too few groups or a score that is not a number.
     """
     least = least_episodes(alpha)
     if len(groups) < least or any(len(group) == 0 for group in groups):
-        raise InputError(
+        raise CalibrationError(
             f"calibration: expected at least {least} groups of scores for alpha {alpha:g}, none of them empty, found "
             f"{[len(group) for group in groups]}"
         )
     scores = np.concatenate([np.asarray(group, float) for group in groups])
     if np.isnan(scores).any():
-        raise InputError("calibration: expected scores that are numbers, found NaN")
+        raise CalibrationError("calibration: expected scores that are numbers, found NaN")
     weights = np.concatenate([np.full(len(group), 1 / (len(groups) + 1) / len(group)) for group in groups])
     order = np.argsort(scores)
     return float(scores[order][np.searchsorted(np.cumsum(weights[order]), 1 - alpha - _ROUNDING)])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vla_policy.interfaces import ActionChunk, InputError, Observation
+from vla_policy.interfaces import ActionChunk, DataError, Observation
 from vla_policy.monitoring.calibration import Calibration
 from vla_policy.monitoring.scores import Score
 
@@ -53,7 +53,7 @@ class Monitor:
         if not reason:
             try:
                 value = self.score.update(observation, command, chunk)
-            except InputError as error:
+            except DataError as error:
                 reason = str(error)
         if value is not None and not np.isfinite(value):
             reason = f"the score is {value}"

@@ -44,6 +44,8 @@ class LatentModel(Protocol):
 
 
 class Score(Protocol):
+    """Surprise as one number for each observation, of what came before it in the episode."""
+
     @property
     def cameras(self) -> Sequence[str]:
         """Observation keys that it looks at."""

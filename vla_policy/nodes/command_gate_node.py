@@ -19,13 +19,13 @@ from std_msgs.msg import Bool, String
 from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_policy.interfaces import STATE, ActionChunk, InputError
+from vla_policy.interfaces import STATE, ActionChunk, DataError, Refused
 from vla_policy.nodes import common
 from vla_policy.nodes.commands import encode, pose, standstill
 from vla_policy.nodes.controller import Controller
 from vla_policy.nodes.perception import listen
 from vla_policy.robot.contract import Contract, load_contract
-from vla_policy.robot.kinematics import JointTargets
+from vla_policy.robot.kinematics import JointTargets, NoSolution
 from vla_policy.robot.messages import Reader, away_from_constants, chunk_of, is_from, joints, seconds, tip
 from vla_policy.runtime import Command, Gate, GateConfig, Limits, State, Timing
 
@@ -128,7 +128,7 @@ class CommandGateNode(Node):
         with self._lock:
             try:
                 yield self._gate
-            except InputError as error:
+            except DataError as error:
                 self._gate.supervisor.fault(str(error))
 
     def _age(self, message: Any) -> float:
@@ -156,7 +156,7 @@ class CommandGateNode(Node):
     def _on_teleop(self, message: JointState) -> None:
         with self._gated() as gate:
             if list(message.name) != self._names:
-                raise InputError(f"teleop/target: expected {self._names}, found {list(message.name)}")
+                raise DataError(f"teleop/target: expected {self._names}, found {list(message.name)}")
             gate.teleoperate(np.array(message.position), common.steady(), self._age(message))
 
     def _on_heartbeat(self, name: str, message: Bool) -> None:
@@ -187,14 +187,14 @@ class CommandGateNode(Node):
             try:
                 if request.data:
                     if obstacle or asked != self._asked:
-                        raise InputError(f"cannot enable: {obstacle or 'asked for something else meanwhile'}")
+                        raise Refused(f"cannot enable: {obstacle or 'asked for something else meanwhile'}")
                     self._require_singles()
                     self._gate.enable(common.now(self), common.steady())
                 else:
                     self._gate.disable()
                     self._stand_still()
                 response.success, response.message = True, str(self._gate.supervisor.state)
-            except InputError as error:
+            except Refused as error:
                 response.success, response.message = False, str(error)
             self._tell()
         return response
@@ -224,17 +224,17 @@ class CommandGateNode(Node):
                 self._gate.supervisor.fault(f"{topic}: expected no other publisher, found {found}")
         try:
             self._require_singles()
-        except InputError as error:
+        except Refused as error:
             self._gate.supervisor.hold(str(error))
 
     def _require_singles(self) -> None:
-        """`InputError` if two want to lead the arm, vouch for it or say where it is: which one is obeyed is chance."""
+        """`Refused` if two want to lead the arm, vouch for it or say where it is: which one is obeyed is chance."""
         for name, most in self._sources.items():
             topic = self.resolve_topic_name(name)
             if (count := self.count_publishers(topic)) > most:
                 expected = "one publisher" if most == 1 else f"{most} publishers"
                 found = f"{count}{self._said_by(topic)}"
-                raise InputError(f"{topic}: expected {expected}, found {found}; a killed one counts for some seconds")
+                raise Refused(f"{topic}: expected {expected}, found {found}; a killed one counts for some seconds")
 
     def _said_by(self, topic: str) -> str:
         return f" (from {', '.join(common.endpoints(self.get_publishers_info_by_topic(topic)))})"
@@ -267,7 +267,7 @@ class CommandGateNode(Node):
         """The joints (n,) that lead the tip to a pose (7,). Where there are none the arm holds, and stays."""
         try:
             return targets.follow(pose)
-        except InputError as error:
+        except NoSolution as error:
             self._gate.take_back(str(error))
             return targets.hold()
 

@@ -29,7 +29,8 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
 from rclpy.time import Time
 
-from vla_policy.interfaces import InputError
+from vla_policy.interfaces import Failure, InputError
+from vla_policy.utils.exits import exit_status
 from vla_policy.utils.starter import Starter
 
 HEARTBEAT_RATE = 25.0  # Hz
@@ -37,8 +38,8 @@ BEATS_LOOK = 4  # times between two heartbeats that their sender looks whether i
 CRASHED = threading.Event()  # a vital thread has ended that was not told to
 PRIORITY = 40  # of a real-time process, below the kernel's own threads and what ros2_control takes
 OF_RCLPY = ("use_sim_time", "start_type_description_service", "qos_overrides")  # parameters that every node has
-# What a node's start raises for what its user said: parameters and files, names of topics and nodes, ROS arguments.
-START_ERRORS = (InputError, OSError, NameValidationException, RCLError, UnknownROSArgsError)
+# What a node's start raises: of parameters and files, of names of topics and nodes, of ROS arguments.
+START_ERRORS = (InputError, Failure, OSError, NameValidationException, RCLError, UnknownROSArgsError)
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 
 
@@ -60,7 +61,7 @@ def best_effort(depth: int) -> QoSProfile:
 
 def run(make: Callable[[], Node]) -> None:
     """Run one node until Ctrl-C, SIGTERM, the end of the launch that started it, or the crash of a vital thread, which
-    is status 1. A mistake of the user's is one line and status 2.
+    is status 1. A mistake of the user's is one line and status 2, a failure one line and status 1.
     """
     stop, starter = threading.Event(), Starter()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -77,10 +78,10 @@ def run(make: Callable[[], Node]) -> None:
             executor.spin_once(timeout_sec=0.2)
         status = int(CRASHED.is_set())
     except START_ERRORS as error:
-        if node is not None and not isinstance(error, InputError):
+        if node is not None and not isinstance(error, (InputError, Failure)):
             raise
         print("error: " + " ".join(str(error).split()), file=sys.stderr)
-        status = 2
+        status = exit_status(error)
     finally:
         if node is not None:
             if hasattr(node, "close"):

@@ -13,7 +13,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.node import Node
 from std_msgs.msg import Bool, String
 
-from vla_policy.interfaces import InputError
+from vla_policy.interfaces import Refused
 from vla_policy.nodes import common
 from vla_policy.nodes.perception import Perception
 from vla_policy.runtime import Watchdog
@@ -76,7 +76,7 @@ class ModelNode(LifecycleNode):
         assert self.perception is not None
         problem = self.perception.problem()
         if problem:
-            return self._fail("activate", InputError(f"fresh observations are needed, but {problem}"))
+            return self._fail("activate", Refused(f"fresh observations are needed, but {problem}"))
         result = super().on_activate(state)
         self.begin()
         self._answers = Watchdog({ANSWER: self.patience})

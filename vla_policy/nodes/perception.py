@@ -9,7 +9,7 @@ from typing import Any
 
 from rclpy.node import Node
 
-from vla_policy.interfaces import InputError
+from vla_policy.interfaces import DataError
 from vla_policy.nodes import common
 from vla_policy.robot.contract import IMAGE_TYPES, Contract, Stream
 from vla_policy.robot.messages import Reader, Sample, seconds
@@ -85,7 +85,7 @@ class Perception:
     def _on_message(self, topic: str, message: Any) -> None:
         try:
             samples = self._reader.read(topic, message, seconds(message.header.stamp))
-        except InputError as error:
+        except DataError as error:
             if topic not in self._bad:
                 self._node.get_logger().error(str(error))
             self._bad[topic] = str(error)

@@ -11,7 +11,7 @@ from std_msgs.msg import String
 from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_policy.interfaces import ActionChunk, InputError, Observation, Policy
+from vla_policy.interfaces import ActionChunk, DataError, Observation, Policy
 from vla_policy.nodes import common
 from vla_policy.nodes.chunks import chunk_message
 from vla_policy.nodes.lifecycle import ModelNode
@@ -135,7 +135,7 @@ class PolicyNode(ModelNode):
             return
         try:
             observation = self._pilot.observe(self._instruction)
-        except InputError as error:
+        except DataError as error:
             self.broken(error)
             return
         if observation is None:

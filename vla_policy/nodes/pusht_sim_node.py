@@ -154,8 +154,8 @@ class PushTSimNode(Node):
         for key, publisher in self._streams.items():
             value = observation[key]
             publisher.publish(_image(value, stamp) if key.startswith(IMAGES) else self._pose(value, stamp))
-        for name, camera in self._env.cameras.items():
-            self._info.publish(_camera_info(camera.config.size, camera.config.field_of_view, stamp, name))
+        for camera in self._env.cameras.values():
+            self._info.publish(_camera_info(camera.config.size, camera.config.field_of_view, stamp))
         joints = JointState(name=JOINT_NAMES, position=self._env.scene.save().joints.tolist())
         joints.header.stamp = stamp
         self._joints.publish(joints)
@@ -192,7 +192,7 @@ def _image(pixels: np.ndarray, stamp: Any) -> Image:
     return message
 
 
-def _camera_info(size: int, field_of_view: float, stamp: Any, name: str) -> CameraInfo:
+def _camera_info(size: int, field_of_view: float, stamp: Any) -> CameraInfo:
     focal, centre = size / 2 / math.tan(math.radians(field_of_view) / 2), size / 2
     message = CameraInfo(height=size, width=size, distortion_model="plumb_bob", d=[0.0] * 5)
     message.header.stamp, message.header.frame_id = stamp, "camera_optical"

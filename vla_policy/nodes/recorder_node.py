@@ -15,7 +15,7 @@ from rclpy.node import Node
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
-from vla_policy.interfaces import InputError
+from vla_policy.interfaces import InputError, Refused
 from vla_policy.nodes import common
 from vla_policy.nodes.importer import Importer
 from vla_policy.robot.bags import FAILURE, RESULT, SUCCESS, TASK, BagThread, BagWriter, name_result, read_recordings
@@ -167,18 +167,18 @@ class RecorderNode(Node):
 
     def _start(self) -> str:
         if self._bag is not None:
-            raise InputError("start_episode: expected no episode in progress, found one")
+            raise Refused("start_episode: expected no episode in progress, found one")
         if common.now(self) <= 0:
-            raise InputError("start_episode: expected a clock, found no time yet (use_sim_time without /clock?)")
+            raise Refused("start_episode: expected a clock, found no time yet (use_sim_time without /clock?)")
         silent = self._watchdog.check(common.steady())
         if silent:
-            raise InputError(f"start_episode: expected every stream of the contract, but {', '.join(silent)} is silent")
+            raise Refused(f"start_episode: expected every stream of the contract, but {', '.join(silent)} is silent")
         if self._behind > LONGEST_WAIT:
-            raise InputError(f"start_episode: expected to keep up, but messages wait for {self._behind:.1f} s")
+            raise Refused(f"start_episode: expected to keep up, but messages wait for {self._behind:.1f} s")
         self._bags.mkdir(parents=True, exist_ok=True)
         free = _free(self._bags)
         if free < LEAST_FREE:
-            raise InputError(f"{self._bags}: expected {LEAST_FREE >> 20} MiB free, found {free >> 20} MiB")
+            raise Refused(f"{self._bags}: expected {LEAST_FREE >> 20} MiB free, found {free >> 20} MiB")
         name = f"episode_{self._next_number():06d}.mcap"
         writer = BagWriter(self._bags / f"{name}.part")
         self._began = common.steady()
@@ -206,7 +206,7 @@ class RecorderNode(Node):
             kept = bag.path.rename(name_result(place, result))
             text = f"{place.name} lost its end: {_why(error)}; the next start of the recorder imports {kept}"
             self._say(text, problem=True)
-            raise InputError(text) from None
+            raise Refused(text) from None
         bag.path.rename(place)
         dropped = sum(bag.dropped.values())
         self._say(f"{place.name}: {result}, {bag.messages} messages, {dropped} dropped", problem=dropped > 0)
@@ -224,7 +224,7 @@ class RecorderNode(Node):
     def _take(self) -> BagThread:
         """The running episode's bag, which is running no longer."""
         if self._bag is None:
-            raise InputError(f"recorder: expected an episode in progress, found {self._given_up or 'none'}")
+            raise Refused(f"recorder: expected an episode in progress, found {self._given_up or 'none'}")
         bag, self._bag = self._bag, None
         return bag
 
@@ -242,7 +242,7 @@ def _answer(response: Any, action: Callable[[], str]) -> Any:
     """The response of a service with `success` and `message`."""
     try:
         response.success, response.message = True, action()
-    except (InputError, OSError) as error:
+    except (InputError, Refused, OSError) as error:
         response.success, response.message = False, str(error)
     return response
 

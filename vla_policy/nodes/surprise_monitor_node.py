@@ -11,7 +11,7 @@ from std_msgs.msg import Float64, String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_policy.interfaces import ActionChunk, InputError
+from vla_policy.interfaces import ActionChunk, DataError, InputError
 from vla_policy.monitoring import Surprise
 from vla_policy.nodes import common
 from vla_policy.nodes.lifecycle import ModelNode
@@ -106,7 +106,7 @@ class SurpriseMonitorNode(ModelNode):
     def _on_chunk(self, message: JointTrajectory) -> None:
         try:
             self._chunk = chunk_of(message, self._names)
-        except InputError as error:  # the gate's to judge; this node goes on
+        except DataError as error:  # the gate's to judge; this node goes on
             self.get_logger().warning(str(error))
 
     def _on_sample(self) -> None:

@@ -17,7 +17,7 @@ from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
 
-from vla_policy.interfaces import STATE, InputError
+from vla_policy.interfaces import STATE, DataError, InputError
 from vla_policy.nodes import common, pointer
 from vla_policy.nodes.perception import listen
 from vla_policy.nodes.pointer import Pointer
@@ -109,7 +109,7 @@ class TeleopNode(Node):
         try:
             for sample in self._reader.read(topic, message, seconds(message.header.stamp)):
                 self._measured = sample.value.astype(float)
-        except InputError as error:  # the emergency stop has to stay alive
+        except DataError as error:  # the emergency stop has to stay alive
             self.get_logger().warning(str(error), throttle_duration_sec=1.0)
 
     def _on_command(self, message: JointState) -> None:
@@ -125,7 +125,7 @@ class TeleopNode(Node):
         self._pressed = pressed
         try:
             direction = self._gamepad.read(message.axes, message.buttons, common.steady())
-        except InputError as error:
+        except DataError as error:
             self.get_logger().warning(str(error), throttle_duration_sec=1.0)
             direction = None
         if direction is not None:
@@ -148,7 +148,7 @@ class TeleopNode(Node):
     def _on_picture(self, message: Any) -> None:
         try:
             self._picture, self._seen = decode(message, self._view), common.steady()
-        except InputError as error:
+        except DataError as error:
             self.get_logger().warning(str(error), throttle_duration_sec=1.0)
 
     def _look(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vla_policy.interfaces import STATE, InputError
+from vla_policy.interfaces import STATE, DataError
 from vla_policy.robot.bags import Bag, read_bag
 from vla_policy.robot.contract import IMAGE_TYPES, JOINT_STATE, Contract, Source, Stream
 from vla_policy.robot.contract.findings import NOTE, OK, WRONG, Finding
@@ -82,7 +82,7 @@ def compare_commands_of_bag(contract: Contract, heard: Mapping[str, Heard]) -> l
         try:
             for _, message in _bare(heard, topic).messages:
                 reader.read(topic, message)
-        except InputError as error:
+        except DataError as error:
             wrong = Finding(WRONG, f"the commands would be refused: {error}")
         found.append(wrong or Finding(OK, f"{topic}: the actions are these commands"))
     return found
@@ -159,7 +159,7 @@ def _of_samples(contract: Contract, heard: Mapping[str, Heard]) -> Iterator[Find
             for sample in reader.read(topic, message, seconds(message.header.stamp) or t):
                 newest[sample.key] = sample.value
                 stamps.setdefault(sample.key, []).append(sample.stamp)
-        except InputError as error:
+        except DataError as error:
             refused.add(str(error))
     for why in sorted(refused):
         yield Finding(WRONG, f"would be refused: {why}")

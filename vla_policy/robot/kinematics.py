@@ -13,13 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from vla_policy.interfaces import InputError
+from vla_policy.interfaces import Failure, InputError
 
 TOLERANCE = 1e-5  # metres and radians that the tip may be off its target
 ITERATIONS = 30  # steps of the solver; the tip's next target is reached in one or two
 FOLLOWING = 0.5  # seconds at its fastest that a joint may be away from what it was told
 BEHIND = 0.03  # metres that slow joints may leave the tip behind its target: so far it goes on when told to hold
 FAR = 0.5  # radians or metres between joints and their targets: beyond it is another way to be there
+
+
+class NoSolution(Failure):
+    """There are no joints with which the tip could follow its target, within the limits and fast enough."""
 
 
 class Kinematics:
@@ -84,7 +88,7 @@ class Kinematics:
     def solve(self, pose: np.ndarray, near: np.ndarray) -> np.ndarray:
         """The joints (n,) that put the tip at a pose (7,), those that are reached from the joints `near` (n,).
 
-        `InputError` where there are none within the limits.
+        `NoSolution` where there are none within the limits.
         """
         pin, pink = _pinocchio(), _pink()
         target = pin.XYZQUATToSE3(_unit(pose))
@@ -101,7 +105,7 @@ class Kinematics:
             except pink.exceptions.PinkError:
                 break
             configuration.integrate_inplace(step, 1.0)
-        raise InputError(
+        raise NoSolution(
             f"kinematics: expected a pose that {self._tip!r} can reach, found {np.round(pose, 4).tolist()}"
         )
 
@@ -139,11 +143,11 @@ class JointTargets:
         """The last joints (n,) told, or the measured ones."""
         held = self._measured if self._last is None else self._last
         if held is None:
-            raise InputError("kinematics: expected measured joints, found none yet")
+            raise NoSolution("kinematics: expected measured joints, found none yet")
         return held
 
     def follow(self, pose: np.ndarray) -> np.ndarray:
-        """The next joints (n,) on the way to a tip's pose (7,); `InputError` if they cannot, and then none are told.
+        """The next joints (n,) on the way to a tip's pose (7,); `NoSolution` if they cannot, and then none are told.
 
         Where a joint would have to be too fast the tip goes a part of its own straight way: between two far targets of
         the joints it would leave that, towards the table for one.
@@ -152,11 +156,11 @@ class JointTargets:
         kinematics, last = self.kinematics, self.hold()
         if late := self._late(last):
             self.rest()
-            raise InputError(late)
+            raise NoSolution(late)
         step = kinematics.solve(pose, last) - last
         far = int(np.argmax(np.abs(step)))
         if abs(step[far]) > FAR:
-            raise InputError(
+            raise NoSolution(
                 f"kinematics: {kinematics.joints[far]}: expected a target within {FAR:g} of the last, "
                 f"found {step[far]:+.2f}"
             )
@@ -166,7 +170,7 @@ class JointTargets:
             self._require_near(last + self._slower(part) * part, pose, step)
             step = self._slower(part) * part
         if late := self._late(last + step):  # and what was told last is led no further
-            raise InputError(late)
+            raise NoSolution(late)
         self._last, self.velocity = last + step, step * self._rate
         return self._last
 
@@ -181,12 +185,12 @@ class JointTargets:
         return f"kinematics: {self.kinematics.joints[far]}: {found}" if error[far] > most else ""
 
     def _require_near(self, joints: np.ndarray, pose: np.ndarray, step: np.ndarray) -> None:
-        """`InputError` naming the slowest joint if joints (n,) leave the tip too far behind its target."""
+        """`NoSolution` naming the slowest joint if joints (n,) leave the tip too far behind its target."""
         behind = float(np.linalg.norm(self.kinematics.pose(joints)[:3] - pose[:3]))
         if behind > BEHIND:
             name = self.kinematics.joints[int(np.argmax(np.abs(step) / self.kinematics.speed))]
             found = f"expected the tip within {BEHIND:g} m of its target, found {behind:.3f}"
-            raise InputError(f"kinematics: {name} is too slow: {found}")
+            raise NoSolution(f"kinematics: {name} is too slow: {found}")
 
     def _slower(self, step: np.ndarray) -> float:
         """Which part of a step (n,) of the joints they can do until the next command, 1 at most."""

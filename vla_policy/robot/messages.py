@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vla_policy.interfaces import STATE, ActionChunk, Feature, InputError
+from vla_policy.interfaces import STATE, ActionChunk, DataError, Feature
 from vla_policy.robot.contract import (
     ARRAY,
     IMAGE_TYPES,
@@ -44,7 +44,7 @@ class Reader:
         """What a message of one of `topics`, stamped `stamp` seconds, makes known; leading slashes do not matter.
 
         A vector of several sources becomes known at the newest stamp of its parts, once all are there and no further
-        than the stream's `slop` apart, and is revised by parts that come later with no newer stamp. `InputError` names
+        than the stream's `slop` apart, and is revised by parts that come later with no newer stamp. `DataError` names
         the topic and what does not fit.
         """
         here = [
@@ -58,7 +58,7 @@ class Reader:
             here = [(join, k) for join, k in here if is_from(message, topic, join.stream.sources[k])]
             if not here:
                 expected = " or ".join(str(list(source.joints)) for source in sources)
-                raise InputError(f"{topic}: expected the joints {expected}, found {sorted(message.name)}")
+                raise DataError(f"{topic}: expected the joints {expected}, found {sorted(message.name)}")
         samples: dict[str, Sample] = {}
         for join, k in here:
             sample = join.put(k, message, stamp)
@@ -112,7 +112,7 @@ class _Join:
 def decode(message: Any, stream: Stream) -> np.ndarray:
     """The feature of a stream with one source: an image (H, W, 3) uint8 RGB or a vector (D,) float32.
 
-    `InputError` names the topic and what does not fit: encoding, size, a joint the robot does not have.
+    `DataError` names the topic and what does not fit: encoding, size, a joint the robot does not have.
     """
     (source,) = stream.sources
     return _value(message, source, stream.feature)
@@ -133,7 +133,7 @@ def _value(message: Any, source: Source, feature: Feature) -> np.ndarray:
 
 
 def joints(message: Any, kinematics: Kinematics, topic: str) -> np.ndarray:
-    """The joints (n,) of a JointState, in the kinematics' order; `InputError` if it lacks one."""
+    """The joints (n,) of a JointState, in the kinematics' order; `DataError` if it lacks one."""
     return _by_name(message.name, message.position, kinematics.joints, topic)
 
 
@@ -144,9 +144,9 @@ def tip(joints: np.ndarray, wanted: tuple[str, ...], kinematics: Kinematics) -> 
 
 
 def require_frame(message: Any, source: Source, frame_id: str) -> None:
-    """`InputError` if a pose is of another frame than expected, where one is."""
+    """`DataError` if a pose is of another frame than expected, where one is."""
     if source.type == POSE and frame_id and message.header.frame_id != frame_id:
-        raise InputError(f"{source.topic}: frame_id: expected {frame_id!r}, found {message.header.frame_id!r}")
+        raise DataError(f"{source.topic}: frame_id: expected {frame_id!r}, found {message.header.frame_id!r}")
 
 
 # What is off when the arm is enabled the first command removes at once, at whatever speed the arm's controller allows.
@@ -193,17 +193,17 @@ class CommandReader:
 
 
 def decode_command(message: Any, spec: Output) -> np.ndarray:
-    """An output's channels (n,) float32 of the action that its message is; `InputError` if it lacks one."""
+    """An output's channels (n,) float32 of the action that its message is; `DataError` if it lacks one."""
     if spec.type == POSE:
         return spec.conversion.inward(_pose_fields(message, spec.fields)).astype(np.float32)
     if spec.type == ARRAY:
         values = np.asarray(message.data, np.float32)
         if values.shape != (len(spec.joints),):
-            raise InputError(f"{spec.topic}: expected {len(spec.joints)} numbers, found {len(values)}")
+            raise DataError(f"{spec.topic}: expected {len(spec.joints)} numbers, found {len(values)}")
     elif spec.type == TRAJECTORY and len(message.points):
         values = _by_name(message.joint_names, message.points[-1].positions, spec.joints, spec.topic)
     else:
-        raise InputError(f"{spec.topic}: expected absolute targets, found a {spec.type} without any")
+        raise DataError(f"{spec.topic}: expected absolute targets, found a {spec.type} without any")
     if spec.inverse is not None:
         return tip(values, spec.fields, spec.inverse)
     return spec.conversion.inward(values).astype(np.float32)
@@ -213,7 +213,7 @@ def _by_name(names: Any, values: Any, wanted: tuple[str, ...], topic: str) -> np
     found = dict(zip(names, values, strict=False))
     missing = [name for name in wanted if name not in found]
     if missing:
-        raise InputError(f"{topic}: expected the joints {missing}, found {sorted(found)}")
+        raise DataError(f"{topic}: expected the joints {missing}, found {sorted(found)}")
     return np.array([found[name] for name in wanted], np.float32)
 
 
@@ -224,14 +224,14 @@ def _pose_fields(message: Any, wanted: tuple[str, ...]) -> np.ndarray:
 
 
 def chunk_of(message: Any, names: Sequence[str]) -> ActionChunk:
-    """The chunk; `InputError` for other channels, rows of another length and uneven times."""
+    """The chunk; `DataError` for other channels, rows of another length and uneven times."""
     if list(message.joint_names) != list(names):
-        raise InputError(f"action chunk: expected the channels {list(names)}, found {list(message.joint_names)}")
+        raise DataError(f"action chunk: expected the channels {list(names)}, found {list(message.joint_names)}")
     if len(message.points) < 2 or any(len(point.positions) != len(names) for point in message.points):
-        raise InputError(f"action chunk: expected 2 rows or more of {len(names)} numbers, found others")
+        raise DataError(f"action chunk: expected 2 rows or more of {len(names)} numbers, found others")
     times = np.array([seconds(point.time_from_start) for point in message.points])
     dt = times[1] - times[0]
     if times[0] != 0 or not np.allclose(np.diff(times), dt, rtol=0, atol=1e-6):
-        raise InputError(f"action chunk: expected rows at even times from 0 on, found {times.round(4).tolist()}")
+        raise DataError(f"action chunk: expected rows at even times from 0 on, found {times.round(4).tolist()}")
     rows = np.array([point.positions for point in message.points])
     return ActionChunk(rows, seconds(message.header.stamp), float(dt))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vla_policy.interfaces import InputError
+from vla_policy.interfaces import DataError
 from vla_policy.robot.contract import COMPRESSED, Source
 
 # Bytes a pixel and which of them are red, green and blue. What has no colours by name is OpenCV's: BGR.
@@ -40,7 +40,7 @@ _UNREADABLE = (OSError, SyntaxError, EOFError, struct.error, zlib.error, Image.D
 def read_picture(message: Any, source: Source, height: int, width: int) -> np.ndarray:
     """The picture (height, width, 3) uint8 RGB that a camera's feature is of an Image or CompressedImage.
 
-    `InputError` names the topic and what does not fit: encoding, size, a picture that cannot be decoded.
+    `DataError` names the topic and what does not fit: encoding, size, a picture that cannot be decoded.
     """
     assert source.picture is not None
     rgb = _decompress(message, source) if source.type == COMPRESSED else _decode(message, source)
@@ -56,22 +56,22 @@ def _decompress(message: Any, source: Source) -> np.ndarray:
         with Image.open(io.BytesIO(bytes(message.data)), formats=FORMATS) as picture:
             _require_size(source, picture.height, picture.width)  # before memory is taken for it
             if picture.mode.startswith(("I", "F")):
-                raise InputError(f"{source.topic}: expected 8 bits a channel, found {picture.mode!r}")
+                raise DataError(f"{source.topic}: expected 8 bits a channel, found {picture.mode!r}")
             return np.asarray(picture.convert("RGB"))
     except _UNREADABLE as error:
         found = f"{message.format!r} of {len(message.data)} bytes ({error})"
-        raise InputError(f"{source.topic}: expected a picture in {' or '.join(FORMATS)}, found {found}") from None
+        raise DataError(f"{source.topic}: expected a picture in {' or '.join(FORMATS)}, found {found}") from None
 
 
 def _decode(message: Any, source: Source) -> np.ndarray:
     encoding = message.encoding
     if encoding not in _DEPTHS:
-        raise InputError(f"{source.topic}: encoding: expected one of {list(ENCODINGS)}, found {encoding!r}")
+        raise DataError(f"{source.topic}: encoding: expected one of {list(ENCODINGS)}, found {encoding!r}")
     height, width, depth = message.height, message.width, _DEPTHS[encoding]
     _require_size(source, height, width)
     data = np.frombuffer(message.data, np.uint8)
     if len(data) != height * message.step or message.step < width * depth:
-        raise InputError(
+        raise DataError(
             f"{source.topic}: expected {height} rows of {width * depth} bytes or more, found {len(data)} bytes in rows "
             f"of {message.step}"
         )
@@ -93,7 +93,7 @@ def _from_yuv(pairs: np.ndarray, topic: str) -> np.ndarray:
     """RGB of y and, in turn, u and v (H, W, 2); each two pixels share their colours."""
     height, width, _ = pairs.shape
     if width % 2:
-        raise InputError(f"{topic}: expected an even width of YUV 4:2:2, found {width}")
+        raise DataError(f"{topic}: expected an even width of YUV 4:2:2, found {width}")
     luma, u, v = _LUMA[pairs[..., 0]], pairs[:, ::2, 1], pairs[:, 1::2, 1]
     rgb = np.empty((height, width, 3), np.uint8)
     for colour in range(3):
@@ -126,4 +126,4 @@ def _require_size(source: Source, height: int, width: int) -> None:
     assert source.picture is not None
     rows, columns = source.picture.size
     if (height, width) != (rows, columns):
-        raise InputError(f"{source.topic}: expected {rows} x {columns} pixels, found {height} x {width}")
+        raise DataError(f"{source.topic}: expected {rows} x {columns} pixels, found {height} x {width}")

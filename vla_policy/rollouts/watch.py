@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 
 class Watch(Protocol):
+    """Looks on while an episode is played, and says whether the arm has to hold."""
+
     @property
     def cameras(self) -> Sequence[str]:
         """Observation keys that it looks at."""

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, Protocol
 import gymnasium
 import numpy as np
 
-from vla_policy.interfaces import ActionChunk, InputError, Observation, Policy
+from vla_policy.interfaces import ActionChunk, Failure, InputError, Observation, Policy
 from vla_policy.rollouts.episode import Player
 from vla_policy.rollouts.results import EpisodeResult, PolicySpec, Start
 from vla_policy.rollouts.watch import WatchFactory
@@ -24,7 +24,7 @@ PolicyFactory = Callable[[int], Policy]  # episode seed -> a policy for that epi
 OnResult = Callable[[Start, EpisodeResult], None]
 
 
-class RolloutError(RuntimeError):
+class RolloutError(Failure):
     """A rollout could not be finished; `finished` holds the episodes that were."""
 
     def __init__(self, message: str, finished: Sequence[EpisodeResult] = ()) -> None:
@@ -42,6 +42,8 @@ class Round:
 
 
 class Group(Protocol):
+    """Environments that play their episodes together, here or in a process of their own."""
+
     def send(self, chunks: Mapping[int, ActionChunk | None]) -> None:
         """Let every slot play its chunk, or end an episode that the policy refuses to begin (None); the first call,
         without chunks, begins the first episodes.

@@ -60,7 +60,7 @@ class Executor:
         self._halted = True
 
     def observe(self, observation: Observation) -> None:
-        """Take in a newer observation; `InputError` if it does not fit the interface."""
+        """Take in a newer observation; `DataError` if it does not fit the interface."""
         observation.check(self.interface)
         self._history.append(observation)
 

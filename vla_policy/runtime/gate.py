@@ -190,7 +190,7 @@ class Gate:
         return not bad
 
     def enable(self, now: float, steady: float) -> None:
-        """Arm, where the robot is, with what is planned from now on; `InputError` says why not."""
+        """Arm, where the robot is, with what is planned from now on; `Refused` says why not."""
         was_moving, was_engaged = self.supervisor.moving, self.supervisor.engaged
         self.supervisor.enable(self._obstacle(now, steady))
         if was_moving:
@@ -326,7 +326,8 @@ class Gate:
         if row is None or end is None or self._previous is None:
             return None
         left = max(1, math.ceil((end - now) * self.config.rate - 1e-6))
-        return self._previous + (row - self._previous) / left
+        action: np.ndarray = self._previous + (row - self._previous) / left
+        return action
 
     def _engaged_clutch(self, wanted: np.ndarray) -> np.ndarray:
         """What a leader's targets lack (D,) when they begin at the pose where the arm at rest is measured.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from vla_policy.interfaces import InputError, Observation
+from vla_policy.interfaces import DataError, InputError, Observation
 
 
 class History:
@@ -28,9 +28,9 @@ class History:
         self._observations.clear()
 
     def append(self, observation: Observation) -> None:
-        """Add a newer observation; `InputError` if its time stamp does not lie after the last one."""
+        """Add a newer observation; `DataError` if its time stamp does not lie after the last one."""
         if self._observations and not observation.t > self._observations[-1].t:
-            raise InputError(
+            raise DataError(
                 f"observation time stamp: expected more than {self._observations[-1].t:g} s, found {observation.t:g} s"
             )
         self._observations.append(observation)

@@ -77,7 +77,8 @@ class Limits:
             return np.zeros_like(step)
         k = np.floor(np.abs(step) / self.max_change)
         f = np.abs(step) / self.max_change - k  # the steps that follow are k - 1 + f, ... and f times `max_change`
-        return np.sign(step) * k * ((k - 1) / 2 + f) * self.max_change
+        way: np.ndarray = np.sign(step) * k * ((k - 1) / 2 + f) * self.max_change
+        return way
 
     def _hold(self, previous: np.ndarray, step: np.ndarray, reason: str) -> Command:
         return Command(self._clip(previous + self.braking(step), previous, step)[0], "hold", reason)
@@ -113,7 +114,8 @@ def stoppable(way: np.ndarray, change: np.ndarray) -> np.ndarray:
     ways = way / change
     k = np.floor((np.sqrt(1 + 8 * ways) - 1) / 2)
     f = (ways - k * (k + 1) / 2) / (k + 1)
-    return (k + f) * change
+    step: np.ndarray = (k + f) * change
+    return step
 
 
 def _braked(wanted: np.ndarray, step: np.ndarray, change: np.ndarray) -> np.ndarray:
@@ -121,4 +123,5 @@ def _braked(wanted: np.ndarray, step: np.ndarray, change: np.ndarray) -> np.ndar
 
     It is kept so small that the way that is left suffices to stop.
     """
-    return np.clip(np.sign(wanted) * stoppable(np.abs(wanted), change), step - change, step + change)
+    target: np.ndarray = np.sign(wanted) * stoppable(np.abs(wanted), change)
+    return target.clip(step - change, step + change)

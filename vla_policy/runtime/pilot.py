@@ -25,7 +25,7 @@ class Pilot:
         self._asked = None
 
     def observe(self, task: str) -> Observation | None:
-        """The newest common observation if there is a new one; `InputError` if it does not fit the interface."""
+        """The newest common observation if there is a new one; `DataError` if it does not fit the interface."""
         observation = self.buffer.newest(task)
         if observation is not None:
             observation.check(self.interface)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from vla_policy.interfaces import InputError
+from vla_policy.interfaces import Refused
 
 
 class State(StrEnum):
@@ -38,11 +38,11 @@ class Supervisor:
         return self.state in (State.ARMED, State.RUNNING)
 
     def enable(self, obstacle: str) -> None:
-        """Arm; `InputError` with the reason if there is an `obstacle` or a fault that nobody has acknowledged."""
+        """Arm; `Refused` with the reason if there is an `obstacle` or a fault that nobody has acknowledged."""
         if self.state is State.FAULT:
-            raise InputError(f"cannot enable: fault ({self.reason}); disable first to acknowledge it")
+            raise Refused(f"cannot enable: fault ({self.reason}); disable first to acknowledge it")
         if obstacle:
-            raise InputError(f"cannot enable: {obstacle}")
+            raise Refused(f"cannot enable: {obstacle}")
         if not self.moving:
             self.state, self.reason = State.ARMED, ""
         self.engaged = True

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vla_policy.interfaces import InputError
+from vla_policy.interfaces import DataError
 from vla_policy.runtime.limits import stoppable
 
 TELEOP_SCALE = 0.1  # part of the contract's speed limit that a person leads with
@@ -56,27 +56,27 @@ class Gamepad:
         self._since, self._heard, self._lost = 0.0, 0.0, False
 
     def read(self, axes: Sequence[float], buttons: Sequence[int], now: float) -> np.ndarray | None:
-        """Which way to lead, (channels,) from -1 to 1; None without the deadman. `InputError` if nobody can lead so."""
+        """Which way to lead, (channels,) from -1 to 1; None without the deadman. `DataError` if nobody can lead so."""
         said = (tuple(axes), tuple(buttons))
         silent, self._heard = now - self._heard > HELD, now
         if silent or said != self._said:
             self._said, self._since = said, now
         self._lost = self._lost and not silent
         if self._deadman >= len(buttons):
-            raise InputError(f"joy: expected the deadman to be button {self._deadman}, found {len(buttons)} buttons")
+            raise DataError(f"joy: expected the deadman to be button {self._deadman}, found {len(buttons)} buttons")
         if not buttons[self._deadman]:
             self._lost = False
             return None
         if max(self._axes, default=-1) >= len(axes):
-            raise InputError(f"joy: expected the axes {self._axes}, found {len(axes)} axes")
+            raise DataError(f"joy: expected the axes {self._axes}, found {len(axes)} axes")
         pushed = np.array([axes[axis] for axis in self._axes])
         if not np.isfinite(pushed).all():
-            raise InputError(f"joy: expected axes from -1 to 1, found {pushed.tolist()}")
+            raise DataError(f"joy: expected axes from -1 to 1, found {pushed.tolist()}")
         beyond = np.maximum(np.abs(pushed) - self.DEADZONE, 0.0) / (1.0 - self.DEADZONE)
-        direction = np.sign(pushed) * np.minimum(beyond, 1.0)
+        direction: np.ndarray = np.sign(pushed) * np.minimum(beyond, 1.0)
         self._lost = self._lost or bool(direction.any() and now - self._since >= self.SAME)
         if self._lost:
-            raise InputError(
+            raise DataError(
                 f"joy: exactly the same for {self.SAME:g} s, as of a gamepad out of range; release the deadman and "
                 "press it again"
             )
@@ -185,4 +185,6 @@ class Alignment:
         self._met, self._wanted = bool((np.abs(way) <= reach).all()), wanted
         if self._met:
             return wanted
-        return previous + way * min(1.0, 1.0 / float(np.max(np.abs(way) / (TELEOP_SCALE * self._max_step))))
+        part = min(1.0, 1.0 / float(np.max(np.abs(way) / (TELEOP_SCALE * self._max_step))))
+        target: np.ndarray = previous + way * part
+        return target

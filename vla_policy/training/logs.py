@@ -21,7 +21,8 @@ log = logging.getLogger(__name__)
 
 class MetricsLog:
     """metrics.csv (step, metric, value), TensorBoard events, and wandb if it is installed and a project is named
-    (offline unless WANDB_API_KEY or WANDB_MODE says otherwise)."""
+    (offline unless WANDB_API_KEY or WANDB_MODE says otherwise).
+    """
 
     def __init__(self, run_dir: Path, start: int, wandb_project: str | None, config: Mapping[str, Any]) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from accelerate.state import AcceleratorState
 from diffusers.optimization import get_cosine_schedule_with_warmup
 from torch import Tensor
 
-from vla_policy.interfaces import InputError
+from vla_policy.interfaces import Failure
 from vla_policy.models import TrainableModel
 from vla_policy.training.batches import StepSampler, loader
 from vla_policy.training.config import TrainerConfig
@@ -34,6 +34,10 @@ Annotate = Callable[[Mapping[str, Any], np.random.Generator], Mapping[str, Any]]
 
 STATE_FILE = "state.safetensors"
 SELECTION = "highest success rate in rollouts during training, then highest mean max reward"
+
+
+class TrainingDiverged(Failure):
+    """A step had a gradient that is not finite; the run can be continued from its last saved state."""
 
 
 class Trainer:
@@ -111,7 +115,7 @@ class Trainer:
                 self.metrics.close()
 
     def train_step(self, step: int, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """One optimiser step, numbered from 1; `InputError`, and nothing changed, if the gradient is not finite."""
+        """One optimiser step, from 1 on; `TrainingDiverged`, and nothing changed, if the gradient is not finite."""
         rank = self.accelerator.process_index
         seed = int(np.random.SeedSequence([self.seed, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))
         torch.manual_seed(seed)  # dropout draws from the global generator
@@ -124,7 +128,7 @@ class Trainer:
         self.accelerator.backward(loss)
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
         if not bool(torch.isfinite(norm)):
-            raise InputError(self._not_finite(step, batch, float(loss.detach())))
+            raise TrainingDiverged(self._not_finite(step, batch, float(loss.detach())))
         for optimizer in self.prepared:
             optimizer.step()
             optimizer.zero_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.resources import files
 from typing import Any, TypeVar, cast
 
 from hydra import compose, initialize_config_module
@@ -23,7 +24,25 @@ def as_they_are(words: Sequence[str], sweep: bool = False) -> list[str]:
     letters outside ASCII, parentheses, quotes, `=`, commas; and numbers where a path or a sentence is meant. With
     `sweep`, commas stand between values.
     """
-    return [_as_it_is(word, sweep) for word in words]
+    quoted = [_as_it_is(word, sweep) for word in words]
+    for word in quoted:
+        _require_choice(word)
+    return quoted
+
+
+def _require_choice(word: str) -> None:
+    """`InputError` for a choice of a group that is no name: Hydra has a traceback for it."""
+    try:
+        override = OverridesParser.create().parse_override(word)
+    except HydraException:  # no override: an option, or a path
+        return
+    group = files("vla_policy.conf") / override.key_or_group
+    if override.is_sweep_override() or not group.is_dir():
+        return
+    value = override.value()
+    if not all(choice is None or isinstance(choice, str) for choice in (value if isinstance(value, list) else [value])):
+        names = sorted(entry.name.removesuffix(".yaml") for entry in group.iterdir() if entry.name.endswith(".yaml"))
+        raise InputError(f"{override.key_or_group}: expected one of {names}, found {value!r}")
 
 
 def _as_it_is(word: str, sweep: bool) -> str:

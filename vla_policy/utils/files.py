@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from vla_policy.interfaces import InputError
+from vla_policy.interfaces import Failure, InputError
 
 LFS = b"version https://git-lfs.github.com/spec/"
 # Suffix of unfinished files, which tells them from other people's. They are hidden besides, so that no glob for data
@@ -105,9 +105,9 @@ def broken(path: Path, reason: object) -> str:
 
 def reserve(file: IO[bytes], folder: Path, size: int) -> None:
     """Take `size` bytes for a file in `folder` that is going to be mapped: a full disk would otherwise end the process
-    in the middle of a memory access. `InputError` if there are fewer.
+    in the middle of a memory access. `Failure` if there are fewer.
     """
     try:
         os.posix_fallocate(file.fileno(), 0, size)
     except OSError as error:
-        raise InputError(f"{folder}: expected {size / 1e9:.1f} GB of space, found {error.strerror}") from None
+        raise Failure(f"{folder}: expected {size / 1e9:.1f} GB of space, found {error.strerror}") from None

@@ -26,7 +26,7 @@ from vla_policy.benchmarks.ros.measured import Hold, Played
 from vla_policy.cli.bench.ros import ros
 from vla_policy.graph.operator import GraphError
 from vla_policy.graph.processes import Processes
-from vla_policy.interfaces import InputError
+from vla_policy.interfaces import Failure, InputError
 from vla_policy.nodes.common import ask_for_realtime, give_up_realtime
 from vla_policy.utils.files import write_json
 
@@ -118,7 +118,7 @@ def test_a_graph_that_fails_is_one_error_and_earlier_measurements_stay(
     row = {"found": "0", "target": "0", "met": True}
     done, failing = Mock(return_value=({}, {"storms": row})), Mock(side_effect=error)
     monkeypatch.setattr(bench_ros, "MEASUREMENTS", {"storm": done, "gate": failing})
-    with own_domain(2), pytest.raises(InputError, match=r"gate: a moving arm: not there\nlogs are in .*gate"):
+    with own_domain(2), pytest.raises(Failure, match=r"gate: a moving arm: not there\nlogs are in .*gate"):
         ros(["nowhere", "only=[storm,gate]", "domain_id=null", f"out={tmp_path}"])
     assert json.loads((tmp_path / "ros.json").read_text())["counts"] == {"storms": row}
 

@@ -1,3 +1,5 @@
+"""`python -m vla_policy.cli.bench`: the command vla-bench."""
+
 from vla_policy.cli.bench import main
 
 main()

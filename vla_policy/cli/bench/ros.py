@@ -10,7 +10,7 @@ from vla_policy.benchmarks.ros.measurements import Bench, RosConfig, begun, meas
 from vla_policy.cli.common import stdout
 from vla_policy.cli.help import config_parser
 from vla_policy.graph.application import graph_environment, require_ros
-from vla_policy.interfaces import InputError
+from vla_policy.interfaces import Failure
 from vla_policy.utils.configuration import typed_config
 from vla_policy.utils.progress import progress_bar
 
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> None:
             try:
                 measure(found, bench)
             except (GraphError, TimeoutError) as error:
-                raise InputError(f"{name}: {error}\nlogs are in {bench.log}") from None
+                raise Failure(f"{name}: {error}\nlogs are in {bench.log}") from None
             write_json(path, found)
     for table in tables(found):
         console.print(table)

@@ -61,6 +61,8 @@ class Question:
 
 @dataclass(frozen=True)
 class Answered(Question):
+    """A question with the policy's answer, the training data's most frequent one, and the answer to another picture."""
+
     answer: str
     most_frequent: str
     other_picture: str

@@ -30,7 +30,7 @@ Progress = Callable[[str, int], AbstractContextManager[tuple[Callable[[EpisodeRe
 
 
 @contextmanager
-def silent(name: str, n_episodes: int) -> Iterator[tuple[Callable[[EpisodeResult], None], Callable[[int], None]]]:
+def silent(_name: str, _n_episodes: int) -> Iterator[tuple[Callable[[EpisodeResult], None], Callable[[int], None]]]:
     """No progress is shown."""
     yield (lambda result: None), (lambda steps: None)
 

@@ -31,6 +31,8 @@ _GOOD, _NEUTRAL, _INK, _PAPER = (46, 139, 87), (70, 110, 190), (20, 20, 20), (25
 
 @dataclass(frozen=True)
 class Frame:
+    """A picture of a film and what stands beside it."""
+
     picture: np.ndarray  # (H, W, 3) uint8
     step: int
     coverage: float

@@ -27,7 +27,14 @@ from vla_policy.evaluation.surprise.detection import (
 from vla_policy.evaluation.surprise.traces import Hear, StopAfterEvent, Trace, load_traces, record, save_traces
 from vla_policy.interfaces import IMAGES, InputError, Observation
 from vla_policy.models import DiffusionPolicy
-from vla_policy.monitoring import Calibration, PredictionError, calibrate, false_alarm_counts, false_alarm_spread
+from vla_policy.monitoring import (
+    Calibration,
+    CalibrationError,
+    PredictionError,
+    calibrate,
+    false_alarm_counts,
+    false_alarm_spread,
+)
 from vla_policy.utils.files import read_json, write_json
 from vla_policy.utils.percentiles import percentiles
 from vla_policy.utils.provenance import git_commit
@@ -195,7 +202,7 @@ def judge(
         try:
             scores = [clean(detector.score(t)) for t in detector.calibration]
             made = calibrate([s for s in scores if len(s)], config.alpha, name, {})
-        except InputError as error:
+        except CalibrationError as error:
             if name == DETECTOR:
                 raise
             found.summary["left_out"][name] = str(error)  # e.g. chunks that do not overlap have no inconsistency

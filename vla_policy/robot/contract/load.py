@@ -38,7 +38,7 @@ def find_config(name: str | Path, suffix: str = ".yaml", folder: str = "config")
     for path in (Path(name), *(root / folder / f"{name}{suffix}" for root in roots)):
         if _is_file(path):
             return path
-    known = sorted(path.stem for path in (roots[0] / folder).glob(f"*{suffix}"))
+    known = sorted({path.stem for root in roots for path in (root / folder).glob(f"*{suffix}")})
     raise InputError(f"{folder}: expected a {suffix} file or one of {known}, found {values.shown(str(name))}")
 
 
