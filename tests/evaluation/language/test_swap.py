@@ -19,7 +19,8 @@ from vla_policy.cli.common import load_config
 from vla_policy.cli.eval.main import main
 from vla_policy.data.files import read_json
 from vla_policy.evaluation.language import swap
-from vla_policy.evaluation.language.swap import SwapConfig, UntilReached, swap_starts, swap_test
+from vla_policy.evaluation.language.swap import SwapConfig, swap_starts, swap_test
+from vla_policy.evaluation.language.swap_env import UntilReached
 from vla_policy.interfaces import STATE, ActionChunk, Observation
 
 CORNERS = {"red": (0.8, 0.8), "green": (0.8, -0.8), "blue": (-0.8, 0.8), "yellow": (-0.8, -0.8)}

@@ -27,7 +27,7 @@ from vla_policy.models.loading import described, load_policy, machine
 # torch and the simulation are imported where they are used: every worker process reads this module anew.
 if TYPE_CHECKING:
     from vla_policy.evaluation.success.evaluate import EvalConfig
-    from vla_policy.rollouts.watch import WatchFactory
+    from vla_policy.rollouts.watch import Watcher
     from vla_policy.rollouts.workers import EnvFactory, PolicyFactory
 
 console = stdout()
@@ -90,7 +90,7 @@ def _rollouts(arguments: Sequence[str]) -> None:
 
 def _summaries(checkpoint: str | None, config: EvalConfig, out: Path) -> dict[str, dict[str, Any]]:
     """One summary a table column; the checkpoint's files lie in `out`, a baseline's below it when both are run."""
-    from vla_policy.evaluation.surprise.watches import guard
+    from vla_policy.evaluation.surprise.watches import guards
     from vla_policy.rollouts.baselines import baseline_factory
 
     if config.monitor is not None and (checkpoint is None or config.baseline is not None):
@@ -105,14 +105,14 @@ def _summaries(checkpoint: str | None, config: EvalConfig, out: Path) -> dict[st
             policy.play(config.n_action_steps)
         more = described(policy)
         name = Path(checkpoint).name
-        watch = None
+        watcher = None
         if config.monitor is not None:
-            watch = functools.partial(guard, config.monitor, checkpoint, policy.interface)
+            watcher = guards(config.monitor, checkpoint, policy.interface)
         if config.check_instruction and policy.unchecked:
             console.print(policy.unchecked, markup=False, highlight=False)
         elif config.check_instruction and policy.reads:
             more["unreadable"] = policy.unreadable
-        summaries[name] = _evaluate(policy, config, out, checkpoint, watch=watch, timing=machine(policy), **more)
+        summaries[name] = _evaluate(policy, config, out, checkpoint, watcher=watcher, timing=machine(policy), **more)
         if config.update_card:
             _update_card(checkpoint, summaries[name])
     if baseline is not None and config.baseline is not None:
@@ -128,14 +128,14 @@ def _evaluate(
     out: Path,
     checkpoint: str,
     policy_factory: PolicyFactory | None = None,
-    watch: WatchFactory | None = None,
+    watcher: Watcher | None = None,
     **more: Any,
 ) -> dict[str, Any]:
     from sim import TASK
     from sim.instructions import LANGUAGE_TASK
     from vla_policy.evaluation.success.evaluate import evaluate
 
-    watched = watch().cameras if watch is not None else ()  # and a calibration that does not fit is met here
+    watched = watcher.cameras if watcher is not None else ()
     with rollout_bar(console, Path(checkpoint).name, config.n_episodes, then=", timing and filming") as hear:
         return evaluate(
             policy,
@@ -147,7 +147,7 @@ def _evaluate(
             policy_factory=policy_factory,
             on_episode=hear[0],
             on_steps=hear[1],
-            watch_factory=watch,
+            watcher=watcher,
             **more,
         )
 
