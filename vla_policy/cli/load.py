@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from omegaconf import OmegaConf
 
 from vla_policy.cli.common import load_config
-from vla_policy.models.loading import chosen_device
 
 if TYPE_CHECKING:
     from vla_policy.world_model import WorldModel
@@ -23,6 +22,7 @@ def typed_config(kind: Callable[..., T], name: str, overrides: Sequence[str]) ->
 
 def load_world_model(checkpoint: str, device: str = "auto", threads: int | None = None) -> WorldModel:
     """The same of a world model."""
+    from vla_policy.models.loading import chosen_device
     from vla_policy.world_model import WorldModel
 
     place = chosen_device(device, threads)

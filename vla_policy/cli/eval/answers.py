@@ -11,7 +11,6 @@ from vla_policy.cli.common import stdout
 from vla_policy.cli.help import config_parser
 from vla_policy.cli.load import typed_config
 from vla_policy.cli.progress import bar
-from vla_policy.models.loading import load_policy
 
 console = stdout()
 
@@ -28,6 +27,7 @@ def answers(arguments: Sequence[str]) -> None:
     from vla_policy.data import LeRobotDataset
     from vla_policy.evaluation.language.answers import AnswersConfig, ask
     from vla_policy.evaluation.language.answers_report import answer_tables, summarize_answers, write_answers
+    from vla_policy.models.loading import load_policy
 
     config = typed_config(AnswersConfig, "answers", options.overrides)
     policy = load_policy(options.CHECKPOINT, config.device, config.threads)

@@ -22,7 +22,6 @@ from vla_policy.cli.help import checkpoint_arguments, config_parser
 from vla_policy.cli.load import typed_config
 from vla_policy.cli.progress import bar, rollout_bar
 from vla_policy.interfaces import IMAGES, InputError, Policy
-from vla_policy.models.loading import described, load_policy, machine
 
 # torch and the simulation are imported where they are used: every worker process reads this module anew.
 if TYPE_CHECKING:
@@ -91,6 +90,7 @@ def _rollouts(arguments: Sequence[str]) -> None:
 def _summaries(checkpoint: str | None, config: EvalConfig, out: Path) -> dict[str, dict[str, Any]]:
     """One summary a table column; the checkpoint's files lie in `out`, a baseline's below it when both are run."""
     from vla_policy.evaluation.surprise.watches import guards
+    from vla_policy.models.loading import described, load_policy, machine
     from vla_policy.rollouts.baselines import baseline_factory
 
     if config.monitor is not None and (checkpoint is None or config.baseline is not None):
@@ -206,6 +206,7 @@ def _open_loop(arguments: Sequence[str]) -> None:
         summarize_open_loop,
         write_open_loop,
     )
+    from vla_policy.models.loading import load_policy
 
     config = typed_config(OpenLoopConfig, "open_loop", options.overrides)
     policy = load_policy(options.CHECKPOINT, config.device)

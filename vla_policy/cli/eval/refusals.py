@@ -10,7 +10,6 @@ from rich.console import Console
 
 from vla_policy.cli.help import config_parser
 from vla_policy.cli.load import typed_config
-from vla_policy.models.loading import load_policy
 
 console = Console()
 
@@ -30,6 +29,7 @@ def refusals(arguments: Sequence[str]) -> None:
         try_sentences,
         write_refusals,
     )
+    from vla_policy.models.loading import load_policy
 
     config = typed_config(RefusalsConfig, "refusals", options.overrides)
     policy = load_policy(options.CHECKPOINT, config.device, config.threads)

@@ -11,7 +11,6 @@ from vla_policy.cli.common import stdout
 from vla_policy.cli.help import config_parser
 from vla_policy.cli.load import typed_config
 from vla_policy.cli.progress import rollout_bar
-from vla_policy.models.loading import load_policy
 
 console = stdout()
 
@@ -28,6 +27,7 @@ def surprise(arguments: Sequence[str]) -> None:
     from vla_policy.evaluation.surprise.plot import plot_surprise
     from vla_policy.evaluation.surprise.report import surprise_tables
     from vla_policy.evaluation.surprise.study import SurpriseConfig, surprise_study
+    from vla_policy.models.loading import load_policy
     from vla_policy.rollouts.workers import RolloutError
     from vla_policy.world_model.monitors import DETECTOR
 

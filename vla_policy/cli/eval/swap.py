@@ -13,7 +13,6 @@ from vla_policy.cli.help import checkpoint_arguments, config_parser
 from vla_policy.cli.load import typed_config
 from vla_policy.cli.progress import rollout_bar
 from vla_policy.interfaces import InputError, Policy
-from vla_policy.models.loading import load_policy
 
 console = stdout()
 
@@ -25,6 +24,7 @@ def swap(arguments: Sequence[str]) -> None:
     checkpoint, overrides = checkpoint_arguments(parser, arguments)
 
     from vla_policy.evaluation.language.swap import SwapConfig, swap_tables, swap_test
+    from vla_policy.models.loading import load_policy
     from vla_policy.rollouts.baselines import baseline_factory
     from vla_policy.rollouts.workers import RolloutError
 
