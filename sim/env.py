@@ -60,6 +60,7 @@ class PushTEnv(gymnasium.Env):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": FPS}  # noqa: RUF012 - Gymnasium's declaration
     start_options: tuple[str, ...] = ("pusher", "block_pose")
+    contract = "pusht_sim"  # the robot contract with the limits that its commands have to keep
 
     def __init__(
         self, config: PushTConfig | None = None, cameras: Sequence[str] = ("top",), render_mode: str | None = None

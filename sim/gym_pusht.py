@@ -35,6 +35,7 @@ class GymPushTEnv(gymnasium.Env):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": FPS}  # noqa: RUF012 - Gymnasium's declaration
     task = TASK
+    contract = PushTEnv.contract
 
     def __init__(
         self, cameras: Sequence[str] = (), max_episode_steps: int = 300, render_mode: str | None = None

@@ -1,15 +1,14 @@
-"""History, timeline, limits and executor under a clock that only the test moves."""
+"""History, timeline and limits under a clock that only the test moves."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from vla_policy.interfaces import ACTION, STATE, ActionChunk, Feature, InputError, Interface, Observation
-from vla_policy.runtime import Executor, History, Limits, Timeline
+from vla_policy.interfaces import STATE, ActionChunk, InputError, Observation
+from vla_policy.runtime import History, Limits, Timeline
 
 DT = 0.1
-INTERFACE = Interface({STATE: Feature("float32", (2,))}, Feature("float32", (2,)), fps=1 / DT)
 BOX = Limits(np.zeros(2), np.ones(2))
 
 
@@ -20,10 +19,6 @@ def seen(t: float, x: float = 0.5, y: float = 0.5) -> Observation:
 def chunk(t_obs: float, first: float = 0.0, steps: int = 8) -> ActionChunk:
     """Row k is (first + k / 100, first + k / 100)."""
     return ActionChunk(np.repeat(first + np.arange(steps)[:, None] / 100, 2, axis=1), t_obs, DT)
-
-
-def executor(limits: Limits = BOX, n_action_steps: int = 4) -> Executor:
-    return Executor(INTERFACE, n_obs_steps=2, n_action_steps=n_action_steps, limits=limits)
 
 
 def test_history_repeats_the_first_observation_then_slides() -> None:
@@ -100,60 +95,6 @@ def test_what_is_no_action_holds(bad: np.ndarray | None) -> None:
 def test_impossible_limits_are_refused(low: list, high: list, step: list | None) -> None:
     with pytest.raises(InputError, match="limits"):
         Limits(np.array(low), np.array(high), None if step is None else np.array(step))
-
-
-def test_executor_asks_again_after_n_action_steps() -> None:
-    arm = executor(n_action_steps=4)
-    asked, played = [], []
-    for step in range(10):
-        now = step * DT
-        arm.observe(seen(now))
-        if arm.needs_chunk(now):
-            asked.append(step)
-            assert arm.accept(chunk(arm.window()[-1].t, first=step / 10), now)
-        played.append(arm.command(now).action[0])
-    assert asked == [0, 4, 8]
-    np.testing.assert_allclose(played, [0, 0.01, 0.02, 0.03, 0.4, 0.41, 0.42, 0.43, 0.8, 0.81])
-
-
-def test_executor_bridges_a_late_chunk_then_holds_where_it_was() -> None:
-    arm = executor(n_action_steps=4)
-    arm.observe(seen(0.0))
-    arm.accept(chunk(0.0), 0.0)
-    statuses, actions = [], []
-    for step in range(11):
-        if step:
-            arm.observe(seen(step * DT, x=0.5 + step / 100))  # the arm sags while it holds
-        command = arm.command(step * DT)
-        statuses.append(command.status)
-        actions.append(command.action[0])
-    assert statuses == ["ok"] * 8 + ["hold"] * 3
-    np.testing.assert_allclose(actions[8:], 0.07, atol=1e-6)  # the last command, wherever the arm is
-
-
-def test_executor_limits_steps_from_the_measured_pose_on_and_drops_nan() -> None:
-    arm = executor(Limits(np.zeros(2), np.ones(2), max_step=np.array([0.1, 0.1])))
-    arm.observe(seen(0.0, 0.5, 0.5))
-    rows = np.array([[0.9, 0.5], [0.9, 0.5], [np.nan, 0.5], [0.5, 0.5]])
-    arm.accept(ActionChunk(rows, 0.0, DT), 0.0)
-    commands = [arm.command(k * DT) for k in range(4)]
-    assert [c.status for c in commands] == ["clipped", "clipped", "hold", "clipped"]
-    np.testing.assert_allclose([c.action[0] for c in commands], [0.6, 0.7, 0.7, 0.6])
-
-
-def test_executor_forgets_on_reset_and_refuses_foreign_observations() -> None:
-    arm = executor()
-    arm.observe(seen(5.0))
-    arm.accept(chunk(5.0), 5.0)
-    arm.reset()
-    assert arm.needs_chunk(5.0)
-    arm.observe(seen(0.0))  # time starts anew
-    with pytest.raises(InputError, match=r"observation\.state.*missing"):
-        arm.observe(Observation({ACTION: np.zeros(2)}, "push", 0.1))
-    with pytest.raises(InputError, match="finite"):
-        arm.observe(seen(0.2, x=np.nan))
-    with pytest.raises(InputError, match="limits: expected shape"):
-        Executor(INTERFACE, 2, 4, Limits(np.zeros(3), np.ones(3)))
 
 
 def test_history_of_one_step_keeps_the_newest_alone() -> None:

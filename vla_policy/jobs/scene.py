@@ -129,7 +129,14 @@ def rollouts(run: DictConfig, interface: Interface) -> Rollouts:
         env.close()
 
     def play(policy: DiffusionPolicy) -> dict[str, float]:
-        results = rollout(policy, factory, list(seeds), config["num_envs"], config["num_workers"], run.seed)
+        results = rollout(
+            policy,
+            factory,
+            list(seeds),
+            num_envs=config["num_envs"],
+            num_workers=config["num_workers"],
+            seed=run.seed,
+        )
         return {
             "success_rate": sum(result.success for result in results) / len(results),
             "mean_max_reward": sum(result.max_reward for result in results) / len(results),

@@ -24,37 +24,15 @@ from vla_policy.nodes import common
 from vla_policy.nodes.commands import encode, pose, standstill
 from vla_policy.nodes.controller import Controller
 from vla_policy.nodes.perception import listen
-from vla_policy.robot.contract import Contract, load_contract
+from vla_policy.robot.contract import load_contract
 from vla_policy.robot.kinematics import JointTargets, NoSolution
 from vla_policy.robot.messages import Reader, away_from_constants, chunk_of, is_from, joints, seconds, tip
-from vla_policy.runtime import Command, Gate, GateConfig, Limits, State, Timing
+from vla_policy.runtime import Command, Gate, State, Timing, gate_config
+from vla_policy.runtime.contract import EMERGENCY_STOP
 
 PUBLISHERS_EVERY = 10  # ticks between two looks at who else sends commands
 LAST_WORD = 0.5  # seconds that the robot is given to receive what it is told last
-EMERGENCY_STOP = "emergency_stop"  # which a contract may expect to hear of; teleoperation has one of its own
 EMERGENCY_STOPS = (EMERGENCY_STOP, "teleop/emergency_stop")
-
-
-def gate_config(contract: Contract, heartbeats: list[str], dry_run: bool) -> GateConfig:
-    """The contract's limits and timeouts for the rate at which commands are sent. In a dry run nothing follows them."""
-    command, timeouts = contract.command, contract.timeouts
-    change = None if command.acceleration is None else command.acceleration / command.rate**2
-    beats = {name: timeouts.policy if name.startswith("policy") else timeouts.monitor for name in heartbeats}
-    if timeouts.emergency_stop is not None:
-        beats[EMERGENCY_STOP] = timeouts.emergency_stop
-    return GateConfig(
-        rate=command.rate,
-        limits=Limits(command.low, command.high, command.speed / command.rate, change),
-        heartbeats=beats,
-        state_timeout=timeouts.state,
-        teleop_timeout=timeouts.teleop,
-        chunk_timeout=timeouts.chunk,
-        clock_jump=timeouts.clock_jump,
-        future=timeouts.slop,
-        max_age=timeouts.max_age,
-        following_error=None if dry_run else command.following_error,
-        names=contract.interface.action.names,
-    )
 
 
 class CommandGateNode(Node):

@@ -7,37 +7,32 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from vla_policy.interfaces import ActionChunk, Observation
+from vla_policy.interfaces import STATE, ActionChunk, Observation
+from vla_policy.rollouts.control import ControlLoop, drive_of
 from vla_policy.rollouts.events import EventLog
-from vla_policy.rollouts.results import EpisodeResult, PolicySpec, Start
-from vla_policy.rollouts.watch import Watch
-from vla_policy.runtime import Executor, Limits
+from vla_policy.rollouts.results import EpisodeResult, EpisodeSpec, Start
+from vla_policy.rollouts.watch import Seen
 
 
 class Player:
-    """Plays one episode after the other in one environment; time is the step count divided by fps.
+    """Plays one episode after the other in one environment; time is counted in control periods.
 
-    Of the environment it wants Gymnasium's API, `interface`, `task`, a Box of actions, and `is_success`, `coverage`,
-    `pos_agent` and `block_pose` in `info`; `goal` and `reached` there are names of goals where there are several.
-    A watch sees what its cameras show, and may halt the arm.
+    Of the environment it wants Gymnasium's API, `interface`, `task`, a Box of actions, `observation.state` in the
+    action's units, and `is_success`, `coverage`, `pos_agent` and `block_pose` in `info`; `goal` and `reached` there are
+    names of goals where there are several. `contract` may name the robot contract that its robot is driven by.
     """
 
-    def __init__(self, env: gymnasium.Env, spec: PolicySpec, watch: Watch | None = None) -> None:
+    def __init__(self, env: gymnasium.Env, spec: EpisodeSpec) -> None:
         self._env: Any = env
-        self._watch = watch
+        self._spec, self._drive = spec, drive_of(env)
         self._keys = list(spec.interface.observations)
-        box: Any = env.action_space
-        self._executor = Executor(
-            spec.interface, spec.n_obs_steps, spec.n_action_steps, Limits(box.low.astype(float), box.high.astype(float))
-        )
-        self._dt = 1.0 / spec.interface.fps
-        self._delay = spec.delay
         self.steps = 0  # of the current episode
 
     def start(self, start: Start) -> None:
         """Begin this episode."""
         observation, info = self._env.reset(seed=start.seed, options=start.options)
-        self._executor.reset()
+        spec = self._spec
+        self._control = ControlLoop(spec.interface, spec.n_obs_steps, spec.n_action_steps, self._drive)
         self._seed, self.steps, self._info = start.seed, 0, info
         self._task: str = self._env.get_wrapper_attr("task")
         self._pusher = tuple(np.asarray(info["pos_agent"], float).tolist())
@@ -47,31 +42,47 @@ class Player:
         self._actions: list[np.ndarray] = []
         self._statuses: list[str] = []
         self._events, self._halted = EventLog(info), False
-        self._chunk: ActionChunk | None = None
-        if self._watch is not None:
-            self._watch.reset()
+        self._answer: tuple[int, ActionChunk] | None = None  # a chunk, and the step before which it is there
+        self._chunk: ActionChunk | None = None  # accepted since the last observation
+        self._seen: list[Seen] = []
         self._see(observation, None)
 
-    def window(self) -> list[Observation]:
-        """The policy's input now."""
-        return self._executor.window()
+    def ask(self) -> list[Observation] | None:
+        """The policy's input if a chunk is wanted now, else None; the policy then counts as asked."""
+        return self._control.ask()
 
-    def play(self, chunk: ActionChunk) -> EpisodeResult | None:
-        """Execute the chunk until the next one is wanted (None) or the episode is over (its result).
-
-        While a chunk is delayed the one before it is played on, and before the first one the arm holds.
+    def answer(self, chunk: ActionChunk) -> None:
+        """The policy's answer. While it is delayed the chunk before it is played on, and before the first one the arm
+        holds.
         """
-        for _ in range(self._delay):
-            if self._step():
-                return self._result()
-        if self._executor.accept(chunk, self._now):
-            self._chunk = chunk
-        over = False
-        while not over:
-            over = self._step()
-            if not over and self._executor.needs_chunk(self._now):
-                return None
-        return self._result()
+        self._answer = self.steps + self._spec.delay, chunk
+
+    def halt(self) -> None:
+        """Hold from now on until the episode is over."""
+        self._control.halt("monitor")
+        self._halted = True
+
+    def take_seen(self) -> list[Seen]:
+        """What a watcher has not been shown yet, oldest first."""
+        seen, self._seen = self._seen, []
+        return seen
+
+    def step(self) -> EpisodeResult | None:
+        """One control period; the result if the episode is over."""
+        if self._answer is not None and self.steps >= self._answer[0]:
+            chunk, self._answer = self._answer[1], None
+            self._chunk = chunk if self._control.offer(chunk) else None
+        command = self._control.command()
+        action = command.action.astype(self._env.action_space.dtype)
+        observation, reward, terminated, truncated, self._info = self._env.step(action)
+        self.steps += 1
+        self._rewards.append(float(reward))
+        self._coverages.append(float(self._info["coverage"]))
+        self._actions.append(action)
+        self._statuses.append(command.status)
+        self._events.step(self.steps - 1, self._info, command.status == "hold", self._halted)
+        self._see(observation, action)
+        return self._result() if terminated or truncated else None
 
     def refuse(self) -> EpisodeResult:
         """The episode that the policy does not begin."""
@@ -94,33 +105,14 @@ class Player:
             refused=True,
         )
 
-    @property
-    def _now(self) -> float:
-        return self.steps * self._dt
-
     def _see(self, observation: dict[str, np.ndarray], command: np.ndarray | None) -> None:
         # Only what the policy needs: a policy for cameras must not carry the privileged state around.
         values = {key: observation[key] for key in self._keys}
-        self._executor.observe(Observation(values, self._task, self._now))
-        if self._watch is not None:
-            seen = {key: observation[key] for key in self._watch.cameras}
-            if self._watch.update(Observation(seen, self._task, self._now), command, self._chunk):
-                self._executor.halt()
-                self._halted = True
-
-    def _step(self) -> bool:
-        """One control period; whether the episode is over."""
-        command = self._executor.command(self._now)
-        action = command.action.astype(self._env.action_space.dtype)
-        observation, reward, terminated, truncated, self._info = self._env.step(action)
-        self.steps += 1
-        self._rewards.append(float(reward))
-        self._coverages.append(float(self._info["coverage"]))
-        self._actions.append(action)
-        self._statuses.append(command.status)
-        self._events.step(self.steps - 1, self._info, command.status == "hold", self._halted)
-        self._see(observation, action)
-        return bool(terminated or truncated)
+        self._control.observe(values, self._task, observation[STATE])
+        if self._spec.watched is not None:
+            watched = {key: observation[key] for key in self._spec.watched}
+            self._seen.append(Seen(Observation(watched, self._task, self._control.now), command, self._chunk))
+            self._chunk = None
 
     def _result(self) -> EpisodeResult:
         return EpisodeResult(
@@ -140,5 +132,4 @@ class Player:
             goal=self._info.get("goal", ""),
             reached=self._info.get("reached", ""),
             aftermath=self._events.aftermath(self.steps),
-            watched=self._watch.record() if self._watch is not None else {},
         )

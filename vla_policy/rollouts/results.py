@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vla_policy.interfaces import InputError, Interface, Policy
 
+if TYPE_CHECKING:
+    from vla_policy.rollouts.watch import Watcher
+
 
 @dataclass(frozen=True)
-class PolicySpec:
-    """What the environment's side must know of a policy; cheap to send to another process.
+class EpisodeSpec:
+    """What the environment's side must know of a policy and of a watcher; cheap to send to another process.
 
     `delay` is how many control periods a chunk takes: it is entered so much later, at the row that is due by then.
+    `watched` are the observation keys that a watcher looks at (None: there is none), `may_halt` is the watcher's.
     """
 
     interface: Interface
     n_obs_steps: int
     n_action_steps: int
     delay: int = 0
+    watched: tuple[str, ...] | None = None
+    may_halt: bool = False
 
     @classmethod
-    def of(cls, policy: Policy, delay: int = 0) -> PolicySpec:
+    def of(cls, policy: Policy, delay: int = 0, watcher: Watcher | None = None) -> EpisodeSpec:
         if not 0 <= delay < policy.n_action_steps:
             raise InputError(f"delay: expected 0 to {policy.n_action_steps - 1} control periods, found {delay}")
-        return cls(policy.interface, policy.n_obs_steps, policy.n_action_steps, delay)
+        spec = cls(policy.interface, policy.n_obs_steps, policy.n_action_steps, delay)
+        return spec if watcher is None else replace(spec, watched=tuple(watcher.cameras), may_halt=watcher.may_halt)
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,8 @@ class EpisodeResult:
     reached: str = ""
     refused: bool = False  # before it began, by a policy that cannot read the instruction
     aftermath: Aftermath | None = None  # of an event that disturbed the episode
-    watched: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)  # what a watch recorded
+    # what a watcher recorded:
+    watched: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
 
 @dataclass(frozen=True)

@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 
-from vla_policy.interfaces import InputError, Observation, Policy
-from vla_policy.rollouts.results import EpisodeResult, PolicySpec, Start
-from vla_policy.rollouts.watch import WatchFactory
+from vla_policy.interfaces import InputError, Policy
+from vla_policy.rollouts.results import EpisodeResult, EpisodeSpec, Start
+from vla_policy.rollouts.watch import Seen, Watcher
 from vla_policy.rollouts.workers import (
     EnvFactory,
     Group,
     LocalGroup,
     OnResult,
+    OnSeen,
     PolicyFactory,
     RemoteGroup,
     RolloutError,
@@ -30,25 +32,26 @@ def rollout(
     policy: Policy,
     env_factory: EnvFactory,
     seeds: Sequence[int | Start],
+    *,
     num_envs: int = 16,
     num_workers: int = 2,
     seed: int = 0,
+    delay: int = 0,
     policy_factory: PolicyFactory | None = None,
+    watcher: Watcher | None = None,
+    unreadable: Unreadable | None = None,
     on_episode: Callable[[EpisodeResult], None] | None = None,
     on_steps: Callable[[int], None] | None = None,
-    watch_factory: WatchFactory | None = None,
-    delay: int = 0,
-    unreadable: Unreadable | None = None,
 ) -> list[EpisodeResult]:
     """Play one episode for each of `seeds` (a `Start` says more than a seed), results in that order.
 
     `num_envs` environments are spread over `num_workers` spawned processes (0: all in this one, one after the other);
     `env_factory` must be picklable. The workers take strict turns: while the policy answers one of them, in one batch,
     the others simulate. So equal `seed` (the policy's noise), `num_envs` and `num_workers` repeat a run bit for bit on
-    the same machine. With `policy_factory` each episode has a policy of its own, asked in the worker; `policy` then
-    only says what it needs. `watch_factory` (picklable) makes what looks on, one an environment. A chunk takes `delay`
-    control periods of the environment's time. `on_episode` hears of every episode that ends, `on_steps` of simulated
-    steps, in batches. Episodes whose instruction is `unreadable` to `policy` do not begin.
+    the same machine. A chunk takes `delay` control periods of the environment's time. With `policy_factory` each
+    episode has a policy of its own, asked in the worker; `policy` then only says what it needs. `watcher` looks on from
+    this process, and may halt arms. Episodes whose instruction is `unreadable` to `policy` do not begin. `on_episode`
+    is called with every episode that ends, `on_steps` with numbers of simulated steps.
 
     Raises `InputError` if policy and environment do not fit, `RolloutError` with the finished episodes if a worker
     dies or an environment fails.
@@ -61,12 +64,18 @@ def rollout(
     results: dict[Start, EpisodeResult] = {}
 
     def finish(start: Start, result: EpisodeResult) -> None:
+        if watcher is not None:
+            recorded = watcher.record(start)
+            result = result if result.refused else replace(result, watched=recorded)
         results[start] = result
         if on_episode is not None:
             on_episode(result)
 
-    factories = policy_factory, watch_factory
-    groups = _groups(PolicySpec.of(policy, delay), env_factory, starts, num_envs, num_workers, factories, finish)
+    def show(seen: Mapping[Start, Sequence[Seen]]) -> Collection[Start]:
+        return () if watcher is None else watcher.update(seen)
+
+    spec = EpisodeSpec.of(policy, delay, watcher)
+    groups = _groups(finish, show, env_factory, spec, starts, num_envs, num_workers, policy_factory)
     try:
         with _torch_threads(_free_cores(num_workers)):
             _take_turns(groups, policy, np.random.default_rng(seed), on_steps, unreadable)
@@ -96,47 +105,34 @@ def _take_turns(
         if on_steps is not None:
             on_steps(round_.steps)
         if round_.playing:
-            refused = _refused(round_.windows, unreadable)
+            refused = [slot for slot in round_.beginning if unreadable and unreadable(round_.windows[slot][-1].task)]
             windows = {slot: window for slot, window in round_.windows.items() if slot not in refused}
             chunks = policy.predict(list(windows.values()), generator) if windows else []
             group.send({**dict.fromkeys(refused), **dict(zip(windows, chunks, strict=True))})
             turns.append(group)
 
 
-def _refused(windows: Mapping[int, list[Observation]], unreadable: Unreadable | None) -> list[int]:
-    """The slots whose episode is about to begin under an instruction that cannot be read."""
-    if unreadable is None:
-        return []
-    return [slot for slot, window in windows.items() if window[-1].t == 0 and unreadable(window[-1].task)]
-
-
 def _groups(
-    spec: PolicySpec,
+    on_result: OnResult,
+    on_seen: OnSeen,
     env_factory: EnvFactory,
+    spec: EpisodeSpec,
     starts: Sequence[Start],
     num_envs: int,
     num_workers: int,
-    factories: tuple[PolicyFactory | None, WatchFactory | None],
-    on_result: OnResult,
+    policy_factory: PolicyFactory | None,
 ) -> list[Group]:
     """Starts and environments dealt out evenly, never a worker without either."""
     if not starts:
         return []
     if num_workers == 0:
-        return [LocalGroup(on_result, env_factory, spec, starts, num_envs, *factories)]
+        return [LocalGroup(on_result, on_seen, env_factory, spec, starts, num_envs, policy_factory)]
     count = min(num_workers, num_envs, len(starts))
-    return [
-        RemoteGroup(
-            f"simulation worker {i}",
-            on_result,
-            env_factory,
-            spec,
-            list(starts[i::count]),
-            len(range(i, num_envs, count)),
-            *factories,
-        )
-        for i in range(count)
-    ]
+    peers: list[RemoteGroup] = []
+    for i in range(count):
+        share = list(starts[i::count]), len(range(i, num_envs, count))
+        RemoteGroup(f"simulation worker {i}", peers, on_result, on_seen, env_factory, spec, *share, policy_factory)
+    return list(peers)
 
 
 def _free_cores(num_workers: int) -> int:

@@ -1,11 +1,11 @@
 """Real-time execution without ROS: what was seen, which action is due now, and what may leave as a command.
 
 Nothing here reads a clock: the time is handed in as `now`, in seconds, so that a simulation, a test and a robot play
-a chunk alike. `Executor` does it all in step with a simulation; on a robot `Pilot` asks the policy and `Gate` plays.
+a chunk alike: `Pilot` says when to ask the policy and with what, `Gate` makes commands of its answers.
 """
 
 from vla_policy.runtime.buffer import ObservationBuffer
-from vla_policy.runtime.executor import Executor, measured_pose
+from vla_policy.runtime.contract import gate_config
 from vla_policy.runtime.gate import Gate, GateConfig
 from vla_policy.runtime.history import History
 from vla_policy.runtime.limits import Command, Limits
@@ -22,7 +22,6 @@ __all__ = [
     "HELD",
     "TELEOP_SCALE",
     "Command",
-    "Executor",
     "Gamepad",
     "Gate",
     "GateConfig",
@@ -40,5 +39,5 @@ __all__ = [
     "Timing",
     "Watchdog",
     "Worker",
-    "measured_pose",
+    "gate_config",
 ]

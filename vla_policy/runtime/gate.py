@@ -18,6 +18,7 @@ from vla_policy.runtime.watchdog import Watchdog
 
 STATE_NAME, TELEOP = "robot state", "teleop"
 SETTLED = 1.0  # seconds after the last command in which an arm that moves still follows it; later it is moved by hand
+ROUNDING = 1e-3  # ticks; seconds since 1970 are rounded to 0.24 us
 TREMBLE = 1.1  # following errors; an arm that is led to its limit, and measured with noise, was not brought elsewhere
 
 
@@ -325,8 +326,8 @@ class Gate:
         row, end = self._timeline.due(now), self._timeline.ends(now)
         if row is None or end is None or self._previous is None:
             return None
-        left = max(1, math.ceil((end - now) * self.config.rate - 1e-6))
-        action: np.ndarray = self._previous + (row - self._previous) / left
+        left = max(1, math.ceil((end - now) * self.config.rate - ROUNDING))
+        action: np.ndarray = row if left == 1 else self._previous + (row - self._previous) / left
         return action
 
     def _engaged_clutch(self, wanted: np.ndarray) -> np.ndarray:

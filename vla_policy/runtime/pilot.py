@@ -10,7 +10,7 @@ _ROUNDING = 1e-3  # seconds; cameras stamp a period apart to within microseconds
 
 
 class Pilot:
-    """Turns samples in `buffer` into windows, one for every `n_action_steps` control periods, as `Executor` asks."""
+    """Turns samples in `buffer` into windows, one for every `n_action_steps` control periods."""
 
     def __init__(self, interface: Interface, n_obs_steps: int, n_action_steps: int, buffer: ObservationBuffer) -> None:
         self.interface, self.buffer = interface, buffer

@@ -9,7 +9,8 @@ import numpy as np
 from vla_policy.interfaces import ActionChunk
 
 # Step k counts from t_obs + k dt; sums of floats may fall short of it by some rounding errors (a fraction of a step).
-_ROUNDING = 1e-6
+# Seconds since 1970 are rounded to 0.24 us, which is 1e-5 of a step at 42 Hz.
+_ROUNDING = 1e-4
 
 
 class Timeline:

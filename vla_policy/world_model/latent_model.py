@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -10,25 +12,37 @@ from vla_policy.world_model.model import WorldModel
 
 
 class NumpyWorldModel:
-    """A `monitoring.LatentModel`; several scores may share one, each observation is encoded once."""
+    """A `monitoring.LatentModel`; several scores may share one, each observation is encoded once.
+
+    `encode_all` encodes the observations of many arms in one batch, for `encode` to look up.
+    """
 
     def __init__(self, model: WorldModel) -> None:
         self.model = model.eval()
         self.cameras = list(model.config.cameras)
         self.history, self.frame_skip = model.config.history, model.config.frame_skip
-        self._last: tuple[Observation, np.ndarray] | None = None
+        self._encoded: dict[int, tuple[Observation, np.ndarray]] = {}  # by id, which the observation beside it keeps
 
     def encode(self, observation: Observation) -> np.ndarray:
         """The latent (D,); `InputError` for pictures that do not fit the model's interface."""
-        if self._last is None or self._last[0] is not observation:
+        if id(observation) not in self._encoded:
+            self.encode_all([observation])
+        return self._encoded[id(observation)][1]
+
+    def encode_all(self, observations: Sequence[Observation]) -> np.ndarray:
+        """The latents (N, D); they are kept until others are encoded."""
+        for observation in observations:
             observation.check(self.model.interface)
-            pictures = {
-                key: torch.from_numpy(np.ascontiguousarray(observation.values[key]))[None].to(self.model.device)
-                for key in self.cameras
-            }
-            with torch.inference_mode():
-                self._last = observation, self.model.encode(pictures)[0].cpu().numpy()
-        return self._last[1]
+        pictures = {
+            key: torch.from_numpy(np.stack([observation.values[key] for observation in observations]))
+            for key in self.cameras
+        }
+        with torch.inference_mode():
+            latents: np.ndarray = self.model.encode(pictures).cpu().numpy()
+        self._encoded = {
+            id(observation): (observation, latent) for observation, latent in zip(observations, latents, strict=True)
+        }
+        return latents
 
     def predict(self, latents: np.ndarray, commands: np.ndarray) -> np.ndarray:
         """The latent (D,) after latents (T, D) and commands (T, frame_skip, A)."""

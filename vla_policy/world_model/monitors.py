@@ -70,6 +70,16 @@ def save_calibration(
 def load_monitor(folder: str | Path, policy_folder: str | Path, interface: Interface) -> Monitor:
     """The monitor that `vla-calibrate` made, for the policy in `policy_folder` seen through `interface`.
 
+    `InputError` as of `monitor_factory`.
+    """
+    return monitor_factory(folder, policy_folder, interface)[1]()
+
+
+def monitor_factory(
+    folder: str | Path, policy_folder: str | Path, interface: Interface
+) -> tuple[NumpyWorldModel, Callable[[], Monitor]]:
+    """Makes that monitor, for one arm each, around the one world model beside it.
+
     `InputError` if it was calibrated for another policy, world model, interface or whitening.
     """
     folder = Path(folder)
@@ -88,4 +98,5 @@ def load_monitor(folder: str | Path, policy_folder: str | Path, interface: Inter
         whitening = whitenings.load_whitening(folder, (model.config.history, size, size))
         present["whitening"] = whitenings.digest(whitening)
     calibration.require(present)
-    return Monitor(STREAMING_SCORES[calibration.detector](NumpyWorldModel(model), whitening), calibration)
+    latents, score = NumpyWorldModel(model), STREAMING_SCORES[calibration.detector]
+    return latents, lambda: Monitor(score(latents, whitening), calibration)

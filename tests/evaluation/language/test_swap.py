@@ -17,7 +17,8 @@ from helpers.point_env import INTERFACE, PointEnv
 
 from vla_policy.cli.eval import main
 from vla_policy.evaluation.language import swap
-from vla_policy.evaluation.language.swap import SwapConfig, UntilReached, swap_starts, swap_test
+from vla_policy.evaluation.language.swap import SwapConfig, swap_starts, swap_test
+from vla_policy.evaluation.language.swap_env import UntilReached
 from vla_policy.interfaces import STATE, ActionChunk, Observation
 from vla_policy.utils.configuration import load_config
 from vla_policy.utils.files import read_json

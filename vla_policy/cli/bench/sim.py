@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> None:
     from sim import PushTConfig
     from sim.benchmark import steps_per_second
     from vla_policy.benchmarks.fidelity import fidelity_table
-    from vla_policy.evaluation.formats import write_json
+    from vla_policy.utils.files import write_json
     from vla_policy.utils.provenance import git_commit
 
     config = typed_config(SimConfig, "sim", options.overrides)

@@ -9,7 +9,6 @@ from omegaconf import OmegaConf
 
 from vla_policy.cli.common import stdout
 from vla_policy.cli.help import config_parser
-from vla_policy.models.loading import load_policy
 from vla_policy.utils.configuration import typed_config
 from vla_policy.utils.progress import progress_bar
 
@@ -28,6 +27,7 @@ def main(arguments: Sequence[str]) -> None:
     from vla_policy.data import LeRobotDataset
     from vla_policy.evaluation.language.answers import AnswersConfig, ask
     from vla_policy.evaluation.language.answers_report import answer_tables, summarize_answers, write_answers
+    from vla_policy.models.loading import load_policy
 
     config = typed_config(AnswersConfig, "answers", options.overrides)
     policy = load_policy(options.CHECKPOINT, config.device, config.threads)

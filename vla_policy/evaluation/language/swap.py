@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 from rich.table import Table
 
-from sim import PushTConfig, make_env
+from sim import PushTConfig
 from vla_policy.evaluation.formats import interval, percent, success_rate
+from vla_policy.evaluation.language.swap_env import COVERAGE, STEPS, swap_env
 from vla_policy.evaluation.success.report import COLUMNS, episode_row
 from vla_policy.interfaces import IMAGES, InputError, Policy
 from vla_policy.rollouts.results import EpisodeResult, Start
@@ -27,7 +27,6 @@ from vla_policy.rollouts.workers import PolicyFactory
 from vla_policy.utils.files import write_csv, write_json
 from vla_policy.utils.provenance import git_commit
 
-COVERAGE, STEPS = 0.8, 10  # a goal is reached where its coverage was no less for so many steps in a row
 OUTCOMES = ("commanded", "other", "none")
 
 
@@ -64,28 +63,6 @@ class SwapConfig:
         return scene
 
 
-class UntilReached(gymnasium.Wrapper):
-    """The episode of a `LanguagePushTEnv`, ended by reaching any goal; `info` gains `reached`, its name or ""."""
-
-    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        observation, info = self.env.reset(**kwargs)
-        self._held = dict.fromkeys(info["coverages"], 0)
-        return observation, info
-
-    def step(self, action: np.ndarray) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        observation, reward, _, truncated, info = self.env.step(action)
-        for name, covered in info["coverages"].items():
-            self._held[name] = self._held[name] + 1 if covered >= COVERAGE else 0
-        info["reached"] = next((name for name, steps in self._held.items() if steps >= STEPS), "")
-        info["is_success"] = info["reached"] == info["goal"]
-        return observation, reward, bool(info["reached"]), truncated, info
-
-
-def swap_env(scene: PushTConfig, cameras: Sequence[str] = ()) -> UntilReached:
-    """The environment of the test."""
-    return UntilReached(make_env("pybullet", cameras, scene))
-
-
 def swap_starts(goals: Sequence[str], config: SwapConfig) -> list[Start]:
     """Every start with its goals, one after the other; each goal is commanded equally often, first, second and so on.
 
@@ -117,12 +94,12 @@ def swap_test(
         policy,
         functools.partial(swap_env, scene, cameras),
         swap_starts(list(scene.goals), config),
-        config.num_envs,
-        config.num_workers,
-        config.policy_seed,
-        policy_factory,
-        on_episode,
-        on_steps,
+        num_envs=config.num_envs,
+        num_workers=config.num_workers,
+        seed=config.policy_seed,
+        policy_factory=policy_factory,
+        on_episode=on_episode,
+        on_steps=on_steps,
     )
     summary = {
         "checkpoint": checkpoint,

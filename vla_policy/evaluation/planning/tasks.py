@@ -16,7 +16,7 @@ from sim.interface import pusht_interface
 from vla_policy.data import LeRobotDataset
 from vla_policy.data.frame_cache import open_cache
 from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, STATE, ActionChunk, InputError, Observation, Policy
-from vla_policy.runtime import Executor, Limits
+from vla_policy.rollouts.control import ControlLoop, drive_of
 from vla_policy.world_model.planning import Planner
 
 NEAR, TURNED = 20 * PIXEL, np.pi / 9  # success: metres of pusher and block jointly (the norm over both), radians
@@ -101,20 +101,18 @@ class Replayed:
 
 def play(env: PushTEnv, task: Task, policy: Policy, budget: int, generator: np.random.Generator) -> Outcome:
     """Try a task for `budget` steps. The environment's own goal, and that it was reached, mean nothing here."""
-    box: Any = env.action_space
-    limits = Limits(box.low.astype(float), box.high.astype(float))
-    executor = Executor(policy.interface, policy.n_obs_steps, policy.n_action_steps, limits)
+    control = ControlLoop(policy.interface, policy.n_obs_steps, policy.n_action_steps, drive_of(env))
     observation, info = env.reset(seed=task.number, options={"pusher": task.pusher, "block_pose": task.block_pose})
     near, block_near, plan_ms = [], [], []
-    for step in range(budget):
-        now = step / policy.interface.fps
-        executor.observe(Observation({key: observation[key] for key in policy.interface.observations}, env.task, now))
-        if executor.needs_chunk(now):
+    for _ in range(budget):
+        control.observe(observation, env.task, observation[STATE])
+        window = control.ask()
+        if window is not None:
             began = time.perf_counter()
-            (chunk,) = policy.predict([executor.window()], generator)
+            (chunk,) = policy.predict([window], generator)
             plan_ms.append(1000 * (time.perf_counter() - began))
-            executor.accept(chunk, now)
-        observation, _, _, _, info = env.step(executor.command(now).action.astype(np.float32))
+            control.offer(chunk)
+        observation, _, _, _, info = env.step(control.command().action.astype(np.float32))
         pusher, block, angle = distances(info, task)
         near.append(bool(np.hypot(pusher, block) < NEAR and angle < TURNED))
         block_near.append(block < NEAR and angle < TURNED)

@@ -19,7 +19,7 @@ from vla_policy.models.checkpoint import update_card
 from vla_policy.models.loading import described, load_policy, machine
 from vla_policy.rollouts.baselines import baseline_factory
 from vla_policy.rollouts.results import EpisodeResult
-from vla_policy.rollouts.watch import WatchFactory
+from vla_policy.rollouts.watch import Watcher
 from vla_policy.rollouts.workers import EnvFactory, PolicyFactory
 from vla_policy.utils.configuration import typed_config
 
@@ -50,7 +50,7 @@ def summaries(checkpoint: str | None, config: EvalConfig, progress: Progress = s
 
     The checkpoint's files are in `config.out`, a baseline's below it where both are played.
     """
-    from vla_policy.evaluation.surprise.watches import guard
+    from vla_policy.evaluation.surprise.watches import guards
 
     if checkpoint is None and config.baseline is None:
         raise InputError("vla-eval: expected a CHECKPOINT or baseline=hold|expert, found neither (see --help)")
@@ -65,14 +65,14 @@ def summaries(checkpoint: str | None, config: EvalConfig, progress: Progress = s
         if config.n_action_steps is not None:
             policy.play(config.n_action_steps)
         more = described(policy)
-        watch = None
+        watcher = None
         if config.monitor is not None:
-            watch = functools.partial(guard, config.monitor, checkpoint, policy.interface)
+            watcher = guards(config.monitor, checkpoint, policy.interface)
         if config.check_instruction and policy.unchecked:
             log.warning(policy.unchecked)
         elif config.check_instruction and policy.reads:
             more["unreadable"] = policy.unreadable
-        summary = _evaluate(policy, config, out, checkpoint, progress, watch=watch, timing=machine(policy), **more)
+        summary = _evaluate(policy, config, out, checkpoint, progress, watcher=watcher, timing=machine(policy), **more)
         found[Path(checkpoint).name] = summary
         if config.update_card:
             _update_card(checkpoint, summary)
@@ -103,10 +103,10 @@ def _evaluate(
     checkpoint: str,
     progress: Progress,
     policy_factory: PolicyFactory | None = None,
-    watch: WatchFactory | None = None,
+    watcher: Watcher | None = None,
     **more: Any,
 ) -> dict[str, Any]:
-    watched = watch().cameras if watch is not None else ()  # and a calibration that does not fit is met here
+    watched = watcher.cameras if watcher is not None else ()
     with progress(Path(checkpoint).name, config.n_episodes) as (on_episode, on_steps):
         return evaluate(
             policy,
@@ -118,7 +118,7 @@ def _evaluate(
             policy_factory=policy_factory,
             on_episode=on_episode,
             on_steps=on_steps,
-            watch_factory=watch,
+            watcher=watcher,
             **more,
         )
 

@@ -20,7 +20,7 @@ from vla_policy.evaluation.surprise.plot import plot_watched
 from vla_policy.interfaces import InputError, Policy
 from vla_policy.rollouts.results import EpisodeResult
 from vla_policy.rollouts.rollout import Unreadable, rollout
-from vla_policy.rollouts.watch import WatchFactory
+from vla_policy.rollouts.watch import Watcher
 from vla_policy.rollouts.workers import EnvFactory, PolicyFactory, RolloutError
 from vla_policy.utils.files import write_json
 
@@ -107,14 +107,14 @@ def evaluate(
     on_episode: Callable[[EpisodeResult], None] | None = None,
     on_steps: Callable[[int], None] | None = None,
     timing: dict[str, Any] | None = None,
-    watch_factory: WatchFactory | None = None,
+    watcher: Watcher | None = None,
     unreadable: Unreadable | None = None,
     **more: Any,
 ) -> dict[str, Any]:
     """Play `config.seeds` and leave summary.json, episodes.csv, films and a contact sheet in `out`; the summary.
 
     With `policy_factory` (a policy an episode, see `rollout`) no chunk is timed. `timing` describes the machine beside
-    the measured latency, `watch_factory` makes what may halt the arm, `more` goes into the summary as it is. Episodes
+    the measured latency, `watcher` may halt arms, `more` goes into the summary as it is. Episodes
     with an `unreadable` instruction are not begun and count as failures. If a worker is lost, episodes.csv has the
     finished episodes, there is no summary, and `RolloutError` is raised.
     """
@@ -127,15 +127,15 @@ def evaluate(
             kept,
             env_factory,
             config.seeds,
-            config.num_envs,
-            config.num_workers,
-            config.policy_seed,
-            policy_factory,
-            on_episode,
-            on_steps,
-            watch_factory,
-            config.delay,
-            unreadable,
+            num_envs=config.num_envs,
+            num_workers=config.num_workers,
+            seed=config.policy_seed,
+            delay=config.delay,
+            policy_factory=policy_factory,
+            watcher=watcher,
+            unreadable=unreadable,
+            on_episode=on_episode,
+            on_steps=on_steps,
         )
     except RolloutError as error:
         write_episodes(out / "episodes.csv", error.finished)
@@ -166,7 +166,7 @@ def evaluate(
     write_json(out / "summary.json", summary)
     filmed = choose([result for result in results if not result.refused], config.videos)
     film(env_factory, filmed, out, policy.interface.fps, config.num_workers)
-    if watch_factory is not None and filmed:
+    if watcher is not None and filmed:
         plot_watched(filmed, policy.interface.fps, out / "surprise.png")
     return summary
 

@@ -15,7 +15,8 @@ from sim import PushTConfig
 from vla_policy.data import LeRobotDataset
 from vla_policy.data.layout import COLLECTION
 from vla_policy.evaluation.surprise.detection import clean
-from vla_policy.evaluation.surprise.study import CALIBRATION_TRACES, RECORDED, camera_names, check_latents, env_with
+from vla_policy.evaluation.surprise.episodes import env_with
+from vla_policy.evaluation.surprise.study import CALIBRATION_TRACES, RECORDED, camera_names, check_latents
 from vla_policy.evaluation.surprise.traces import Hear, Trace, load_traces, record
 from vla_policy.interfaces import ACTION, InputError
 from vla_policy.models import DiffusionPolicy
@@ -65,7 +66,17 @@ def nominal_traces(policy: DiffusionPolicy, world_model: str, config: CalibrateC
     cameras = camera_names(policy, WorldModel.from_pretrained(world_model))
     env = functools.partial(env_with, cameras, PushTConfig.from_mapping(config.task))
     seeds = range(config.seed, config.seed + config.n_episodes)
-    return record(policy, env, world_model, seeds, config.num_envs, config.num_workers, config.policy_seed, hear)
+    return record(
+        policy,
+        env,
+        world_model,
+        seeds,
+        num_envs=config.num_envs,
+        num_workers=config.num_workers,
+        seed=config.policy_seed,
+        on_episode=hear[0],
+        on_steps=hear[1],
+    )
 
 
 def study_traces(study: str, bound_to: Mapping[str, str]) -> list[Trace]:

@@ -10,11 +10,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
 
-from sim import Disturbance, PushTConfig, make_env
+from sim import Disturbance, PushTConfig
 from sim.disturbances import KINDS
 from vla_policy.evaluation.surprise.detection import (
     Scored,
@@ -24,7 +23,8 @@ from vla_policy.evaluation.surprise.detection import (
     false_alarms,
     standardised,
 )
-from vla_policy.evaluation.surprise.traces import Hear, StopAfterEvent, Trace, load_traces, record, save_traces
+from vla_policy.evaluation.surprise.episodes import env_with
+from vla_policy.evaluation.surprise.traces import Hear, Trace, load_traces, record, save_traces
 from vla_policy.interfaces import IMAGES, InputError, Observation
 from vla_policy.models import DiffusionPolicy
 from vla_policy.monitoring import (
@@ -107,14 +107,6 @@ class SurpriseConfig:
         return range(self.seed, self.seed + self.n_nominal)
 
 
-def env_with(
-    cameras: Sequence[str], scene: PushTConfig, disturbance: Disturbance | None = None, after: int = 0
-) -> gymnasium.Env:
-    """PyBullet, looked at through `cameras`; after an event the episode goes on for `after` steps."""
-    env = make_env("pybullet", cameras, scene, disturbance=disturbance)
-    return env if disturbance is None else StopAfterEvent(env, after)
-
-
 def camera_names(policy: DiffusionPolicy, model: WorldModel) -> list[str]:
     """What the environment must show to both."""
     keys = dict.fromkeys([*policy.interface.cameras, *model.config.cameras])
@@ -150,9 +142,19 @@ def surprise_study(
         path = out / "traces" / f"{name}.npz"
         if not path.exists():
             env = functools.partial(env_with, cameras, scene, disturbance, config.window)
-            setting = config.num_envs, config.num_workers, config.policy_seed
-            with progress(name, len(seeds)) as hear:
-                save_traces(path, record(policy, env, world_model, seeds, *setting, hear))
+            with progress(name, len(seeds)) as (on_episode, on_steps):
+                recorded = record(
+                    policy,
+                    env,
+                    world_model,
+                    seeds,
+                    num_envs=config.num_envs,
+                    num_workers=config.num_workers,
+                    seed=config.policy_seed,
+                    on_episode=on_episode,
+                    on_steps=on_steps,
+                )
+            save_traces(path, recorded)
         return load_traces(path)
 
     calibration = [t for t in traces("calibration", config.calibration_seeds) if t.success]

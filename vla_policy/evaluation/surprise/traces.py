@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import gymnasium
 import numpy as np
 
-from vla_policy.evaluation.surprise.watches import Recorder, one_thread_in_workers
+from vla_policy.evaluation.surprise.watches import Recorder
 from vla_policy.interfaces import Policy
 from vla_policy.rollouts.results import EpisodeResult
 from vla_policy.rollouts.rollout import rollout
@@ -42,43 +39,30 @@ class Trace:
         return len(self.commands)
 
 
-class StopAfterEvent(gymnasium.Wrapper):
-    """Ends an episode with so many observations that its event may have changed."""
-
-    def __init__(self, env: gymnasium.Env, steps: int) -> None:
-        super().__init__(env)
-        self._after, self._step, self._last = steps, 0, 0
-
-    def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
-        observation, info = self.env.reset(**options)
-        self._step, self._last = 0, info["event_step"] + self._after
-        return observation, info
-
-    def step(self, action: np.ndarray) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        self._step += 1
-        return observation, reward, terminated, truncated or self._step >= self._last, info
-
-
-def recorder(world_model: str) -> Recorder:
-    """A recorder with a world model of its own, for a worker process."""
-    one_thread_in_workers()
-    return Recorder(NumpyWorldModel(WorldModel.from_pretrained(world_model)))
-
-
 def record(
     policy: Policy,
     env_factory: EnvFactory,
     world_model: str,
     seeds: Sequence[int],
+    *,
     num_envs: int,
     num_workers: int,
-    policy_seed: int,
-    hear: Hear,
+    seed: int,
+    on_episode: Callable[[EpisodeResult], None] | None = None,
+    on_steps: Callable[[int], None] | None = None,
 ) -> list[Trace]:
-    """Play these seeds and return what was seen, in their order."""
-    watch = functools.partial(recorder, world_model)
-    results = rollout(policy, env_factory, seeds, num_envs, num_workers, policy_seed, None, *hear, watch)
+    """Play these seeds and return what was seen, in their order; the keyword arguments are those of `rollout`."""
+    results = rollout(
+        policy,
+        env_factory,
+        seeds,
+        num_envs=num_envs,
+        num_workers=num_workers,
+        seed=seed,
+        watcher=Recorder(NumpyWorldModel(WorldModel.from_pretrained(world_model))),
+        on_episode=on_episode,
+        on_steps=on_steps,
+    )
     return [_trace(result) for result in results]
 
 

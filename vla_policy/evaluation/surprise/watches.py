@@ -1,19 +1,21 @@
-"""Watches of an episode that need a world model: recording latents and scores, or a monitor that holds the arm."""
+"""Watchers of rollouts that need a world model: recording latents and scores, or monitors that hold the arms.
+
+All episodes' latents of one update are computed in one batch.
+"""
 
 from __future__ import annotations
 
-from multiprocessing import parent_process
-from typing import TYPE_CHECKING
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
-import torch
 
-from vla_policy.interfaces import ActionChunk, Interface, Observation
-from vla_policy.monitoring import ChunkInconsistency, LatentModel, Monitor, PixelDifference, Score
-from vla_policy.world_model import load_monitor
-
-if TYPE_CHECKING:
-    pass
+from vla_policy.interfaces import Interface
+from vla_policy.monitoring import ChunkInconsistency, Monitor, PixelDifference, Score
+from vla_policy.rollouts.results import Start
+from vla_policy.rollouts.watch import Seen
+from vla_policy.world_model import NumpyWorldModel
+from vla_policy.world_model.monitors import monitor_factory
 
 
 class Recorder:
@@ -22,55 +24,63 @@ class Recorder:
     Latents come from the model given; scores are NaN while there is nothing to say.
     """
 
-    def __init__(self, model: LatentModel) -> None:
+    may_halt = False
+
+    def __init__(self, model: NumpyWorldModel) -> None:
         self.model, self.cameras = model, list(model.cameras)
-        self._scores: dict[str, Score] = {"pixel": PixelDifference(model.cameras), "chunk": ChunkInconsistency()}
-        self.reset()
+        self._scores: dict[Start, dict[str, Score]] = defaultdict(
+            lambda: {"pixel": PixelDifference(self.cameras), "chunk": ChunkInconsistency()}
+        )
+        self._values: dict[Start, dict[str, list[np.ndarray]]] = defaultdict(lambda: defaultdict(list))
 
-    def reset(self) -> None:
-        self._latents: list[np.ndarray] = []
-        self._values: dict[str, list[float]] = {name: [] for name in self._scores}
-        for score in self._scores.values():
-            score.reset()
+    def update(self, seen: Mapping[Start, Sequence[Seen]]) -> Collection[Start]:
+        _encode(self.model, seen)
+        for start, news in seen.items():
+            values = self._values[start]
+            for new in news:
+                values["latent"].append(self.model.encode(new.observation))
+                for name, score in self._scores[start].items():
+                    value = score.update(new.observation, new.command, new.chunk)
+                    values[name].append(np.array(np.nan if value is None else value))
+        return ()
 
-    def update(self, observation: Observation, command: np.ndarray | None, chunk: ActionChunk | None) -> bool:
-        self._latents.append(self.model.encode(observation))
-        for name, score in self._scores.items():
-            value = score.update(observation, command, chunk)
-            self._values[name].append(np.nan if value is None else value)
-        return False
-
-    def record(self) -> dict[str, np.ndarray]:
-        return {"latent": np.stack(self._latents), **{name: np.array(v) for name, v in self._values.items()}}
-
-
-class Guard:
-    """A monitor that may hold the arm."""
-
-    def __init__(self, monitor: Monitor) -> None:
-        self.monitor, self.cameras = monitor, list(monitor.score.cameras)
-        self.reset()
-
-    def reset(self) -> None:
-        self.monitor.reset()
-        self._scores: list[float] = []
-
-    def update(self, observation: Observation, command: np.ndarray | None, chunk: ActionChunk | None) -> bool:
-        surprise = self.monitor.update(observation, command, chunk)
-        self._scores.append(surprise.score)
-        return surprise.is_surprised
-
-    def record(self) -> dict[str, np.ndarray]:
-        return {"surprise": np.array(self._scores), "threshold": np.array(self.monitor.calibration.threshold)}
+    def record(self, start: Start) -> dict[str, np.ndarray]:
+        del self._scores[start]
+        return {name: np.stack(values) for name, values in self._values.pop(start).items()}
 
 
-def one_thread_in_workers() -> None:
-    """Simulating workers are as many as there are cores: more threads of torch would only slow each other down."""
-    if parent_process() is not None:
-        torch.set_num_threads(1)
+class Guards:
+    """A monitor for each arm, which may hold it."""
+
+    may_halt = True
+
+    def __init__(self, model: NumpyWorldModel, make_monitor: Callable[[], Monitor]) -> None:
+        """Monitors are around `model`."""
+        self.model, self.cameras = model, list(model.cameras)
+        self._monitors: dict[Start, Monitor] = defaultdict(make_monitor)
+        self._scores: dict[Start, list[float]] = defaultdict(list)
+
+    def update(self, seen: Mapping[Start, Sequence[Seen]]) -> Collection[Start]:
+        _encode(self.model, seen)
+        halted = set()
+        for start, news in seen.items():
+            for new in news:
+                surprise = self._monitors[start].update(new.observation, new.command, new.chunk)
+                self._scores[start].append(surprise.score)
+                if surprise.is_surprised:
+                    halted.add(start)
+        return halted
+
+    def record(self, start: Start) -> dict[str, np.ndarray]:
+        threshold = self._monitors.pop(start).calibration.threshold
+        return {"surprise": np.array(self._scores.pop(start)), "threshold": np.array(threshold)}
 
 
-def guard(monitor: str, policy_folder: str, interface: Interface) -> Guard:
-    """The calibrated monitor in a folder, for a worker process."""
-    one_thread_in_workers()
-    return Guard(load_monitor(monitor, policy_folder, interface))
+def guards(monitor: str, policy_folder: str, interface: Interface) -> Guards:
+    """The calibrated monitor in a folder, for every arm of a rollout; `InputError` if it does not fit the policy."""
+    return Guards(*monitor_factory(monitor, policy_folder, interface))
+
+
+def _encode(model: NumpyWorldModel, seen: Mapping[Start, Sequence[Seen]]) -> None:
+    """For every observation, in one batch."""
+    model.encode_all([new.observation for news in seen.values() for new in news])

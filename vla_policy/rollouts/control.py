@@ -1,0 +1,96 @@
+"""A robot's own execution, `runtime.Pilot` and `runtime.Gate`, on a clock that counts control periods."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import gymnasium
+import numpy as np
+
+from vla_policy.interfaces import ActionChunk, InputError, Interface, Observation
+from vla_policy.robot.contract import load_contract
+from vla_policy.runtime import Command, Gate, GateConfig, Limits, ObservationBuffer, Pilot, gate_config
+
+
+def drive_of(env: gymnasium.Env) -> GateConfig:
+    """How the robot in `env` is driven: as the robot contract demands that `env.contract` names. An environment without
+    one has the box of its actions alone, and one command a control period.
+    """
+    if env.has_wrapper_attr("contract"):
+        drive = gate_config(load_contract(env.get_wrapper_attr("contract")), [], dry_run=False)
+        return replace(drive, heartbeats={})  # policy and monitor are in this program
+    box, fps = env.action_space, float(env.get_wrapper_attr("interface").fps)
+    assert isinstance(box, gymnasium.spaces.Box)
+    low, high = box.low.astype(float), box.high.astype(float)
+    limits = Limits(low, high, max_step=np.full(low.shape, np.inf))
+    return GateConfig(fps, limits, heartbeats={}, state_timeout=2.0 / fps, chunk_timeout=max(1.0, 2.0 / fps))
+
+
+class ControlLoop:
+    """One episode of one simulated robot, driven as the real one is.
+
+    Each control period: `observe`; if `ask` gives a window, `offer` what the policy made of it, now or some periods
+    later; then `command`. The clock begins at one control period: to the gate, 0 is no time yet.
+
+    `interface` is the policy's.
+    """
+
+    def __init__(self, interface: Interface, n_obs_steps: int, n_action_steps: int, drive: GateConfig) -> None:
+        if interface.action.shape != drive.limits.low.shape:
+            raise InputError(f"limits: expected shape {interface.action.shape}, found {drive.limits.low.shape}")
+        self._ticks = round(drive.rate / interface.fps)
+        if self._ticks < 1 or abs(self._ticks * interface.fps - drive.rate) > 1e-9:
+            raise InputError(f"rate of commands: expected a multiple of {interface.fps:g} Hz, found {drive.rate:g} Hz")
+        self._keys, self._dt, self._periods = list(interface.observations), 1.0 / interface.fps, 1
+        buffer = ObservationBuffer(self._keys, slop=0.0, max_age=self._dt)  # all is seen at the same moment
+        self._pilot, self._gate = Pilot(interface, n_obs_steps, n_action_steps, buffer), Gate(drive)
+        self._last = np.zeros_like(drive.limits.low)
+
+    @property
+    def now(self) -> float:
+        """Seconds."""
+        return self._periods * self._dt
+
+    def observe(self, values: Mapping[str, np.ndarray], task: str, pose: np.ndarray) -> None:
+        """Take in what is seen now, with the robot at `pose` (D,) in the action's units; the first time it is enabled.
+
+        `InputError` if the observation does not fit the policy's interface, or the robot cannot be enabled.
+        """
+        now = self.now
+        for key in self._keys:
+            if key in values:
+                self._pilot.buffer.put(key, values[key], now, now)
+        if self._pilot.observe(task) is None:
+            Observation(values, task, now).check(self._pilot.interface)
+        self._gate.measure(pose, now)
+        if not self._gate.supervisor.engaged:
+            self._gate.enable(now, now)
+            self._last = np.asarray(pose, float)
+
+    def ask(self) -> list[Observation] | None:
+        """The policy's input if a chunk is wanted, else None; from then on the policy counts as asked."""
+        window = self._pilot.window() if self._gate.supervisor.moving else None
+        if window is not None:
+            self._pilot.asked(window)
+        return window
+
+    def offer(self, chunk: ActionChunk) -> bool:
+        """Play this chunk from now on; False if the gate refuses it."""
+        return self._gate.offer(chunk, self.now)
+
+    def halt(self, name: str) -> None:
+        """`name` wants the robot to stop; it holds for the rest of the episode."""
+        self._gate.heartbeat(name, True, self.now)
+
+    def command(self) -> Command:
+        """The last command of the control period that begins now, which moves a simulated robot through all of it."""
+        command = None
+        for tick in range(self._ticks):
+            now = self.now + tick / self._gate.config.rate
+            command = self._gate.tick(now, now)
+        self._periods += 1
+        if command is None:  # a fault in which nothing is sent: the robot stays where it was sent last
+            return Command(self._last, "hold", self._gate.supervisor.reason)
+        self._last = command.action
+        return command
