@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vla_policy.cli import calibrate
-from vla_policy.cli.eval import main as eval
+from vla_policy.cli import calibrate, eval
 from vla_policy.models.checkpoint import BACKBONE
 from vla_policy.models.instructions import FILE, KnownInstructions
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vla_policy.cli import calibrate
-from vla_policy.cli.eval import main as evaluate
+from vla_policy.cli import eval as evaluate
 from vla_policy.evaluation.surprise.calibration import CalibrateConfig, recorded_traces
 from vla_policy.evaluation.surprise.study import SurpriseConfig
 from vla_policy.interfaces import InputError

@@ -19,8 +19,9 @@ ALSO_WHEN_RESUMING = {"resume", "run_dir"}  # overrides that do not describe the
 def train(overrides: Sequence[str]) -> Path:
     """Train a policy or a world model; the folder of its last checkpoint.
 
-    `overrides` are the words of `vla-train`, for instance `["data.root=DATASET", "run_dir=outputs/train/mine"]`, and
-    `run_dir` gets the files that it writes. Raises `InputError` for a mistake, before the first step.
+    `overrides` are the words of `vla-train`, for instance `["data.root=DATASET", "run_dir=outputs/train/mine"]`;
+    `run_dir` gets the files that it writes. Progress is a bar in a terminal, and messages of `logging` elsewhere.
+    Raises `InputError` for a mistake, before the first step.
     """
     config = load_config("train", overrides)
     return run(config, Path(config.run_dir), overrides)
