@@ -88,9 +88,16 @@ def test_commands_without_a_configuration_file_read_the_same_words() -> None:
 
 
 def test_a_sweep_stays_a_sweep_of_values_that_are_taken_as_they_are() -> None:
-    words = ["policy=flow,ddpm", "seed=range(1,3)", "--multirun", "trainer.lr=choice(1e-3,1e-4)"]
+    words = [
+        "policy=flow,ddpm",
+        "data.root=choice(/a,/b)",
+        "seed=range(1,3)",
+        "--multirun",
+        "trainer.lr=choice(1e-3,1e-4)",
+    ]
     assert as_they_are(words, sweep=True) == words
     assert as_they_are(["data.root=/x/müller,/y/it's"], sweep=True) == [r"data.root='/x/müller','/y/it\'s'"]
+    assert as_they_are(["data.root=/x,1e3"], sweep=True) == ["data.root=/x,'1e3'"]
 
 
 @pytest.mark.parametrize("multirun", [False, True])

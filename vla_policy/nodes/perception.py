@@ -12,7 +12,7 @@ from rclpy.node import Node
 from vla_policy.interfaces import DataError
 from vla_policy.nodes import common
 from vla_policy.robot.contract import IMAGE_TYPES, Contract, Stream
-from vla_policy.robot.messages import Reader, Sample, seconds
+from vla_policy.robot.messages import Reader, seconds
 from vla_policy.runtime import ObservationBuffer, Watchdog
 
 TOGETHER = "a moment of all streams"
@@ -92,8 +92,12 @@ class Perception:
             return
         self._bad.pop(topic, None)
         now = common.now(self._node)
-        taken = [sample for sample in samples if self._take(sample, now)]
-        if len(taken) == len(samples):  # also of a part that waits for the others
+        for sample in samples:
+            if sample.revises:
+                self.buffer.revise(sample.key, sample.value, sample.stamp)
+        fresh = [sample for sample in samples if not sample.revises]
+        taken = [sample for sample in fresh if self.buffer.put(sample.key, sample.value, sample.stamp, now)]
+        if len(taken) == len(fresh):  # also of a part that waits for the others
             self._watchdog.feed(topic, common.steady())
         for sample in taken:
             if sample.key in self._joined:
@@ -104,13 +108,6 @@ class Perception:
             else:
                 self._watchdog.feed(TOGETHER, common.steady())
             self._on_sample()
-
-    def _take(self, sample: Sample, now: float) -> bool:
-        """False if the buffer refuses it."""
-        if not sample.revises:
-            return self.buffer.put(sample.key, sample.value, sample.stamp, now)
-        self.buffer.revise(sample.key, sample.value, sample.stamp)
-        return True
 
 
 def _words(stream: Stream) -> str:

@@ -53,15 +53,15 @@ def _as_it_is(word: str, sweep: bool) -> str:
     if value.startswith("[") and value.endswith("]"):
         quoted = f"{key}=[{','.join(_item(item, as_text) for item in _items(value[1:-1]))}]"
     elif sweep or _is_syntax(word, sweep):
-        quoted = f"{key}={','.join(_item(item, as_text) for item in _items(value))}"
+        quoted = f"{key}={','.join(_item(item, as_text, sweep) for item in _items(value))}"
     else:
         quoted = ""
     return quoted if quoted and _is_syntax(quoted, sweep) else f"{key}={_quoted(value)}"
 
 
-def _item(text: str, as_text: bool) -> str:
+def _item(text: str, as_text: bool, sweep: bool = False) -> str:
     word = f"key={text}"
-    plain = _is_syntax(word, sweep=False) and not (as_text and _is_number(word))
+    plain = _is_syntax(word, sweep) and not (as_text and _is_number(word))
     return text if plain else _quoted(text.strip())
 
 
