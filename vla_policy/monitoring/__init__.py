@@ -14,8 +14,6 @@ from vla_policy.monitoring.monitor import Monitor, Surprise
 from vla_policy.monitoring.scores import (
     ChunkInconsistency,
     LatentModel,
-    LatentNovelty,
-    LatentStep,
     PixelDifference,
     PredictionError,
     Score,
@@ -27,8 +25,6 @@ __all__ = [
     "Calibration",
     "ChunkInconsistency",
     "LatentModel",
-    "LatentNovelty",
-    "LatentStep",
     "Monitor",
     "PixelDifference",
     "PredictionError",
