@@ -39,7 +39,7 @@ def test_a_batch_has_every_sample_in_its_place(kitchen: LeRobotDataset, lab: LeR
         sample = first[index] if index < len(first) else second[index - len(first)]
         assert sample.keys() == batch.keys()
         assert sample["task"] == batch["task"][row]
-        for key in (STATE, TOP, ACTION, "action_is_pad"):
+        for key in (STATE, TOP, ACTION):
             assert sample[key].dtype == batch[key].dtype
             assert torch.equal(sample[key], batch[key][row])
     assert windows.vectors(chosen).keys() == batch.keys() - {TOP}

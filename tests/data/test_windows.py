@@ -36,7 +36,6 @@ def test_windows_are_those_of_a_plain_loop(bimanual_dataset, n_obs, horizon, n_a
         for k in range(horizon):
             inside = min(max(start + k, 0), length - 1)
             assert np.array_equal(batch[ACTION][i, k], columns[episode][ACTION][inside])
-            assert bool(batch["action_is_pad"][i, k]) == (inside != start + k)
             if k < n_obs:
                 assert np.array_equal(batch[STATE][i, k], columns[episode][STATE][inside])
                 assert np.array_equal(batch[HEAD][i, k], frames[episode][inside])
@@ -51,7 +50,6 @@ def test_batch_types(bimanual_dataset):
         HEAD: (torch.uint8, (2, 2, 64, 80, 3)),
         WRIST: (torch.uint8, (2, 2, 48, 48, 3)),
         ACTION: (torch.float32, (2, 16, 14)),
-        "action_is_pad": (torch.bool, (2, 16)),
     }
     assert batch["task"] == [TASK, TASK]
     assert torch.equal(windows[5][ACTION], batch[ACTION][0])

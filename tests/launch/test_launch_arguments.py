@@ -154,7 +154,7 @@ def test_the_view_shows_what_the_simulation_sends() -> None:
     assert {"Image", "RobotModel", "TF", "Pose"} <= set(shown)
     assert shown["Image"]["Topic"]["Value"] == contract.stream("observation.images.top").topic
     assert shown["Image"]["Topic"]["Reliability Policy"] == "Best Effort"  # as pictures are sent
-    assert shown["Pose"]["Topic"]["Value"] == contract.command.topic
+    assert shown["Pose"]["Topic"]["Value"] == contract.command.outputs[0].topic
     assert shown["RobotModel"]["Description Topic"]["Durability Policy"] == "Transient Local"
 
 

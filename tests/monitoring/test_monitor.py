@@ -11,8 +11,6 @@ from vla_policy.interfaces import ActionChunk, InputError, Observation
 from vla_policy.monitoring import (
     Calibration,
     ChunkInconsistency,
-    LatentNovelty,
-    LatentStep,
     Monitor,
     PixelDifference,
     PredictionError,
@@ -25,7 +23,6 @@ from vla_policy.world_model import (
     NumpyWorldModel,
     RandomDistillation,
     binding,
-    latent_steps,
     load_monitor,
     nominal_whitening,
     prediction_errors,
@@ -99,7 +96,7 @@ def test_streaming_equals_batch() -> None:
     observations = [Observation({TOP: picture(p)}, "", 0.1 * k) for k, p in enumerate(positions)]
     shared = NumpyWorldModel(model)
     whitening = np.random.default_rng(1).normal(size=(3, 16, 16)).astype(np.float32)
-    scores = [PredictionError(shared), PredictionError(shared, whitening), LatentStep(shared), Stillness(shared, 10)]
+    scores = [PredictionError(shared), PredictionError(shared, whitening), Stillness(shared, 10)]
     streamed, latents = [], []
     for k, observation in enumerate(observations):
         command = None if k == 0 else commands[k - 1]
@@ -108,7 +105,6 @@ def test_streaming_equals_batch() -> None:
     whole = [
         prediction_errors(model, np.stack(latents), commands[:-1]),
         prediction_errors(model, np.stack(latents), commands[:-1], whitening),
-        latent_steps(model, np.stack(latents)),
         stillness(np.stack(latents), 10),
     ]
     for column, batch in zip(np.array(streamed, float).T, whole, strict=True):
@@ -167,7 +163,7 @@ def test_each_observation_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> No
     shared, calls = NumpyWorldModel(small_world_model()), []
     encode = shared.model.encode
     monkeypatch.setattr(shared.model, "encode", lambda pictures: calls.append(1) or encode(pictures))
-    scores = [PredictionError(shared), LatentStep(shared), LatentNovelty(shared, lambda z: 0.0)]
+    scores = [PredictionError(shared), Stillness(shared)]
     for k in range(3):
         observation = Observation({TOP: picture(np.array([0.1 * k, 0.5]))}, "", 0.1 * k)
         for score in scores:

@@ -35,13 +35,14 @@ class JointArm(FakeRobot):
 
     def __init__(self, contract: Contract, x: float) -> None:
         super().__init__()
-        assert contract.command.kinematics is not None
-        self.kinematics = contract.command.kinematics
+        (output,) = contract.command.outputs
+        assert output.kinematics is not None
+        self.kinematics = output.kinematics
         self.joints = inverse_kinematics(np.array([x, 0.0, 0.01]), PushTConfig().arm.stick_length)
         self.told: list[np.ndarray] = []
         self.executed: list[np.ndarray] = []
-        kind = common.message_class(contract.command.type)
-        self.create_subscription(kind, contract.command.topic, self._on_joints, common.HEARTBEAT_QOS)
+        kind = common.message_class(output.type)
+        self.create_subscription(kind, output.topic, self._on_joints, common.HEARTBEAT_QOS)
         self.create_subscription(JointState, "command/executed", lambda m: self.executed.append(m.position), 50)
         self._joint_states = self.create_publisher(JointState, contract.stream(STATE).topic, common.STATE_QOS)
         self._joint_ticker = common.Ticker(0.02, self._tell_joints)

@@ -34,8 +34,8 @@ class WindowDataset(Dataset[dict[str, Any]]):
     has all values of each vector (N, D) float32, to fit a normaliser on.
 
     A batch (`__getitems__`) is a dictionary: vectors float32 (B, n_obs_steps, D), images uint8
-    (B, n_obs_steps, H, W, 3), `action` float32 (B, horizon, D) whose row 0 belongs to the first observation,
-    `action_is_pad` bool (B, horizon), true beyond either end of the episode, and `task`, a list of B sentences.
+    (B, n_obs_steps, H, W, 3), `action` float32 (B, horizon, D) whose row 0 belongs to the first observation
+    (beyond either end of the episode its first or last action is repeated), and `task`, a list of B sentences.
     """
 
     probabilities: np.ndarray | None = None  # (len,) of each window in a sample; None: every window once an epoch
@@ -80,18 +80,17 @@ class WindowDataset(Dataset[dict[str, Any]]):
         return {key: value[0] for key, value in self.__getitems__([index]).items()}
 
     def __getitems__(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> dict[str, Any]:
-        seen = self._frame_rows[self._rows(indices)[0][:, : self.n_obs_steps]]
+        seen = self._frame_rows[self._rows(indices)[:, : self.n_obs_steps]]
         pictures = {key: torch.from_numpy(frames[seen]) for key, frames in self._frames.items()}
         return pictures | self.vectors(indices)
 
     def vectors(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> dict[str, Any]:
         """The batch without its pictures."""
-        inside, is_pad = self._rows(indices)
+        inside = self._rows(indices)
         batch: dict[str, Any] = {
             key: torch.from_numpy(values[inside if key == ACTION else inside[:, : self.n_obs_steps]])
             for key, values in self.columns.items()
         }
-        batch["action_is_pad"] = torch.from_numpy(is_pad)
         batch["task"] = [self.dataset.tasks[task] for task in self._tasks[self._moments[np.asarray(indices)]]]
         return batch
 
@@ -106,12 +105,12 @@ class WindowDataset(Dataset[dict[str, Any]]):
         episode = int(np.searchsorted(self._starts, moment, side="right")) - 1
         return self.episodes[episode], int(moment - self._first[moment])
 
-    def _rows(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Rows (B, horizon) of the columns, and which of them repeat an episode's first or last one."""
+    def _rows(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> np.ndarray:
+        """Rows (B, horizon) of the columns; beyond either end of an episode its first or last one is repeated."""
         moments = self._moments[np.asarray(indices, np.int64), None]
         rows = moments + np.arange(self.horizon) - (self.n_obs_steps - 1)
-        inside = np.clip(rows, self._first[moments], self._last[moments])
-        return inside, rows != inside
+        inside: np.ndarray = np.clip(rows, self._first[moments], self._last[moments])
+        return inside
 
     def _read_columns(self) -> None:
         keys = [key for key, feature in self.interface.observations.items() if feature.dtype != "image"] + [ACTION]

@@ -220,11 +220,6 @@ class PolicyConfig:
     whole_windows = False  # a policy also acts at an episode's very start and end
 
     @property
-    def chunk_steps(self) -> int:
-        """Rows of a predicted chunk: the horizon without the actions of past observation steps."""
-        return self.horizon - self.n_obs_steps + 1
-
-    @property
     def image_steps(self) -> int:
         """How many of the newest observation steps have pictures."""
         return self.n_image_steps or self.n_obs_steps

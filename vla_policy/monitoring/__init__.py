@@ -15,8 +15,6 @@ from vla_policy.monitoring.monitor import Monitor, Surprise
 from vla_policy.monitoring.scores import (
     ChunkInconsistency,
     LatentModel,
-    LatentNovelty,
-    LatentStep,
     PixelDifference,
     PredictionError,
     Score,
@@ -29,8 +27,6 @@ __all__ = [
     "CalibrationError",
     "ChunkInconsistency",
     "LatentModel",
-    "LatentNovelty",
-    "LatentStep",
     "Monitor",
     "PixelDifference",
     "PredictionError",

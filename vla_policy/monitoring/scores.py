@@ -7,7 +7,7 @@ ended with it, and the policy's newest chunk. It says None while it has not seen
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -94,23 +94,6 @@ class PredictionError:
         return float(np.mean((error if self._whitening is None else self._whitening[steps - 1] @ error) ** 2))
 
 
-class LatentStep:
-    """How far the latent moved in one model step, whatever was commanded."""
-
-    def __init__(self, model: LatentModel) -> None:
-        self.model, self.cameras = model, model.cameras
-        self.reset()
-
-    def reset(self) -> None:
-        self._latents: deque[np.ndarray] = deque(maxlen=self.model.frame_skip + 1)
-
-    def update(self, observation: Observation, command: np.ndarray | None, chunk: ActionChunk | None) -> float | None:
-        self._latents.append(self.model.encode(observation))
-        if len(self._latents) <= self.model.frame_skip:
-            return None
-        return float(np.mean((self._latents[-1] - self._latents[0]) ** 2))
-
-
 class Stillness:
     """How little the latent has changed for `window` observations: minus its mean squared distance from their mean.
 
@@ -131,19 +114,6 @@ class Stillness:
             self.reset()
         self._latents.append(latent)
         return None if len(self._latents) < self.window else -float(np.var(self._latents, axis=0).mean())
-
-
-class LatentNovelty:
-    """How unlike all nominal latents this one is, as `novelty` tells (e.g. random network distillation)."""
-
-    def __init__(self, model: LatentModel, novelty: Callable[[np.ndarray], float]) -> None:
-        self.model, self.cameras, self._novelty = model, model.cameras, novelty
-
-    def reset(self) -> None:
-        pass
-
-    def update(self, observation: Observation, command: np.ndarray | None, chunk: ActionChunk | None) -> float | None:
-        return self._novelty(self.model.encode(observation))
 
 
 class PixelDifference:

@@ -72,7 +72,7 @@ def _by_history(model: WorldModel, count: int) -> list[np.ndarray]:
 
 
 def latent_steps(model: WorldModel, latents: np.ndarray) -> np.ndarray:
-    """`monitoring.LatentStep` at each latent (T + 1, D); NaN where it says None."""
+    """How far the latent moved in one model step (T + 1,), of latents (T + 1, D); NaN before the first."""
     skip = model.config.frame_skip
     scores = np.full(len(latents), np.nan)
     scores[skip:] = ((latents[skip:] - latents[:-skip]) ** 2).mean(axis=1)

@@ -151,36 +151,6 @@ class CommandSpec:
     following_error: np.ndarray
 
     @property
-    def topic(self) -> str:
-        """Of the first output."""
-        return self.outputs[0].topic
-
-    @property
-    def type(self) -> str:
-        """Of the first output."""
-        return self.outputs[0].type
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """Of the first output."""
-        return self.outputs[0].fields
-
-    @property
-    def constants(self) -> Mapping[str, float]:
-        """Of the first output."""
-        return self.outputs[0].constants
-
-    @property
-    def kinematics(self) -> Kinematics | None:
-        """Of the first output that has them."""
-        return next((output.kinematics for output in self.outputs if output.kinematics is not None), None)
-
-    @property
-    def inverse(self) -> Kinematics | None:
-        """Of the first output that has one."""
-        return None if self.led is None else self.led.inverse
-
-    @property
     def led(self) -> Output | None:
         """The output whose joints follow from the tip's targets; None if there is none."""
         return next((output for output in self.outputs if output.inverse is not None), None)
