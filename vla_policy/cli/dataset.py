@@ -18,7 +18,8 @@ from rich.table import Column, Table
 
 from vla_policy.cli.common import stdout, user_errors
 from vla_policy.data import LeRobotDataset
-from vla_policy.interfaces import InputError
+from vla_policy.interfaces import Failure, InputError
+from vla_policy.utils.exits import exit_status
 
 if TYPE_CHECKING:
     from vla_policy.robot.contract import Contract
@@ -128,7 +129,8 @@ def _import_bag(options: argparse.Namespace, chosen: argparse.Namespace) -> None
     try:
         done = import_bags(options.BAG, options.OUT, contract, chosen.failures, chosen.codec, _say)
     except OSError as error:
-        raise InputError(f"{options.OUT}: expected to be able to write, found {error}") from None
+        kind = Failure if exit_status(error) == 1 else InputError
+        raise kind(f"{options.OUT}: expected to be able to write, found {error}") from None
     total = f"{done.episodes} episodes, {done.frames} frames in {options.OUT}"
     if done.left_out:
         names = ", ".join(bag.name for bag in done.left_out)
