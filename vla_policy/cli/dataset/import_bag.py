@@ -7,7 +7,8 @@ from pathlib import Path
 
 from vla_policy.cli.common import say
 from vla_policy.cli.help import config_parser, parse_options
-from vla_policy.interfaces import InputError
+from vla_policy.interfaces import Failure, InputError
+from vla_policy.utils.exits import exit_status
 
 DEFAULTS = {"contract": "pusht_sim", "failures": False, "codec": "h264"}
 
@@ -27,7 +28,8 @@ def main(arguments: Sequence[str]) -> None:
     try:
         done = import_bags(parsed.BAG, parsed.OUT, contract, chosen.failures, chosen.codec, say)
     except OSError as error:
-        raise InputError(f"{parsed.OUT}: expected to be able to write, found {error}") from None
+        kind = Failure if exit_status(error) == 1 else InputError
+        raise kind(f"{parsed.OUT}: expected to be able to write, found {error}") from None
     total = f"{done.episodes} episodes, {done.frames} frames in {parsed.OUT}"
     if done.left_out:
         names = ", ".join(bag.name for bag in done.left_out)
