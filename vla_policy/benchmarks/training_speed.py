@@ -1,4 +1,4 @@
-"""How fast training is, and how much of a step it waits for data."""
+"""Training throughput, and the share of each step spent waiting for data."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from vla_policy.training.batches import StepSampler, loader
 
 
 def training_speed(trainer: Trainer, warmup: int, steps: int) -> dict[str, Any]:
-    """Take `steps` steps after `warmup` others, with the trainer's own loader; nothing is saved.
+    """Run `steps` steps after `warmup` steps, with the trainer's own loader; nothing is saved.
 
-    `samples_per_s` counts observations; `step_ms` and its part `wait_ms`, from asking for a batch until it is there,
-    have p50 and p95; `wait_share` is the waiting's part of the whole time.
+    `samples_per_s` counts observations; `step_ms` and the part `wait_ms` spent waiting for a batch have p50 and p95;
+    `wait_share` is the fraction of the total time spent waiting.
     """
     if warmup < 0 or steps < 1:
         raise InputError(f"warmup, steps: expected at least 0 and 1, found {warmup} and {steps}")

@@ -140,7 +140,7 @@ def _import_bag(options: argparse.Namespace, chosen: argparse.Namespace) -> None
 def _info(options: argparse.Namespace, chosen: argparse.Namespace) -> None:
     from vla_policy.data.inspection import inspect
     from vla_policy.data.quality import Finding, folded
-    from vla_policy.importers.recorded_goal import goal_findings
+    from vla_policy.importers.goal_check import goal_findings
 
     dataset = LeRobotDataset(options.DATASET, strict=False)
     hidden = options.json or not console.is_terminal
@@ -255,9 +255,9 @@ def _contract(options: argparse.Namespace, chosen: argparse.Namespace) -> None:
     if chosen.urdf:
         found += urdf.compare(contract, find_config(chosen.urdf, ".urdf", "urdf"))
     if chosen.bag:
-        heard = contract_check.hear_bag(Path(chosen.bag), contract)
-        found += contract_check.compare_seen(contract, heard, live=False)
-        found += contract_check.compare_commands_of_bag(contract, heard)
+        received = contract_check.read_start_of_bag(Path(chosen.bag), contract)
+        found += contract_check.check_observations(contract, received, live=False)
+        found += contract_check.check_commands_of_bag(contract, received)
     if chosen.graph:
         found += _check_graph(contract)
     wrong = sum(finding.level == findings.WRONG for finding in found)

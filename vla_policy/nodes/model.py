@@ -1,4 +1,4 @@
-"""A policy in a node's process."""
+"""Loading a policy in a node's process."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from vla_policy.robot.units import require_same_scale
 if TYPE_CHECKING:
     from vla_policy.models import DiffusionPolicy
 
-GIL_SECONDS = 0.001  # inference in Python must let the heartbeat pass
+GIL_SECONDS = 0.001  # switch interval, so that inference does not delay the heartbeat thread
 
 
 def load_policy(contract: Contract, checkpoint: str, device: str, threads: int) -> DiffusionPolicy:
-    """The policy of a folder or hub repository on `device`, with so many threads for torch; `InputError` unless the
-    robot can serve it and both count in the same units.
+    """The policy of a folder or hub repository on `device`, with `threads` torch threads.
+
+    `InputError` unless the robot provides its interface in the same units.
     """
-    import torch  # takes seconds, which belong to configure
+    import torch  # takes seconds: part of configure, not of the node's start
 
     from vla_policy.models import DiffusionPolicy
 
