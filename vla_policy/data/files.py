@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and parquet and JSON files whose errors name them."""
+"""Atomic file writing, and parquet and JSON with errors that name the file."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ import pyarrow.parquet as pq
 from vla_policy.interfaces import InputError
 
 LFS = b"version https://git-lfs.github.com/spec/"
-# Suffix of unfinished files, which tells them from other people's. They are hidden besides, so that no glob for data
-# finds them.
+# Suffix that marks unfinished files as this package's own. Their names are hidden, so that globs do not match them.
 TEMPORARY = ".vla_policy.tmp"
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary neighbour of `path`, sync and rename it; nothing stays behind on failure."""
+    """Atomic write: `write` fills a temporary file, which is synced and renamed to `path`, or removed on failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
@@ -47,7 +46,7 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """`InputError` naming the file if it is missing or no JSON."""
+    """Parsed JSON; `InputError` naming the file if it is missing or invalid."""
     try:
         return json.loads(path.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError:
@@ -57,7 +56,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_json_lines(path: Path) -> list[Any]:
-    """One value a line; `InputError` naming file and line."""
+    """One value per line; `InputError` naming file and line."""
     if not path.is_file():
         raise InputError(f"{path}: expected a JSON lines file, found none")
     values = []
@@ -72,7 +71,7 @@ def read_json_lines(path: Path) -> list[Any]:
 
 
 def broken(path: Path, reason: object) -> str:
-    """What a file that cannot be read is: the pointer that a clone without Git LFS has instead, or a broken one."""
+    """For an error: what an unreadable file is, a Git LFS pointer or a corrupt file."""
     with suppress(OSError), open(path, "rb") as file:
         if file.read(len(LFS)) == LFS:
             return "a Git LFS pointer (git lfs pull brings the file)"
@@ -84,7 +83,7 @@ def write_parquet(path: Path, table: pa.Table) -> None:
 
 
 def read_parquet(path: Path, keep: Callable[[str], bool] | None = None) -> pa.Table:
-    """The table, or those of its columns that `keep` wants; `InputError` naming the file if it is unreadable."""
+    """The table, or its columns selected by `keep`; `InputError` naming the file if it is unreadable."""
     try:
         with pq.ParquetFile(path) as file:
             columns: Sequence[str] = file.schema_arrow.names
@@ -101,8 +100,8 @@ def read_parquet(path: Path, keep: Callable[[str], bool] | None = None) -> pa.Ta
 
 
 def reserve(file: IO[bytes], folder: Path, size: int) -> None:
-    """Take `size` bytes for a file in `folder` that is going to be mapped: a full disk would otherwise end the process
-    in the middle of a memory access. `InputError` if there are fewer.
+    """Allocate `size` bytes for a file in `folder` that will be memory-mapped: a full disk would otherwise crash the
+    process with SIGBUS. `InputError` if there is not enough space.
     """
     try:
         os.posix_fallocate(file.fileno(), 0, size)

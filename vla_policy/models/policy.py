@@ -199,8 +199,8 @@ class DiffusionPolicy(TrainableModel):
         actions: Tensor = batch[ACTION].to(self.device, non_blocking=True)
         return actions - batch[STATE][:, -1:].to(self.device) if self.config.action_relative else actions
 
-    def play(self, n_action_steps: int) -> None:
-        """Let so many control periods of a chunk be played before the next one; `InputError` if it is not as long."""
+    def set_n_action_steps(self, n_action_steps: int) -> None:
+        """Execute `n_action_steps` of every chunk; `InputError` if a chunk has fewer."""
         self.config = replace(self.config, n_action_steps=n_action_steps)
         self.n_action_steps = n_action_steps
 

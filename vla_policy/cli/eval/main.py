@@ -102,7 +102,7 @@ def _summaries(checkpoint: str | None, config: EvalConfig, out: Path) -> dict[st
     if checkpoint is not None:
         policy = load_policy(checkpoint, config.device, config.threads)
         if config.n_action_steps is not None:
-            policy.play(config.n_action_steps)
+            policy.set_n_action_steps(config.n_action_steps)
         more = described(policy)
         name = Path(checkpoint).name
         watch = None
