@@ -1,4 +1,4 @@
-"""The model card: what the policy takes and gives, what it was trained on, and what was measured."""
+"""The model card: inputs and outputs, training data, and evaluations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A world model as the monitor wants it: numpy in, numpy out, one observation at a time."""
+"""A world model as the monitor's `LatentModel`: numpy in, numpy out, one observation at a time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vla_policy.world_model.model import WorldModel
 
 
 class NumpyWorldModel:
-    """A `monitoring.LatentModel`; several scores may share one, each observation is encoded once."""
+    """A `monitoring.LatentModel` that encodes each observation once, even if several scores share it."""
 
     def __init__(self, model: WorldModel) -> None:
         self.model = model.eval()
@@ -19,7 +19,7 @@ class NumpyWorldModel:
         self._last: tuple[Observation, np.ndarray] | None = None
 
     def encode(self, observation: Observation) -> np.ndarray:
-        """The latent (D,); `InputError` for pictures that do not fit the model's interface."""
+        """The latent (D,); `InputError` for images that do not match the model's interface."""
         if self._last is None or self._last[0] is not observation:
             observation.check(self.model.interface)
             pictures = {
