@@ -1,4 +1,4 @@
-"""gym-pusht behind the same interface: metres in the base frame, the same keys, the same starts."""
+"""An adapter of gym-pusht to `PushTEnv`'s interface: metres in the base frame, the same keys, the same starts."""
 
 from __future__ import annotations
 
