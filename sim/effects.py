@@ -1,4 +1,4 @@
-"""What disturbances do: one small class a kind, made anew for every episode."""
+"""The effects of disturbances: one small class per kind, instantiated for every episode."""
 
 from __future__ import annotations
 

@@ -109,8 +109,8 @@ def turn_words(angle: float) -> str:
 
 def _instruction(asked: Asked) -> Pair:
     choices = sentences(asked.config, asked.goal, "training")
-    told = choices[asked.generator.integers(len(choices))]
-    return told, f"the {asked.goal} goal, with the T {asked.offset(asked.goal)}"
+    sentence = choices[asked.generator.integers(len(choices))]
+    return sentence, f"the {asked.goal} goal, with the T {asked.offset(asked.goal)}"
 
 
 def _caption(asked: Asked) -> Pair:

@@ -168,9 +168,9 @@ class Backbone(nn.Module):
         """Cross-entropy of the answers' tokens, for as many first rows of `seen` as there are questions."""
         rows, labels = [], []
         for question, answer in zip(questions, answers, strict=True):
-            prompt, said = self._ids(question, cameras), self._tokens(self.family.answer(answer))
-            rows.append([*prompt, *said])
-            labels.append([IGNORED] * len(prompt) + said)
+            prompt, reply = self._ids(question, cameras), self._tokens(self.family.answer(answer))
+            rows.append([*prompt, *reply])
+            labels.append([IGNORED] * len(prompt) + reply)
         ids, real = self._batch(rows)
         target = torch.full_like(ids, IGNORED)
         for row, label in zip(target, labels, strict=True):
@@ -185,7 +185,7 @@ class Backbone(nn.Module):
         """The greedily decoded answer to a question about one observation, (1, H, W, 3) per camera."""
         self.check_text(question, "question")
         ids, real = self._batch([self._ids(question, len(frames))])
-        said = self.model.generate(
+        reply = self.model.generate(
             input_ids=ids,
             attention_mask=real.long(),
             pixel_values=self.family.pixels(self.images(frames)),
@@ -195,7 +195,7 @@ class Backbone(nn.Module):
             eos_token_id=self.tokenizer.eos_token_id,
             **self.family.more_inputs(real.long(), None),
         )
-        return cast(str, self.tokenizer.decode(said[0, ids.shape[1] :], skip_special_tokens=True)).strip()
+        return cast(str, self.tokenizer.decode(reply[0, ids.shape[1] :], skip_special_tokens=True)).strip()
 
     def layers(self) -> list[nn.Module]:
         """The layers of vision tower and language model, for regional compilation."""
@@ -291,7 +291,7 @@ def _attention() -> str:
 
 
 def _tuned(model: Any, config: BackboneConfig) -> nn.Module:
-    """The model with those weights trainable that `config.tuning` says."""
+    """The model with the weights trainable that `config.tuning` selects."""
     if config.tuning != "lora":
         return cast(nn.Module, model.requires_grad_(config.tuning == "full"))
     from peft import LoraConfig, PeftModel, get_peft_model

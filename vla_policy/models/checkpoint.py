@@ -137,12 +137,12 @@ def read_checkpoint(name: str | Path, kind: str) -> Checkpoint:
     if kind not in stored:
         found = sorted(set(map(str, stored)) - {"card", "format"})
         raise InputError(f"{folder / CONFIG}: expected a {kind.replace('_', ' ')}, found {found}")
-    told = _parse(folder / INTERFACE, json.loads)
+    content = _parse(folder / INTERFACE, json.loads)
     with within(folder / INTERFACE):
-        interface = Interface.from_dict(told)
-    told = _parse(folder / NORMALIZER, json.loads)
+        interface = Interface.from_dict(content)
+    content = _parse(folder / NORMALIZER, json.loads)
     with within(folder / NORMALIZER):
-        normalizer = Normalizer.from_dict(told)
+        normalizer = Normalizer.from_dict(content)
     with within(folder / CONFIG):
         card = _card(stored.get("card") or {})
     return Checkpoint(folder, stored[kind], interface, normalizer, read_header(folder / WEIGHTS), card)

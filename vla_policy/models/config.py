@@ -142,7 +142,7 @@ class PolicyConfig:
     auxiliary_keys: list[str] = field(default_factory=list)
     auxiliary_weight: float = 1.0
     n_obs_steps: int = 2
-    # The newest observation steps whose pictures are encoded, default all: vectors tell of motion for less.
+    # The newest observation steps whose images are encoded, default all; vectors convey motion at less cost.
     n_image_steps: int | None = None
     horizon: int = 16
     n_action_steps: int = 8

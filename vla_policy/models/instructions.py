@@ -107,8 +107,8 @@ class KnownInstructions:
         """The first word that negates or changes the text, or the first noun (a word after an article) that is in no
         sentence; "" if there is none.
         """
-        said = words(text)
-        for before, word in zip(["", *said], said, strict=False):
+        found = words(text)
+        for before, word in zip(["", *found], found, strict=False):
             turns = word in TURNS or word.endswith("n't")
             if word not in self.vocabulary and (turns or before in ARTICLES):
                 return word

@@ -51,7 +51,7 @@ class DiffusionPolicy(TrainableModel):
     """An `interfaces.Policy`: encoder and backbone for observations, action transformer, head and preprocessing.
 
     `interface` has exactly the observations of `config.observation_keys`; `auxiliary` the features of
-    `config.auxiliary_keys`, which exist in training data only. `card` holds what the model card says. A `backbone` is
+    `config.auxiliary_keys`, which exist in training data only. `card` is the content of the model card. A `backbone` is
     given if and only if `config.backbone` is.
     """
 
@@ -189,9 +189,9 @@ class DiffusionPolicy(TrainableModel):
             loss = loss + self.config.auxiliary_weight * error
         if self.backbone is not None and "question" in batch:
             cameras = len(self.interface.cameras)
-            said = self.backbone.language_loss(observed.seen, batch["question"], batch["answer"], cameras)
-            parts["language"] = said.detach()
-            loss = loss + self.config.language_weight * said
+            language = self.backbone.language_loss(observed.seen, batch["question"], batch["answer"], cameras)
+            parts["language"] = language.detach()
+            loss = loss + self.config.language_weight * language
         return loss, parts
 
     def relative_actions(self, batch: Mapping[str, Any]) -> Tensor:

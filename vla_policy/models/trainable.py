@@ -14,7 +14,7 @@ from vla_policy.interfaces import Interface
 
 
 class TrainableModel(nn.Module):
-    """A module with a loss of its own; `card` holds what its model card says."""
+    """A module with its own loss; `card` is the content of its model card."""
 
     card: dict[str, Any]
     interface: Interface

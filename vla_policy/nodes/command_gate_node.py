@@ -105,8 +105,8 @@ class CommandGateNode(Node):
         for name in EMERGENCY_STOPS:
             incompatible = partial(self._on_incompatible_publisher, name)
             events = SubscriptionEventCallbacks(incompatible_qos=incompatible, incompatible_type=incompatible)
-            heard = partial(self._on_emergency_stop, name)
-            common.subscribe_with_latched(self, Bool, name, heard, common.HEARTBEAT_QOS, events)
+            on_stop = partial(self._on_emergency_stop, name)
+            common.subscribe_with_latched(self, Bool, name, on_stop, common.HEARTBEAT_QOS, events)
         single = ["policy/action_chunk", "teleop/target", *heartbeats, *EMERGENCY_STOPS]
         self._sources = Counter(source.topic for source in state.sources) + Counter(single)
         for name in heartbeats:

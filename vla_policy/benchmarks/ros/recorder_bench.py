@@ -167,7 +167,7 @@ def survive_kills(
     rng = np.random.default_rng(seed)
     episodes: list[_Episode] = []
     lost: list[float] = []
-    begin, until, said = 0.0, 0.0, 0
+    begin, until, repairs = 0.0, 0.0, 0
     words = log / "recorder.log"
     with Processes(log) as processes, Filmed() as robot:
         client = RecorderClient(robot, lambda: processes["recorder"].poll() is None)
@@ -180,7 +180,7 @@ def survive_kills(
             if parts:
                 # From the log: of status messages sent before the subscription matched only the last is received.
                 wait_for(lambda: "an interrupted episode was found" in words.read_text(), "the repair")
-                said += sum(part in words.read_text() for part in parts)
+                repairs += sum(part in words.read_text() for part in parts)
                 lost += [until - _newest(root / "bags" / "interrupted" / part, begin) for part in parts]
             if attempt < kills:
                 finished, (begin, until) = _record_until_killed(client, processes["recorder"], rng)
@@ -192,7 +192,7 @@ def survive_kills(
         "episodes_intact": sum(episode.intact() for episode in episodes),
         "episodes_imported": len(read_recordings(root / "dataset")),
         "lost_s": lost,
-        "repairs_said": said,
+        "repairs_said": repairs,
     }
 
 
