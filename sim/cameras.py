@@ -65,7 +65,7 @@ class Camera:
         return origin + rays * ((height - origin[2]) / rays[..., 2:])
 
     def render(self, client: int) -> np.ndarray:
-        """The picture (size, size, 3) uint8 of the client's scene."""
+        """The image (size, size, 3) uint8 of the client's scene."""
         factor, size = self.config.supersampling, self.config.size
         _, _, pixels, depth, _ = self._image(client, size * factor, pb.ER_NO_SEGMENTATION_MASK)
         shape = (size * factor, size * factor)

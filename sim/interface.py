@@ -28,7 +28,7 @@ FAR = 1.2  # metres, more than between any two observable positions
 
 
 def pusht_interface(image_sizes: Mapping[str, int], goals: bool = False) -> Interface:
-    """The interface with square pictures of these cameras: {name: pixels}; of a table with one goal, or several."""
+    """The interface with square images of these cameras: {name: pixels}; of a table with one goal, or several."""
     pose = Feature("float32", (4,), ("x", "y", "cos", "sin"), ("m", "m", "1", "1"))
     observations = {STATE: Feature("float32", (2,), ("x", "y"), ("m", "m")), ENVIRONMENT_STATE: pose}
     if goals:

@@ -21,7 +21,7 @@ class LanguagePushTEnv(PushTEnv):
     """`PushTEnv` with `config.goals`; `task` and `info["instruction"]` name the commanded one.
 
     A seed starts with the pusher and the block where `PushTEnv` has them. The block's colour, the goal and the sentence
-    are drawn after that, the colour first, so that the picture is the same whatever goal is asked for. Coverage, reward
+    are drawn after that, the colour first, so that the image is the same whatever goal is asked for. Coverage, reward
     and success are the commanded goal's; covering another one changes nothing. Observations gain GOAL_STATE,
     the block's pose seen from it; `info` gains `goal` (name), `instruction` and `coverages` (of all goals, by name).
     """

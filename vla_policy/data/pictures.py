@@ -83,7 +83,7 @@ def _cameras(dataset: LeRobotDataset) -> list[str]:
 
 
 def save_film(pictures: Iterable[np.ndarray], out: Path, fps: int) -> None:
-    """Write pictures (H, W, 3) uint8 of one size with even sides as an mp4."""
+    """Write images (H, W, 3) uint8 of one size with even sides as an mp4."""
     pictures = iter(pictures)
     first = next(pictures)
     write_whole(out, lambda temporary: encode(temporary, chain([first], pictures), first.shape, fps, "h264"))
@@ -111,7 +111,7 @@ def caption(picture: np.ndarray, *lines: str) -> np.ndarray:
 
 
 def contact_sheet(pictures: Sequence[np.ndarray], title: str) -> Image.Image:
-    """Pictures of one size in rows of `SHEET_COLUMNS`, under a title."""
+    """Images of one size in rows of `SHEET_COLUMNS`, under a title."""
     margin = 6
     height, width = pictures[0].shape[0] + margin, pictures[0].shape[1] + margin
     columns = min(SHEET_COLUMNS, len(pictures))

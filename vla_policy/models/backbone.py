@@ -320,7 +320,7 @@ def _check_tokenizer(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBas
 
 
 def _first(seen: Any, rows: int, cameras: int) -> Any:
-    """What was seen of the first observations: entries of a list an observation, rows of a tensor a picture."""
+    """What was seen of the first observations: entries of a list an observation, rows of a tensor an image."""
     pooled = seen.pooler_output
     return type(seen)(pooler_output=pooled[: rows if isinstance(pooled, list | tuple) else rows * cameras])
 

@@ -153,7 +153,7 @@ class PolicyConfig:
     vector_normalization: str = "min_max"  # min_max | mean_std | quantile
     action_normalization: str = "min_max"
     language_weight: float = 1.0  # of the backbone's own loss on questions and answers, if the training has any
-    encoder: EncoderConfig | None = field(default_factory=EncoderConfig)  # null: pictures go to the backbone alone
+    encoder: EncoderConfig | None = field(default_factory=EncoderConfig)  # null: images go to the backbone alone
     backbone: BackboneConfig | None = None  # null: no instruction
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
@@ -226,7 +226,7 @@ class PolicyConfig:
 
     @property
     def image_steps(self) -> int:
-        """How many of the newest observation steps have pictures."""
+        """How many of the newest observation steps have images."""
         return self.n_image_steps or self.n_obs_steps
 
     def to_dict(self) -> dict[str, Any]:

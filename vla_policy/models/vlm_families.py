@@ -55,7 +55,7 @@ class Family(ABC):
 
 
 class SmolVLM(Family):
-    """SmolVLM and SmolVLM2 (Marafioti et al. 2025, arXiv 2504.05299), one global view of each picture."""
+    """SmolVLM and SmolVLM2 (Marafioti et al. 2025, arXiv 2504.05299), one global view of each image."""
 
     def tokens_per_image(self, config: PretrainedConfig) -> int:
         side = config.vision_config.image_size // config.vision_config.patch_size

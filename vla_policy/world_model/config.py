@@ -28,7 +28,7 @@ class VisionConfig:
     """The image encoder: a small CNN, a ViT trained from scratch, or a frozen pretrained encoder."""
 
     kind: str = "cnn"  # cnn | vit | frozen
-    image_size: int = 96  # pixels along each side of the picture the network sees
+    image_size: int = 96  # pixels along each side of the image the network sees
     channels: list[int] = field(default_factory=lambda: [32, 64])  # cnn: of the stages at strides 4 and 8
     keypoints: int = 32  # cnn: heatmaps of the spatial softmax
     grid: int = 4  # cnn: grid x grid tokens of coarse features

@@ -3,7 +3,7 @@
 As in LeWorldModel (arXiv 2603.19312) one query per patch attends to the latent, which is split into a few tokens. The
 output is the difference from the mean image.
 
-Shapes: B latents, D latent, C cameras, S picture side, P patches of all cameras, W width.
+Shapes: B latents, D latent, C cameras, S image side, P patches of all cameras, W width.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vla_policy.interfaces import InputError, within
 from vla_policy.models.checkpoint import check_header, read_header, sizes_only
 from vla_policy.models.config import DEEPEST, LARGEST_PICTURE, WIDEST, check_ranges
 
-Batch = Callable[[], tuple[Tensor, Tensor]]  # latents (B, D) and their pictures (B, C, S, S, 3), 0 to 255
+Batch = Callable[[], tuple[Tensor, Tensor]]  # latents (B, D) and their images (B, C, S, S, 3), 0 to 255
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Decoder(nn.Module):
         self.register_buffer("background", torch.full(shape, 0.5) if background is None else background)
 
     def forward(self, latents: Tensor) -> Tensor:
-        """Latents (B, D) to pictures (B, C, S, S, 3), 0 to 1 but for what overshoots."""
+        """Latents (B, D) to images (B, C, S, S, 3), 0 to 1 but for what overshoots."""
         tokens = self.tokens(latents).unflatten(-1, (self.config.tokens, self.config.width))
         queries = self.queries.expand(len(latents), -1, -1)
         for layer in self.layers:
@@ -113,7 +113,7 @@ class Decoder(nn.Module):
         return decoder.eval()
 
     def _assembled(self, patches: Tensor) -> Tensor:
-        """Patches (B, P, patch * patch * 3) as pictures (B, C, S, S, 3)."""
+        """Patches (B, P, patch * patch * 3) as images (B, C, S, S, 3)."""
         side, size = self.config.image_size // self.config.patch, self.config.patch
         grid = patches.unflatten(-1, (size, size, 3)).unflatten(1, (self.config.cameras, side, side))
         return grid.transpose(3, 4).flatten(4, 5).flatten(2, 3)

@@ -60,7 +60,7 @@ class WorldModel(TrainableModel):
         return self.predictor.position.device
 
     def encode(self, pictures: Mapping[str, Tensor]) -> Tensor:
-        """Latents (..., D) of the cameras' pictures (..., H, W, 3) uint8 by key."""
+        """Latents (..., D) of the cameras' images (..., H, W, 3) uint8 by key."""
         features, shape = [], None
         for key, vision in zip(self.config.cameras, self.visions, strict=True):
             frames = pictures[key].to(self.device)

@@ -29,7 +29,7 @@ class ConvolutionalVision(nn.Module):
         self.features = config.width * (1 + config.grid**2)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Pictures (M, size, size, 3), 0 to 255, to features (M, F)."""
+        """Images (M, size, size, 3), 0 to 255, to features (M, F)."""
         tokens, _ = self.encoder(pictures, torch.zeros(len(pictures), 2, device=pictures.device))
         return cast(Tensor, tokens).flatten(1)
 
@@ -93,7 +93,7 @@ class FrozenVision(nn.Module):
 
 
 def make_vision(config: VisionConfig) -> nn.Module:
-    """A module from pictures (M, image_size, image_size, 3), 0 to 255, to `features` numbers each."""
+    """A module from images (M, image_size, image_size, 3), 0 to 255, to `features` numbers each."""
     kinds = {"cnn": ConvolutionalVision, "vit": TransformerVision, "frozen": FrozenVision}
     return kinds[config.kind](config)
 

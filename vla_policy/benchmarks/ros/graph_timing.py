@@ -18,7 +18,7 @@ from vla_policy.benchmarks.ros.harness import HOLDS, HeldBefore, Witness, wait_f
 from vla_policy.benchmarks.ros.measured import MONITOR, Hold
 from vla_policy.graph.running import Graph
 
-PERIOD = 0.1  # seconds of a chunk's row, and from one picture to the next
+PERIOD = 0.1  # seconds of a chunk's row, and from one image to the next
 CHUNK = 0.8  # seconds from one chunk to the next
 MOVED = 0.01  # metres after which the arm is moving
 MISSED = 3.0  # seconds without a hold after which an event was missed
