@@ -1,4 +1,4 @@
-"""Demonstrations by a person: teleoperation, the gate and the recorder, on the simulated arm unless told otherwise.
+"""Demonstrations by teleoperation: teleop, the gate and the recorder, on the simulated arm by default.
 
 ros2 launch vla_policy collect.launch.py root:=outputs/mine contract:=pusht_sim
 
@@ -19,9 +19,9 @@ ARGUMENTS = {
     "sim": ("", "start the simulated arm; empty: where the contract is its"),
     "scene": ("pusht", "of the simulation: pusht, or pusht_language with several goals"),
     "dry_run": ("", "send nothing to the robot; empty: unless it is simulated"),
-    "teleop": ("true", "start teleop; false: run it in a terminal of its own, where it hears keys"),
+    "teleop": ("true", "start teleop; false: run it in its own terminal, to use the keyboard"),
     "joy": ("", "start joy_node for a gamepad; empty: where it is installed"),
-    "scale": ("0.1", "part of the contract's speed limit that a person leads with"),
+    "scale": ("0.1", "speed of teleoperation, as a fraction of the contract's limit"),
     "axes": ("[1, 0]", "of the gamepad, one a channel"),
 }
 

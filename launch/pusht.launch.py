@@ -19,7 +19,7 @@ ARGUMENTS = {
     "checkpoint": ("checkpoints/pusht_image", "folder or hub name"),
     "scene": ("pusht", "pusht, or pusht_language with several goals"),
     "instruction": ("", "of all episodes; empty: with several goals each has its own, else the contract's"),
-    "check_instruction": ("true", "the policy says stop for an instruction that it cannot read"),
+    "check_instruction": ("true", "the policy requests a stop for an instruction that it does not understand"),
     "seed": ("0", "of the first episode"),
     "calibration": ("", "folder of a calibrated surprise monitor; empty: none runs"),
     "arm": ("true", "bring all up and enable the gate"),

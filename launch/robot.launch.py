@@ -15,7 +15,7 @@ ARGUMENTS = {
     "contract": ("xarm6", "robot contract: a name in config/ or a file"),
     "checkpoint": ("checkpoints/pusht_image", "folder or hub name"),
     "instruction": ("", "empty: the contract's"),
-    "check_instruction": ("true", "the policy says stop for an instruction that it cannot read"),
+    "check_instruction": ("true", "the policy requests a stop for an instruction that it does not understand"),
     "calibration": ("", "folder of a calibrated surprise monitor; empty: none runs"),
     "dry_run": ("true", "send nothing to the robot"),
     "device": ("cpu", "cpu or cuda"),

@@ -1,4 +1,4 @@
-"""PushT in simulation: an xArm6 on a table in PyBullet, and gym-pusht behind the same interface."""
+"""PushT simulation: an xArm6 on a table in PyBullet, and gym-pusht with the same interface."""
 
 from sim.config import TASK, GoalConfig, PushTConfig
 from sim.disturbances import Disturbance, DisturbedEnv

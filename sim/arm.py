@@ -23,15 +23,15 @@ FLANGE = (0.076, 0.097)  # forwards and down from the wrist when the tool is ver
 UPPER, FORE = np.hypot(*ELBOW), np.hypot(*WRIST)
 JOINTS = 6
 JOINT_FORCES = [50.0, 50.0, 32.0, 32.0, 32.0, 20.0]  # N m, the URDF's effort limits
-PUSHER_HEIGHT = 0.04  # metres of the stick that are as wide as the pusher
+PUSHER_HEIGHT = 0.04  # height of the stick's wide part, metres
 ORIGIN = (
     "sim.arm.write_urdf: the kinematics of pybullet_data's xArm6 (xarm_ros, UFACTORY, BSD), drawn anew, with a pusher"
 )
-CONTACT_MARGIN = 0.001  # metres: PyBullet gives shapes this skin, at which they touch already
+CONTACT_MARGIN = 0.001  # metres: PyBullet's collision margin around shapes
 
 
 def inverse_kinematics(tip: np.ndarray, stick_length: float) -> np.ndarray:
-    """Joint angles (..., 6) in radians that put the tip of the vertical stick at positions (..., 3) in metres.
+    """Joint angles (..., 6) in radians with the tip of the vertical stick at positions (..., 3) in metres.
 
     The elbow is up, joints 4 and 6 stay at zero. Positions out of reach give NaN.
     """
@@ -51,10 +51,10 @@ def inverse_kinematics(tip: np.ndarray, stick_length: float) -> np.ndarray:
 
 
 def write_urdf(path: Path, stick_length: float, colours: ColourConfig, base: str = "world") -> None:
-    """Write the xArm6 of pybullet_data with cylinders for its meshes and the pusher, its one collision shape.
+    """Write a URDF of pybullet_data's xArm6 with cylinders for meshes and the pusher as its only collision shape.
 
-    `base` is the link without a mass that the arm stands on: Bullet asks for the mass of any but "world", while in ROS
-    it is "base_link" (REP 105), where the poses are told.
+    `base` is the massless root link: Bullet requires a mass for any name but "world", while in ROS it is "base_link"
+    (REP 105), the frame of the poses.
     """
     source = Path(pybullet_data.getDataPath()) / "xarm" / "xarm6_robot.urdf"
     robot = ET.parse(source).getroot()

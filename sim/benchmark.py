@@ -1,4 +1,4 @@
-"""Steps a second of the environment on one core, while the arm pushes the block."""
+"""Throughput of the environment on one core, while the arm pushes the block."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ EPISODE = 50  # steps until the next start
 def steps_per_second(
     cameras: Sequence[str] = (), steps: int = 500, seed: int = 0, config: PushTConfig | None = None
 ) -> dict[str, Any]:
-    """Time `env.step` alone, resets apart, with actions that circle in the block so that the pusher stays at it.
+    """Time `env.step` without resets, with actions that circle in the block so that the pusher keeps contact.
 
-    `steps_per_s` is by the clock on the wall, `steps_per_cpu_s` by the processor's, which other processes do not slow;
-    `contact` is the part of the steps that end in contact, `pusher_speed` the mean one in metres a second, and
-    `numpy_pictures` says whether this PyBullet was built with NumPy; without it every picture is a tuple first.
+    `steps_per_s` is by wall-clock time, `steps_per_cpu_s` by CPU time, independent of other processes; `contact` is the
+    fraction of steps that end in contact, `pusher_speed` the mean speed in metres per second, and `numpy_pictures`
+    whether this PyBullet was built with NumPy; without it images are converted from tuples.
     """
     env = make_env("pybullet", cameras, config)
     wall = cpu = 0.0
@@ -50,6 +50,6 @@ def steps_per_second(
 
 
 def _inside(info: dict[str, Any], step: int) -> np.ndarray:
-    """A point that circles in the block, where the pusher can never arrive."""
+    """A point that circles in the block, out of the pusher's reach."""
     angle = 0.3 * step
     return np.asarray(info["block_pose"][:2] + 0.03 * np.array([np.cos(angle), np.sin(angle)]))

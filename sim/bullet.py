@@ -1,4 +1,4 @@
-"""PyBullet, imported silently: `from sim.bullet import pb` wherever it is used."""
+"""PyBullet without its start-up message: `from sim.bullet import pb`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["pb"]
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """PyBullet announces itself through the C library, which Python's redirects do not reach."""
+    """PyBullet prints through the C library, which Python's redirects do not affect."""
     saved = {}
     for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.flush()

@@ -24,7 +24,7 @@ EMPTY = 0.999999  # depth buffer where nothing was drawn, less rounding
 
 @dataclass(frozen=True)
 class Light:
-    """One lamp far away and light from everywhere; a surface has `ambient` + `diffuse` * cos(angle) of its colour."""
+    """A directional lamp and ambient light; a surface has `ambient` + `diffuse` * cos(angle) of its colour."""
 
     direction: Vector = (0.3, 0.2, 1.0)
     """Towards the lamp, of any length."""
@@ -33,7 +33,7 @@ class Light:
 
     @property
     def on_table(self) -> float:
-        """Brightness of what faces upwards, 0 to 1."""
+        """Brightness of upward faces, 0 to 1."""
         return min(1.0, self.ambient + self.diffuse * self.direction[2] / float(np.linalg.norm(self.direction)))
 
 
@@ -57,7 +57,7 @@ class Camera:
         return image[..., :2] / image[..., 2:]
 
     def locate(self, pixels: np.ndarray, height: float = 0.0) -> np.ndarray:
-        """World points (..., 3) at a height (metres) above the table that pixel coordinates (..., 2) show."""
+        """World points (..., 3) at a height (metres) above the table at pixel coordinates (..., 2)."""
         pixels = np.asarray(pixels, float)
         rays = np.concatenate([pixels, np.ones((*pixels.shape[:-1], 1))], axis=-1) @ np.linalg.inv(self.intrinsics).T
         rays = rays @ self.extrinsics[:3, :3]  # rotation.T applied to rows
@@ -65,7 +65,7 @@ class Camera:
         return origin + rays * ((height - origin[2]) / rays[..., 2:])
 
     def render(self, client: int) -> np.ndarray:
-        """The picture (size, size, 3) uint8 of the client's scene."""
+        """The image (size, size, 3) uint8 of the client's scene."""
         factor, size = self.config.supersampling, self.config.size
         _, _, pixels, depth, _ = self._image(client, size * factor, pb.ER_NO_SEGMENTATION_MASK)
         shape = (size * factor, size * factor)
@@ -75,7 +75,7 @@ class Camera:
         return np.array(picture.reduce(factor))[..., :3].copy()
 
     def _table(self, colours: ColourConfig) -> Image.Image:
-        """The bare table, one ray after the other: most of a picture, which the renderer need not fill again."""
+        """The bare table, ray traced once: most of an image, which the renderer then need not fill."""
         size, factor = self.config.size * self.config.supersampling, self.config.supersampling
         centres = (np.stack(np.meshgrid(np.arange(size), np.arange(size)), axis=-1) + 0.5) / factor
         points = self.locate(centres)
@@ -108,7 +108,7 @@ class Camera:
 
 
 def _array(values: np.ndarray | tuple, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
-    """One of PyBullet's pictures; builds without NumPy return flat tuples."""
+    """A PyBullet image as an array; builds without NumPy return flat tuples."""
     if isinstance(values, np.ndarray):
         return values
     return np.fromiter(values, dtype, len(values)).reshape(shape)

@@ -1,4 +1,4 @@
-"""Everything about PushT that can be chosen; `vla_policy/conf/task/pusht.yaml` holds the same names."""
+"""Configuration of PushT; the Hydra files of scenes have the same keys."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ PARAPHRASES = ("training", "held_out")
 
 @dataclass(frozen=True)
 class PhysicsConfig:
-    """The block, the table and what the pusher feels of them.
+    """Physics of the block, the table and the pusher's contact.
 
-    A block that stops the moment nobody pushes: damping 1 takes its velocity away at every physics step, as gym-pusht's
-    damping 0 does, and mass, centre of mass and radius of gyration are what gym-pusht gives its block.
+    The block stops as soon as it is not pushed: damping 1 removes its velocity at every physics step, like damping 0 in
+    gym-pusht. Mass, centre of mass and radius of gyration are gym-pusht's.
     """
 
     substeps: int = 24
@@ -35,7 +35,7 @@ class PhysicsConfig:
     gyration_radius: float = 0.0411
     """sqrt(moment of inertia about the vertical / mass), metres."""
     linear_damping: float = 1.0
-    """Part of the block's velocity lost in a second, 0 to 1; the same for the angular velocity below."""
+    """Fraction of the block's velocity lost per second, 0 to 1; the same for the angular velocity below."""
     angular_damping: float = 1.0
     table_friction: float = 0.0
     """Coulomb coefficient between block and table; damping alone holds the block, as in gym-pusht."""
@@ -45,7 +45,7 @@ class PhysicsConfig:
 
 @dataclass(frozen=True)
 class ArmConfig:
-    """How the pusher follows an action: a PD-controlled set-point, then inverse kinematics."""
+    """Tracking of an action: a PD-controlled set-point, then inverse kinematics."""
 
     stick_length: float = 0.25
     """From the flange to the pusher's tip, metres."""
@@ -61,7 +61,7 @@ class ArmConfig:
 
 @dataclass(frozen=True)
 class CameraConfig:
-    """A pinhole camera with square pixels whose optical axis goes through the middle of a square image."""
+    """A pinhole camera with square pixels and its optical axis through the centre of a square image."""
 
     position: Vector
     """metres, base frame"""
@@ -102,7 +102,7 @@ def _cameras() -> dict[str, CameraConfig]:
 
 @dataclass(frozen=True)
 class GoalConfig:
-    """One of several goals on the table; instructions call it by its name, which is the word for its colour."""
+    """One of several goals on the table; its name is its colour, as used in instructions."""
 
     pose: Vector
     """x, y in metres, angle in radians"""
@@ -127,11 +127,11 @@ class PushTConfig:
     goals: dict[str, GoalConfig] = field(default_factory=dict)
     """By name; an instruction says which one. None: the single goal at `goal_pose`."""
     block_colours: dict[str, Vector] = field(default_factory=dict)
-    """With goals the block has one of these, drawn anew for every episode; none: `colours.block`."""
+    """With goals the block has one of these, sampled per episode; none: `colours.block`."""
     paraphrases: str = "training"
     """The templates that instructions are made from: training | held_out."""
     instruction: str | None = None
-    """Given in every episode in place of a drawn one."""
+    """Used in every episode instead of a sampled one."""
 
     def __post_init__(self) -> None:
         if self.paraphrases not in PARAPHRASES:
@@ -148,7 +148,7 @@ class PushTConfig:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> PushTConfig:
-        """The configuration with these values in place of the defaults; `InputError` names a key or type that is wrong.
+        """The configuration with `values` replacing defaults; `InputError` names an invalid key or type.
 
         A camera that exists by default may be given in part; a new one needs position, target and field_of_view, a goal
         pose and colour.

@@ -1,8 +1,8 @@
-"""Disturbances: something that the nominal world does not do happens at a step of an episode, and lasts.
+"""Disturbances: a lasting deviation from nominal behaviour that begins at a step of an episode.
 
-`KINDS` lists them: the first line of each class says what happens, `unit` and `default` what its magnitude is. All
-start from one event step; until then an episode agrees bit for bit with an undisturbed one of the same seed and
-actions. Disturbances of actions act after the caller's command, which the caller therefore does not see changed.
+`KINDS` lists them: each class is described by its docstring, its magnitude by `unit` and `default`. All begin at one
+event step; until then an episode is bitwise identical to an undisturbed one with the same seed and actions.
+Disturbances of actions modify the caller's command inside the environment.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What disturbances do: one small class a kind, made anew for every episode."""
+"""The effects of disturbances: one small class per kind, instantiated for every episode."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Observation = dict[str, np.ndarray]
 
 
 class Effect:
-    """What one kind does from its event on; by itself nothing. `begin` comes before the event's step is simulated."""
+    """Base class of disturbances; does nothing. `begin` is called before the event's step is simulated."""
 
     unit = ""
     """Of the magnitude, in words where it has no SI unit; "" where the kind has no magnitude."""
@@ -41,25 +41,25 @@ class Effect:
         self.magnitude, self.generator = magnitude or 0.0, generator
 
     def begin(self) -> None:
-        """Change the world, once."""
+        """Change the scene once."""
 
     def advance(self, steps: int) -> None:
-        """Change the world before each later step; `steps` have been made since the event began."""
+        """Change the scene before each later step, `steps` after the event."""
 
     def act(self, action: np.ndarray, info: dict[str, Any]) -> np.ndarray:
-        """The action (2,) to execute in place of this one; `info` is the last step's."""
+        """The action (2,) to execute instead; `info` is the last step's."""
         return action
 
     def see(self, observation: Observation, before: Observation) -> Observation:
-        """The observation to deliver in place of this one, after `before` was delivered."""
+        """The observation to return instead; `before` was returned last."""
         return observation
 
     def undo(self) -> None:
-        """Take back what a reset of the environment does not."""
+        """Undo changes that a reset of the environment does not."""
 
 
 class SceneEffect(Effect):
-    """An effect on the simulated world, which only `PushTEnv` has."""
+    """An effect on the simulated scene of `PushTEnv`."""
 
     env: PushTEnv
 
@@ -69,7 +69,7 @@ class SceneEffect(Effect):
         pb.changeDynamics(scene.block, -1, physicsClientId=scene.client, **dynamics)
 
     def set_cameras(self, change: Callable[[Camera], Camera]) -> None:
-        """Put other cameras in the place of those observed through, until the episode is over."""
+        """Replace the observed cameras until the episode ends."""
         self._cameras = self.env.cameras
         self.env.cameras = {name: change(camera) for name, camera in self._cameras.items()}
 
@@ -95,7 +95,7 @@ class SceneEffect(Effect):
 
 
 class BlockTeleport(SceneEffect):
-    """The block's centre of mass jumps that far in a random direction, and the block turns by a random angle."""
+    """The block's centre of mass jumps by the magnitude in a random direction, and its angle becomes random."""
 
     unit, default, most = "m", 0.08, 0.1
 
@@ -116,7 +116,7 @@ class BlockTeleport(SceneEffect):
 
 
 class PusherTeleport(SceneEffect):
-    """The arm jumps so that the pusher stands that far away in a random direction, and goes on from there."""
+    """The arm jumps so that the pusher moves by the magnitude in a random direction."""
 
     unit, default, most = "m", 0.08, 0.15
 
@@ -131,7 +131,7 @@ class PusherTeleport(SceneEffect):
 
 
 class Recolour(SceneEffect):
-    """The block takes a colour of another hue, mixed into its own by that share."""
+    """The block's colour is mixed with another hue, with the magnitude as the fraction."""
 
     unit, default, most = "share of the new colour", 1.0, 1.0
 
@@ -145,7 +145,7 @@ class Recolour(SceneEffect):
 
 
 class SwapLight(SceneEffect):
-    """The lamp goes to another side and lower and all becomes darker; 1 is evening, less lies between."""
+    """The lamp moves to another side and lower, and the scene becomes darker, in proportion to the magnitude."""
 
     unit, default, most = "share of the new light", 1.0, 1.0
 
@@ -169,7 +169,7 @@ class SwapLight(SceneEffect):
 
 
 class CameraShift(SceneEffect):
-    """Every camera that is observed through moves that far sideways, up or down, without turning."""
+    """Every observed camera is translated in its image plane by the magnitude."""
 
     unit, default, most = "m", 0.02, 0.5
 
@@ -186,14 +186,14 @@ class CameraShift(SceneEffect):
 
 
 class FrozenCamera(Effect):
-    """Every camera goes on to deliver its last picture."""
+    """Every camera repeats its last image."""
 
     def see(self, observation: Observation, before: Observation) -> Observation:
         return {key: before[key] if key.startswith(IMAGES) else value for key, value in observation.items()}
 
 
 class DroppedFrames(Effect):
-    """Each picture is the one delivered before it with that probability."""
+    """Each image repeats its predecessor with this probability."""
 
     unit, default, most = "probability", 0.5, 1.0
 
@@ -206,7 +206,7 @@ class DroppedFrames(Effect):
 
 
 class DroppedActions(Effect):
-    """Each action is lost with that probability, and the arm told to stay where it was measured."""
+    """Each action is lost with this probability, and the arm holds its measured position."""
 
     unit, default, most = "probability", 1.0, 1.0
 
@@ -215,7 +215,7 @@ class DroppedActions(Effect):
 
 
 class BiasedActions(Effect):
-    """The target of every action is off by that distance, always in the same random direction."""
+    """Every action has an offset of this length in one random direction."""
 
     unit, default, most = "m", 0.03, 0.2
 
@@ -228,14 +228,14 @@ class BiasedActions(Effect):
 
 
 class StuckBlock(SceneEffect):
-    """The block cannot be moved any more; the arm stalls at it."""
+    """The block becomes immovable."""
 
     def begin(self) -> None:
         self.change_block(mass=0.0)  # which makes a body static
 
 
 class SlipperyBlock(SceneEffect):
-    """A pushed block slides on; its speed falls to 1/e in that time instead of at once."""
+    """A pushed block slides on; its speed decays to 1/e in this time instead of at once."""
 
     unit, default, most = "s", 0.3, 10.0
 
@@ -245,7 +245,7 @@ class SlipperyBlock(SceneEffect):
 
 
 class HeavyBlock(SceneEffect):
-    """The block has that mass, and the arm lags behind when it pushes.
+    """The block has this mass, and the arm lags when it pushes.
 
     A block that has lost its speed at every physics step (damping 1) resists like a viscous one: to push it at v takes
     mass * v / time step: 120 N at 5 kg and 0.1 m/s, about what the arm's motors can give. Where the block goes for
@@ -260,7 +260,7 @@ class HeavyBlock(SceneEffect):
 
 
 class Occluder(SceneEffect):
-    """A hand, only to be seen, reaches that far over the table within half a second and then sways there."""
+    """A visual-only hand reaches this far over the table within half a second and then sways there."""
 
     unit, default, most = "m", 0.2, 0.4
     arrival = 0.5  # seconds
@@ -287,7 +287,7 @@ class Occluder(SceneEffect):
 
 
 class UnknownObject(SceneEffect):
-    """A coloured box or cylinder of that width stands on the table; it can be pushed as the block can."""
+    """A coloured box or cylinder of this width appears on the table; it can be pushed like the block."""
 
     unit, default, most = "m", 0.04, 0.1
 

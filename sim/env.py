@@ -30,7 +30,7 @@ from vla_policy.interfaces import IMAGES, InputError
 
 @dataclass(frozen=True)
 class Assignment:
-    """What an episode is about: the instruction, the goal by name and pose, and the colour of its block."""
+    """The task of an episode: the instruction, the goal by name and pose, and the block's colour."""
 
     instruction: str
     goal: str
@@ -40,7 +40,7 @@ class Assignment:
 
 @dataclass(frozen=True)
 class PushTState:
-    """A saved moment: the scene, the pusher's set-point (2,) and its velocity (2,), the step of the episode."""
+    """A saved state: the scene, the pusher's set-point (2,) and its velocity (2,), the step of the episode."""
 
     scene: SceneState
     setpoint: np.ndarray
@@ -50,9 +50,9 @@ class PushTState:
 
 
 class PushTEnv(gymnasium.Env):
-    """Push the T onto the goal by telling the arm's pusher where to be at 10 Hz.
+    """Push the T onto the goal by position targets for the arm's pusher at 10 Hz.
 
-    Observations are the features of `interface`; an action (2,) is the pusher's target x, y in metres, held to the
+    Observations are the features of `interface`; an action (2,) is the pusher's target x, y in metres, clipped to the
     workspace. The reward and the end of an episode are gym-pusht's: coverage / 0.95 up to 1, terminated above 0.95,
     truncated after `max_episode_steps`. `info` has gym-pusht's keys: `is_success`, `coverage`, `block_pose` (3,),
     `goal_pose` (3,), `pos_agent` (2,), `vel_agent` (2,), `n_contacts`.
@@ -87,7 +87,7 @@ class PushTEnv(gymnasium.Env):
     def reset(
         self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Build the world anew at gym-pusht's start for this seed, or at an explicit one.
+        """Rebuild the scene at gym-pusht's start for this seed, or at an explicit one.
 
         `options={"pusher": (2,), "block_pose": (3,)}` gives the start in metres and radians. Starts in which the block
         reaches into a wall or the pusher into the block are changed as `sim.interface.separate` says.
@@ -109,7 +109,7 @@ class PushTEnv(gymnasium.Env):
         return self._observe()
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
-        """Move towards `action` (2,) for a tenth of a second."""
+        """Move towards `action` (2,) for 0.1 s."""
         if self._step is None:
             raise InputError("step: expected a reset before the first step, found none")
         target = np.clip(check_vector(action, 2), WORKSPACE_LOW, WORKSPACE_HIGH)
@@ -120,13 +120,13 @@ class PushTEnv(gymnasium.Env):
         return observation, reward(info["coverage"]), info["is_success"], truncated, info
 
     def save_state(self) -> PushTState:
-        """The present moment; any environment of the same configuration can `restore_state` it."""
+        """The current state, for `restore_state` of any environment with the same configuration."""
         if self._step is None:
             raise InputError("save_state: expected a reset before, found none")
         return PushTState(self.scene.save(), self._setpoint, self._velocity, self._step, self._assignment)
 
     def restore_state(self, state: PushTState) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Go back to a saved moment in a world built anew; restores of one state agree bit for bit."""
+        """Restore a saved state in a rebuilt scene; restores of one state are bitwise identical."""
         self._assignment = state.assignment
         self.scene.restore(state.scene, self._assignment.block_colour)
         self._setpoint, self._velocity, self._step = state.setpoint, state.setpoint_velocity, state.step
@@ -142,7 +142,7 @@ class PushTEnv(gymnasium.Env):
         return self._camera("video")
 
     def place_pusher(self, pusher: np.ndarray) -> None:
-        """Put the arm at rest with the pusher (2,) there, and go on from there."""
+        """Put the arm at rest with the pusher at `pusher` (2,)."""
         self.scene.place_pusher(pusher)
         self._setpoint, self._velocity = pusher, np.zeros(2)
 
@@ -150,23 +150,23 @@ class PushTEnv(gymnasium.Env):
         self.scene.close()
 
     def _assign(self, block_pose: np.ndarray, options: Mapping[str, Any]) -> Assignment:
-        """What the episode that starts with the block there (3,) is about: always the same here."""
+        """The task of an episode that starts with the block at `block_pose` (3,): here always the same."""
         return self._assignment
 
     def _camera(self, name: str) -> Camera:
         return Camera(self.config.cameras[name], self.config.colours)
 
     def _path(self, target: np.ndarray) -> np.ndarray:
-        """Set-points (substeps, 2) of the next tenth of a second.
+        """Set-points (substeps, 2) of the next 0.1 s.
 
-        gym-pusht's agent, a PD loop at 100 Hz, with a limit on its speed, read at the rate of the physics.
+        gym-pusht's PD controller at 100 Hz, with a speed limit, interpolated to the physics rate.
         """
         arm, dt = self.config.arm, 0.01
         (x, y), (u, v) = self._setpoint.tolist(), self._velocity.tolist()
         (low_x, low_y), (high_x, high_y) = WORKSPACE_LOW.tolist(), WORKSPACE_HIGH.tolist()
         target_x, target_y = target.tolist()
         points = [(x, y)]
-        for _ in range(10):  # in plain floats: arrays of two are slower
+        for _ in range(10):  # plain floats are faster than arrays of two
             u += (arm.stiffness * (target_x - x) - arm.damping * u) * dt
             v += (arm.stiffness * (target_y - y) - arm.damping * v) * dt
             slower = min(1.0, arm.max_speed / max(math.hypot(u, v), 1e-12))

@@ -1,7 +1,7 @@
 """The T block, its pose and its coverage of the goal, in metres in the arm's base frame (x forward, y left).
 
-gym-pusht draws the same scene in pixels with y pointing down; `PIXEL` metres a pixel and `WORKSPACE_CENTRE` tie the
-two together. The map is a reflection, so that angles change their sign.
+gym-pusht uses pixels with y pointing down; `PIXEL` metres per pixel and `WORKSPACE_CENTRE` define the map, a
+reflection, so that angles change their sign.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def pose_to_pixels(pose: np.ndarray) -> np.ndarray:
 
 
 def transform(points: np.ndarray, pose: np.ndarray) -> np.ndarray:
-    """Points (N, 2) of the block's frame, placed in the world by a pose (3,): x, y, angle."""
+    """Points (N, 2) of the block's frame in world coordinates, for a pose (3,): x, y, angle."""
     c, s = np.cos(pose[2]), np.sin(pose[2])
     return np.asarray(points) @ np.array([[c, s], [-s, c]]) + pose[:2]
 
@@ -88,7 +88,7 @@ def reward(coverage: float) -> float:
 
 
 def pose_features(pose: np.ndarray) -> np.ndarray:
-    """Poses (..., 3) as x, y, cos, sin (..., 4): what a network sees instead of an angle that wraps."""
+    """Poses (..., 3) as x, y, cos, sin (..., 4), without the wrap of the angle."""
     pose = np.asarray(pose, float)
     return np.concatenate([pose[..., :2], np.cos(pose[..., 2:]), np.sin(pose[..., 2:])], axis=-1)
 

@@ -1,4 +1,4 @@
-"""gym-pusht behind the same interface: metres in the base frame, the same keys, the same starts."""
+"""An adapter of gym-pusht to `PushTEnv`'s interface: metres in the base frame, the same keys, the same starts."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class GymPushTEnv(gymnasium.Env):
         return observation, float(reward), bool(terminated), self._step >= self._max_episode_steps, info
 
     def render(self) -> np.ndarray:
-        """gym-pusht's own picture (680, 680, 3) uint8."""
+        """gym-pusht's own image (680, 680, 3) uint8."""
         return np.ascontiguousarray(self.inner.render())
 
     def close(self) -> None:
@@ -145,7 +145,7 @@ def make_env(
     """The environment "pybullet" or "gym_pusht", which takes no scene from `config`; `InputError` for another name.
 
     With `config.goals` it is the language-conditioned one, which only PyBullet has. A disturbance wraps it in a
-    `DisturbedEnv`; in gym-pusht those of pictures and actions can be had, not those of the scene.
+    `DisturbedEnv`; in gym-pusht those of images and actions can be had, not those of the scene.
     """
     if disturbance is not None:
         return DisturbedEnv(make_env(name, cameras, config, render_mode), disturbance)

@@ -1,6 +1,6 @@
-"""Sentences that say which goal the block is to be pushed onto, by the goal's colour or by its place.
+"""Instructions that name the goal by its colour or its place.
 
-Places are as seen by the arm, whose base is the frame: far is +x and left is +y, whatever a camera makes of them.
+Places are in the arm's base frame, not the camera's: far is +x and left is +y.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def place(pose: np.ndarray) -> str:
 
 
 def places(config: PushTConfig) -> dict[str, str]:
-    """The goals' places by name, those left out that several goals share."""
+    """The goals' places by name, without places that several goals share."""
     found = {name: place(np.array(goal.pose)) for name, goal in config.goals.items()}
     counts = Counter(found.values())
     return {name: words for name, words in found.items() if counts[words] == 1}
@@ -80,7 +80,7 @@ def sentences(config: PushTConfig, goal: str, paraphrases: str | None = None) ->
 
 
 def names(config: PushTConfig, goal: str) -> list[str]:
-    """What a goal is called: by its colour and, where no other goal lies in the same quarter, by its place."""
+    """A goal's names: by colour and, if no other goal is in the same quarter, by place."""
     known = places(config)
     by_place = [form.format(place=known[goal]) for form in _BY_PLACE] if goal in known else []
     return [form.format(name=goal) for form in _BY_COLOUR] + by_place

@@ -1,4 +1,4 @@
-"""What both PushT environments have in common: the interface, its spaces, the check of an action, the start."""
+"""Shared by both PushT environments: the interface, its spaces, validation of actions, the start."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from sim.geometry import (
 from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, GOAL_STATE, IMAGES, STATE, Feature, InputError, Interface
 
 WALL = 7 * PIXEL  # metres from the workspace's edge to the walls' inner faces
-CLEARANCE = 0.0005  # metres between things that a start has been changed to keep apart
+CLEARANCE = 0.0005  # metres between bodies after `separate`
 _MARGIN = 0.2  # metres beyond the workspace that observations may reach
-FAR = 1.2  # metres, more than there are between two places that can be observed
+FAR = 1.2  # metres, more than between any two observable positions
 
 
 def pusht_interface(image_sizes: Mapping[str, int], goals: bool = False) -> Interface:
-    """The interface with square pictures of these cameras: {name: pixels}; of a table with one goal, or several."""
+    """The interface with square images of these cameras: {name: pixels}; of a table with one goal, or several."""
     pose = Feature("float32", (4,), ("x", "y", "cos", "sin"), ("m", "m", "1", "1"))
     observations = {STATE: Feature("float32", (2,), ("x", "y"), ("m", "m")), ENVIRONMENT_STATE: pose}
     if goals:
@@ -92,7 +92,7 @@ def draw_start(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 def separate(pusher: np.ndarray, block_pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A start without overlaps: the block moved inside the walls, then the pusher to the nearest free place.
 
-    Both moves are the shortest there are; a start without overlaps comes back as it is.
+    Both are the shortest moves; a start without overlaps is unchanged.
     """
     low, high = WORKSPACE_LOW + WALL + CLEARANCE, WORKSPACE_HIGH - WALL - CLEARANCE
     bounds = np.array(block_polygon(block_pose).bounds)

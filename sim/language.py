@@ -1,4 +1,4 @@
-"""Questions about the scene and their answers, told from its state, and example sentences of all that is said here.
+"""Questions about the scene with answers computed from its state, and a corpus of such sentences.
 
 Directions are as seen by the arm: left is +y, beyond a thing is farther from the arm, before it is nearer. A turn is
 the block's against the goal, seen from above. Lengths are in whole centimetres, angles in tens of degrees.
@@ -23,7 +23,7 @@ INSTRUCTIONS = 0.5  # of the questions
 
 @dataclass(frozen=True)
 class Asked:
-    """A scene with the pusher (2,) and the block (3,), and the name of the goal that is asked about."""
+    """A scene with the pusher (2,) and the block (3,), and the goal of the question."""
 
     pusher: np.ndarray
     block: np.ndarray
@@ -45,7 +45,7 @@ class Asked:
         return min(self.config.goals, key=self.distance)
 
     def offset(self, goal: str) -> str:
-        """Where the block is seen from a goal, and how it is turned."""
+        """The block's position and rotation relative to a goal, in words."""
         pose = self.pose(goal)
         return f"{offset_words(centre(self.block) - centre(pose))}, {turn_words(self.block[2] - pose[2])}"
 
@@ -91,7 +91,7 @@ def _names(config: PushTConfig) -> list[str]:
 
 
 def offset_words(offset: np.ndarray) -> str:
-    """An offset (2,) in metres from a thing called "it"."""
+    """An offset (2,) in metres from "it", in words."""
     beyond, left = (round(100 * float(metres)) for metres in offset)
     words = [f"{abs(left)} cm {'left of' if left > 0 else 'right of'} it"] if left else []
     words += [f"{abs(beyond)} cm {'beyond' if beyond > 0 else 'before'} it"] if beyond else []
@@ -99,7 +99,7 @@ def offset_words(offset: np.ndarray) -> str:
 
 
 def turn_words(angle: float) -> str:
-    """A turn by an angle in radians."""
+    """A rotation by an angle in radians, in words."""
     degrees = 10 * round(float(np.degrees(wrap_angle(angle))) / 10)
     if degrees == 0:
         return "not turned"
@@ -109,8 +109,8 @@ def turn_words(angle: float) -> str:
 
 def _instruction(asked: Asked) -> Pair:
     choices = sentences(asked.config, asked.goal, "training")
-    told = choices[asked.generator.integers(len(choices))]
-    return told, f"the {asked.goal} goal, with the T {asked.offset(asked.goal)}"
+    sentence = choices[asked.generator.integers(len(choices))]
+    return sentence, f"the {asked.goal} goal, with the T {asked.offset(asked.goal)}"
 
 
 def _caption(asked: Asked) -> Pair:
@@ -159,7 +159,7 @@ def _goal_there(asked: Asked) -> Pair:
     return f"which goal is at the arm's {known[asked.goal]}?", f"the {asked.goal} goal"
 
 
-# An instruction is what the policy is told, so that to answer it is to know which goal and where the block is.
+# The answer to an instruction is the goal and the block's pose relative to it.
 KINDS: dict[str, Callable[[Asked], Pair]] = {
     "instruction": _instruction,
     "caption": _caption,

@@ -14,14 +14,14 @@ from sim.instructions import named_goal, sentences
 from sim.interface import GOAL_STATE
 from vla_policy.interfaces import InputError
 
-MOST_AT_START = 0.5  # coverage above which a goal is not drawn: its episode would be half over
+MOST_AT_START = 0.5  # initial coverage above which a goal is not sampled
 
 
 class LanguagePushTEnv(PushTEnv):
-    """`PushTEnv` with `config.goals`; `task` and `info["instruction"]` say which one to cover.
+    """`PushTEnv` with `config.goals`; `task` and `info["instruction"]` name the commanded one.
 
     A seed starts with the pusher and the block where `PushTEnv` has them. The block's colour, the goal and the sentence
-    are drawn after that, the colour first, so that the picture is the same whatever goal is asked for. Coverage, reward
+    are drawn after that, the colour first, so that the image is the same whatever goal is asked for. Coverage, reward
     and success are the commanded goal's; covering another one changes nothing. Observations gain GOAL_STATE,
     the block's pose seen from it; `info` gains `goal` (name), `instruction` and `coverages` (of all goals, by name).
     """
@@ -34,9 +34,9 @@ class LanguagePushTEnv(PushTEnv):
         super().__init__(config, cameras, render_mode)
 
     def _assign(self, block_pose: np.ndarray, options: Mapping[str, Any]) -> Assignment:
-        """The goal of `options`, else the one that the given instruction names, else one drawn from those not covered.
+        """The goal of `options`, else the one named by the given instruction, else a random one that is not covered.
 
-        `options={"goal": name, "instruction": text}` go before `config.instruction`, which goes before drawn sentences.
+        `options={"goal": name, "instruction": text}` override `config.instruction`, which overrides sampled sentences.
         """
         config, generator = self.config, self.np_random.spawn(1)[0]
         colours = list(config.block_colours.values()) or [config.colours.block]

@@ -1,4 +1,4 @@
-"""Nested mappings, as YAML and command lines give them, laid over a frozen dataclass with every value checked."""
+"""Overrides of a frozen dataclass by nested mappings from YAML and command lines, with type checks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quasi-static planar pushing of the T: where does the block go when a round pusher pushes it at one point?
+"""Quasi-static planar pushing of the T by a round pusher at one contact point.
 
 Friction on the table is modelled by an ellipsoidal limit surface (Goyal, Ruina and Papadopoulos 1991; Lynch, Maekawa
 and Tanie 1992): under a force f with moment m about the centre of friction the block moves with the twist
@@ -23,7 +23,7 @@ _MIN_TURN = 1e-3  # rad per metre: keeps the centre of rotation finite (1 km awa
 
 @dataclass(frozen=True)
 class Contacts:
-    """Places to push at, in the block's frame: points (N, 2) on its outline and unit inward normals (N, 2)."""
+    """Contact points (N, 2) on the block's outline and unit inward normals (N, 2), in the block's frame."""
 
     points: np.ndarray
     normals: np.ndarray
@@ -32,7 +32,7 @@ class Contacts:
         return len(self.points)
 
     def pusher(self, gap: float = 0.0) -> np.ndarray:
-        """Centres (N, 2) of a pusher that stands `gap` metres off each contact."""
+        """Centres (N, 2) of a pusher at a distance of `gap` metres from each contact."""
         return self.points - (PUSHER_RADIUS + gap) * self.normals
 
 
@@ -86,7 +86,7 @@ class PlanarModel:
 
 
 class Pushes:
-    """The pushes of a model with its constants worked out: moves many poses by many contacts at once."""
+    """The pushes of a model with precomputed constants, vectorised over poses and contacts."""
 
     def __init__(self, model: PlanarModel) -> None:
         self.model = model
@@ -106,10 +106,10 @@ class Pushes:
         return np.stack([x, y, wrap_angle(turned)], axis=-1)
 
     def best(self, pose: np.ndarray, goal: np.ndarray, spread: float) -> tuple[np.ndarray, np.ndarray]:
-        """How far (M, N) each push should go from poses (M, 3) to end nearest to `goal` (3,), and how near (M, N).
+        """The distance (M, N) of each push from poses (M, 3) that ends nearest to `goal` (3,), and the rest (M, N).
 
-        Both in metres; near in the sense of `pose_distance` with the same `spread`. Exact, since a push is a rotation.
-        A distance is negative where the push would have to be a pull.
+        Both in metres; the rest is a `pose_distance` with the same `spread`. Exact, since a push is a rotation. A
+        distance is negative if the push would have to be a pull.
         """
         centre = np.array(self.model.centre)
         away = _centre(goal, centre) - _centre(pose, centre)
@@ -126,9 +126,9 @@ class Pushes:
 
 
 def pose_distance(pose: np.ndarray, goal: np.ndarray, spread: float, centre: np.ndarray) -> np.ndarray:
-    """Root mean square distance (...,) in metres of points of the block from where they belong.
+    """Root mean square distance (...,) in metres of points of the block from their goal positions.
 
-    The points lie around `centre` (block's frame) with root mean square radius `spread`, so that this is the distance
+    The points have root mean square radius `spread` around `centre` (block's frame), so that this is the distance
     of the centre and the chord of the angle: sqrt(|dp|^2 + 2 spread^2 (1 - cos dtheta)).
     """
     offset = _centre(pose, centre) - _centre(goal, centre)

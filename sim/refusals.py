@@ -1,7 +1,7 @@
-"""Sentences for the study of refusals: what a policy should read though it never did, and what it should not.
+"""Sentences for the study of refusals: unseen paraphrases that a policy should accept, and others it should refuse.
 
-None of them is trained on. Paraphrases are in two lists, and so are unrelated sentences: a detector is chosen and its
-threshold found with the first ones, and counted is what it refuses of the second ones.
+None is in the training data. Paraphrases and unrelated sentences are split in two: the detector and its threshold are
+chosen on the first parts, and refusals are counted on the second ones.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ PARAPHRASES = {
     ),
 }
 
-# By what is wrong with them.
+# By kind.
 UNRELATED = {
     "tuning": {
         "other colour": (

@@ -1,4 +1,4 @@
-"""Recorded actions sent to a simulation open loop: how close the block stays to where it was in the recording."""
+"""Open-loop replay of recorded actions in simulation, and the block's deviation from the recording."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def replay(
 ) -> Replay:
     """Send `actions` (T, 2) to `env` from the recorded start: the pusher (2,) and the first of `block_poses` (T, 3).
 
-    The replay goes on to the last action whatever `env` says of the episode's end. `on_frame` hears of frame t and of
-    its `info` before action t is sent.
+    The replay continues to the last action regardless of termination. `on_frame(t, info)` is called before action t is
+    sent.
     """
     _, info = env.reset(seed=0, options={"pusher": pusher, "block_pose": block_poses[0]})
     infos = [info]

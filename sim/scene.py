@@ -1,4 +1,4 @@
-"""The PushT table in one PyBullet client: built anew for every episode, stepped, read, saved and restored."""
+"""The PushT table in one PyBullet client: rebuilt for every episode, stepped, read, saved and restored."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SOLVER_ITERATIONS = 20  # joints and set-points agree to 0.01 mm with these
 
 @dataclass(frozen=True)
 class SceneState:
-    """All that moves, in arrays: joint angles and velocities (6,), the block's base pose (7,) and velocities (6,)."""
+    """The dynamic state: joint angles and velocities (6,), the block's base pose (7,) and velocities (6,)."""
 
     joints: np.ndarray
     joint_velocities: np.ndarray
@@ -49,9 +49,9 @@ class Scene:
             self.client = -1
 
     def rebuild(self, pusher: np.ndarray, block_pose: np.ndarray, block_colour: Vector | None = None) -> None:
-        """Empty the world and build it with the pusher (2,) and the block (3,) at rest, in another colour if given.
+        """Rebuild the world with the pusher (2,) and the block (3,) at rest, the block in `block_colour` if given.
 
-        Whatever a solver remembers is gone with the old world: equal starts have equal futures, bit for bit.
+        This discards the solver's state, so that equal starts give bitwise equal trajectories.
         """
         cid, physics = self.client, self.config.physics
         pb.resetSimulation(physicsClientId=cid)
@@ -76,12 +76,12 @@ class Scene:
         self.place_pusher(np.asarray(pusher))
 
     def place_pusher(self, pusher: np.ndarray) -> None:
-        """Put the arm at rest with the pusher (2,) there, whatever lies between."""
+        """Put the arm at rest with the pusher at `pusher` (2,), without collision checks."""
         for joint, angle in zip(self.joints, self.joint_targets(pusher), strict=True):
             pb.resetJointState(self.arm, joint, angle, physicsClientId=self.client)
 
     def place_block(self, pose: np.ndarray) -> None:
-        """Put the block at rest at a pose (3,), whatever lies between."""
+        """Put the block at rest at a pose (3,), without collision checks."""
         position, quaternion = self._block_base(pose)
         pb.resetBasePositionAndOrientation(self.block, position, quaternion, physicsClientId=self.client)
         pb.resetBaseVelocity(self.block, (0, 0, 0), (0, 0, 0), physicsClientId=self.client)
@@ -93,9 +93,9 @@ class Scene:
         return inverse_kinematics(np.concatenate([pusher, height], axis=-1), arm.stick_length)
 
     def step(self, path: np.ndarray) -> None:
-        """Lead the pusher along positions (N, 2), one a physics step.
+        """Move the pusher along positions (N, 2), one per physics step.
 
-        Position control with both gains at 1 asks for the velocity that closes the error within the step.
+        Position control with both gains at 1 sets the velocity that closes the error within the step.
         """
         ones = [1.0] * JOINTS
         for targets in self.joint_targets(path).tolist():
@@ -126,7 +126,7 @@ class Scene:
         return np.append(transform(np.array([[self.config.physics.centre_of_mass, 0.0]]), centre)[0], angle)
 
     def n_contacts(self) -> int:
-        """Points where pusher and block touch."""
+        """Number of contact points between pusher and block."""
         return len(pb.getContactPoints(self.arm, self.block, physicsClientId=self.client))
 
     def save(self) -> SceneState:
@@ -141,7 +141,7 @@ class Scene:
         )
 
     def restore(self, state: SceneState, block_colour: Vector) -> None:
-        """Rebuild the world with everything where `state` says, so that all restores of a state agree bit for bit."""
+        """Rebuild the world at `state`; restores of one state are bitwise identical."""
         self.rebuild(WORKSPACE_CENTRE, np.zeros(3), block_colour)
         for joint, angle, velocity in zip(self.joints, state.joints, state.joint_velocities, strict=True):
             pb.resetJointState(self.arm, joint, angle, velocity, physicsClientId=self.client)

@@ -1,8 +1,8 @@
-"""A scripted expert that sees the block's pose: what is shown to policies that will have to do without it.
+"""A scripted expert with access to the block's pose, which demonstrates for policies without it.
 
-Every step it plans anew: where to push first and how far, so that the way there, the push, and what is left for the
-best second push cost the least time. Nothing but a small preference for the contact chosen last is remembered, so that
-what it does is a function of what an imitator can see.
+It replans every step: contact and distance of the next push that minimise the time of the approach, the push, and the
+best second push. Its only memory is a small preference for the last contact, so that its actions are a function of what
+an imitator can observe.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from sim.geometry import GOAL_POSE, WORKSPACE_HIGH, WORKSPACE_LOW, transform
 
 @dataclass(frozen=True)
 class ExpertConfig:
-    """How the pusher moves: speeds in metres a step (0.1 s); free and pushing speeds are those of the plan."""
+    """Motion of the pusher: speeds in metres per step (0.1 s); free and pushing speeds are the plan's."""
 
     plan: PlanConfig = field(default_factory=PlanConfig)
     last_speed: float = 0.002
     """At the end of a push."""
     slowing: float = 0.3
-    """How much faster for every metre that the push has still to go."""
+    """Increase in speed per metre that remains of the push."""
     lead: float = 2.0
-    """How many steps of motion the target is ahead of the pusher: the lag of the PD loop that follows it, 0.2 s."""
+    """Steps by which the target leads the pusher: the lag of the PD controller, 0.2 s."""
 
 
 class Expert:
@@ -39,13 +39,13 @@ class Expert:
         self._chosen: int | None = None
 
     def reset(self) -> None:
-        """Forget the last episode."""
+        """Clear the state of the last episode."""
         self._chosen = None
 
     def act(self, pusher: np.ndarray, block_pose: np.ndarray) -> np.ndarray:
         """The next target (2,) of the pusher in metres, from its position (2,) and the block's pose (3,).
 
-        The pusher stays where it is if the walls let it reach no side of the block.
+        The pusher stays where it is if the walls block every side of the block.
         """
         pusher, pose = np.asarray(pusher, float), np.asarray(block_pose, float)
         routes = self.planner.routes(pusher, pose)
@@ -58,14 +58,14 @@ class Expert:
         return np.clip(pusher + self.config.lead * step, WORKSPACE_LOW, WORKSPACE_HIGH)
 
     def _push(self, pusher: np.ndarray, pose: np.ndarray, plan: Plan) -> np.ndarray:
-        """How far (2,) to move at or close to a contact: to where it will be, slower towards the end."""
+        """Displacement (2,) at or close to a contact, slowing towards the end of the push."""
         speed = min(self.config.slowing * plan.distance + self.config.last_speed, self.config.plan.push_speed)
         ahead = self.planner.pushes.apply(pose, np.array(plan.contact), np.array(speed))
         step = transform(self.planner.map.places[[plan.contact]], ahead)[0] - pusher
         return step * min(1.0, speed / max(float(np.linalg.norm(step)), 1e-9))
 
     def _walk(self, pusher: np.ndarray, pose: np.ndarray, routes: Routes, plan: Plan) -> np.ndarray:
-        """How far (2,) to move on the way to a contact's approach point."""
+        """Displacement (2,) on the way to a contact's approach point."""
         waypoints = transform(routes.path(plan.contact)[:-1], pose)
         return _along(waypoints, self.config.plan.free_speed) - pusher
 

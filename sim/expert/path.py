@@ -1,4 +1,4 @@
-"""Ways around the block: shortest paths of the pusher's centre to where a push begins, without touching the T."""
+"""Shortest collision-free paths of the pusher's centre around the block to the contacts."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from shapely.geometry.polygon import orient
 from sim.geometry import PUSHER_RADIUS, T_SHAPE
 from sim.planar import Contacts
 
-_SLACK = 1e-4  # metres by which the forbidden region shrinks, so that walking along its border is allowed
-_CORRIDOR = 0.003  # metres to either side of the straight way in, within which a pusher just goes on
+_SLACK = 1e-4  # metres by which the forbidden region shrinks, so that paths along its border are allowed
+_CORRIDOR = 0.003  # half width in metres of the straight approach to a contact
 
 
 class BlockMap:

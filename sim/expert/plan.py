@@ -1,4 +1,4 @@
-"""Where to push next and how far: two pushes ahead in the planar model, by the time that all of it will take."""
+"""Planning of the next push with a horizon of two pushes in the planar model, minimising time."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ class PlanConfig:
     border: float = 0.002
     """Between the pusher's centre and the end of the workspace."""
     spread: float = 0.042
-    """What a radian is worth in metres: about the block's radius of gyration."""
+    """Weight of a radian in metres: about the block's radius of gyration."""
     push_cost: float = 3.0
-    """Any push at all, so that putting off what has to be done never pays."""
+    """Fixed cost of a push, so that postponing a necessary one never pays."""
     switch_cost: float = 12.0
-    """Leaving one contact for another, beside the way."""
+    """Changing the contact, besides the path."""
     keep_bonus: float = 4.0
-    """For going on to the contact chosen last."""
+    """For keeping the last contact."""
     leave_cost: float = 20000.0
-    """Pushing a corner of the block into a wall, steps a metre; the model knows no walls."""
+    """Pushing a corner of the block into a wall, steps per metre; the model has no walls."""
     tolerance: float = 0.0015
-    """The pose distance at which the goal is as good as covered."""
+    """The pose distance at which the goal counts as covered."""
     guess_cost: float = 25.0
     guess_speed: float = 0.003
-    """A pose that two pushes do not bring to the goal: another push, and the longer the farther it is."""
+    """Heuristic cost of a pose that two pushes do not bring to the goal: another push plus distance / speed."""
     stuck_cost: float = 60.0
     """A pose from which no second push is possible."""
 
@@ -65,7 +65,7 @@ class Planner:
         self.map = BlockMap(self.pushes.contacts, config.clearance)
 
     def routes(self, pusher: np.ndarray, pose: np.ndarray) -> Routes:
-        """The ways from the pusher (2,) to the contacts of a block at `pose` (3,)."""
+        """Paths from the pusher (2,) to the contacts of a block at `pose` (3,)."""
         c, s = np.cos(pose[2]), np.sin(pose[2])
         corners = shapely.box(*(WORKSPACE_LOW + self.config.border), *(WORKSPACE_HIGH - self.config.border)).exterior
         points = (np.vstack([pusher, corners.coords]) - pose[:2]) @ np.array([[c, -s], [s, c]])
@@ -89,7 +89,7 @@ class Planner:
         return Plan(int(first[best]), max(float(distance[best]), config.min_push))
 
     def _free(self, points: np.ndarray, pose: np.ndarray) -> np.ndarray:
-        """(..., N) whether the pusher can stand at points (N, 2) of the block's frame at poses (..., 3)."""
+        """(..., N) whether points (N, 2) of the block's frame are free for the pusher at poses (..., 3)."""
         c, s = np.cos(pose[..., 2, None]), np.sin(pose[..., 2, None])
         x, y = c * points[:, 0] - s * points[:, 1], s * points[:, 0] + c * points[:, 1]
         low = WORKSPACE_LOW + self.config.border - pose[..., None, :2]
@@ -116,19 +116,19 @@ class Planner:
         cost = transits / config.free_speed + config.switch_cost + self._push_cost(distance) + self._guess(left)
         possible = (distance > 0) & (distance < max(config.distances)) & self._free(self.map.approaches, pose)
         cost = np.where(possible, cost, np.inf).min(axis=1)
-        # A guess here is more hopeful than one a push further on, so that it may stand only where no push is needed.
+        # The heuristic is more optimistic here than one push later, so it is used only where no push is needed.
         stay = self._guess(now) + np.where(now < config.tolerance, 0.0, config.stuck_cost)
         return np.minimum(stay, cost)
 
     def _guess(self, distance: np.ndarray) -> np.ndarray:
-        """Steps that a pose distance [m] will still take."""
+        """Heuristic number of steps for a pose distance [m]."""
         config = self.config
         unlikely = distance**2 / (distance**2 + config.tolerance**2)
         return unlikely * (config.guess_cost + distance / config.guess_speed)
 
 
 def _outside(pose: np.ndarray) -> np.ndarray:
-    """How far (...,) the corners of the block stand in the walls at poses (..., 3), in metres, at most."""
+    """Largest penetration (...,) of the block's corners into the walls at poses (..., 3), metres."""
     c, s = np.cos(pose[..., 2, None]), np.sin(pose[..., 2, None])
     x = pose[..., 0, None] + c * T_CORNERS[:, 0] - s * T_CORNERS[:, 1]
     y = pose[..., 1, None] + s * T_CORNERS[:, 0] + c * T_CORNERS[:, 1]

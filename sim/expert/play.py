@@ -1,4 +1,4 @@
-"""Play: pushes in any direction near the block, for a world model that has to know what comes of bad ones, too."""
+"""Play data: random pushes near the block, so that a world model also learns the outcome of bad actions."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import numpy as np
 
 from sim.geometry import T_SHAPE, WORKSPACE_HIGH, WORKSPACE_LOW, transform
 
-AROUND = 0.08  # metres from the middle of the block within which a push ends
-FASTEST = 0.03  # metres the target is ahead of the pusher at most, as the expert's is
-LONGEST = 15  # steps before another place is chosen
+AROUND = 0.08  # metres from the block's centre within which a push ends
+FASTEST = 0.03  # largest lead of the target over the pusher, metres, as the expert's
+LONGEST = 15  # steps before another target is sampled
 
 _MIDDLE = np.array([T_SHAPE.centroid.coords[0]])
 
 
 class RandomPushes:
-    """Goes from one place near the block to the next, through the block where it lies in between."""
+    """Moves between random points near the block, pushing it when it is in between."""
 
     def __init__(self, generator: np.random.Generator) -> None:
         self._generator = generator
-        self._left = 0  # steps until another place is chosen
+        self._left = 0  # steps until another target is sampled
 
     def act(self, pusher: np.ndarray, block_pose: np.ndarray) -> np.ndarray:
         """The next target (2,) of the pusher in metres, from its position (2,) and the block's pose (3,)."""
@@ -32,7 +32,7 @@ class RandomPushes:
         return np.clip(pusher + way * min(1.0, self._speed / max(distance, 1e-9)), WORKSPACE_LOW, WORKSPACE_HIGH)
 
     def _choose(self, block_pose: np.ndarray) -> None:
-        """Uniform in the disc around the block; one in five stays where it is for a while, as policies do."""
+        """Sample uniformly in the disc around the block; one in five stays in place, as policies sometimes do."""
         middle = transform(_MIDDLE, block_pose)[0]
         angle, radius = self._generator.uniform(-np.pi, np.pi), AROUND * np.sqrt(self._generator.uniform())
         self._place = middle + radius * np.array([np.cos(angle), np.sin(angle)])

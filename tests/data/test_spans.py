@@ -100,7 +100,7 @@ def test_every_reader_has_the_right_pictures(dataset, pictures):
     assert len(about) == 1
     assert HEAD in about[0]
     assert np.array_equal(compact(dataset).frames(4, HEAD), pictures[4])
-    assert LeRobotDataset(dataset).misplaced == []
+    assert LeRobotDataset(dataset).span_findings == []
 
 
 def test_a_camera_is_judged_by_its_own_spans(dataset, caplog):
@@ -202,4 +202,4 @@ def test_a_file_that_does_not_say_how_many_frames_it_has(dataset, pictures):
 
 def test_files_of_one_episode_are_not_opened(bimanual_dataset, monkeypatch):
     monkeypatch.setattr(spans, "read_header", None)
-    assert LeRobotDataset(bimanual_dataset).misplaced == []
+    assert LeRobotDataset(bimanual_dataset).span_findings == []

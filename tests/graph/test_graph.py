@@ -151,7 +151,7 @@ def test_an_episode_then_a_silent_camera_then_a_killed_policy(
     operator.wait(lambda: len(operator.coverages) > 3, "the simulation")
 
     begin = time.time()
-    episode = operator.play(max_steps=40, success_coverage=0.95, rearm=30)  # a busy computer stops it more than once
+    episode = operator.run_episode(max_steps=40, success_coverage=0.95, rearm=30)  # a busy computer stops it often
     assert episode.seed == 11
     assert episode.steps == 40 or episode.success
     assert witness.moved(begin) > 0.02

@@ -69,7 +69,8 @@ def test_both_who_latches_and_who_does_not_are_heard() -> None:
         desk.create_publisher(String, "latched", common.LATCHED_QOS).publish(String(data="before"))
         heard: list[str] = []
         for topic in ("latched", "plain"):
-            common.hear(robot, String, topic, lambda message: heard.append(message.data), common.COMMAND_QOS)
+            keep = lambda message: heard.append(message.data)  # noqa: E731
+            common.subscribe_with_latched(robot, String, topic, keep, common.COMMAND_QOS)
         wait_for(lambda: heard == ["before"], "what was said before")
         plain = desk.create_publisher(String, "plain", common.COMMAND_QOS)  # as that of `ros2 topic pub`
         wait_for(plain.get_subscription_count, "the subscription")

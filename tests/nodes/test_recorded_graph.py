@@ -13,7 +13,7 @@ import pytest
 from helpers.ros import ROOT, own_domain
 from sensor_msgs.msg import Joy
 
-from vla_policy.benchmarks.ros.recording import RecorderClient
+from vla_policy.benchmarks.ros.recorder_bench import RecorderClient
 from vla_policy.cli.dataset import main as vla_dataset
 from vla_policy.cli.eval import main as vla_eval
 from vla_policy.data import LeRobotDataset

@@ -15,7 +15,7 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from helpers.ros import ROOT, own_domain, wait_for
 
-from vla_policy.benchmarks.ros.recording import Filmed, RecorderClient, survive_kills, two_cameras
+from vla_policy.benchmarks.ros.recorder_bench import Filmed, RecorderClient, survive_kills, two_cameras
 from vla_policy.data import LeRobotDataset
 from vla_policy.graph.processes import Processes
 from vla_policy.importers.bags import bag_episode
@@ -92,7 +92,7 @@ def test_episodes_survive_a_kill_and_become_a_dataset(
     client.start()
     time.sleep(0.5)
     robot.filming = False
-    wait_for(lambda: client.said("recording, but /pusht_sim/camera/image_raw is silent"), "the missing camera", 5.0)
+    wait_for(lambda: client.reported("recording, but /pusht_sim/camera/image_raw is silent"), "the missing camera", 5.0)
     ok, why = client.end(success=False)
     assert ok
     assert why.endswith("episode_000001.mcap")
@@ -114,7 +114,7 @@ def test_episodes_survive_a_kill_and_become_a_dataset(
     wait_for(lambda: "an interrupted episode was found" in log.read_text(), "the repair")
     interrupted = bag_episode(root / "bags" / "interrupted" / "episode_000002.mcap", load_contract(contract))
     assert interrupted.length / 10 > killed - begin - 1.0  # at most a second is lost
-    wait_for(lambda: client.said("1 episodes, "), "the import", LONG)
+    wait_for(lambda: client.reported("1 episodes, "), "the import", LONG)
 
     dataset = LeRobotDataset(root / "dataset")
     assert dataset.tasks == ["keep still"]
@@ -131,7 +131,7 @@ def test_bags_that_were_moved_away_stay_imported_and_their_numbers_taken(
     client.start()
     time.sleep(1.5)
     assert client.end()[0]
-    wait_for(lambda: client.said("1 episodes, "), "the import", LONG)
+    wait_for(lambda: client.reported("1 episodes, "), "the import", LONG)
     end(recorder)
     (root / "bags").rename(root / "archive")
 
@@ -141,7 +141,7 @@ def test_bags_that_were_moved_away_stay_imported_and_their_numbers_taken(
     ok, why = client.end()
     assert ok, why
     assert why.endswith("episode_000001.mcap")
-    wait_for(lambda: client.said("2 episodes, "), "the second import", LONG)
+    wait_for(lambda: client.reported("2 episodes, "), "the second import", LONG)
     first, second = (Path(about["bag"]).name for about in read_recordings(root / "dataset"))
     assert (first, second) == ("episode_000000.mcap", "episode_000001.mcap")
 
@@ -165,7 +165,7 @@ def test_a_full_disk_is_said_at_once_and_no_finished_episode_is_lost(
     ok, why = client.end()
     assert not ok
     assert "episode_000000.mcap lost its end: File too large; the next start of the recorder imports " in why
-    assert client.said(why)
+    assert client.reported(why)
     wait_for(lambda: why in diagnostics, "the diagnostics")
     assert names(root) == ["episode_000000.success.mcap"]
 
@@ -174,7 +174,7 @@ def test_a_full_disk_is_said_at_once_and_no_finished_episode_is_lost(
     robot.alive.add("robot")
     client.start()
     recorder.rlimit(resource.RLIMIT_FSIZE, (1 << 20, -1))
-    wait_for(lambda: client.said("episode_000001.mcap.part was given up: File too large"), "the full disk")
+    wait_for(lambda: client.reported("episode_000001.mcap.part was given up: File too large"), "the full disk")
     ok, why = client.end()
     assert not ok
     assert "expected an episode in progress, found episode_000001.mcap.part was given up: File too large" in why
@@ -182,9 +182,9 @@ def test_a_full_disk_is_said_at_once_and_no_finished_episode_is_lost(
     end(recorder)
 
     start()
-    wait_for(lambda: client.said("1 episodes, "), "the import", LONG)
-    assert client.said("frames, success, ")
-    assert client.said("the end of the bag is missing")
+    wait_for(lambda: client.reported("1 episodes, "), "the import", LONG)
+    assert client.reported("frames, success, ")
+    assert client.reported("the end of the bag is missing")
     (entry,) = read_recordings(root / "dataset")
     assert entry["bag"].endswith("episode_000000.success.mcap")
     assert (entry["result"], entry["ended"]) == ("success", False)
@@ -240,7 +240,7 @@ def test_a_writer_that_breaks_is_said_and_makes_no_success(root: Path, start: Ca
         start(use_sim_time=True)
         client.start()
         robot.now = lambda: 0.0  # type: ignore[method-assign]
-        wait_for(lambda: client.said("episode_000000.mcap.part was given up: error: "), "the broken writer")
+        wait_for(lambda: client.reported("episode_000000.mcap.part was given up: error: "), "the broken writer")
         ok, why = client.end()
     assert not ok
     assert "expected an episode in progress, found episode_000000.mcap.part was given up: error: " in why
@@ -275,7 +275,7 @@ def test_one_recorder_a_folder_and_no_import_outlives_it(
 
     (root / "bags" / "episode_000001.mcap").touch()  # nor does a bad bag keep the others out
     start()
-    wait_for(lambda: client.said("1 of 2 bags left out: episode_000001.mcap"), "the import", LONG)
+    wait_for(lambda: client.reported("1 of 2 bags left out: episode_000001.mcap"), "the import", LONG)
     assert LeRobotDataset(root / "dataset").num_episodes == 1
 
 

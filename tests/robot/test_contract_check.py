@@ -13,7 +13,7 @@ import yaml
 from vla_policy.interfaces import InputError
 from vla_policy.robot.contract import IMAGE, JOINT_STATE, Contract, findings, load_contract, urdf
 from vla_policy.robot.contract.findings import NOTE, OK, WRONG, Finding
-from vla_policy.robot.contract_check import Heard, compare_seen
+from vla_policy.robot.contract_check import ReceivedTopic, check_observations
 
 CONFIG = Path(__file__).parents[2] / "config"
 JOINTS = ["shoulder_pan_joint", "shoulder_lift_joint", "elbow_joint", "wrist_1_joint", "wrist_2_joint", "wrist_3_joint"]
@@ -82,11 +82,11 @@ def test_what_is_no_urdf_is_refused(tmp_path: Path, text: str) -> None:
         urdf.compare(load_contract("ur5e"), file)
 
 
-def heard(
+def received(
     joints: list[str] = JOINTS, places: list[float] = HOME, rate: float = 100.0, camera: float = 30.0, **changes: Any
-) -> dict[str, Heard]:
+) -> dict[str, ReceivedTopic]:
     """Three seconds of a UR5e and its camera; `changes` are of the pictures."""
-    states, pictures = Heard((JOINT_STATE,)), Heard((IMAGE,))
+    states, pictures = ReceivedTopic((JOINT_STATE,)), ReceivedTopic((IMAGE,))
     for k in range(int(3 * rate)):
         t = 100.0 + k / rate
         states.add(t, Message(header=header(t), name=joints, position=places))
@@ -103,7 +103,7 @@ def header(t: float) -> Message:
 
 
 def test_a_robot_that_fits(tmp_path: Path) -> None:
-    found = compare_seen(load_contract("ur5e"), heard(), live=True)
+    found = check_observations(load_contract("ur5e"), received(), live=True)
     assert texts(found, WRONG) == texts(found, NOTE) == ""
     assert "/joint_states: 100 Hz" in texts(found, OK)
     assert "stamps are 30 ms old on arrival" in texts(found, OK)
@@ -111,7 +111,8 @@ def test_a_robot_that_fits(tmp_path: Path) -> None:
 
 def test_joints_in_another_order_are_told(tmp_path: Path) -> None:
     order = [*JOINTS[2::-1], *JOINTS[3:]]
-    found = compare_seen(load_contract("ur5e"), heard(order, [HOME[2], HOME[1], HOME[0], *HOME[3:]]), live=False)
+    there = received(order, [HOME[2], HOME[1], HOME[0], *HOME[3:]])
+    found = check_observations(load_contract("ur5e"), there, live=False)
     assert texts(found, WRONG) == ""
     assert "/joint_states: joints come as ['elbow_joint', 'shoulder_lift_joint', 'shoulder_pan_joint'" in texts(
         found, OK
@@ -133,37 +134,37 @@ def test_joints_in_another_order_are_told(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_what_would_not_work_is_named(options: dict, level: str, expected: str) -> None:
-    assert expected in texts(compare_seen(load_contract("ur5e"), heard(**options), live=True), level)
+    assert expected in texts(check_observations(load_contract("ur5e"), received(**options), live=True), level)
 
 
 def test_topics_of_another_name_or_type_are_named() -> None:
-    there = heard()
+    there = received()
     there["camera/image"] = there.pop("front/color/image_raw")
     there["joint_states"].types = ("std_msgs/msg/String",)
-    wrong = texts(compare_seen(load_contract("ur5e"), there, live=True), WRONG)
+    wrong = texts(check_observations(load_contract("ur5e"), there, live=True), WRONG)
     assert "/front/color/image_raw: expected sensor_msgs/msg/Image, found no such topic" in wrong
     assert "of this type are ['/camera/image']" in wrong
     assert "/joint_states: expected sensor_msgs/msg/JointState, found std_msgs/msg/String" in wrong
 
 
 def test_parts_that_never_meet_are_named() -> None:
-    arm, gripper = Heard((JOINT_STATE,)), Heard((JOINT_STATE,))
+    arm, gripper = ReceivedTopic((JOINT_STATE,)), ReceivedTopic((JOINT_STATE,))
     for k in range(100):
         t = 100.0 + k / 50
         arm.add(t, Message(header=header(t), name=[f"joint{i}" for i in range(1, 7)], position=[0.1] * 6))
         gripper.add(t, Message(header=header(t - 1.0), name=["drive_joint"], position=[0.1]))
     there = {"xarm/joint_states": arm, "xarm_gripper/joint_states": gripper}
-    wrong = texts(compare_seen(load_contract("xarm6_gripper"), there, live=False), WRONG)
+    wrong = texts(check_observations(load_contract("xarm6_gripper"), there, live=False), WRONG)
     assert "observation.state: its parts never were within 0.25 s of each other (slop)" in wrong
 
 
 @pytest.mark.parametrize(("offset", "apart"), [(0.033, True), (0.01, False)])
 def test_slow_streams_out_of_phase_are_named(offset: float, apart: bool) -> None:
-    there = heard(rate=15.0, camera=15.0)
+    there = received(rate=15.0, camera=15.0)
     pictures = there["front/color/image_raw"]
     for t, message in pictures.messages:
         message.header = header(t + offset)
-    wrong = texts(compare_seen(load_contract("ur5e"), there, live=False), WRONG)
+    wrong = texts(check_observations(load_contract("ur5e"), there, live=False), WRONG)
     assert ("stamps 0.033 s apart or more, timeouts.slop is 0.02 s: they would make no observation" in wrong) == apart
 
 

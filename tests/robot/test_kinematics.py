@@ -139,7 +139,7 @@ def test_another_way_to_be_there_is_refused_and_the_last_joints_are_kept(arm: Ki
     with pytest.raises(NoSolution, match=rf"joint1: expected a target within {FAR:g} of the last, found \+"):
         targets.follow(pose(0.3, 0.3))
     np.testing.assert_array_equal(targets.hold(), told)
-    targets.rest()
+    targets.reset()
     np.testing.assert_array_equal(targets.hold(), start())
 
 

@@ -374,12 +374,12 @@ def test_a_state_is_refused_that_full_speed_makes_wrong_by_more_than_the_followi
 
 def test_a_robot_led_away_from_the_constants_holds_and_is_sent_nothing_until_it_is_back() -> None:
     bench = Bench(following_error=np.array([0.2, 0.2])).start()
-    bench.gate.misplaced = "z: expected 0.01, found 0.21"
+    bench.gate.pose_error = "z: expected 0.01, found 0.21"
     assert bench.run(0.2) == [None] * 10
-    assert (bench.gate.supervisor.state, bench.gate.supervisor.reason) == (State.HOLDING, bench.gate.misplaced)
+    assert (bench.gate.supervisor.state, bench.gate.supervisor.reason) == (State.HOLDING, bench.gate.pose_error)
     with pytest.raises(Refused, match="z: expected"):
         bench.gate.enable(bench.now, bench.steady)
-    bench.gate.misplaced = ""
+    bench.gate.pose_error = ""
     last = next(c for c in reversed(bench.commands) if c is not None)
     np.testing.assert_allclose(bench.run(0.1)[-1].action, last.action)  # type: ignore[union-attr]
 
@@ -423,25 +423,25 @@ def test_a_held_arm_that_is_moved_by_hand_stays_where_it_was_brought(state: str)
     elif state == "fault":
         bench.gate.supervisor.fault("emergency stop")
     bench.run(0.1)
-    rests = bench.gate.rests
+    resets = bench.gate.setpoint_resets
     bench.pose = np.array([0.1, 0.5])
     bench.alive.add("stuck")
     command = bench.run(0.1)[-1]
     assert command is not None
     assert command.status == "hold"
     np.testing.assert_allclose(command.action, [0.1, 0.5])  # and is not pulled back when its drives are on again
-    assert bench.gate.rests == rests + 1  # what the joints are told begins anew as well
+    assert bench.gate.setpoint_resets == resets + 1  # what the joints are told begins anew as well
 
 
 def test_enabling_after_a_hold_begins_where_the_arm_is() -> None:
     bench = Bench().start()
     bench.gate.heartbeat("policy", True, bench.steady)
     bench.run(0.1)
-    rests, bench.pose = bench.gate.rests, np.array([0.52, 0.5])
+    resets, bench.pose = bench.gate.setpoint_resets, np.array([0.52, 0.5])
     bench.alive.add("stuck")
     bench.run(0.1)
     bench.gate.enable(bench.now, bench.steady)
-    assert bench.gate.rests > rests
+    assert bench.gate.setpoint_resets > resets
     command = bench.run(TICK)[-1]
     assert command is not None
     np.testing.assert_allclose(command.action, [0.52, 0.5])
@@ -604,7 +604,7 @@ def test_a_gate_enabled_again_is_not_led_by_the_hand_of_before() -> None:
 def test_a_robot_that_is_misplaced_elsewhere_is_not_enabled() -> None:
     bench = Bench()
     bench.run(0.1)
-    bench.gate.misplaced = "the measured pose is away from the commands' constants (z: expected 0.01, found 0.4)"
+    bench.gate.pose_error = "the measured pose is away from the commands' constants (z: expected 0.01, found 0.4)"
     with pytest.raises(Refused, match=r"cannot enable: .*z: expected 0\.01, found 0\.4"):
         bench.gate.enable(bench.now, bench.steady)
     assert bench.run(0.1) == [None] * 5

@@ -1,4 +1,4 @@
-"""Recorded episodes replayed in the simulators: how closely their blocks follow the recording."""
+"""Simulator fidelity: the block's error when recorded episodes are replayed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def replay_episode(
     env: PushTEnv | GymPushTEnv,
     on_frame: Callable[[int, Mapping[str, Any]], None] | None = None,
 ) -> Replay:
-    """Replay an episode of the dataset; `InputError` if the dataset lacks what that needs."""
+    """Replay an episode of the dataset; `InputError` if the dataset lacks a needed feature."""
     needed = env.interface.select([STATE, ENVIRONMENT_STATE])
     needed.require(dataset.interface, "a replay", str(dataset.root))
     columns = dataset.episode(index).columns
@@ -46,7 +46,7 @@ def replay_dataset(dataset: LeRobotDataset, episodes: Iterable[int], env: PushTE
 
 
 def fidelity_table(summaries: Mapping[str, Mapping[str, Any]], title: str) -> Table:
-    """One column a simulator, named by its key."""
+    """One column per simulator, named by its key."""
     table = Table(title=title, title_justify="left")
     table.add_column("")
     for name in summaries:

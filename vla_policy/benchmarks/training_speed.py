@@ -1,4 +1,4 @@
-"""How fast training is, and how much of a step it waits for data."""
+"""Training throughput, and the share of each step spent waiting for data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vla_policy.utils.percentiles import percentiles
 
 
 def training_speed(trainer: Trainer, warmup: int, steps: int) -> dict[str, Any]:
-    """Take `steps` steps after `warmup` others, with the trainer's own loader; nothing is saved.
+    """Run `steps` steps after `warmup` steps, with the trainer's own loader; nothing is saved.
 
     `samples_per_s` counts observations; `step_ms` and its part `wait_ms`, from asking for a batch until it is there,
     are `percentiles`; `wait_share` is the waiting's part of the whole time.

@@ -68,7 +68,7 @@ def play(checkpoint: str, config: GraphConfig) -> list[GraphEpisode]:
         with running(out / "log", nodes(checkpoint, config)) as graph:
             progress.update(task, description="playing")
             for _ in range(config.n_episodes):
-                episodes.append(graph.operator.play(config.max_steps, SUCCESS_COVERAGE, config.rearm))
+                episodes.append(graph.operator.run_episode(config.max_steps, SUCCESS_COVERAGE, config.rearm))
                 write_json(out / "episodes.json", [asdict(episode) for episode in episodes])
                 write_json(out / "diagnostics.json", graph.operator.diagnostics)
                 progress.advance(task)

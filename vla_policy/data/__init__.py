@@ -1,4 +1,4 @@
-"""Episodes on disk and on their way to a network: LeRobotDataset, windows, normalisation, augmentation."""
+"""Datasets: LeRobotDataset on disk, training windows, normalisation, augmentation."""
 
 from vla_policy.data.augmentation import ColorJitter, centre_crop, crop_size, random_crop
 from vla_policy.data.dataset import Episode, LeRobotDataset

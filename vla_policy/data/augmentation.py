@@ -1,6 +1,6 @@
-"""Random crops, which know where they came from, and colours, for batches of image histories.
+"""Random crops with known position, and colour jitter, for batches of image histories.
 
-All frames of a sample change alike.
+All frames of a sample get the same transform.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 def random_crop(frames: Tensor, fraction: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Cut (B, n, H, W, C) to (B, n, h, w, C) at a random place of each sample, the same for its n frames.
+    """Crop (B, n, H, W, C) to (B, n, h, w, C) at a random position per sample, the same for its n frames.
 
     Returns the crops and their top left pixels (B, 2) y, x.
     """
@@ -26,7 +26,7 @@ def random_crop(frames: Tensor, fraction: float, generator: torch.Generator) -> 
 
 
 def centre_crop(frames: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
-    """The same in the middle, as at run time."""
+    """The centre crop, as used at inference; same returns as `random_crop`."""
     height, width = crop_size(frames.shape[2:4], fraction)
     y, x = (frames.shape[2] - height) // 2, (frames.shape[3] - width) // 2
     corners = torch.tensor([y, x], device=frames.device).expand(len(frames), 2)
@@ -41,7 +41,7 @@ def crop_size(image_size: Sequence[int], fraction: float) -> tuple[int, int]:
 class ColorJitter(nn.Module):
     """Brightness, contrast and saturation of float RGB images (B, T, H, W, 3) in [0, 1], each scaled by 1 +- strength.
 
-    A sample's T frames share their change. Evaluation changes nothing.
+    A sample's T frames share their factors. The identity in evaluation mode.
     """
 
     def __init__(self, brightness: float = 0.1, contrast: float = 0.1, saturation: float = 0.1) -> None:

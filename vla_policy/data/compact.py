@@ -1,8 +1,8 @@
 """Merge the many small files of a LeRobotDataset v3.0 into few large ones.
 
-The merged dataset is built beside the old one, compared with it row by row and frame by frame, and takes its place by
-renaming, so that a kill at any moment leaves the old or the new dataset, whole. Files that no episode points to are
-taken over as they are.
+The merged dataset is built beside the old one, compared with it row by row and frame by frame, and swapped in by
+renaming, so that a kill at any moment leaves either the old or the new dataset complete. Files that no episode
+references are kept unchanged.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from vla_policy.utils.files import sync, write_whole
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a source file went: number of the merged file, and seconds of video before it there."""
+    """Destination of a source file: number of the merged file, and its offset there in seconds of video."""
 
     file: int
     seconds: float = 0.0
@@ -45,10 +45,10 @@ def compact(
     video_mb: float = layout.VIDEO_FILE_MB,
     progress: Callable[[Sequence[str]], Iterable[str]] = iter,
 ) -> LeRobotDataset:
-    """Merge data files up to `data_mb` and videos, without encoding them again, up to `video_mb`; returns the result.
+    """Merge data files up to `data_mb`, and videos, without re-encoding, up to `video_mb`; returns the result.
 
-    Needs the space of a second copy while it works. `InputError` for other versions than v3.0, a dataset whose records
-    and files disagree, which is left as it is, or while a writer is at work.
+    Needs disk space for a second copy meanwhile. `InputError` for other versions than v3.0, a dataset whose records and
+    files disagree (left unchanged), or while a writer holds the lock.
     """
     root = Path(root).resolve()
     exchange = Exchange(root)
@@ -86,7 +86,7 @@ def _require_layout(root: Path) -> None:
 
 
 def _require_accounted(dataset: LeRobotDataset) -> None:
-    """`InputError` unless every row of the data files is one of the episodes that point there, and videos are known."""
+    """`InputError` unless every row of the data files belongs to an episode that references it and videos are known."""
     require_counted(dataset)
     lengths: dict[Path, dict[int, int]] = defaultdict(dict)
     cameras = dataset.records[0].videos.keys() if dataset.records else ()
@@ -114,7 +114,7 @@ def _require_accounted(dataset: LeRobotDataset) -> None:
 
 
 def _copy_rest(root: Path, out: Path, sources: set[Path]) -> None:
-    """Everything but the files that are merged, so that what others keep in a dataset stays in it."""
+    """Copy all files but the merged ones, foreign files included."""
     for folder, folders, files in os.walk(root):
         inside = Path(folder).relative_to(root)
         if not folders and not files:
@@ -146,7 +146,7 @@ def _build(
 
 
 def _merge_data(sources: Sequence[Path], out: Path, limit: float) -> dict[Path, _Place]:
-    """One row group an episode, or whatever row groups the sources have."""
+    """Concatenate data files, keeping their row groups."""
     schemas = {path: str(pq.read_schema(path).remove_metadata()) for path in sources}
     places: dict[Path, _Place] = {}
     groups = _groups(sources, limit, schemas.__getitem__)
@@ -165,7 +165,7 @@ def _merge_data(sources: Sequence[Path], out: Path, limit: float) -> dict[Path, 
 
 
 def _merge_videos(dataset: LeRobotDataset, out: Path, key: str, limit: float) -> dict[Path, _Place]:
-    """Videos that are just the frames of their episodes are merged; the others are taken over one by one."""
+    """Merge videos that consist of exactly their episodes' frames; the others are kept as single files."""
     episodes: dict[Path, list[tuple[VideoSpan, int]]] = defaultdict(list)
     for record in dataset.records:
         episodes[record.videos[key].path].append((record.videos[key], record.length))
@@ -189,7 +189,7 @@ def _merge_videos(dataset: LeRobotDataset, out: Path, key: str, limit: float) ->
 
 
 def _is_full(path: Path, episodes: Sequence[tuple[VideoSpan, int]], fps: float) -> bool:
-    """Whether the frames of the episodes fill the video from its first moment to its last one."""
+    """Whether the episodes' frames cover the whole video."""
     header, frames = read_header(path), 0
     for span, length in sorted(episodes, key=lambda episode: episode[0].start):
         if abs(span.start * fps - frames) > 0.01:
@@ -199,7 +199,7 @@ def _is_full(path: Path, episodes: Sequence[tuple[VideoSpan, int]], fps: float) 
 
 
 def _make(path: Path, sources: Sequence[Path], write: Callable[[Path], object]) -> None:
-    """What `write` makes of several sources; one alone stays as it is."""
+    """Merge several sources by `write`; a single one is linked."""
     if len(sources) == 1:
         link(sources[0].resolve(), path)
     else:
@@ -207,7 +207,7 @@ def _make(path: Path, sources: Sequence[Path], write: Callable[[Path], object]) 
 
 
 def _groups(sources: Iterable[Path], limit: float, signature: Callable[[Path], str]) -> Iterator[list[Path]]:
-    """Neighbouring files that fit together and into `limit` bytes."""
+    """Consecutive files with one signature and at most `limit` bytes in total."""
     group: list[Path] = []
     size = 0
     for path in sources:
@@ -222,7 +222,7 @@ def _groups(sources: Iterable[Path], limit: float, signature: Callable[[Path], s
 
 
 def _free(out: Path, template: str, key: str = "") -> Iterator[int]:
-    """Numbers of files that nobody has put there."""
+    """Unused file numbers."""
     for number in range(layout.CHUNKS_SIZE**2):
         if not os.path.lexists(out / template.format(video_key=key, **_numbers(number))):
             yield number
@@ -234,7 +234,7 @@ def _numbers(number: int) -> dict[str, int]:
 
 
 def _episodes(dataset: LeRobotDataset, places: dict[str, dict[Path, _Place]], number: int) -> pa.Table:
-    """The rows of all episodes, pointing into the merged files; they are going to be in meta file `number`."""
+    """The rows of all episodes for meta file `number`, referencing the merged files."""
     tables = [read_parquet(path) for path in dict.fromkeys(record.meta for record in dataset.records)]
     rows = pa.concat_tables(tables, promote_options="permissive").sort_by("episode_index")
     if rows["episode_index"].to_pylist() != [record.index for record in dataset.records]:
@@ -262,7 +262,7 @@ def _episodes(dataset: LeRobotDataset, places: dict[str, dict[Path, _Place]], nu
 
 
 def _sync_folders(root: Path, out: Path) -> None:
-    """Bring the names in all folders to the disk; folders are those of before in who may read and write them."""
+    """Sync all folders, with the permissions of the original ones."""
     for folder, _, _ in os.walk(out):
         before = root / Path(folder).relative_to(out)
         if before.is_dir():

@@ -1,4 +1,4 @@
-"""Whether two datasets hold the same: every row of every column, and every encoded frame at its time."""
+"""Equality of two datasets: every row of every column, and every encoded frame with its time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vla_policy.data.parquet import read_parquet
 from vla_policy.data.video import packets
 from vla_policy.interfaces import Failure
 
-OPEN_FILES = 4  # of each kind; episodes are compared in order, so that those of a dataset follow each other
+OPEN_FILES = 4  # of each kind; enough because episodes are compared in order
 
 
 def require_same(
@@ -41,7 +41,7 @@ def require_same(
 
 
 def _about(dataset: LeRobotDataset) -> pa.Table:
-    """What meta/episodes says of all episodes, but for where they lie."""
+    """The table meta/episodes without file locations."""
     tables = [read_parquet(path) for path in dict.fromkeys(record.meta for record in dataset.records)]
     rows = pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({"episode_index": []})
     places = [name for name in rows.column_names if name.startswith(("data/", "videos/", "meta/episodes/"))]
@@ -53,14 +53,14 @@ def _rows(table: pa.Table, index: int) -> pa.Table:
 
 
 def _same_rows(one: pa.Table, two: pa.Table) -> bool:
-    """As printed, where a NaN is what it is, if they are not equal as numbers."""
+    """Equality with NaN equal to NaN."""
     return one.equals(two) or (one.schema.equals(two.schema) and repr(one.to_pylist()) == repr(two.to_pylist()))
 
 
 def _frames(
     demux: Callable[[Path], tuple[np.ndarray, list[bytes]]], record: EpisodeRecord, key: str, fps: float
 ) -> tuple[np.ndarray, list[bytes]]:
-    """When the frames of an episode are shown, from its start on [s], and their digests."""
+    """Presentation times of an episode's frames from its start [s], and their digests."""
     span = record.span(key)
     times, digests = demux(span.path)
     first, stop = np.searchsorted(times, span.start + (np.array([0, record.length]) - 0.5) / fps)

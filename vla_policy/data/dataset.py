@@ -1,4 +1,4 @@
-"""Episodes on disk, read: LeRobotDataset v3.0 and v2.1 with pyarrow and PyAV, no `lerobot` needed."""
+"""Reading of LeRobotDataset v3.0 and v2.1 with pyarrow and PyAV, without `lerobot`."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ COUNTERS = ("timestamp", "frame_index", "episode_index", "task_index")
 
 @dataclass(frozen=True)
 class Episode:
-    """One demonstration: `columns` maps every feature of numbers to its values (T, D), `timestamp` [s] and the other
-    counters to (T,); `tasks` has the sentence that holds in each frame.
+    """One episode: `columns` maps every numeric feature to its values (T, D), `timestamp` [s] and the other counters to
+    (T,); `tasks` has the sentence of each frame.
     """
 
     index: int
@@ -44,7 +44,7 @@ class Episode:
 
     @property
     def task(self) -> str:
-        """The sentence, or those of the parts of the episode in their order."""
+        """The episode's sentence, or the distinct ones in order."""
         return ", then ".join(task for task, _ in groupby(self.tasks))
 
     @property
@@ -55,12 +55,11 @@ class Episode:
 class LeRobotDataset:
     """A dataset at `root`, opened for reading, without the episodes in `exclude`.
 
-    Episodes go by the index that the dataset gives them, `episodes` has all; numbers may be missing between them.
-    Features that are neither colour pictures nor vectors of numbers are left out (`left_out` says why). `InputError`
-    if it is no dataset, or if its own words about itself disagree (see `problems`, which `strict=False` leaves to be
-    read instead). `misplaced` are videos whose spans had to be corrected or cannot be relied on, which are logged as
-    warnings; frames of the latter are refused with an `InputError`. An episode that was being written when its writer
-    was killed is not part of the dataset; `uncounted` is its record.
+    Episodes are addressed by their index in the dataset, listed in `episodes`; there may be gaps. Features other than
+    colour images and numeric vectors are ignored (`left_out` has the reasons). `InputError` if it is no dataset or its
+    metadata is inconsistent (with `strict=False` see `problems` instead). `span_findings` are videos whose spans were
+    corrected or are unreliable, logged as warnings; frames of the latter raise an `InputError`. An episode that was
+    being written when its writer was killed is not part of the dataset; `uncounted` is its record.
     """
 
     def __init__(self, root: str | Path, strict: bool = True, exclude: Collection[int] = ()) -> None:
@@ -73,12 +72,12 @@ class LeRobotDataset:
         self.interface = self._read_interface()
         self.records, self.tasks = read_index(self.root, self.info)
         self.uncounted = self.records.pop() if self._ends_unfinished() else None
-        self.records, self.misplaced = locate(self.records, self.fps)
+        self.records, self.span_findings = locate(self.records, self.fps)
         self.problems: list[Finding] = self._problems()
         if strict and self.problems:
             more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
             raise InputError(self.problems[0].message + more)
-        for finding in self.misplaced if strict else ():
+        for finding in self.span_findings if strict else ():
             log.warning("%s", finding)
         unknown = sorted({*exclude}.difference(self.episodes))
         if unknown:
@@ -90,12 +89,12 @@ class LeRobotDataset:
 
     @property
     def episodes(self) -> list[int]:
-        """The index of each episode, in order."""
+        """Episode indices in order."""
         return [record.index for record in self.records]
 
     @property
     def left_out(self) -> Mapping[str, str]:
-        """Why features are not read, by name."""
+        """Reasons why features are ignored, by name."""
         return self._read.left_out
 
     @property
@@ -116,13 +115,13 @@ class LeRobotDataset:
         return self._record(index).length
 
     def rows(self, index: int) -> slice:
-        """Where the frames of an episode are among those of all episodes, one after the other."""
+        """The episode's rows in the concatenation of all episodes."""
         record = self._record(index)
         stop = int(self._ends[self._places[index]])
         return slice(stop - record.length, stop)
 
     def missing_files(self, cameras: Iterable[str], episodes: Collection[int] | None = None) -> list[Finding]:
-        """Files of data and of these cameras that episodes (default: all) point to and that are not there."""
+        """Missing data and video files of these cameras and `episodes` (default: all)."""
         found = []
         for record in self.records:
             if episodes is None or record.index in episodes:
@@ -133,7 +132,7 @@ class LeRobotDataset:
         return found
 
     def require_whole(self) -> None:
-        """`InputError` unless episodes count 0, 1, 2, ... and all their files are there, as writing needs it."""
+        """`InputError` unless episodes are numbered 0, 1, 2, ... and all files exist, which writing requires."""
         last = self.num_episodes - 1
         if self.episodes != list(range(last + 1)):
             raise InputError(f"{self.root}: expected episodes 0 to {last}, found {listed(self.episodes)}")
@@ -163,7 +162,7 @@ class LeRobotDataset:
     def frames(self, index: int, key: str) -> np.ndarray:
         """All frames of a camera in an episode, (T, H, W, 3) uint8 RGB."""
         shown = self.iter_frames(index, key)
-        first = next(shown, None)  # what is declared is believed when a picture has that size
+        first = next(shown, None)  # checks the declared size before memory is allocated
         frames = np.empty((0 if first is None else self._record(index).length, *self.image_shape(key)), np.uint8)
         if first is not None:
             for row, frame in zip(frames, chain([first], shown), strict=True):
@@ -171,7 +170,7 @@ class LeRobotDataset:
         return frames
 
     def iter_frames(self, index: int, key: str) -> Iterator[np.ndarray]:
-        """The same, a frame at a time; `InputError` naming the file if it is broken or does not fit the dataset."""
+        """The frames one at a time; `InputError` naming the file if it is corrupt or has another size."""
         record, shape = self._record(index), self.image_shape(key)
         if record.length == 0:
             return
@@ -194,11 +193,11 @@ class LeRobotDataset:
         return height, width, channels
 
     def in_parquet(self, key: str) -> bool:
-        """Whether the pictures of a camera are in the data files, not in videos."""
+        """Whether a camera's images are in the data files, not in videos."""
         return bool(self.features[key]["dtype"] == "image")
 
     def found(self, key: str) -> str:
-        """What an error says is there instead of the observation `key`."""
+        """For an error: what the dataset has instead of the observation `key`."""
         if key in self.left_out:
             return f"it left out ({self.left_out[key]})"
         return str(sorted(self.interface.observations))
@@ -218,7 +217,7 @@ class LeRobotDataset:
         return stored
 
     def _ends_unfinished(self) -> bool:
-        """Whether the last episode, alone in its files, was never committed to info.json."""
+        """Whether the last episode, alone in its files, is missing from info.json."""
         if self.info["codebase_version"] != "v3.0" or len(self.records) != self.info["total_episodes"] + 1:
             return False
         last = self.records[-1]
@@ -239,9 +238,9 @@ class LeRobotDataset:
         return found
 
     def _table(self, path: Path) -> dict[str, np.ndarray]:
-        """The columns of a data file; the last one stays in memory because episodes are read in order.
+        """The columns of a data file; the last file is cached because episodes are read in order.
 
-        The counters have columns whether info.json declares them or not; a single task needs no number.
+        Counters are read whether info.json declares them or not; `task_index` is optional for a single task.
         """
         if self._last_table is None or self._last_table[0] != path:
             counters = [*COUNTERS, *{"index"}.intersection(self.features)]

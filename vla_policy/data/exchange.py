@@ -1,4 +1,4 @@
-"""How a rebuilt folder takes the place of the old one so that a kill at any moment leaves one of them, whole."""
+"""Crash-safe replacement of a folder: a kill at any moment leaves the old or the new one complete."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from vla_policy.utils.files import TEMPORARY, read_json, sync, write_json
 
 
 class Exchange:
-    """Puts a folder that is built at `building`, beside `root`, in the place of `root`.
+    """Replaces the folder `root` by one built beside it at `building`.
 
-    A journal beside them is written first and removed last. It marks the folders as this class's own and lists the
-    files of the old folder whose content the new one has under other names; of the old folder only those are removed.
+    A journal, written first and removed last, marks the folders as this class's own and lists the files of the old
+    folder whose content the new one has under other names; only those are deleted.
     """
 
     def __init__(self, root: Path) -> None:
@@ -28,9 +28,9 @@ class Exchange:
         self.journal = root.with_name(f".{root.name}.vla_policy.json")
 
     def begin(self, merged: Iterable[Path]) -> None:
-        """Make the folder to build in; `merged` are the files of `root` that the new folder stands for.
+        """Create the folder to build in; `merged` are the files of `root` whose content it will contain.
 
-        `InputError` if there is a folder of that name that is somebody else's.
+        `InputError` if a folder of that name exists that this class did not create.
         """
         for folder in (self.building, self.replaced):
             if folder.exists():
@@ -42,7 +42,7 @@ class Exchange:
         self.building.mkdir()
 
     def swap(self) -> None:
-        """Let the folder at `building`, which has to be whole, take the place of `root`; `InputError` if it cannot."""
+        """Replace `root` by the complete folder at `building`; `InputError` if it cannot be renamed."""
         try:
             self.root.rename(self.replaced)
         except OSError as error:
@@ -55,11 +55,11 @@ class Exchange:
     def recover(self) -> None:
         """Finish a swap that was killed between its two renames, while `root` is missing."""
         if not self.root.exists() and self.replaced.is_dir() and self.building.is_dir():
-            with suppress(FileNotFoundError):  # another process was faster
+            with suppress(FileNotFoundError):  # another process has recovered it
                 self.building.rename(self.root)
 
     def clean(self) -> None:
-        """Remove what a finished or an interrupted exchange left, while `root` is there and nobody else works on it."""
+        """Remove leftovers of a finished or interrupted exchange; `root` must exist and be locked."""
         for path in self.root.parent.glob(f".{escape(self.journal.name)}.*{TEMPORARY}"):
             path.unlink(missing_ok=True)
         if not self.journal.exists():
@@ -76,7 +76,7 @@ class Exchange:
         self.journal.unlink()
 
     def _retire(self) -> None:
-        """Remove the old folder, after moving what came into it while the new one was being built."""
+        """Remove the old folder after moving files that were added while the new one was built."""
         merged = set(read_json(self.journal)["merged"])
         for folder, folders, files in os.walk(self.replaced, topdown=False):
             for old in (Path(folder, name) for name in [*folders, *files]):
@@ -91,7 +91,7 @@ class Exchange:
 
 
 def link(path: Path, new: Path) -> None:
-    """The same file under a second name, or a copy where the file system has no such thing."""
+    """A hard link, or a copy where the file system has none."""
     new.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(path, new, follow_symlinks=False)
@@ -102,7 +102,7 @@ def link(path: Path, new: Path) -> None:
 
 
 def _keep(old: Path, new: Path) -> None:
-    """Let `new` be what `old` is; if it is something else by now, both stay."""
+    """Move `old` to `new`; if that exists with other content, both are kept."""
     if os.path.lexists(new) and _same(old, new):
         old.unlink()
         return

@@ -1,4 +1,4 @@
-"""How the features that info.json declares are read: as cameras, as vectors, or not at all."""
+"""Classification of the features in info.json: cameras, vectors, or ignored."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from vla_policy.interfaces import ACTION, LARGEST_SIDE, Feature, InputError, Int
 
 FLOATS, BITS = {"float16", "float32", "float64"}, (8, 16, 32, 64)
 NUMBERS = {"bool"} | FLOATS | {f"int{bits}" for bits in BITS} | {f"uint{bits}" for bits in BITS}
-DEEPEST = 4  # lists or groups within each other that names may have
+DEEPEST = 4  # nesting depth of names
 
 
 @dataclass(frozen=True)
 class Features:
-    """Features by the way they are read; `left_out` says of each of the others why it is not.
+    """Features by kind; `left_out` has the reason for each ignored one.
 
-    `cameras` are colour pictures, in videos or in the data files. `vectors` are numbers: scalars and vectors as they
-    are, matrices row by row as one vector.
+    `cameras` are colour images, in videos or data files. `vectors` are scalars, vectors, and matrices flattened row by
+    row.
     """
 
     cameras: Mapping[str, Feature]
@@ -32,7 +32,7 @@ class Features:
     left_out: Mapping[str, str]
 
     def interface(self, path: Path, fps: float) -> Interface:
-        """What info.json at `path` implies; units and frame stay undeclared. `InputError` without an action."""
+        """The interface of info.json at `path`; units and frame are undeclared. `InputError` without an action."""
         if ACTION not in self.vectors:
             known = sorted({*self.cameras, *self.vectors, *self.left_out})
             found = f"one left out ({self.left_out[ACTION]})" if ACTION in self.left_out else str(known)
@@ -46,7 +46,7 @@ def is_observed(key: str) -> bool:
 
 
 def read_features(declared: Mapping[str, Mapping[str, Any]]) -> Features:
-    """The `features` of an info.json, checked for dtype and shape before."""
+    """Classify the `features` of an info.json whose dtypes and shapes were checked."""
     cameras, vectors, left_out = {}, {}, {}
     for key, entry in declared.items():
         if key in BOOKKEEPING:
@@ -76,7 +76,7 @@ def read_features(declared: Mapping[str, Mapping[str, Any]]) -> Features:
 
 
 def _height_first(entry: Mapping[str, Any]) -> tuple[int, ...]:
-    """The shape (H, W, 3) of a camera, also where older datasets declared (3, H, W)."""
+    """A camera's shape (H, W, 3), also if declared as (3, H, W) by older datasets."""
     shape, names = tuple(entry["shape"]), entry.get("names")
     named = isinstance(names, Sequence) and len(names) == 3
     channels_first = "channel" in str(names[0]) if named else shape[:1] == (3,) != shape[-1:]  # type: ignore[index]
@@ -84,7 +84,7 @@ def _height_first(entry: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def channel_names(names: Any, shape: Sequence[int]) -> tuple[str, ...]:
-    """One name a channel, in whatever way they were declared; () if they do not fit the shape.
+    """One name per channel from any known declaration; () if they do not match the shape.
 
     Known are a list, lists in lists, groups ({"motors": [...]}; several groups give their names to their channels) and
     a table {name: channel}. Names of a matrix's rows and columns are none of its channels.

@@ -1,4 +1,4 @@
-"""Frames decoded once: a camera's pictures of a whole dataset in one memory-mapped file."""
+"""Cache of decoded frames: all images of a camera in one memory-mapped file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LARGE = 2**30  # bytes
 
 @dataclass(frozen=True)
 class FrameCache:
-    """`frames` (N, H, W, 3) uint8 has all frames of the dataset in order; `findings` what was odd about them.
+    """`frames` (N, H, W, 3) uint8 are all frames of the dataset in order; `findings` are warnings about them.
 
     `broken` maps episodes that could not be decoded to the reason; their frames are black.
     """
@@ -37,10 +37,10 @@ class FrameCache:
 def open_cache(
     dataset: LeRobotDataset, key: str, episodes: Collection[int], cache_dir: str | Path | None = None
 ) -> FrameCache:
-    """The frames of camera `key`, decoded first if the cache in `cache_dir` (`<root>/.cache`) lacks or outdates them.
+    """The frames of camera `key`, decoded first if the cache in `cache_dir` (`<root>/.cache`) is missing or stale.
 
-    A process that finds another one decoding waits for it. `InputError` if one of `episodes` cannot be decoded; broken
-    videos of other episodes do not matter.
+    Waits if another process is decoding. `InputError` if one of `episodes` cannot be decoded; corrupt videos of other
+    episodes are ignored.
     """
     for record in dataset.records:
         if record.index in episodes and key in record.videos and record.videos[key].problem:
@@ -111,7 +111,7 @@ def _bad(episode: int, reason: str) -> InputError:
 
 
 def _see_one(dataset: LeRobotDataset, key: str, episodes: Collection[int]) -> None:
-    """`InputError` if the pictures do not have the declared size, before space is taken for all of them."""
+    """`InputError` if the first image does not have the declared size, before disk space is allocated."""
     for episode in episodes:
         if dataset.length(episode):
             next(dataset.iter_frames(episode, key))

@@ -1,4 +1,4 @@
-"""Which episodes a dataset has and where they lie: the `meta/` folders of LeRobotDataset v3.0 and v2.1."""
+"""The episode index of a dataset: the `meta/` folders of LeRobotDataset v3.0 and v2.1."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from vla_policy.interfaces import InputError
 from vla_policy.utils.files import read_json, read_json_lines
 
 VERSIONS = ("v3.0", "v2.1")
-FPS = (0.001, 10_000)  # frames a second, lowest and highest that are believed
-MOST = 2**40  # frames or episodes; more are a mistake
+FPS = (0.001, 10_000)  # plausible frame rates
+MOST = 2**40  # plausible number of frames or episodes
 MOST_TASKS = 1_000_000
 _SPAN = ("chunk_index", "file_index", "from_timestamp")
 _FILE = ("data/chunk_index", "data/file_index")
-PLACES = {"video_key", "chunk_index", "file_index", "episode_chunk", "episode_index"}  # in a template of paths
+PLACES = {"video_key", "chunk_index", "file_index", "episode_chunk", "episode_index"}  # fields of path templates
 
 
 def read_info(root: Path) -> dict[str, Any]:
-    """`meta/info.json`, checked for what reading needs."""
+    """`meta/info.json`, validated as far as reading needs it."""
     path = root / "meta" / "info.json"
     if not path.is_file():
         raise InputError(f"{root}: expected a LeRobotDataset with meta/info.json, found none")
@@ -64,7 +64,7 @@ def _check_feature(path: Path, key: str, entry: Any) -> None:
 
 
 def whole_number(path: Path, key: str, value: Any) -> int:
-    """The value of a count or an index; `InputError` for other things."""
+    """`value` as a count or index; `InputError` if it is none."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if type(value) is not int or not 0 <= value < MOST:
@@ -73,7 +73,7 @@ def whole_number(path: Path, key: str, value: Any) -> int:
 
 
 def _check_template(path: Path, key: str, template: Any) -> None:
-    """A template of paths holds the numbers and names of files, in a few digits."""
+    """`InputError` unless a path template has only known fields with plausible format specs."""
     if template is None:
         return
     try:
@@ -87,7 +87,7 @@ def _check_template(path: Path, key: str, template: Any) -> None:
 
 
 def _short(value: Any) -> str:
-    """The value as it is shown in an error."""
+    """The value, shortened for an error."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
@@ -163,7 +163,7 @@ def _json_rows(path: Path, *keys: str) -> Iterator[Mapping[str, Any]]:
 
 
 def _place(root: Path, template: str, **numbers: Any) -> Path:
-    """The path in the dataset that a template gives; `InputError` if it leads elsewhere."""
+    """The path of a template with `numbers`; `InputError` if it is outside the dataset."""
     try:
         path = Path(template.format(**numbers))
     except (KeyError, ValueError) as error:
@@ -174,7 +174,7 @@ def _place(root: Path, template: str, **numbers: Any) -> Path:
 
 
 def _by_index(path: Path, tasks: Iterable[tuple[Any, Any]]) -> list[str]:
-    """Sentences in the order of their numbers; "" for numbers that are not there."""
+    """Sentences by index; "" for missing ones."""
     table = {whole_number(path, "task_index", index): task for index, task in tasks}
     wrong = [task for task in table.values() if not isinstance(task, str)]
     if wrong or max(table, default=0) > MOST_TASKS:
@@ -184,7 +184,7 @@ def _by_index(path: Path, tasks: Iterable[tuple[Any, Any]]) -> list[str]:
 
 
 def read_stats(root: Path, info: Mapping[str, Any]) -> dict[int, dict[str, Stats]]:
-    """Statistics of each episode by feature, as far as the dataset has them."""
+    """Statistics per episode and feature, as far as available."""
     if info["codebase_version"] == "v2.1":
         path = root / "meta" / "episodes_stats.jsonl"
         rows = read_json_lines(path) if path.exists() else []

@@ -1,4 +1,4 @@
-"""Everything `vla-dataset info` says about a dataset, as plain data."""
+"""The report of `vla-dataset info` as plain data."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from vla_policy.interfaces import ACTION, STATE, InputError
 def inspect(
     dataset: LeRobotDataset, videos: bool = True, progress: Callable[[list[int]], Iterable[int]] = iter
 ) -> dict[str, Any]:
-    """Counts, ranges of every feature and `warnings`; opens the dataset's every file, videos only if asked to.
+    """Counts, ranges of every feature and `warnings`; opens every file, videos only if `videos`.
 
-    Meant for datasets opened with `strict=False`: what cannot be read becomes a warning.
+    Intended for datasets opened with `strict=False`: unreadable files become warnings.
     """
     check = ColumnCheck(dataset.fps)
     stats: dict[str, Stats] = {}
     missing = dataset.missing_files(dataset.interface.cameras)
-    found = [*dataset.problems, *_oddities(dataset), *missing, *dataset.misplaced, *_counts(dataset, videos)]
+    found = [*dataset.problems, *_oddities(dataset), *missing, *dataset.span_findings, *_counts(dataset, videos)]
     cameras = dataset.interface.cameras if videos else []
     absent = {(finding.episode, finding.key) for finding in missing}
     task_frames = dict.fromkeys(dataset.tasks, 0)
@@ -102,7 +102,7 @@ def _oddities(dataset: LeRobotDataset) -> Iterator[Finding]:
 
 
 def _counts(dataset: LeRobotDataset, videos: bool) -> Iterator[Finding]:
-    """Files that hold more than the episodes that point into them; what they lack shows when it is read."""
+    """Files with more rows or frames than their episodes; missing ones are found on reading."""
     expected: dict[tuple[str, Any], list[int]] = {}
     for record in dataset.records:
         expected.setdefault(("data", record.data), []).append(record.index)
@@ -122,7 +122,7 @@ def _counts(dataset: LeRobotDataset, videos: bool) -> Iterator[Finding]:
                 for name in sorted(set(table.column_names) - set(dataset.features)):
                     yield Finding(alone, name, f"column of {path} that info.json does not declare")
         except InputError:
-            continue  # reading the episode says so
+            continue  # reported when the episode is read
         if count > length:
             what = "rows" if key == "data" else "frames"
             yield Finding(alone, key, f"{path}: expected {length} {what}, found {count}")

@@ -1,4 +1,4 @@
-"""The words of a LeRobotDataset's `meta/`: where files lie, how features are declared, what is known of an episode."""
+"""The format of a LeRobotDataset's `meta/`: file paths, feature declarations, episode records."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.m
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 DATA_FILE_MB = 100
 VIDEO_FILE_MB = 200
-# Columns that every dataset has besides its features; scalars.
+# Scalar columns that every dataset has besides its features.
 BOOKKEEPING = {
     "timestamp": "float32",
     "frame_index": "int64",
@@ -27,7 +27,7 @@ BOOKKEEPING = {
 
 @dataclass(frozen=True)
 class VideoSpan:
-    """Where an episode lies in an mp4, from `start` to `stop` seconds; `problem` says why that is not known."""
+    """An episode's span in an mp4, `start` to `stop` seconds; `problem` is the reason if it is unreliable."""
 
     path: Path
     start: float
@@ -37,7 +37,7 @@ class VideoSpan:
 
 @dataclass(frozen=True)
 class EpisodeRecord:
-    """What `meta/` says about one episode; `meta` is the file that says so."""
+    """One episode in `meta/`; `meta` is the file with its record."""
 
     index: int
     length: int
@@ -46,7 +46,7 @@ class EpisodeRecord:
     meta: Path
 
     def span(self, key: str) -> VideoSpan:
-        """Where the video of a camera is; `InputError` if that is not known."""
+        """A camera's span; `InputError` if it is unknown or unreliable."""
         if key not in self.videos:
             raise InputError(f"{self.meta}, episode {self.index}: expected a video of {key!r}, found none")
         if self.videos[key].problem:
@@ -55,7 +55,7 @@ class EpisodeRecord:
 
 
 def features_of(interface: Interface, codec: str) -> dict[str, Any]:
-    """The `features` of info.json for an interface; `InputError` for shapes that LeRobot's format cannot hold."""
+    """The `features` of info.json for an interface; `InputError` for shapes that LeRobot's format does not support."""
     features: dict[str, Any] = {}
     for key, feature in {**interface.observations, ACTION: interface.action}.items():
         if "/" in key or key in BOOKKEEPING:

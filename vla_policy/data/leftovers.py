@@ -1,7 +1,7 @@
-"""Who may write to a dataset, and what an interrupted writer left in it.
+"""The advisory lock of a dataset's writer, and removal of an interrupted writer's files.
 
-A writer names the files that it is about to make in a journal before it makes them. Whoever writes next removes those
-of an episode that never made it into info.json, and no others: a file that no episode points to may be somebody's.
+A writer lists the files that it is about to create in a journal. The next writer deletes those of an episode that is
+not in info.json, and no others: files that no episode references may be the user's.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ FILES = ("meta/episodes/*/*", "data/*/*", "videos/*/*/*")
 
 
 def lock(root: Path) -> IO[str]:
-    """Make the folder if needed and keep other writers out until the returned file is closed or the process dies.
+    """Create the folder if needed and lock it until the returned file is closed or the process ends.
 
-    What an interrupted writer or exchange left is removed. `InputError` if another writer is at work or the folder
-    holds something that is no dataset.
+    Files of an interrupted writer or exchange are removed. `InputError` if another writer holds the lock or the folder
+    contains something other than a dataset.
     """
     if root.exists() and not root.is_dir():
         raise InputError(f"{root}: expected a folder, found a file")
@@ -50,14 +50,14 @@ def lock(root: Path) -> IO[str]:
 
 
 def mark_unfinished(root: Path, files: Sequence[Path], episodes: int) -> None:
-    """Say that `files` are unfinished as long as info.json does not count `episodes` episodes. Hold the lock."""
+    """Journal `files` as unfinished until info.json counts `episodes` episodes. Hold the lock."""
     names = [str(path.relative_to(root)) for path in files]
     write_json(root / JOURNAL, {"total_episodes": episodes, "files": names})
     sync(root)
 
 
 def remove_unfinished(root: Path) -> None:
-    """Remove the files that the journal names, unless they are finished by now, and the journal. Hold the lock."""
+    """Remove the journal and the unfinished files that it lists. Hold the lock."""
     info = root / "meta" / "info.json"
     episodes, files = _read_journal(root)
     if not (info.exists() and read_info(root)["total_episodes"] >= episodes):
@@ -67,7 +67,7 @@ def remove_unfinished(root: Path) -> None:
 
 
 def require_counted(dataset: LeRobotDataset) -> None:
-    """`InputError` if there is an episode that info.json does not count and that no journal marks as unfinished."""
+    """`InputError` for an episode that info.json does not count and no journal marks as unfinished."""
     if dataset.uncounted is not None:
         raise InputError(
             f"{dataset.root / 'meta' / 'info.json'}: expected total_episodes and total_frames to count episode "
@@ -77,14 +77,14 @@ def require_counted(dataset: LeRobotDataset) -> None:
 
 
 def next_file(root: Path) -> int:
-    """The first number, chunk * CHUNKS_SIZE + file, behind all that are taken, by whatever kind of file."""
+    """The first number, chunk * CHUNKS_SIZE + file, above those of all files of any kind."""
     names = (f"{path.parent.name}/{path.name.split('.')[0]}" for pattern in FILES for path in root.glob(pattern))
     taken = (re.fullmatch(r"chunk-(\d+)/file-(\d+)", name) for name in names)
     return 1 + max((int(found[1]) * CHUNKS_SIZE + int(found[2]) for found in taken if found), default=-1)
 
 
 def _read_journal(root: Path) -> tuple[int, list[Path]]:
-    """How many episodes info.json counts when the files are finished, and the files; `InputError` for other JSON."""
+    """The number of episodes once the files are finished, and the files; `InputError` for other JSON."""
     path = root / JOURNAL
     if not path.exists():
         return 0, []
@@ -97,7 +97,7 @@ def _read_journal(root: Path) -> tuple[int, list[Path]]:
 
 
 def _require_own(root: Path) -> None:
-    """`InputError` if the folder has no info.json, but files that are not those of an interrupted writer."""
+    """`InputError` if the folder has no info.json, but files other than an interrupted writer's."""
     if (root / "meta" / "info.json").exists() or not root.is_dir():
         return
     own = {root / LOCK, root / JOURNAL, root / "meta", *_read_journal(root)[1]}

@@ -1,4 +1,4 @@
-"""What a writer says about a LeRobotDataset v3.0: info.json, tasks.parquet, rows of data and of episodes."""
+"""Writing of a LeRobotDataset v3.0's metadata: info.json, tasks.parquet, rows of data and of episodes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def new_info(interface: Interface, robot_type: str, codec: str) -> dict[str, Any
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """(what, old, new) for everything in two info.json that keeps episodes of one from standing in the other."""
+    """(what, old, new) for every incompatible entry of two info.json."""
     before, after = old["features"], new["features"]
     if set(before) != set(after):
         yield "features", sorted(before), sorted(after)
@@ -53,7 +53,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tupl
 
 
 def write_tasks(root: Path, tasks: list[str]) -> None:
-    """`meta/tasks.parquet`; the pandas metadata make the task string the index, as LeRobot expects it."""
+    """Write `meta/tasks.parquet`; pandas metadata makes the task string the index, as LeRobot expects."""
     column = {"field_name": "task_index", "name": "task_index", "pandas_type": "int64", "numpy_type": "int64"}
     index = {"field_name": "task", "name": "task", "pandas_type": "unicode", "numpy_type": "object"}
     pandas = {
@@ -68,7 +68,7 @@ def write_tasks(root: Path, tasks: list[str]) -> None:
 
 
 def data_table(arrays: Mapping[str, np.ndarray]) -> pa.Table:
-    """The rows of an episode: vectors (T, D) as fixed-size lists, single numbers as scalars."""
+    """The rows of an episode: vectors (T, D) as fixed-size lists, (T,) as scalars."""
     columns = {}
     for key, values in arrays.items():
         flat = pa.array(values.ravel(), pa.float32() if values.dtype.kind == "f" else pa.int64())
@@ -80,7 +80,7 @@ def data_table(arrays: Mapping[str, np.ndarray]) -> pa.Table:
 def episode_table(
     info: Mapping[str, Any], index: int, length: int, task: str, place: Mapping[str, int], stats: Mapping[str, Stats]
 ) -> pa.Table:
-    """The one row about an episode in a data, video and meta file of its own, all at `place`."""
+    """The row of an episode with its own data, video and meta file, all at `place`."""
     start = info["total_frames"]
     row: dict[str, Any] = {"episode_index": index, "tasks": [task], "length": length}
     row |= {f"data/{name}": value for name, value in place.items()}

@@ -1,4 +1,4 @@
-"""Several datasets as one: what they must agree on, and windows of all of them."""
+"""Training on several datasets: their common interface, and windows of all of them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ Indices = Sequence[int] | np.ndarray | torch.Tensor
 def common_interface(
     datasets: Sequence[LeRobotDataset], keys: Sequence[str], pad_cameras: bool = False, accept_unnamed: bool = False
 ) -> Interface:
-    """The interface of all `datasets` with the observations `keys`; what only some of them declare holds for all.
+    """The interface of all `datasets` with the observations `keys`; a declaration in some of them applies to all.
 
-    `InputError` naming the dataset and the difference if they disagree, if one lacks a key, unless it is a camera
-    of another dataset and `pad_cameras` allows that, or if the channels of one have no names, by which alone it could
-    be seen that they are the same, unless `accept_unnamed`.
+    `InputError` naming the dataset and the difference if they disagree, if one lacks a key (other than a camera with
+    `pad_cameras`), or if channels are unnamed and thus cannot be compared (unless `accept_unnamed`).
     """
     interfaces = [dataset.interface for dataset in datasets]
     observations = {}
@@ -63,9 +62,9 @@ def _most_declared(features: Sequence[Feature]) -> Feature:
 class MixedWindows(Dataset[dict[str, Any]]):
     """The windows of `parts`, one dataset after the other, in batches as a `WindowDataset` makes them.
 
-    `interface` is what the parts have in common (`common_interface`); the pictures of a camera that a part lacks are
-    black. `weights`, one positive number a part, are in proportion to the probability that a sample comes from it;
-    without them every window comes once an epoch.
+    `interface` is their common one (`common_interface`); images of a camera that a part lacks are black. `weights`,
+    positive, one per part, are proportional to the probability of sampling from it; without them every window occurs
+    once per epoch.
     """
 
     def __init__(
@@ -75,8 +74,8 @@ class MixedWindows(Dataset[dict[str, Any]]):
         self.n_obs_steps = parts[0].n_obs_steps
         lengths = np.array([len(part) for part in parts])
         shares = lengths if weights is None else np.asarray(weights)
-        self.shares: np.ndarray = shares / shares.sum()  # of the samples, by part
-        self._part = np.repeat(np.arange(len(parts)), lengths)  # of each window: its dataset and its number there
+        self.shares: np.ndarray = shares / shares.sum()  # fraction of the samples by part
+        self._part = np.repeat(np.arange(len(parts)), lengths)  # of each window: its part and its index there
         self._index = np.concatenate([np.arange(length) for length in lengths])
         self.probabilities = None if weights is None else (self.shares / lengths)[self._part]
 
@@ -84,7 +83,7 @@ class MixedWindows(Dataset[dict[str, Any]]):
         return len(self._part)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """One sample: the batch of one without its first axis."""
+        """One sample: a batch of one without the batch axis."""
         return {key: value[0] for key, value in self.__getitems__([index]).items()}
 
     def __getitems__(self, indices: Indices) -> dict[str, Any]:
@@ -96,7 +95,7 @@ class MixedWindows(Dataset[dict[str, Any]]):
         return batch
 
     def vectors(self, indices: Indices) -> dict[str, Any]:
-        """The batch without its pictures."""
+        """The batch without images."""
         return self._gather(indices, WindowDataset.vectors)
 
     @property
@@ -106,11 +105,11 @@ class MixedWindows(Dataset[dict[str, Any]]):
 
     @property
     def tasks(self) -> list[str]:
-        """Every sentence of the datasets' tables of tasks, once."""
+        """The distinct sentences of the datasets' task tables."""
         return list(dict.fromkeys(task for part in self.parts for task in part.tasks))
 
     def _gather(self, indices: Indices, take: Callable[[WindowDataset, np.ndarray], dict[str, Any]]) -> dict[str, Any]:
-        """Each part's share of the batch, put in its rows; zeros where a part has nothing."""
+        """Scatter each part's samples into the batch; zeros for missing cameras."""
         chosen = np.asarray(indices, np.int64)
         batch: dict[str, Any] = {"task": np.empty(len(chosen), object)}
         for number in np.unique(self._part[chosen]):

@@ -1,4 +1,4 @@
-"""Feature values to the range that networks like, and back; stored with the policy as JSON."""
+"""Normalisation of feature values and its inverse; stored with the policy as JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vla_policy.interfaces import DataError, InputError
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
 MODES = ("min_max", "mean_std", "quantile")
-SMALLEST_SPREAD = 1e-6  # of a channel, against its size (at least 1): below, what varies is rounding
+SMALLEST_SPREAD = 1e-6  # of a channel, relative to its magnitude (at least 1): below is rounding
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class _Affine:
 
 
 class Normalizer:
-    """Per-channel affine maps of named features.
+    """Per-channel affine normalisation of named features.
 
     "min_max" maps [min, max] to [-1, 1], "quantile" maps [q01, q99] there, "mean_std" gives zero mean and unit
-    variance. A channel that was constant maps to 0, whatever it becomes later, and back to the constant.
+    variance. A channel that is constant in the data maps to 0, and back to the constant.
     """
 
     def __init__(self, stats: Mapping[str, Stats], modes: Mapping[str, str]) -> None:
@@ -46,12 +46,12 @@ class Normalizer:
 
     @classmethod
     def fit(cls, columns: Mapping[str, np.ndarray], mode: str | Mapping[str, str] = "min_max") -> Normalizer:
-        """Statistics of (N, D) values a feature; `mode` is one for all or one for each."""
+        """Fit to values (N, D) of each feature; `mode` for all, or by feature."""
         modes = dict.fromkeys(columns, mode) if isinstance(mode, str) else mode
         return cls({key: vector_stats(values) for key, values in columns.items()}, modes)
 
     def normalize(self, key: str, value: Array) -> Array:
-        """(..., D) in the feature's units to (..., D) for the network, numpy or torch alike."""
+        """(..., D) in the feature's units to normalised (..., D), numpy or torch."""
         offset, gain, _ = self._like(key, value)
         normalized: Array = (value - offset) * gain
         return normalized
@@ -63,7 +63,7 @@ class Normalizer:
         return restored
 
     def usual_range(self, key: str) -> tuple[np.ndarray, np.ndarray]:
-        """Low and high (D,) between which nearly all values of the data lay, in the feature's units."""
+        """Low and high (D,) of the data without outliers, in the feature's units."""
         stats = self.stats[key]
         if "q01" in stats and "q99" in stats:
             return stats["q01"], stats["q99"]
@@ -73,7 +73,7 @@ class Normalizer:
         return stats["min"], stats["max"]
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON; `from_dict` gives back the same numbers bit for bit."""
+        """JSON-compatible; `from_dict` restores the same numbers exactly."""
         return {
             key: {"mode": self.modes[key], "stats": {name: value.tolist() for name, value in entry.items()}}
             for key, entry in self.stats.items()
@@ -81,7 +81,7 @@ class Normalizer:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Normalizer:
-        """What `to_dict` gave; `InputError` naming the entry of anything else."""
+        """The inverse of `to_dict`; `InputError` naming an invalid entry."""
         if not isinstance(data, Mapping):
             raise InputError(f"normaliser: expected 'mode' and 'stats' for each feature, found {data!r:.80}")
         stats, modes = {}, {}
@@ -93,7 +93,7 @@ class Normalizer:
         return cls(stats, modes)
 
     def require(self, sizes: Mapping[str, int]) -> None:
-        """`InputError` unless there are statistics of that many channels for each of these features."""
+        """`InputError` unless there are statistics for each feature with its number of channels."""
         for key, size in sizes.items():
             if key not in self.stats:
                 raise InputError(f"normaliser: expected statistics of {key!r}, found those of {sorted(self.stats)}")
@@ -137,7 +137,7 @@ def _affine(key: str, stats: Stats, mode: str) -> _Affine:
     if mode == "mean_std":
         offset, scale = stats["mean"], stats["std"]
     else:
-        if mode == "quantile":  # a channel that is at rest nearly always has no quantiles to go by
+        if mode == "quantile":  # a channel that rarely moves has no spread between quantiles
             rare = stats["q01"] == stats["q99"]
             low, high = np.where(rare, low, stats["q01"]), np.where(rare, high, stats["q99"])
         offset, scale = (low + high) / 2, (high - low) / 2
@@ -147,10 +147,10 @@ def _affine(key: str, stats: Stats, mode: str) -> _Affine:
 
 
 def _numbers(value: Any, where: str) -> np.ndarray:
-    """Finite numbers (D,) of JSON, whole or not as they are."""
+    """Finite numbers (D,) from JSON."""
     try:
         array = np.array(value)
-    except ValueError:  # lists of different lengths
+    except ValueError:  # ragged lists
         array = np.array(None)
     if array.dtype.kind not in "iuf" or array.ndim != 1 or not np.isfinite(array).all():
         raise InputError(f"{where}: expected a list of finite numbers, found {value!r:.80}")

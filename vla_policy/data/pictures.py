@@ -1,4 +1,4 @@
-"""Pictures of recorded episodes for people: frames of all cameras side by side, under a line of text."""
+"""Rendering of recorded episodes for viewing: frames of all cameras side by side with a caption."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ SHEET_COLUMNS = 5
 
 
 def save_episode(dataset: LeRobotDataset, index: int, out: Path) -> None:
-    """Show an episode in `out`: .mp4 is all of it, .png a sheet of frames evenly spaced in time.
+    """Render an episode to `out`: all of it as .mp4, or a contact sheet of evenly spaced frames as .png.
 
-    `InputError` for other suffixes, episodes that are not there and datasets without cameras.
+    `InputError` for other suffixes, unknown episodes and datasets without cameras.
     """
     cameras = _cameras(dataset)
     if out.suffix not in (".mp4", ".png"):
@@ -59,9 +59,9 @@ def save_episode(dataset: LeRobotDataset, index: int, out: Path) -> None:
 
 
 def save_frame(dataset: LeRobotDataset, index: int, frame: int, folder: Path) -> list[Path]:
-    """What each camera showed at one moment, as PNGs of the camera's size in `folder`; where they are.
+    """Save one frame of each camera as PNG in `folder`; returns the paths.
 
-    `InputError` for frames and episodes that are not there and datasets without cameras.
+    `InputError` for unknown frames and episodes and datasets without cameras.
     """
     length = dataset.episode(index).length
     if not 0 <= frame < length:
@@ -83,14 +83,14 @@ def _cameras(dataset: LeRobotDataset) -> list[str]:
 
 
 def save_film(pictures: Iterable[np.ndarray], out: Path, fps: int) -> None:
-    """Write pictures (H, W, 3) uint8 of one size with even sides as an mp4."""
+    """Write images (H, W, 3) uint8 of one size with even sides as an mp4."""
     pictures = iter(pictures)
     first = next(pictures)
     write_whole(out, lambda temporary: encode(temporary, chain([first], pictures), first.shape, fps, "h264"))
 
 
 def side_by_side(frames: Sequence[np.ndarray]) -> np.ndarray:
-    """Frames (H, W, 3) uint8 in one row, each enlarged by a whole factor until people can see it."""
+    """Frames (H, W, 3) uint8 in one row, small ones enlarged by an integer factor."""
     factors = [max(1, round(SMALLEST / frame.shape[0])) for frame in frames]
     large = [frame.repeat(factor, 0).repeat(factor, 1) for frame, factor in zip(frames, factors, strict=True)]
     height = max(frame.shape[0] for frame in large)
@@ -98,7 +98,7 @@ def side_by_side(frames: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def caption(picture: np.ndarray, *lines: str) -> np.ndarray:
-    """The picture under lines of text; both sides become even, as video needs them."""
+    """The image below lines of text, with even height and width for video."""
     height, width = picture.shape[:2]
     size = max(10, min(16, width // 24))
     strip = len(lines) * (size + 4) + 4
@@ -111,7 +111,7 @@ def caption(picture: np.ndarray, *lines: str) -> np.ndarray:
 
 
 def contact_sheet(pictures: Sequence[np.ndarray], title: str) -> Image.Image:
-    """Pictures of one size in rows of `SHEET_COLUMNS`, under a title."""
+    """Images of one size in rows of `SHEET_COLUMNS`, under a title."""
     margin = 6
     height, width = pictures[0].shape[0] + margin, pictures[0].shape[1] + margin
     columns = min(SHEET_COLUMNS, len(pictures))

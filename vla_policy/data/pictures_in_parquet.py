@@ -1,4 +1,4 @@
-"""Pictures that are kept, encoded, in the data files themselves (features of dtype "image")."""
+"""Images stored encoded in the data files (features of dtype "image")."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from vla_policy.interfaces import InputError
 from vla_policy.utils.files import broken
 
 COLOURS = ("RGB", "RGBA", "P", "L", "1")  # Pillow's modes of at most 8 bits a channel
-KEPT = 16  # episodes a camera, whose encoded pictures stay in memory
+KEPT = 16  # episodes per camera whose encoded images are cached
 BROKEN = (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError)  # Pillow's errors
 
 
 class KeptPictures:
-    """The pictures of a camera one by one in any order; those of a few episodes stay in memory, encoded."""
+    """Random access to a camera's images, with a cache of a few episodes' encoded images."""
 
     def __init__(self, key: str, shape: tuple[int, ...]) -> None:
         self._key, self._shape = key, shape
         self._kept: OrderedDict[int, list[bytes]] = OrderedDict()
 
     def frame(self, record: EpisodeRecord, number: int) -> np.ndarray:
-        """The picture (H, W, 3) uint8 RGB of a frame of an episode; `InputError` naming the file if it is broken."""
+        """A frame (H, W, 3) uint8 RGB of an episode; `InputError` naming the file if it is corrupt."""
         if record.index not in self._kept:
             if len(self._kept) == KEPT:
                 self._kept.popitem(last=False)
@@ -42,13 +42,13 @@ class KeptPictures:
 
 
 def read_pictures(path: Path, key: str, episode: int, length: int, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
-    """The pictures (H, W, 3) uint8 RGB of an episode, one after the other; `InputError` naming the file."""
+    """Iterate over an episode's frames (H, W, 3) uint8 RGB; `InputError` naming the file."""
     for data in encoded(path, key, episode, length):
         yield decode(path, key, data, shape)
 
 
 def encoded(path: Path, key: str, episode: int, length: int) -> list[bytes]:
-    """The pictures of an episode as its data file has them, PNG or JPEG."""
+    """An episode's encoded images, PNG or JPEG."""
     try:
         table = pq.read_table(path, columns=[key], filters=[("episode_index", "==", episode)], partitioning=None)
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -62,7 +62,7 @@ def encoded(path: Path, key: str, episode: int, length: int) -> list[bytes]:
 
 
 def decode(path: Path, key: str, data: bytes, shape: tuple[int, ...]) -> np.ndarray:
-    """One picture (H, W, 3); its size is compared with `shape` before it is decoded."""
+    """One image (H, W, 3); its size is checked against `shape` before decoding."""
     try:
         picture = Image.open(io.BytesIO(data))
         if (picture.height, picture.width, 3) == shape and picture.mode in COLOURS:

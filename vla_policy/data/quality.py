@@ -1,4 +1,4 @@
-"""What is wrong with recordings although every file can be read: named by episode and key."""
+"""Warnings about readable but suspicious recordings, by episode and key."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 from vla_policy.data.layout import BOOKKEEPING
 
 GRID = 16  # blocks along each side of a thumbnail
-BLACK = 8.0  # brightness, of 255, that no block of a black frame reaches
-STILL = 2.0  # change of every block's brightness, of 255, below which two frames are the same but for the codec
+BLACK = 8.0  # upper bound of the block brightness (0 to 255) of a black frame
+STILL = 2.0  # upper bound of the change in block brightness (0 to 255) between equal frames, for codec noise
 FROZEN_SECONDS = 2.0
 NUMBER = re.compile(r"(?P<channel>channel \d+)|-?\d+(\.\d+)?(e[+-]?\d+)?")
 IRREGULAR = 1e-3  # seconds
@@ -22,7 +22,7 @@ IRREGULAR = 1e-3  # seconds
 
 @dataclass(frozen=True)
 class Finding:
-    """One warning; `episode` is None where it holds for the whole dataset."""
+    """One warning; `episode` is None if it applies to the whole dataset."""
 
     episode: int | None
     key: str
@@ -32,7 +32,7 @@ class Finding:
         return f"{'all episodes' if self.episode is None else f'episode {self.episode}'}, {self.key}: {self.message}"
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON, with the `text` for people."""
+        """JSON-compatible, with the warning as `text`."""
         return asdict(self) | {"text": str(self)}
 
     @classmethod
@@ -41,7 +41,7 @@ class Finding:
 
 
 def listed(episodes: Collection[int]) -> str:
-    """Numbers for people: "0 to 3, 5, 7 to 9"."""
+    """Numbers as ranges: "0 to 3, 5, 7 to 9"."""
     runs: list[list[int]] = []
     for index in sorted(episodes):
         if runs and index == runs[-1][-1] + 1:
@@ -52,8 +52,8 @@ def listed(episodes: Collection[int]) -> str:
 
 
 def folded(findings: Iterable[Finding]) -> list[str]:
-    """A line for each kind of finding: the first of those about one channel that differ in episode and numbers alone,
-    and where the others are.
+    """One line per kind of finding: the first of those about one channel that differ only in episode and numbers, and
+    the episodes of the others.
     """
     kinds: dict[tuple[str, str], list[Finding]] = defaultdict(list)
     for finding in findings:
@@ -82,17 +82,17 @@ def thumbnail(frame: np.ndarray) -> np.ndarray:
 def camera_findings(
     episode: int, key: str, thumbnails: Sequence[np.ndarray], fps: float, motion: np.ndarray
 ) -> list[Finding]:
-    """Black and frozen stretches of a camera; `motion` (T, D) is what should be seen moving."""
+    """Black and frozen intervals of a camera; `motion` (T, D) are values that change when the image should."""
     brightness = np.asarray(thumbnails)
     found = []
     black = brightness.max((1, 2)) < BLACK
     if black.any():
         found.append(Finding(episode, key, f"black in {int(black.sum())} of {len(black)} frames"))
     still = np.abs(np.diff(brightness, axis=0)).max((1, 2)) < STILL
-    still[1:-1] |= still[:-2] & still[2:]  # codecs change a picture now and then that has not changed
+    still[1:-1] |= still[:-2] & still[2:]  # ignore single changes, which codecs introduce
     start, stop = _longest_run(still)
     middle = (start + stop) // 2
-    still_there = np.abs(brightness[[middle, stop]] - brightness[start]).max() < 3 * STILL  # and no slow motion
+    still_there = np.abs(brightness[[middle, stop]] - brightness[start]).max() < 3 * STILL  # excludes slow motion
     moved = np.ptp(motion[start : stop + 1], axis=0) > 0.1 * np.maximum(np.ptp(motion, axis=0), 1e-6)
     long = stop - start >= FROZEN_SECONDS * fps and bool(moved.any())
     if not black.all() and len(still) and still_there and (long or stop - start == len(still)):
@@ -112,7 +112,7 @@ def _longest_run(flags: np.ndarray) -> tuple[int, int]:
 
 @dataclass
 class ColumnCheck:
-    """Collects what is odd about the vectors of episode after episode."""
+    """Collects warnings about the vectors of successive episodes."""
 
     fps: float
     episodes: int = 0
@@ -120,7 +120,7 @@ class ColumnCheck:
     _constant: dict[tuple[str, int], list[tuple[int, float]]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, index: int, columns: dict[str, np.ndarray] | Any) -> None:
-        """Look at the columns {key: (T, D) or (T,)} of one episode."""
+        """Check the columns {key: (T, D) or (T,)} of one episode."""
         self.episodes += 1
         self.found += [Finding(index, "timestamp", message) for message in _timestamps(columns, self.fps)]
         for key, values in columns.items():
@@ -134,7 +134,7 @@ class ColumnCheck:
                     self._constant[key, int(channel)].append((index, float(flat[0, channel])))
 
     def findings(self) -> list[Finding]:
-        """A channel that is the same constant everywhere is one finding; otherwise one for each episode."""
+        """All warnings; a channel with one constant in all episodes gives a single one."""
         found = list(self.found)
         for (key, channel), where in self._constant.items():
             if len(where) == self.episodes > 1 and len({value for _, value in where}) == 1:

@@ -1,8 +1,8 @@
-"""Where episodes lie in the videos that they share, worked out from their lengths rather than believed.
+"""Verification of episodes' spans in shared videos against the episodes' lengths.
 
-In sound files an episode begins where the frames of those before it end, to 1e-11 s. Where it does not, a reader would
-show pictures of a neighbouring episode without an error, so that such spans are corrected if the file proves where the
-episodes lie, and refused if not. No video is decoded for it; only the headers of shared files are read.
+In valid files an episode begins where its predecessor's frames end, to 1e-11 s. Otherwise a reader would silently show
+images of a neighbouring episode, so such spans are corrected if the file determines them uniquely, and refused if not.
+Only headers of shared files are read, nothing is decoded.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ FRAMES = 0.01  # off a whole number
 
 
 def locate(records: Sequence[EpisodeRecord], fps: float) -> tuple[list[EpisodeRecord], list[Finding]]:
-    """The records with spans that can be relied on, and what was wrong with those that had to be corrected.
+    """The records with verified spans, and findings on those that were corrected or refused.
 
-    Spans that cannot be relied on say so in `VideoSpan.problem`. Files that cannot be opened are left to their readers.
+    Unreliable spans have a `VideoSpan.problem`. Files that cannot be opened fail when they are read.
     """
     files = defaultdict(list)
     for place, record in enumerate(records):
@@ -51,7 +51,7 @@ def locate(records: Sequence[EpisodeRecord], fps: float) -> tuple[list[EpisodeRe
 
 
 class _Film:
-    """One video of camera `key` and the episodes that lie in it, in the order of their indices."""
+    """One video of camera `key` and its episodes, ordered by index."""
 
     def __init__(
         self, records: Sequence[EpisodeRecord], spans: Sequence[VideoSpan], header: Header, key: str, fps: float
@@ -60,8 +60,8 @@ class _Film:
         self.lengths = np.array([record.length for record in records])
         self.total = int(self.lengths.sum())
         self.starts = np.array([span.start for span in spans])
-        self.frames = np.array([(span.stop - span.start) * fps for span in spans])  # that the spans say
-        self.order = np.argsort(self.starts, kind="stable")  # they may follow each other in the file in another one
+        self.frames = np.array([(span.stop - span.start) * fps for span in spans])  # frames by the spans
+        self.order = np.argsort(self.starts, kind="stable")  # the order in the file may differ
         self.before = np.cumsum(self.lengths) - self.lengths
 
     def locate(self) -> tuple[list[VideoSpan], Finding | None]:
@@ -82,7 +82,7 @@ class _Film:
         return self._refused()
 
     def _from_lengths(self) -> tuple[list[VideoSpan], Finding]:
-        """The file has just the frames of its episodes, which follow each other."""
+        """Spans from the lengths: the file has exactly its episodes' frames."""
         starts = self.header.start + self.before / self.fps
         stops = starts + self.lengths / self.fps
         spans = [
@@ -92,7 +92,7 @@ class _Film:
         return spans, self._finding(f"the lengths hold, since the file has just the frames of {self._episodes()}")
 
     def _lie_apart(self) -> bool:
-        """Whether the spans, from start to stop, are whole frames of the file of which no two episodes share any."""
+        """Whether the spans are disjoint intervals of whole frames of the file."""
         first = (self.starts - self.header.start) * self.fps
         whole = all((np.abs(values - values.round()) < FRAMES).all() for values in (first, self.frames))
         edges = np.stack([first, first + self.frames], 1)[self.order].ravel()
@@ -100,7 +100,7 @@ class _Film:
         return bool(whole and (np.diff(edges) > -FRAMES).all())
 
     def _with_gaps(self) -> tuple[list[VideoSpan], Finding]:
-        """The file has frames of no episode, or lacks some of an episode, and the spans say where."""
+        """Spans as declared: the file has extra or missing frames, and the spans are disjoint."""
         spans = []
         for record, span, frames in zip(self.records, self.spans, self.frames, strict=True):
             lacks = f"{span.path}: expected {record.length} frames of episode {record.index}, found {frames:.0f}"
@@ -112,7 +112,7 @@ class _Film:
         return [replace(span, problem=finding.message) for span in self.spans], finding
 
     def _finding(self, conclusion: str) -> Finding:
-        """What is wrong with the file: the first span that is off, or the number of frames."""
+        """The first wrong span of the file, or its number of frames."""
         expected = self.header.start + self.before / self.fps
         off = np.flatnonzero(~_near(self.starts, expected))
         wrong = int(off[0]) if len(off) else 0

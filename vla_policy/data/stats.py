@@ -1,4 +1,4 @@
-"""LeRobot's statistics of features: per episode from the values, and of a dataset from those of its episodes."""
+"""LeRobot's feature statistics: per episode from values, aggregated for a dataset."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def vector_stats(values: np.ndarray) -> Stats:
 
 
 class ImageStats:
-    """Statistics of a stream of uint8 RGB frames from one histogram a channel; large frames are thinned out."""
+    """Statistics of a stream of uint8 RGB frames from one histogram per channel; large frames are subsampled."""
 
     def __init__(self) -> None:
         self.histogram = np.zeros((3, 256), np.int64)
         self.count = 0
 
     def watch(self, frames: Iterable[np.ndarray]) -> Iterable[np.ndarray]:
-        """Pass frames on and count their pixels."""
+        """Yield the frames and add their pixels to the histograms."""
         for frame in frames:
             step = max(1, min(np.shape(frame)[:2], default=0) // 128)
             thin = np.asarray(frame)[::step, ::step]
@@ -60,7 +60,7 @@ class ImageStats:
 
 
 def merge_stats(one: Mapping[str, Stats], other: Mapping[str, Stats]) -> dict[str, Stats]:
-    """Statistics of two parts together; quantiles become count-weighted means, as LeRobot aggregates them."""
+    """Aggregate two parts; quantiles become count-weighted means, as in LeRobot."""
     return {key: _merge(one[key], other[key]) if key in one else other[key] for key in other}
 
 
@@ -78,5 +78,5 @@ def _merge(a: Stats, b: Stats) -> Stats:
 
 
 def to_lists(stats: Mapping[str, Stats]) -> dict[str, dict[str, Any]]:
-    """For JSON."""
+    """JSON-compatible."""
     return {key: {name: value.tolist() for name, value in entry.items()} for key, entry in stats.items()}

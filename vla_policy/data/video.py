@@ -1,7 +1,7 @@
-"""Video of episodes: RGB frames to mp4 and back with PyAV, which brings its own ffmpeg.
+"""Encoding and decoding of mp4 with PyAV, which bundles ffmpeg.
 
-yuv420p, a key frame every second frame, no B-frames and exact presentation times, as LeRobot writes it, so that any
-frame can be reached by decoding two.
+yuv420p, a key frame every second frame, no B-frames and exact presentation times, as LeRobot does: random access
+decodes at most two frames.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from av.video.stream import VideoStream
 from vla_policy.interfaces import InputError
 from vla_policy.utils.files import broken
 
-# Quality is set where an encoded frame differs from the camera's about as much as 4:2:0 chroma does by itself.
+# Quality at which the coding error is about that of 4:2:0 chroma subsampling.
 ENCODERS: dict[str, tuple[str, dict[str, str]]] = {
     "h264": ("libx264", {"crf": "18", "preset": "veryfast", "g": "2", "bf": "0"}),
     "av1": ("libsvtav1", {"crf": "20", "preset": "8", "g": "2", "svtav1-params": "pred-struct=1"}),
@@ -33,7 +33,7 @@ ENCODERS: dict[str, tuple[str, dict[str, str]]] = {
 def encode(path: Path, frames: Iterable[np.ndarray], shape: tuple[int, ...], fps: int, codec: str) -> int:
     """Write uint8 RGB frames of `shape` (H, W, 3) as an mp4 and return how many there were.
 
-    `InputError` for a frame of another shape or dtype; the caller removes the unfinished file then.
+    `InputError` for a frame of another shape or dtype; the caller then removes the unfinished file.
     """
     encoder, options = ENCODERS[codec]
     os.environ.setdefault("SVT_LOG", "1")  # errors only: SVT-AV1 writes its settings to stderr otherwise
@@ -57,7 +57,7 @@ def encode(path: Path, frames: Iterable[np.ndarray], shape: tuple[int, ...], fps
 def decode(path: Path, start: float, length: int, fps: float) -> Iterator[np.ndarray]:
     """Yield the `length` frames (H, W, 3) uint8 RGB from `start` seconds on.
 
-    `InputError` naming the file if it cannot be read, ends early, or shows a frame over half a period off its time.
+    `InputError` naming the file if it cannot be read, ends early, or a frame is more than half a period off its time.
     """
     count = 0
     with _open(path) as container:
@@ -70,7 +70,7 @@ def decode(path: Path, start: float, length: int, fps: float) -> Iterator[np.nda
                 raise InputError(f"{path}: expected a time for every frame, found none for one after frame {count}")
             late = (frame.time - start) * fps - count
             if late < -0.5 and count == 0:
-                continue  # between the key frame before `start` and `start`
+                continue  # from the preceding key frame to `start`
             if abs(late) > 0.5:
                 at = start + count / fps
                 raise InputError(f"{path}: expected frame {count} at {at:.4f} s, found one at {frame.time:.4f} s")
@@ -83,17 +83,17 @@ def decode(path: Path, start: float, length: int, fps: float) -> Iterator[np.nda
 
 
 def merge_signature(path: Path) -> str:
-    """Two videos of one signature can follow each other in one stream without being encoded again."""
+    """A signature; videos with equal ones can be concatenated without re-encoding."""
     with _open(path) as container:
         stream = container.streams.video[0]
         codec = stream.codec_context
         same = (codec.name, codec.width, codec.height, codec.pix_fmt, codec.extradata)
-        alone = codec.has_b_frames or len(container.streams) > 1  # remux would leave the other streams out
+        alone = codec.has_b_frames or len(container.streams) > 1  # remux would drop the other streams
         return str((*same, path) if alone else same)
 
 
 def packets(path: Path) -> tuple[np.ndarray, list[bytes]]:
-    """When each encoded frame is shown [s], in that order, and a digest of its bytes."""
+    """Presentation times [s] of the encoded frames, sorted, and digests of their bytes."""
     with _open(path) as container:
         stream = container.streams.video[0]
         found = [
@@ -106,7 +106,7 @@ def packets(path: Path) -> tuple[np.ndarray, list[bytes]]:
 
 
 def remux(path: Path, sources: Sequence[Path], fps: float) -> list[int]:
-    """Write the frames of `sources` one after the other, as they are encoded; returns how many each has."""
+    """Concatenate the encoded frames of `sources`; returns the number of frames of each."""
     lengths: list[int] = []
     with av.open(str(path), "w", format="mp4") as out:
         merged: VideoStream | None = None
@@ -118,7 +118,7 @@ def remux(path: Path, sources: Sequence[Path], fps: float) -> list[int]:
                 lengths.append(0)
                 for packet in container.demux(stream):
                     if packet.pts is None or packet.dts is None:
-                        continue  # the empty packet behind the last one
+                        continue  # the empty packet at the end
                     shift = round(offset / packet.time_base)
                     packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, merged
                     out.mux(packet)
@@ -137,7 +137,7 @@ def _open(path: Path) -> Iterator[InputContainer]:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Errors of reading the video as `InputError` naming the file."""
+    """Convert errors of reading a video to an `InputError` naming the file."""
     try:
         yield
     except FileNotFoundError:
@@ -148,7 +148,7 @@ def naming(path: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of its video: `frames`, the first one's time `start` [s], and the `duration` of all [s]."""
+    """A video's number of `frames`, the first one's time `start` [s], and the total `duration` [s]."""
 
     frames: int
     start: float
@@ -156,7 +156,7 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Read without decoding anything; only files that do not say how many frames they have are read to their end."""
+    """Read without decoding; only files that do not declare their number of frames are read to the end."""
     with _open(path) as container:
         stream = container.streams.video[0]
         base = float(stream.time_base or 0)

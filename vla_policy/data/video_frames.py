@@ -1,4 +1,4 @@
-"""Frames decoded when they are asked for: slower than a frame cache, but it takes no disk space."""
+"""Frames decoded on demand: slower than a frame cache, but without disk space."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from vla_policy.data.pictures_in_parquet import KeptPictures
 from vla_policy.data.video import naming
 from vla_policy.interfaces import InputError
 
-OPEN_VIDEOS = 16  # a camera, kept open from one batch to the next
-NEAR = 8  # frames ahead that are decoded one after the other; to those behind them the video is sought
+OPEN_VIDEOS = 16  # per camera, kept open between batches
+NEAR = 8  # frames ahead up to which decoding on is preferred to seeking
 
 
 class VideoFrames:
-    """All frames of camera `key` in order, to be indexed by rows like the array (N, H, W, 3) uint8 of a `FrameCache`.
+    """All frames of camera `key` in order, indexed by rows like the array (N, H, W, 3) uint8 of a `FrameCache`.
 
-    `InputError` naming the file when a frame is asked for that cannot be decoded.
+    `InputError` naming the file when a frame cannot be decoded.
     """
 
     def __init__(self, dataset: LeRobotDataset, key: str) -> None:
@@ -58,7 +58,7 @@ class VideoFrames:
         return frame
 
     def _video(self, path: Path) -> _Video:
-        if self._process != os.getpid():  # a forked loader process must not share positions in files with its parent
+        if self._process != os.getpid():  # a forked loader must not share file positions with its parent
             self._open, self._process = OrderedDict(), os.getpid()
         if path not in self._open:
             if len(self._open) == OPEN_VIDEOS:
@@ -69,24 +69,24 @@ class VideoFrames:
 
 
 class _Video:
-    """An open video, and how far it is decoded."""
+    """An open video with its decoding position."""
 
     def __init__(self, path: Path, fps: float) -> None:
         self.path, self.fps = path, fps
         with naming(path):
             self.container = av.open(str(path))
             self.stream = self.container.streams.video[0]
-            self.stream.codec_context.thread_count = 1  # a few frames at a time; and threads do not survive a fork
+            self.stream.codec_context.thread_count = 1  # few frames per call; threads do not survive a fork
             self.decoded = self.container.decode(self.stream)
-        self.shown = -np.inf  # seconds, of the newest frame that was returned
+        self.shown = -np.inf  # time of the last returned frame, seconds
 
     def frame(self, time: float) -> np.ndarray:
-        """The frame (H, W, 3) uint8 RGB that begins within half a period of `time` seconds."""
+        """The frame (H, W, 3) uint8 RGB within half a period of `time` seconds."""
         with naming(self.path):
             if not 0.0 < time - self.shown < NEAR / self.fps:
                 self._seek(time)
             found = self._next(time)
-            if found is None or self._late(found, time):  # the key frame is stored before `time` but shown after it
+            if found is None or self._late(found, time):  # the key frame precedes `time` in storage but not in display
                 self._seek(0.0)
                 found = self._next(time)
             if found is None or self._late(found, time):
@@ -96,13 +96,13 @@ class _Video:
             return found.to_ndarray(format="rgb24", threads=1)
 
     def _seek(self, time: float) -> None:
-        """To the key frame at or before `time`."""
+        """Seek to the key frame at or before `time`."""
         assert self.stream.time_base is not None
         self.container.seek(int((time + 0.25 / self.fps) / self.stream.time_base), stream=self.stream)
         self.decoded = self.container.decode(self.stream)
 
     def _next(self, time: float) -> VideoFrame | None:
-        """The next frame that begins at `time` or later."""
+        """The next frame at `time` or later."""
         early = time - 0.5 / self.fps
         return next((frame for frame in self.decoded if frame.time is not None and frame.time >= early), None)
 

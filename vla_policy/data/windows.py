@@ -1,4 +1,4 @@
-"""Training samples: windows of an episode around a moment, padded at its ends as in Diffusion Policy."""
+"""Training samples: windows of an episode around a time step, padded at its ends as in Diffusion Policy."""
 
 from __future__ import annotations
 
@@ -18,27 +18,26 @@ from vla_policy.data.video_frames import VideoFrames
 from vla_policy.interfaces import ACTION, InputError
 
 log = logging.getLogger(__name__)
-LOGGED = 10  # kinds of warnings; `vla-dataset info` shows all
+LOGGED = 10  # kinds of warnings that are logged; `vla-dataset info` shows all
 
 
 class WindowDataset(Dataset[dict[str, Any]]):
     """Windows [t - (n_obs_steps - 1), t - (n_obs_steps - 1) + horizon) of the moments t of episodes.
 
-    A window reaches at most n_obs_steps - 1 frames before its episode and `pad_after` behind it; there the first or
-    last frame repeats. Diffusion Policy's pad_after is n_action_steps - 1, which leaves an episode's last moments out;
-    with horizon - n_obs_steps none is. With `whole`, only windows that lie inside their episode are taken. `keys` names
-    the observations; `episodes` chooses some of `dataset` (default: all); those without frames count for nothing, and
-    if one cannot be read, the `InputError` names all that cannot. Frames are decoded once into `cache_dir`
-    (default `<root>/.cache`), or without `cache` from the videos whenever a window is asked for. What looks odd about
-    the data is logged as warnings and kept in `findings`; without `cache` nothing is known of the pictures. `columns`
-    has all values of each vector (N, D) float32, to fit a normaliser on.
+    A window extends at most n_obs_steps - 1 frames before its episode and `pad_after` after it, where the first or last
+    frame is repeated. Diffusion Policy's pad_after is n_action_steps - 1, which omits an episode's last steps; with
+    horizon - n_obs_steps none is omitted. With `whole`, only windows inside their episode are used. `keys` are the
+    observations; `episodes` selects some of `dataset` (default: all); empty ones are skipped, and an `InputError` names
+    all unreadable ones. Frames are decoded once into `cache_dir` (default `<root>/.cache`), or without `cache` from the
+    videos on demand. Warnings about the data are logged and kept in `findings`; without `cache` images are not checked.
+    `columns` has all values of each vector (N, D) float32, for fitting a normaliser.
 
     A batch (`__getitems__`) is a dictionary: vectors float32 (B, n_obs_steps, D), images uint8
     (B, n_obs_steps, H, W, 3), `action` float32 (B, horizon, D) whose row 0 belongs to the first observation
     (beyond either end of the episode its first or last action is repeated), and `task`, a list of B sentences.
     """
 
-    probabilities: np.ndarray | None = None  # (len,) of each window in a sample; None: every window once an epoch
+    probabilities: np.ndarray | None = None  # (len,) of sampling each window; None: every window once per epoch
 
     def __init__(
         self,
@@ -76,7 +75,7 @@ class WindowDataset(Dataset[dict[str, Any]]):
         return len(self._moments)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """One sample: the batch of one without its first axis."""
+        """One sample: a batch of one without the batch axis."""
         return {key: value[0] for key, value in self.__getitems__([index]).items()}
 
     def __getitems__(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> dict[str, Any]:
@@ -96,11 +95,11 @@ class WindowDataset(Dataset[dict[str, Any]]):
 
     @property
     def tasks(self) -> list[str]:
-        """The sentences in the dataset's table of tasks."""
+        """The sentences of the dataset's task table."""
         return [task for task in self.dataset.tasks if task]
 
     def window(self, index: int) -> tuple[int, int]:
-        """Episode and frame t of a window."""
+        """Episode and time step t of a window."""
         moment = self._moments[index]
         episode = int(np.searchsorted(self._starts, moment, side="right")) - 1
         return self.episodes[episode], int(moment - self._first[moment])
@@ -139,7 +138,7 @@ class WindowDataset(Dataset[dict[str, Any]]):
         self.episodes = [index for index in self.episodes if index not in empty]
 
     def _refuse(self, bad: Mapping[int, str]) -> None:
-        """`InputError` that names the bad episodes, if there are any."""
+        """`InputError` naming the bad episodes, if any."""
         if bad:
             hint = f"; data.exclude_episodes={sorted(bad)} leaves such episodes out"
             others = f" (bad episodes: {listed(bad)})" if len(bad) > 1 else ""
@@ -149,7 +148,7 @@ class WindowDataset(Dataset[dict[str, Any]]):
         self._frames: dict[str, np.ndarray | VideoFrames] = {}
         for key in self.interface.cameras:
             if not cached:
-                next(self.dataset.iter_frames(self.episodes[0], key), None)  # refuses pictures of another size at once
+                next(self.dataset.iter_frames(self.episodes[0], key), None)  # fails early for images of another size
                 self._frames[key] = VideoFrames(self.dataset, key)
                 continue
             cache = open_cache(self.dataset, key, self.episodes, cache_dir)
@@ -160,11 +159,11 @@ class WindowDataset(Dataset[dict[str, Any]]):
         places = [self.dataset.rows(index) for index in self.episodes]
         lengths = np.array([place.stop - place.start for place in places], np.int64)
         self._starts = np.cumsum(lengths) - lengths
-        self._first = np.repeat(self._starts, lengths)  # first and last row of the episode of each row
+        self._first = np.repeat(self._starts, lengths)  # per row: first and last row of its episode
         self._last = np.repeat(self._starts + lengths - 1, lengths)
         shift = np.repeat(np.array([place.start for place in places], np.int64) - self._starts, lengths)
         self._frame_rows = np.arange(len(self._first)) + shift
-        behind = self.horizon - self.n_obs_steps - self.pad_after  # frames that have to follow a moment
+        behind = self.horizon - self.n_obs_steps - self.pad_after  # frames that must follow a time step
         moments = np.arange(len(self._first))
         before = 0
         if whole:

@@ -1,7 +1,7 @@
-"""LeRobotDataset v3.0, written an episode at a time so that a kill at any moment leaves whole episodes only.
+"""Crash-safe writing of LeRobotDataset v3.0: a kill at any moment leaves only complete episodes.
 
-Every episode gets data, video and meta files of its own; `info.json`, replaced atomically at the very end, says that it
-is there. `compact` merges the small files later.
+Every episode gets its own data, video and meta files and is committed by atomically replacing `info.json`. `compact`
+merges the small files later.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from vla_policy.utils.files import sync, write_json, write_whole
 
 
 class LeRobotWriter:
-    """Appends episodes to the dataset at `root`, which is made if it is not there.
+    """Appends episodes to the dataset at `root`, which is created if needed.
 
     An existing dataset of the same interface and codec ("h264" or "av1") is continued, and the unfinished episode of an
-    interrupted writer is removed; another interface is refused, and so are files or episodes that disagree. One writer
-    at a time: `InputError` for a second one.
+    interrupted writer is removed. `InputError` for another interface, inconsistent metadata, or if another writer holds
+    the lock.
     """
 
     def __init__(self, root: str | Path, interface: Interface, robot_type: str = "", codec: str = "h264") -> None:
@@ -69,8 +69,8 @@ class LeRobotWriter:
         """Write one episode and return its index.
 
         `columns` has (T, D) finite numbers for the action and every vector of the interface, `images` T uint8 frames
-        (H, W, 3) for every camera, as an array or an iterable. `InputError` names the key that does not fit; the
-        dataset is unchanged then.
+        (H, W, 3) for every camera, as an array or an iterable. `InputError` names the key that does not match and
+        leaves the dataset unchanged.
         """
         arrays = self._check(columns, images)
         length, index, task_index = len(arrays[ACTION]), self.num_episodes, self._task_index(task)
@@ -94,7 +94,7 @@ class LeRobotWriter:
         return index
 
     def close(self) -> None:
-        """Let others write."""
+        """Release the lock."""
         self._lock.close()
 
     def __enter__(self) -> LeRobotWriter:
@@ -165,7 +165,7 @@ class LeRobotWriter:
         }
         write_json(self.root / "meta" / "info.json", info)
         self.info, self.stats, self.tasks = info, merged, tasks
-        sync(self.root / "meta")  # brings the renames before it to the disk as well, in their order
+        sync(self.root / "meta")  # also persists the renames before it, in order
 
     def _create(self) -> None:
         parts = ("tasks.parquet", "stats.json", "interface.json")

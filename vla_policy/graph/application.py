@@ -1,4 +1,4 @@
-"""The simulation's graph as an application: its nodes, their parameters and the environment they run in."""
+"""The simulation's graph as an application: nodes, parameters and process environment."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def nodes(checkpoint: str, config: GraphConfig) -> dict[str, dict[str, Any]]:
 
 
 def graph_environment(domain_id: int | None) -> dict[str, str]:
-    """For the nodes and for this process: `domain_id`, and the profile of `config/` and this computer alone unless the
-    user has chosen others. An exported ROS_DOMAIN_ID may be a real arm's, which the simulation must not meet.
+    """Environment of the nodes and this process: `domain_id`, the Fast DDS profile of `config/` and discovery on this
+    computer alone, unless the user has set others. An exported ROS_DOMAIN_ID may be a real arm's: it is not used.
     """
     chosen = {
         "FASTRTPS_DEFAULT_PROFILES_FILE": str(find_config("fastdds", ".xml")),

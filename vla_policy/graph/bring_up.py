@@ -1,4 +1,4 @@
-"""bring_up NODE ... [--arm]: configures and activates lifecycle nodes and, if told so, enables the gate."""
+"""bring_up NODE ... [--arm]: configures and activates lifecycle nodes and, with --arm, enables the gate."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def main() -> None:
     starter = Starter()
 
     def check() -> None:
-        if starter.gone():  # another launch is not to be brought up, least of all armed
+        if starter.gone():  # must not bring up or arm the nodes of another launch
             raise GraphError("the launch that started this has ended")
 
     try:

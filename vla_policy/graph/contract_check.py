@@ -1,4 +1,4 @@
-"""A contract beside the graph that runs now: a node that listens for some seconds, and commands nothing."""
+"""Checks a contract against the running graph with a node that only listens."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from rclpy.node import Node
 from vla_policy.nodes import common
 from vla_policy.robot.contract import IMAGE_TYPES, Contract
 from vla_policy.robot.contract.findings import OK, WRONG, Finding
-from vla_policy.robot.contract_check import Heard, compare_seen
+from vla_policy.robot.contract_check import ReceivedTopic, check_observations
 from vla_policy.robot.messages import Reader
 
-DISCOVERY = 2.0  # seconds until everybody is known
+DISCOVERY = 2.0  # seconds until all endpoints are discovered
 LISTENING = 3.0  # seconds
 
 
 def check_graph(contract: Contract, seconds: float = LISTENING) -> list[Finding]:
-    """What would happen if the contract's nodes were started now."""
+    """Findings on topics, rates, joints, publishers and subscribers after listening for `seconds`."""
     rclpy.init()
     try:
         node = Node("contract_check")
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         _spin(executor, DISCOVERY)
-        heard = {topic.lstrip("/"): Heard(tuple(kinds)) for topic, kinds in node.get_topic_names_and_types()}
+        received = {topic.lstrip("/"): ReceivedTopic(tuple(kinds)) for topic, kinds in node.get_topic_names_and_types()}
         for topic, kind in Reader(contract.streams).topics.items():
             qos = common.IMAGE_QOS if kind in IMAGE_TYPES else common.STATE_QOS
             name = node.resolve_topic_name(topic).lstrip("/")
-            heard.setdefault(topic.lstrip("/"), heard.get(name, Heard()))
-            on_message = partial(_keep, node, heard[topic.lstrip("/")])
+            received.setdefault(topic.lstrip("/"), received.get(name, ReceivedTopic()))
+            on_message = partial(_keep, node, received[topic.lstrip("/")])
             node.create_subscription(common.message_class(kind), topic, on_message, qos)
         _spin(executor, seconds)
         return [
-            *compare_seen(contract, heard, live=True),
+            *check_observations(contract, received, live=True),
             *_of_publishers(node, contract),
             *_of_commands(node, contract),
         ]
@@ -51,12 +51,12 @@ def _spin(executor: SingleThreadedExecutor, seconds: float) -> None:
         executor.spin_once(timeout_sec=0.1)
 
 
-def _keep(node: Node, heard: Heard, message: Any) -> None:
-    heard.add(common.now(node), message)
+def _keep(node: Node, received: ReceivedTopic, message: Any) -> None:
+    received.add(common.now(node), message)
 
 
 def _of_publishers(node: Node, contract: Contract) -> list[Finding]:
-    """The gate refuses to be enabled where it is chance which of two publishers is obeyed."""
+    """Topics with more publishers than the gate accepts."""
     found = []
     topics = [source.topic for stream in contract.streams for source in stream.sources]
     for topic in dict.fromkeys(topics):

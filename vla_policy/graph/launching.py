@@ -1,4 +1,4 @@
-"""What the launch files share. Of the launch system nothing is imported before it is used: wheels do not have it."""
+"""Shared by the launch files. The launch packages are imported where used: they are not available as wheels."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from scipy.spatial.transform import Rotation
 from vla_policy.robot.contract import POSE, Contract, find_config
 from vla_policy.utils.starter import environment
 
-SIM = "/pusht_sim"  # below which everything of the simulated arm is, its transforms too
+SIM = "/pusht_sim"  # namespace of the simulated arm, transforms included
 TRANSFORMS = [("/tf", "tf"), ("/tf_static", "tf_static")]
-WITH_LAUNCH = "setpriv --pdeathsig TERM"  # ends other packages' nodes with a launch that is killed; see starter.py
+WITH_LAUNCH = "setpriv --pdeathsig TERM"  # ends other packages' nodes if the launch is killed; see starter.py
 
 
 def parameter(name: str, kind: type = str) -> Any:
@@ -51,7 +51,7 @@ def entities(arguments: Mapping[str, tuple[str, str]], nodes: Callable[..., list
 
 
 def flag(context: Any, name: str, default: bool = False) -> bool:
-    """A launch argument that is true or false, or empty for the default."""
+    """A boolean launch argument; empty means the default."""
     from launch.substitutions import LaunchConfiguration
 
     text = LaunchConfiguration(name).perform(context).lower()
@@ -61,7 +61,7 @@ def flag(context: Any, name: str, default: bool = False) -> bool:
 
 
 def installed(package: str) -> bool:
-    """Whether there is such a ROS package."""
+    """Whether this ROS package is installed."""
     from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 
     try:
@@ -85,13 +85,13 @@ def without_gate(_event: Any, context: Any) -> list[Any]:
 
 
 def gamepad() -> list[Any]:
-    """The node that reads a gamepad."""
+    """The gamepad driver node."""
     require("joy", "joy")
     return [_node("joy", "joy_node", "")]
 
 
 def robot_state_publisher(urdf: Path, namespace: str = "") -> list[Any]:
-    """The node that makes transforms of joint states, where it is installed."""
+    """The robot_state_publisher node, where it is installed."""
     if not installed("robot_state_publisher"):
         return []
     description = {"robot_description": urdf.read_text(encoding="utf-8")}
@@ -99,7 +99,7 @@ def robot_state_publisher(urdf: Path, namespace: str = "") -> list[Any]:
 
 
 def camera_transform(frame_id: str, camera: str, extrinsics: np.ndarray, namespace: str) -> list[Any]:
-    """The node that says where a camera is, from what takes the frame's coordinates to the camera's (4, 4)."""
+    """A static transform publisher for a camera; `extrinsics` (4, 4) maps frame coordinates to the camera's."""
     if not installed("tf2_ros"):
         return []
     pose = np.linalg.inv(extrinsics)
@@ -111,7 +111,7 @@ def camera_transform(frame_id: str, camera: str, extrinsics: np.ndarray, namespa
 
 
 def rviz(contract: Contract, namespace: str = "") -> list[Any]:
-    """RViz with the package's view, its topics those of the contract."""
+    """RViz with the package's view, remapped to the contract's topics."""
     require("rviz2", "rviz")
     topics = [(f"{SIM}/robot_description", f"{namespace}/robot_description")]
     topics += [(f"{SIM}/camera/image_raw", contract.stream(camera).topic) for camera in contract.interface.cameras[:1]]

@@ -1,4 +1,4 @@
-"""Somebody at the desk: brings nodes up, arms the gate, plays episodes in the simulated robot and writes them down."""
+"""The graph's operator: brings lifecycle nodes up, arms the gate and runs episodes in the simulated robot."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from vla_policy.interfaces import Failure
 from vla_policy.nodes import common
 
 POLL = 0.005  # seconds
-RETRY = 0.2  # seconds until a node is asked again that could not be activated
-ANSWER = 5.0  # seconds without an answer after which a node is asked for its state
+RETRY = 0.2  # seconds between attempts to activate a node
+ANSWER = 5.0  # seconds without a response after which a node's state is queried
 CONFIGURE = (Transition.TRANSITION_CONFIGURE, LifecycleState.PRIMARY_STATE_INACTIVE)
 ACTIVATE = (Transition.TRANSITION_ACTIVATE, LifecycleState.PRIMARY_STATE_ACTIVE)
 
@@ -36,8 +36,8 @@ class GraphError(Failure):
 
 @dataclass(frozen=True)
 class GraphEpisode:
-    """An episode through the graph. `stops` says why the gate stopped the arm, each time that it did; after `rearmed`
-    of them it was armed again. There is an `instruction` where the simulation has several goals.
+    """An episode through the graph. `stops` has the gate's reason for every stop; after `rearmed` of them it was armed
+    again. `instruction` is "" unless the simulation has several goals.
     """
 
     seed: int
@@ -52,7 +52,7 @@ class GraphEpisode:
 
 
 class Operator:
-    """Calls the services of the graph and hears of its state; spins in a thread of its own.
+    """Calls the services of the graph and tracks its state; spins in its own thread.
 
     `check` is called while waiting and may raise, for instance when a process has died.
     """
@@ -90,7 +90,7 @@ class Operator:
         self.close()
 
     def wait(self, condition: Callable[[], bool], what: str, seconds: float | None = None) -> None:
-        """Until `condition`; `GraphError` naming `what` after `seconds` (default: the operator's patience)."""
+        """Wait for `condition`; `GraphError` naming `what` after `seconds` (default: `patience`)."""
         end = time.monotonic() + (self._patience if seconds is None else seconds)
         while not condition():
             self._check()
@@ -99,7 +99,7 @@ class Operator:
             time.sleep(POLL)
 
     def call(self, kind: type, service: str, request: Any) -> Any:
-        """A service's response."""
+        """Call a service and return its response."""
         future = self._ask(kind, service, request)
         self.wait(future.done, f"answer of {service}")
         return future.result()
@@ -112,9 +112,9 @@ class Operator:
         return client.call_async(request)
 
     def require_alone(self, seconds: float = 1.0, patience: float = 7.0) -> None:
-        """`GraphError` if this domain has a graph already; nodes that were killed are seen for some seconds more.
+        """`GraphError` if this domain already has nodes; killed nodes stay visible for up to `patience` seconds.
 
-        Others are found within `seconds`.
+        Discovery takes up to `seconds`.
         """
         time.sleep(seconds)
         end = time.monotonic() + patience
@@ -128,7 +128,7 @@ class Operator:
             time.sleep(0.1)
 
     def bring_up(self, name: str) -> None:
-        """Configure and activate a lifecycle node, as far as it is not yet; tried until its observations are there."""
+        """Configure and activate a lifecycle node unless it is active; retried until its observations arrive."""
         if self.state(name) == ACTIVATE[1]:
             return
         if self.state(name) != CONFIGURE[1] and not self.change(name, CONFIGURE):
@@ -143,7 +143,7 @@ class Operator:
         self.wait(active, f"activation of {name}, whose log says what is missing")
 
     def state(self, name: str) -> int:
-        """The number of a lifecycle node's state; asked again where the answer is lost, on a busy computer."""
+        """The id of a lifecycle node's state; queried again if the response is lost, on a busy computer."""
         service, request = f"{name}/get_state", GetState.Request()
         asked, future = time.monotonic(), self._ask(GetState, service, request)
 
@@ -157,7 +157,7 @@ class Operator:
         return int(future.result().current_state.id)
 
     def change(self, name: str, transition: tuple[int, int]) -> bool:
-        """Ask for a lifecycle transition, CONFIGURE or ACTIVATE; whether the node is where it leads to."""
+        """Request a lifecycle transition, CONFIGURE or ACTIVATE; returns whether the node reached its goal state."""
         number, goal = transition
         request = ChangeState.Request(transition=Transition(id=number))
         future = self._ask(ChangeState, f"{name}/change_state", request)
@@ -173,13 +173,13 @@ class Operator:
             if time.monotonic() < asked + ANSWER:
                 return False
             asked = time.monotonic()
-            return there()  # the answer may be lost on a busy computer
+            return there()  # the response may be lost on a busy computer
 
         self.wait(settled, f"answer of {name}/change_state")
         return there()
 
     def enable(self, wanted: bool) -> None:
-        """Arm or disarm the gate. It is asked again while it says that somebody has not been heard of yet."""
+        """Arm or disarm the gate; retried while it refuses, for instance until it has received every heartbeat."""
         request = SetBool.Request(data=wanted)
         answer = None
 
@@ -190,15 +190,15 @@ class Operator:
 
         try:
             self.wait(accepted, "arming", seconds=5.0)
-            # Its state comes by another way than the answer, and may be an old one until then.
+            # The state arrives on a topic, after or before the service's response.
             self.wait(lambda: (self.gate_state in ("armed", "running")) == wanted, "the gate's state", seconds=5.0)
         except GraphError as error:
             raise GraphError(f"command_gate: {error}: {answer.message if answer else 'no answer'}") from None
 
-    def play(self, max_steps: int, success_coverage: float, rearm: int = 0) -> GraphEpisode:
-        """One episode: a new start, armed, until the block is in its place or `max_steps` control periods are over.
+    def run_episode(self, max_steps: int, success_coverage: float, rearm: int = 0) -> GraphEpisode:
+        """One episode: reset, arm, and wait for success or `max_steps` control periods.
 
-        When the gate stops the arm it is armed again, `rearm` times at most; then the episode is over.
+        When the gate stops the arm it is armed again, `rearm` times at most; then the episode ends.
         """
         self.enable(False)
         seed = int(self.call(Trigger, "pusht_sim/reset", Trigger.Request()).message.split()[-1])
@@ -212,12 +212,12 @@ class Operator:
             return len(self.coverages) >= max_steps or max(self.coverages, default=0.0) > success_coverage
 
         while not finished():
-            # ten times as long as it should take
+            # ten times the nominal duration at 10 Hz
             self.wait(lambda: finished() or self._stopped(), "the end of the episode", seconds=max_steps)
             if self._stopped():
                 stops.append(f"{self.gate_state}: {self.gate_reason}")
                 if rearmed == rearm or not self._try_to_enable():
-                    break  # often enough, or somebody still says stop
+                    break  # the limit is reached, or the cause of the stop persists
                 rearmed += 1
         coverages = self.coverages[:max_steps] or [0.0]
         seconds = time.monotonic() - begin

@@ -1,4 +1,4 @@
-"""Several nodes as processes of their own that start together and stop together."""
+"""Nodes as separate processes that start and stop together."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import yaml
 
 from vla_policy.utils.processes import die_with_parent
 
-PATIENCE = 5.0  # seconds between asking a process to stop and ending it
+PATIENCE = 5.0  # seconds between SIGINT and SIGKILL
 
 
 class Processes:
-    """Starts nodes with `python -m`; leaving the context stops them, the last one first.
+    """Starts nodes with `python -m`; leaving the context stops them in reverse order.
 
-    Each has a process group of its own, so that Ctrl-C reaches the one that started them, who stops them in order.
-    Should it be killed, the kernel ends them. Their output goes to `log`, a file for each.
+    Each has its own process group, so that Ctrl-C reaches only the parent, which stops them in order. If the parent
+    is killed the kernel ends them. Output goes to one file each in `log`.
     """
 
     def __init__(self, log: Path) -> None:
@@ -48,7 +48,7 @@ class Processes:
         return self._running[name]
 
     def dead(self) -> dict[str, int]:
-        """Exit codes of those that have ended, by name."""
+        """Exit codes of ended processes, by name."""
         return {name: process.returncode for name, process in self._running.items() if process.poll() is not None}
 
     def last_words(self, name: str, lines: int = 3) -> str:
@@ -57,7 +57,7 @@ class Processes:
         return "\n".join(text.splitlines()[-lines:])
 
     def stop(self) -> None:
-        """Ask all to stop, the last one first, and end those that do not."""
+        """Interrupt all in reverse order, and kill those that do not stop."""
         for process in reversed(list(self._running.values())):
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""The nodes of an application as processes, and somebody at the desk who brings them up."""
+"""The nodes of an application as processes, with an operator that brings them up."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MANAGED = ("policy", "surprise_monitor")  # lifecycle nodes; each has the heartb
 
 
 class Graph:
-    """Nodes by name with their parameters. One that ends unasked is a `GraphError` with its last words."""
+    """Nodes by name with their parameters. An unexpected exit is a `GraphError` with the end of the node's log."""
 
     def __init__(self, processes: Processes, nodes: Mapping[str, Mapping[str, Any]]) -> None:
         self.processes, self.nodes = processes, nodes
@@ -28,7 +28,7 @@ class Graph:
         self.operator.close()
 
     def start(self) -> None:
-        """Start all nodes and bring up the lifecycle nodes, where no others are."""
+        """Start all nodes in an empty domain and bring up the lifecycle nodes."""
         self.operator.require_alone()
         for name, parameters in self.nodes.items():
             self.processes.start(name, **parameters)
@@ -43,10 +43,10 @@ class Graph:
             raise GraphError(f"{error}\n{self.processes.last_words(name)}") from None
 
     def restart(self, name: str) -> None:
-        """Start a lifecycle node that was killed, and bring it up."""
+        """Start a killed lifecycle node and bring it up."""
         self.processes.start(name, **self.nodes[name])
         beats, node = threading.Event(), self.operator.node
-        # The services of a killed process seem to be there for a while; only a living one has a heartbeat.
+        # The services of a killed process stay discoverable for a while; a heartbeat proves that it is alive.
         subscription = node.create_subscription(Bool, f"{name}/stop", lambda _: beats.set(), common.HEARTBEAT_QOS)
         self.operator.wait(beats.is_set, f"heartbeat of {name}")
         node.destroy_subscription(subscription)
@@ -59,7 +59,7 @@ class Graph:
 
 @contextmanager
 def running(log: Path, nodes: Mapping[str, Mapping[str, Any]]) -> Iterator[Graph]:
-    """The graph of these nodes, brought up; their output goes to `log`."""
+    """The graph of these nodes, brought up; output goes to `log`."""
     with Processes(log) as processes, closing(Graph(processes, nodes)) as graph:
         graph.start()
         yield graph

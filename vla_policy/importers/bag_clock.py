@@ -1,4 +1,4 @@
-"""The messages of a bag on one clock: that of their headers' stamps; without stamps, receive times."""
+"""Message times of a bag on one clock: header stamps, or receive times for unstamped messages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vla_policy.robot.messages import seconds
 
 @dataclass
 class Track:
-    """When one topic's messages were received and stamped, seconds in the order of the bag; a stamp of 0 is none."""
+    """Receive times and stamps of one topic's messages, seconds in bag order; a stamp of 0 is none."""
 
     topic: str
     received: list[float] = field(default_factory=list)
@@ -28,9 +28,9 @@ class Track:
 
 @dataclass(frozen=True)
 class Timeline:
-    """When one topic's messages were: `times` (n,) in seconds, in the order of the bag.
+    """Times of one topic's messages: `times` (n,) in seconds, in bag order.
 
-    `unstamped` messages lie at their receive times, `moved` (the median, seconds) to the clock of the others' stamps.
+    `unstamped` messages have their receive times, shifted by `moved` (median, seconds) to the clock of the stamps.
     `delay` is the median time from stamp to receipt; None without stamps.
     """
 
@@ -41,18 +41,17 @@ class Timeline:
     delay: float | None
 
     def span(self) -> str:
-        """From when to when, by which clock."""
+        """First and last time and the clock, in words."""
         clock = "receive times" if self.unstamped else "time stamps"
         return f"{self.topic} {self.times.min():.3f} to {self.times.max():.3f} s ({clock})"
 
 
 def timelines(tracks: Sequence[Track], max_age: float) -> list[Timeline]:
-    """The tracks on the clock of their stamps; none of them may be empty.
+    """The tracks (none empty) on the clock of their stamps.
 
-    A stamp of 0 is none, except where a clock starts: where the next one is at most `max_age` seconds. Where the clock
-    of the stamps is not that of the receive times, as in simulation, receive times are moved by the difference that the
-    first stamped track has at that moment. `InputError` for stamps that go back by more than
-    `max_age`.
+    A stamp of 0 is none, except at the start of a clock, when the next one is at most `max_age` seconds. If stamps and
+    receive times are on different clocks, as in simulation, receive times are shifted by the first stamped track's
+    difference at that time. `InputError` for stamps that go back by more than `max_age`.
     """
     received = [_Received.of(track, max_age) for track in tracks]
     reference = next((messages for messages in received if messages.delay is not None), received[0])
@@ -62,7 +61,7 @@ def timelines(tracks: Sequence[Track], max_age: float) -> list[Timeline]:
 
 
 def clock_notes(timelines: Sequence[Timeline], max_age: float) -> list[str]:
-    """Which receive times were moved, and which stamps are, by their receive times, on another clock than the first."""
+    """Notes on shifted receive times, and on stamps that are on another clock than the first track's."""
     notes = [
         f"{line.topic}: receive times moved by {line.moved:.3f} s to the clock of the time stamps"
         for line in timelines
@@ -78,7 +77,7 @@ def clock_notes(timelines: Sequence[Timeline], max_age: float) -> list[str]:
 
 @dataclass(frozen=True)
 class _Received:
-    """A track in the order of its receive times: places in it, seconds, and where there are no stamps."""
+    """A track sorted by receive time: indices, seconds, and a mask of missing stamps."""
 
     rows: np.ndarray
     times: np.ndarray
@@ -90,7 +89,7 @@ class _Received:
         rows = np.argsort(track.received, kind="stable")
         stamps = np.array(track.stamps)[rows]
         unset = stamps == 0
-        first = int(np.argmin(unset))  # that has a stamp, if any has
+        first = int(np.argmin(unset))  # the first stamped one, if any
         if 0 < stamps[first] <= max_age:
             unset[:first] = False
         return cls(rows, np.array(track.received)[rows], stamps, unset)
@@ -100,7 +99,7 @@ class _Received:
         return None if self.unset.all() else float(np.median((self.times - self.stamps)[~self.unset]))
 
     def shift(self, times: np.ndarray, max_age: float) -> np.ndarray:
-        """From receive times to the clock of the stamps, seconds; 0 where they are one clock."""
+        """Offset from receive times to the clock of the stamps, seconds; 0 if it is the same clock."""
         if self.delay is None or abs(self.delay) <= max_age:
             return np.zeros(len(times))
         return np.interp(times, self.times[~self.unset], (self.stamps - self.times)[~self.unset])

@@ -1,4 +1,4 @@
-"""The actions of a bag: what the robot was told, as the set-points at the times of frames."""
+"""The actions of a bag: commanded set-points at the times of frames."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ EXECUTED = "command/executed"
 
 
 class Command(NamedTuple):
-    """Targets (n, D), and by when after the command each is reached, seconds (n,)."""
+    """Targets (n, D) and the time after the command at which each is due, seconds (n,)."""
 
     due: np.ndarray
     targets: np.ndarray
 
     def at(self, elapsed: float) -> np.ndarray:
-        """The set-point (D,) that many seconds after the command: on the straight line between two targets."""
+        """The set-point (D,) `elapsed` seconds after the command, by linear interpolation between targets."""
         return np.array([np.interp(elapsed, self.due, channel) for channel in self.targets.T], np.float32)
 
 
 class CommandSource(NamedTuple):
-    """A topic with commands for some channels of the action; `output` is None for what our gate executed."""
+    """A topic with commands for some channels of the action; `output` is None for the gate's executed commands."""
 
     topic: str
     type: str
@@ -36,7 +36,7 @@ class CommandSource(NamedTuple):
     output: Output | None
 
     def read(self, recorded: Recorded, names: Sequence[str]) -> Command:
-        """A message of the topic; `names` are those of the action. `InputError` if it lacks a channel's target."""
+        """Decode a message; `names` are the action's channels. `InputError` if it lacks a channel's target."""
         if self.output is None:
             return _executed(recorded.message, list(names))
         if self.output.type == TRAJECTORY:
@@ -45,7 +45,7 @@ class CommandSource(NamedTuple):
 
 
 def command_sources(topics: Mapping[str, str], contract: Contract) -> list[CommandSource]:
-    """Where a bag with these topics has commands: what our gate executed or, in other people's bags, every output.
+    """The command topics of a bag: the gate's executed commands or, in bags of other software, every output.
 
     `InputError` if there are none.
     """
@@ -64,10 +64,9 @@ def command_sources(topics: Mapping[str, str], contract: Contract) -> list[Comma
 def set_points(
     starts: np.ndarray, commands: Sequence[Command], times: np.ndarray, states: np.ndarray, fps: float
 ) -> np.ndarray:
-    """Where the commands, which begin at `starts` (n,) seconds, in order, would have the robot at each frame's end.
+    """The set-points (T, D) at the end of each frame, from commands with sorted start times `starts` (n,), seconds.
 
-    `times` (T,) and `states` (T, D) are those of the frames: before the first command the robot stays where it is.
-    Returns (T, D).
+    `times` (T,) and `states` (T, D) are the frames': before the first command the set-point is the measured state.
     """
     ends = times + 1.0 / fps - 1e-6
     paths = _paths(starts, commands, times, states, fps)
@@ -79,7 +78,7 @@ def set_points(
 def _paths(
     starts: np.ndarray, commands: Sequence[Command], times: np.ndarray, states: np.ndarray, fps: float
 ) -> list[Command]:
-    """A target that is not due within a frame is led to from the set-point at which its command finds the robot."""
+    """Prepend the current set-point to commands whose first target is not due within a frame."""
     paths: list[Command] = []
     for start, command in zip(starts, commands, strict=True):
         if not len(command.due) or command.due[0] > 1.0 / fps:
@@ -99,7 +98,7 @@ def _executed(message: Any, names: list[str]) -> Command:
 
 
 def _trajectory(message: Any, output: Output) -> Command:
-    """All points of a JointTrajectory; one without any stops the robot at its set-point."""
+    """All points of a JointTrajectory; an empty one stops the robot at its set-point."""
     due = np.array([seconds(point.time_from_start) for point in message.points])
     if (np.diff(due) <= 0).any() or (due < 0).any():
         raise DataError(f"{output.topic}: expected time_from_start to increase from 0 on, found {due.tolist()}")

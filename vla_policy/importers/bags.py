@@ -1,4 +1,4 @@
-"""Bags to episodes: streams of messages resampled on their time stamps, by a robot's contract."""
+"""Import of bags as episodes: message streams of a robot's contract, resampled by time stamp."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from vla_policy.robot.messages import Reader, decode
 from vla_policy.utils.files import write_json
 
 INTERVENTION = "teleop/intervention"
-_OURS = {TASK: STRING, RESULT: STRING, INTERVENTION: "std_msgs/msg/Bool"}  # topics that only our bags have
-HELD = 64  # pictures of a camera that may wait for earlier ones, which a file has behind them
+_OURS = {TASK: STRING, RESULT: STRING, INTERVENTION: "std_msgs/msg/Bool"}  # topics of this package's recorder
+HELD = 64  # images of a camera that may be out of order in a file
 
 
 @dataclass
 class BagEpisode:
-    """An episode at even times, and what became of the messages.
+    """An episode at a fixed rate, with statistics of the resampling.
 
-    `columns` maps keys to (T, D), `images` to T frames (H, W, 3), decoded whenever they are iterated. `result` is
-    "success", "failure" or "" (nobody said). `interventions` are the spans of frames [first, last) in which a person
-    led the arm. `repeated` counts frames, by key, for which no sample was near enough in time and the one before was
-    taken; `refused` messages, by reason; `unstamped` those, by topic, for which receive times were taken. `notes` are
-    of the bag's files and clocks. `ended` is whether the bag has its end, or lost it to a kill or a full disk.
+    `columns` maps keys to (T, D), `images` to T frames (H, W, 3), decoded on iteration. `result` is "success",
+    "failure" or "" (unknown). `interventions` are spans of frames [first, last) under teleoperation. `repeated` counts
+    frames by key without a sample near enough in time, for which the previous one was used; `refused` counts messages
+    by reason; `unstamped` those by topic with receive times. `notes` concern the bag's files and clocks. `ended` is
+    false for a truncated bag.
     """
 
     columns: dict[str, np.ndarray]
@@ -61,7 +61,7 @@ class BagEpisode:
         return len(self.columns[ACTION])
 
     def about(self) -> dict[str, Any]:
-        """What a dataset's frames do not say."""
+        """Metadata that is not in a dataset's frames."""
         return {
             "result": self.result,
             "interventions": self.interventions,
@@ -73,14 +73,14 @@ class BagEpisode:
         }
 
     def summary(self) -> str:
-        """The same for people."""
-        said = [f"{key}: {count} frames repeated" for key, count in self.repeated.items()]
-        said += [f"{why}: {count} messages refused" for why, count in self.refused.items()]
-        said += [] if self.ended else ["the end of the bag is missing"]
-        said = said or ["nothing dropped"]
-        said += [f"{topic}: receive times taken, no time stamps in {n} messages" for topic, n in self.unstamped.items()]
+        """`about` in one line."""
+        lost = [f"{key}: {count} frames repeated" for key, count in self.repeated.items()]
+        lost += [f"{why}: {count} messages refused" for why, count in self.refused.items()]
+        lost += [] if self.ended else ["the end of the bag is missing"]
+        lost = lost or ["nothing dropped"]
+        lost += [f"{topic}: receive times taken, no time stamps in {n} messages" for topic, n in self.unstamped.items()]
         hands = [f"{len(self.interventions)} interventions"] if self.interventions else []
-        return ", ".join([self.result or "no result", *said, *self.notes, *hands])
+        return ", ".join([self.result or "no result", *lost, *self.notes, *hands])
 
 
 def bag_episode(path: Path, contract: Contract) -> BagEpisode:
@@ -89,11 +89,11 @@ def bag_episode(path: Path, contract: Contract) -> BagEpisode:
 
 
 def read_episode(bag: Bag, contract: Contract) -> BagEpisode:
-    """The one episode of a bag, at `contract.interface.fps` from the first moment that every stream saw to the last.
+    """The episode of a bag, at `contract.interface.fps`, over the time that every stream covers.
 
-    Of every stream the sample nearest in time is taken, if it is within half a period; the action of a frame is the
-    last command stamped before the next frame, or the place to which a trajectory has come by then. Commands are those
-    that our gate executed or, in other people's bags, those of the contract's topics. For times see `timelines`.
+    Each stream contributes the sample nearest in time, within half a period; a frame's action is the last command
+    stamped before the next frame, or a trajectory's set-point at that time. Commands are the gate's executed ones or,
+    in bags of other software, those of the contract's topics. For times see `timelines`.
     `InputError` names a topic that is missing, of another type, or silent for longer than the contract's `max_age`.
     """
     try:
@@ -122,9 +122,9 @@ def _episode(bag: Bag, contract: Contract) -> BagEpisode:
             columns[key] = np.stack(values)
     columns[ACTION] = columns[STATE].copy()
     for source in index.sources:
-        channels, told = list(source.channels), commands[source.topic]
+        channels, commanded = list(source.channels), commands[source.topic]
         states = columns[STATE][:, channels]
-        columns[ACTION][:, channels] = set_points(told.times, told.values, times, states, fps)
+        columns[ACTION][:, channels] = set_points(commanded.times, commanded.values, times, states, fps)
     hands = lines.pop(INTERVENTION, None)
     kept = seen | commands
     return BagEpisode(
@@ -143,7 +143,7 @@ def _episode(bag: Bag, contract: Contract) -> BagEpisode:
 
 @dataclass(frozen=True)
 class Imported:
-    """How large the dataset is now, and which bags could not be read."""
+    """The dataset's size after the import, and the bags that could not be read."""
 
     episodes: int
     frames: int
@@ -152,13 +152,13 @@ class Imported:
 
 
 def import_bags(
-    path: Path, root: Path, contract: Contract, failures: bool, codec: str, say: Callable[[str], None]
+    path: Path, root: Path, contract: Contract, failures: bool, codec: str, report: Callable[[str], None]
 ) -> Imported:
-    """Add the bag, or the bags of the folder `path` to the dataset at `root`, an episode each.
+    """Add the bag, or the bags of the folder `path`, to the dataset at `root`, one episode each.
 
-    Bags that are in it already, wherever they lay then, are passed over, so that this can be repeated; failures are
-    unless `failures`. A bag that cannot be read or is of another robot is named and left out. `say` hears what became
-    of each. `InputError` if the dataset is not one to add to, `OSError` if the disk is full; both leave it whole.
+    Bags that were imported before, from whatever path, are skipped, so that this can be repeated; failures are skipped
+    unless `failures`. Unreadable bags and those of another robot are reported and skipped. `report` is called with a
+    line on each. `InputError` if the dataset is incompatible, `OSError` for a full disk; both leave it valid.
     """
     left_out: list[Path] = []
     found = find_bags(path)
@@ -172,26 +172,26 @@ def import_bags(
                     continue
                 episode = read_episode(bag, contract)
                 if episode.result == FAILURE and not failures:
-                    say(f"{bag.path}: left out, a failure (failures=true takes them)")
+                    report(f"{bag.path}: left out, a failure (failures=true takes them)")
                     continue
                 entry = {"episode": writer.num_episodes, "bag": place, "digest": digest, **episode.about()}
-                # Written first: an entry of an episode that did not come to be is dropped the next time.
+                # Written first: an entry without its episode is dropped by the next import.
                 write_json(root / RECORDINGS, [*recordings, entry])
                 index = writer.add_episode(episode.columns, episode.images, episode.task)
             except InputError as error:
-                say(f"{bag.path}: left out: {str(error).removeprefix(f'{bag.path}: ')}")
+                report(f"{bag.path}: left out: {str(error).removeprefix(f'{bag.path}: ')}")
                 left_out.append(bag.path)
                 continue
             recordings.append(entry)
             known.add(digest)
-            say(f"{bag.path}: episode {index}, {episode.length} frames, {episode.summary()}")
+            report(f"{bag.path}: episode {index}, {episode.length} frames, {episode.summary()}")
         return Imported(writer.num_episodes, writer.num_frames, len(found), left_out)
 
 
 class Pictures:
-    """The pictures of a camera at the times of frames, which are read from the bag whenever they are iterated.
+    """A camera's images at the frames' times, read from the bag on iteration.
 
-    `places` are the T frames' pictures among the camera's messages. A few are held at a time, however long the bag is.
+    `places` are the indices of the T frames' images among the camera's messages. Memory is bounded for any bag.
     """
 
     def __init__(self, bag: Bag, stream: Stream, places: Sequence[int]) -> None:
@@ -228,7 +228,7 @@ class _Index(NamedTuple):
 
 
 def _index(bag: Bag, contract: Contract) -> _Index:
-    """Topics are without their slashes, the state's first. Of each camera the first picture is tried."""
+    """Index a bag, topics without leading slash, the state's first. The first image of each camera is decoded."""
     topics = bag.topics()
     sources = command_sources(topics, contract)
     streams = sorted(contract.streams, key=lambda stream: stream.key != STATE)
@@ -257,9 +257,9 @@ def _index(bag: Bag, contract: Contract) -> _Index:
 
 
 class _Samples(NamedTuple):
-    """What was seen or told: `times` (n,) in seconds, all different and in order, and `values` (n, ...).
+    """Samples of a stream: `times` (n,) in seconds, strictly increasing, and `values` (n, ...).
 
-    Of pictures the values are their places among the topic's messages. `refused` had the times of others.
+    For images the values are message indices. `refused` samples had duplicate times.
     """
 
     times: np.ndarray
@@ -280,15 +280,15 @@ def _pictures(contract: Contract, lines: Mapping[str, Timeline]) -> dict[str, _S
 def _decode(
     bag: Bag, contract: Contract, sources: Sequence[CommandSource], lines: Mapping[str, Timeline]
 ) -> tuple[dict[str, _Samples], dict[str, _Samples]]:
-    """The vectors by key and the commands by topic, in the second reading of a bag."""
+    """The vectors by key and the commands by topic, in the second pass over a bag."""
     streams = [stream for stream in contract.streams if stream.feature.dtype != "image"]
-    reader, told = Reader(streams), {source.topic: source for source in sources}
-    found: dict[str, list[tuple[float, Any]]] = {key: [] for key in [*(stream.key for stream in streams), *told]}
+    reader, commanded = Reader(streams), {source.topic: source for source in sources}
+    found: dict[str, list[tuple[float, Any]]] = {key: [] for key in [*(stream.key for stream in streams), *commanded]}
     when = {topic: iter(line.times.tolist()) for topic, line in lines.items()}
-    for recorded in bag.read([*reader.topics, *told]):
+    for recorded in bag.read([*reader.topics, *commanded]):
         t = next(when[recorded.topic])
-        if recorded.topic in told:
-            found[recorded.topic].append((t, told[recorded.topic].read(recorded, contract.interface.action.names)))
+        if recorded.topic in commanded:
+            found[recorded.topic].append((t, commanded[recorded.topic].read(recorded, contract.interface.action.names)))
         else:
             for sample in reader.read(recorded.topic, recorded.message, t):
                 if sample.revises:
@@ -298,7 +298,7 @@ def _decode(
         if not found[stream.key]:
             raise InputError(f"{stream.key}: expected {_words(stream)} within {stream.slop:g} s, found {_spans(lines)}")
     samples = {name: _Samples.of(*zip(*pairs, strict=True)) for name, pairs in found.items()}
-    return {s.key: samples[s.key] for s in streams}, {topic: samples[topic] for topic in told}
+    return {s.key: samples[s.key] for s in streams}, {topic: samples[topic] for topic in commanded}
 
 
 def _words(stream: Stream) -> str:
@@ -312,7 +312,7 @@ def _spans(lines: Mapping[str, Timeline]) -> str:
 def _times(
     seen: Mapping[str, _Samples], commands: Mapping[str, _Samples], lines: Mapping[str, Timeline], contract: Contract
 ) -> np.ndarray:
-    """Where the frames lie: where the first camera's pictures do, while all streams and commands are there."""
+    """The frames' times: aligned with the first camera's images, while all streams and commands are available."""
     fps = contract.interface.fps
     first = max(samples.times[0] for samples in seen.values())
     last = min(samples.times[-1] for samples in seen.values())
@@ -328,7 +328,7 @@ def _times(
     count = 0 if start is None else max(int((last - start) * fps + 1e-3) + 1, 0)
     if start is None or count < 2:
         raise InputError(f"expected 2 frames or more seen by every stream, found {count}: {_spans(lines)}")
-    if count > len(anchor) * (contract.timeouts.max_age * fps + 2):  # before any memory is asked for
+    if count > len(anchor) * (contract.timeouts.max_age * fps + 2):  # before memory is allocated
         raise InputError(f"expected frames without gaps, found {count} from {len(anchor)} messages: {_spans(lines)}")
     return start + np.arange(count) / fps
 
@@ -346,7 +346,7 @@ def _nearest(stamps: np.ndarray, times: np.ndarray, contract: Contract, where: s
 
 
 def _interventions(hands: Sequence[tuple[float, bool]], times: np.ndarray) -> list[tuple[int, int]]:
-    """Frames [first, last) between a message that says true and the next one that says false."""
+    """Frames [first, last) between a true message and the next false one."""
     spans: list[tuple[int, int]] = []
     begin: float | None = None
     for t, on in [*hands, (float(times[-1]) + 1.0, False)]:

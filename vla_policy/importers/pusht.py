@@ -1,4 +1,4 @@
-"""The public PushT demonstrations (npz or the original zarr), turned into a LeRobotDataset."""
+"""Import of the public PushT demonstrations (npz or the original zarr) as a LeRobotDataset."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from vla_policy.utils.files import broken
 
 CAMERA = IMAGES + "top"
 ROBOT_TYPE = "pusht"
-# The names of the arrays in the npz, and those of the zarr where they differ.
+# Array names in the npz, and in the zarr where they differ.
 SHAPES = {"image": (96, 96, 3), "state": (5,), "action": (2,), "episode_ends": ()}
 ZARR_NAMES = {"image": "data/img", "state": "data/state", "action": "data/action", "episode_ends": "meta/episode_ends"}
-ZARR_FILES = (".zarray", "zarr.json")  # of an array, in formats 2 and 3
-MEMBERS = 10  # names of arrays that an error shows
+ZARR_FILES = (".zarray", "zarr.json")  # array metadata in formats 2 and 3
+MEMBERS = 10  # array names listed in an error
 BROKEN = (OSError, ValueError, LookupError, EOFError, RuntimeError, TypeError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
 class PixelMap:
-    """How gym-pusht's pixels become metres; whoever imports hands it in, because only the simulation knows."""
+    """Conversion of gym-pusht's pixels to metres, provided by the simulation."""
 
     position: Callable[[np.ndarray], np.ndarray]  # (..., 2) px to (..., 2) m
     pose_features: Callable[[np.ndarray], np.ndarray]  # x, y px and angle (..., 3) to x, y, cos, sin (..., 4)
-    goal_features: Callable[[np.ndarray], np.ndarray] | None = None  # the same, seen from a goal other than the usual
+    goal_features: Callable[[np.ndarray], np.ndarray] | None = None  # relative to a goal other than the default
 
 
 def pusht_interface(images: bool = True, goal: bool = False) -> Interface:
-    """What the imported dataset provides."""
+    """The interface of the imported dataset."""
     xy = Feature("float32", (2,), ("x", "y"), ("m", "m"))
     pose = Feature("float32", (4,), ("x", "y", "cos", "sin"), ("m", "m", "1", "1"))
     observations = {STATE: xy, ENVIRONMENT_STATE: pose} | ({GOAL_STATE: pose} if goal else {})
@@ -57,9 +57,8 @@ def import_pusht(
 ) -> LeRobotWriter:
     """Read the demonstrations at `source` (.npz, or zarr in a folder or a zip file) into a new dataset at `out`.
 
-    With `pixels.goal_features` the block's pose seen from the goal is an observation as well. An interrupted import
-    goes on where it stopped. The writer is closed when returned. `InputError` names file and array if the layout is
-    another.
+    With `pixels.goal_features` the block's pose relative to the goal is an observation as well. An interrupted import
+    is resumed. The returned writer is closed. `InputError` names file and array for another layout.
     """
     arrays = _load(Path(source), images)
     ends = arrays["episode_ends"]
@@ -105,7 +104,7 @@ def _load(path: Path, images: bool) -> dict[str, Any]:
 
 
 def _pictures(path: Path, array: Any, rows: slice) -> np.ndarray:
-    """Rows of the image array, uint8 or floats from 0 to 255, as uint8."""
+    """Rows of the image array (uint8, or floats from 0 to 255) as uint8."""
     with _naming(path, "image"):
         frames = np.asarray(array[rows])
     if frames.dtype != np.uint8 and not 1 < frames.max() <= 255:
@@ -114,7 +113,7 @@ def _pictures(path: Path, array: Any, rows: slice) -> np.ndarray:
 
 
 def _is_npz(path: Path) -> bool:
-    """Whether a file is one of NumPy's; a zarr folder may be zipped as well."""
+    """Whether a zip file is an npz rather than a zipped zarr."""
     if path.is_dir():
         return False
     if not zipfile.is_zipfile(path):
@@ -135,7 +134,7 @@ def _from_npz(path: Path, names: list[str]) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _from_zarr(path: Path, names: list[str]) -> Iterator[tuple[str, Any]]:
-    """Arrays of zarr format 2 or 3, in a folder or in a zip file, there also in a folder of their own."""
+    """Arrays of zarr format 2 or 3, in a folder or a zip file, where they may be in a subfolder."""
     try:
         import zarr
         from zarr.storage import ZipStore
@@ -154,7 +153,7 @@ def _from_zarr(path: Path, names: list[str]) -> Iterator[tuple[str, Any]]:
 
 
 def _zarr_group(path: Path) -> str:
-    """Where in a folder or zip file the group with `meta/episode_ends` is, "" at the top."""
+    """Path of the group with `meta/episode_ends` in a folder or zip file, "" at the top."""
     if path.is_dir():
         places = [PurePosixPath(each.relative_to(path).as_posix()) for each in path.rglob("meta/episode_ends/*")]
     else:
@@ -168,7 +167,7 @@ def _zarr_group(path: Path) -> str:
 
 @contextmanager
 def _naming(path: Path, what: str) -> Iterator[None]:
-    """Errors of reading as `InputError` naming file and array."""
+    """Convert reading errors to an `InputError` naming file and array."""
     try:
         yield
     except InputError:

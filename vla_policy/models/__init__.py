@@ -1,4 +1,4 @@
-"""Torch modules: encoder, vision-language backbone, action transformer, its objectives and samplers, checkpoints."""
+"""Torch modules: encoder, vision-language backbone, action transformer, objectives and samplers, checkpoints."""
 
 from vla_policy.models.backbone import Backbone
 from vla_policy.models.checkpoint import update_card

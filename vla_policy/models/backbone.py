@@ -1,4 +1,4 @@
-"""The vision-language backbone: pictures and an instruction to hidden states, pictures and a question to an answer.
+"""The vision-language backbone: images and an instruction to hidden states, images and a question to an answer.
 
 One class over the image-text-to-text models of transformers. Shapes: B observations, C cameras, L tokens, V width.
 """
@@ -50,7 +50,7 @@ class Backbone(nn.Module):
     """
 
     def __init__(self, config: BackboneConfig, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
-        """`model` is transformers', or another backbone's `model`, to be read and trained in another way."""
+        """`model` is of transformers, or another backbone's `model` to be tuned differently."""
         super().__init__()
         self.config, self.tokenizer = config, tokenizer
         self._special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
@@ -75,16 +75,16 @@ class Backbone(nn.Module):
         if config.path is None:
             tokenizer: PreTrainedTokenizerBase = train_tokenizer(corpus, config.tiny.vocab_size)
             return cls(config, _build(tiny_config(config.tiny, cast(Any, tokenizer))), tokenizer)
-        # Trained in bfloat16, in which models are published, weights would lose small updates and their average.
+        # In bfloat16, the published precision, weights would lose small updates and their average.
         dtype = "float32" if config.tuning == "full" else "auto"
         return cls(config, load_model(config.path, dtype), load_tokenizer(config.path))
 
     @classmethod
     def from_folder(cls, config: BackboneConfig, folder: Path, header: Mapping[str, Stored]) -> Backbone:
-        """The backbone of a policy's checkpoint: its architecture and tokenizer are in `folder`, and its weights have
-        to be among those of `header`.
+        """The backbone of a policy's checkpoint: architecture and tokenizer are in `folder`, its weights must be in
+        `header`.
 
-        Weights that training left alone are not in a checkpoint and come from `config.path`.
+        Frozen weights are not in a checkpoint and are loaded from `config.path`.
         """
         _require(folder, [CONFIG, TOKENIZER, TOKENIZER_CONFIG])
         learned, found = _read_config(folder).get("tokenizer_digest"), _digest(folder / TOKENIZER)
@@ -98,7 +98,7 @@ class Backbone(nn.Module):
         return cls(config, _build(architecture), tokenizer)
 
     def save(self, folder: Path) -> None:
-        """Architecture, known instructions and tokenizer, known by its digest; weights are the checkpoint's."""
+        """Save architecture, known instructions, and tokenizer with its digest; weights are in the checkpoint."""
         self.tokenizer.save_pretrained(folder)
         self.base.config.tokenizer_digest = _digest(folder / TOKENIZER)
         self.base.config.save_pretrained(folder)
@@ -107,7 +107,7 @@ class Backbone(nn.Module):
 
     @property
     def base(self) -> Any:
-        """transformers' model, without what LoRA wraps around it."""
+        """transformers' model without the LoRA wrapper."""
         return self.model.get_base_model() if self.config.tuning == "lora" else self.model
 
     def images(self, frames: Sequence[Tensor]) -> Tensor:
@@ -122,12 +122,12 @@ class Backbone(nn.Module):
         return torch.stack(resized, dim=1)
 
     def look(self, frames: Sequence[Tensor]) -> Any:
-        """What the vision tower sees, for `forward` and `language_loss` to share."""
+        """Vision features, shared by `forward` and `language_loss`."""
         return self.family.features(self.base, self.images(frames))
 
     def forward(self, seen: Any, instructions: Sequence[str], cameras: int) -> tuple[Tensor, Tensor]:
-        """Hidden states (B, L, V) of layer `config.layer`, in float32 whatever the weights are, and which of them are
-        tokens rather than padding (B, L).
+        """Hidden states (B, L, V) of layer `config.layer`, in float32 for any weight type, and a mask (B, L) that is
+        false for padding.
         """
         texts = list(instructions) if self.config.use_instruction else [""] * len(instructions)
         ids, real = self._batch([self._ids(text, cameras) for text in texts])
@@ -137,8 +137,8 @@ class Backbone(nn.Module):
 
     @torch.inference_mode()
     def embed(self, sentences: Sequence[str]) -> Tensor:
-        """Hidden states (B, V) of layer `config.layer` where the answer to each sentence would begin, without pictures;
-        float32, on the CPU.
+        """Hidden states (B, V) of layer `config.layer` at the first position of the answer to each sentence, without
+        images; float32, on the CPU.
         """
         parts = []
         for start in range(0, len(sentences), EMBEDDED):
@@ -153,7 +153,7 @@ class Backbone(nn.Module):
         return torch.cat(parts)
 
     def unreadable(self, instruction: str) -> str:
-        """Why this is no instruction like those that the policy was trained on; "" if it is, or nobody can tell."""
+        """Why this instruction is out of distribution; "" if it is not, or without a calibration."""
         try:
             self.check_text(instruction, "instruction")
         except InputError as error:
@@ -161,31 +161,31 @@ class Backbone(nn.Module):
         return "" if self.known is None else self.known.refusal(instruction, self.embed([instruction]))
 
     def length(self, instruction: str, cameras: int) -> int:
-        """Tokens that `forward` makes of an observation with this instruction."""
+        """Number of tokens of an observation with this instruction in `forward`."""
         return len(self._ids(instruction if self.config.use_instruction else "", cameras))
 
     def language_loss(self, seen: Any, questions: Sequence[str], answers: Sequence[str], cameras: int) -> Tensor:
         """Cross-entropy of the answers' tokens, for as many first rows of `seen` as there are questions."""
         rows, labels = [], []
         for question, answer in zip(questions, answers, strict=True):
-            prompt, said = self._ids(question, cameras), self._tokens(self.family.answer(answer))
-            rows.append([*prompt, *said])
-            labels.append([IGNORED] * len(prompt) + said)
+            prompt, reply = self._ids(question, cameras), self._tokens(self.family.answer(answer))
+            rows.append([*prompt, *reply])
+            labels.append([IGNORED] * len(prompt) + reply)
         ids, real = self._batch(rows)
         target = torch.full_like(ids, IGNORED)
         for row, label in zip(target, labels, strict=True):
             row[: len(label)] = torch.tensor(label)
         hidden = self._run(ids, real, _first(seen, len(rows), cameras), target != IGNORED)
-        wanted = target[:, 1:] != IGNORED  # a token is predicted from the one before it
+        wanted = target[:, 1:] != IGNORED  # a token is predicted from its predecessor
         logits = self.base.lm_head(hidden[:, :-1][wanted])
         return F.cross_entropy(logits.float(), target[:, 1:][wanted])
 
     @torch.inference_mode()
     def answer(self, frames: Sequence[Tensor], question: str) -> str:
-        """What the model says to a question about one observation (1, H, W, 3) a camera; greedy."""
+        """The greedily decoded answer to a question about one observation, (1, H, W, 3) per camera."""
         self.check_text(question, "question")
         ids, real = self._batch([self._ids(question, len(frames))])
-        said = self.model.generate(
+        reply = self.model.generate(
             input_ids=ids,
             attention_mask=real.long(),
             pixel_values=self.family.pixels(self.images(frames)),
@@ -195,21 +195,21 @@ class Backbone(nn.Module):
             eos_token_id=self.tokenizer.eos_token_id,
             **self.family.more_inputs(real.long(), None),
         )
-        return cast(str, self.tokenizer.decode(said[0, ids.shape[1] :], skip_special_tokens=True)).strip()
+        return cast(str, self.tokenizer.decode(reply[0, ids.shape[1] :], skip_special_tokens=True)).strip()
 
     def layers(self) -> list[nn.Module]:
-        """What repeats in the vision tower and the language model, for a compiler."""
+        """The layers of vision tower and language model, for regional compilation."""
         language = getattr(self.base.model, self.family.language_model)
         towers = [module for name, module in self.base.model.named_modules() if name.endswith("encoder.layers")]
         return [*language.layers, *(layer for tower in towers for layer in cast(nn.ModuleList, tower))]
 
     def check_text(self, text: str, name: str) -> None:
-        """`InputError` for a text that says nothing, has a special token or is longer than `config.max_text_tokens`."""
+        """`InputError` for a text that is empty, has a special token or is longer than `config.max_text_tokens`."""
         if not text.strip():
             raise InputError(f"{name}: expected a sentence, found {text!r}")
         tokens = self._tokens(text)
         special = [token for token in tokens if token in self._special]
-        if special:  # it would stand for a picture, or for the end of what is said
+        if special:  # it would be read as an image placeholder or the end of the text
             raise InputError(
                 f"{name}: expected words, found the token {self.tokenizer.convert_ids_to_tokens(special[0])!r} of the "
                 f"model in {text[:60]!r}"
@@ -250,7 +250,7 @@ class Backbone(nn.Module):
         return self._tokens(self.family.prompt(text, cameras, self.per_image))
 
     def _batch(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """Token ids and which of them are real, padded at the end; in training to few lengths, each compiled once."""
+        """Padded token ids and their mask; in training lengths are rounded up, to limit recompilation."""
         device = next(self.model.parameters()).device
         lengths = torch.tensor([len(row) for row in rows], device=device)
         multiple = PADDED_TO if self.training else 1
@@ -260,9 +260,7 @@ class Backbone(nn.Module):
 
 
 def load_model(path: str, dtype: str = "auto") -> PreTrainedModel:
-    """Weights, by default in the type that they are stored in, and architecture of a folder or a hub repository;
-    `InputError` for one that lacks something.
-    """
+    """The model of a folder or hub repository, by default in its stored precision; `InputError` if it is incomplete."""
     folder = Path(path)
     if folder.is_dir():
         _require(folder, [CONFIG])
@@ -293,7 +291,7 @@ def _attention() -> str:
 
 
 def _tuned(model: Any, config: BackboneConfig) -> nn.Module:
-    """The model with those weights trainable that `config.tuning` says."""
+    """The model with the weights trainable that `config.tuning` selects."""
     if config.tuning != "lora":
         return cast(nn.Module, model.requires_grad_(config.tuning == "full"))
     from peft import LoraConfig, PeftModel, get_peft_model
@@ -322,7 +320,7 @@ def _check_tokenizer(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBas
 
 
 def _first(seen: Any, rows: int, cameras: int) -> Any:
-    """What was seen of the first observations: entries of a list an observation, rows of a tensor a picture."""
+    """What was seen of the first observations: entries of a list an observation, rows of a tensor an image."""
     pooled = seen.pooler_output
     return type(seen)(pooler_output=pooled[: rows if isinstance(pooled, list | tuple) else rows * cameras])
 

@@ -1,4 +1,4 @@
-"""The model card: what the policy takes and gives, what it was trained on, and what was measured."""
+"""The model card: inputs and outputs, training data, and evaluations."""
 
 from __future__ import annotations
 
@@ -89,9 +89,9 @@ def _evaluations(evaluations: list[Mapping[str, Any]]) -> list[str]:
     lines = ["| environment | episodes | success | 95 % interval | mean max reward |", "|---|---|---|---|---|"]
     for entry in evaluations:
         low, high = entry.get("success_ci95") or (float("nan"), float("nan"))
-        said = f", {entry['paraphrases']} paraphrases" if entry.get("paraphrases") else ""
+        extra = f", {entry['paraphrases']} paraphrases" if entry.get("paraphrases") else ""
         lines.append(
-            f"| {entry.get('env', '?')}{said} | {entry.get('n_episodes', '?')} (seeds from {entry.get('seed', '?')}) "
+            f"| {entry.get('env', '?')}{extra} | {entry.get('n_episodes', '?')} (seeds from {entry.get('seed', '?')}) "
             f"| {entry.get('success_rate', float('nan')):.1%} | {low:.1%} to {high:.1%} "
             f"| {entry.get('mean_max_reward', float('nan')):.3f} |"
         )

@@ -49,7 +49,7 @@ FORMAT = 1  # last in config.yaml, so that a truncated one is told from a short 
 
 
 class Stored(NamedTuple):
-    """What the header of a safetensors file says of a tensor."""
+    """A tensor's entry in the header of a safetensors file."""
 
     shape: tuple[int, ...]
     dtype: str  # "F32", "BF16", "I64" ...
@@ -57,7 +57,7 @@ class Stored(NamedTuple):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The parts of a checkpoint folder, read and checked one by one; of the weights only what is there."""
+    """The parts of a checkpoint folder, read and validated; of the weights only the header."""
 
     folder: Path
     config: Any  # the section of config.yaml that defines the model
@@ -67,7 +67,7 @@ class Checkpoint:
     card: dict[str, Any]
 
     def weights(self) -> dict[str, Tensor]:
-        """All tensors; `InputError` for one with numbers that are not finite."""
+        """All tensors; `InputError` for one that is not finite."""
         path = self.folder / WEIGHTS
         with _safetensors(path):
             weights = load_file(path)
@@ -87,9 +87,9 @@ def write_checkpoint(
     card: str,
     save_backbone: Callable[[Path], Any] | None = None,
 ) -> None:
-    """Write beside `folder`, then move into its place: it appears whole or not at all.
+    """Write a checkpoint atomically: beside `folder`, then moved into place.
 
-    `config` has the kind of model with what defines it, and what its `card` was written from.
+    `config` has the kind of model with its configuration, and the content of its card.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -130,8 +130,8 @@ def write_policy(
 
 
 def read_checkpoint(name: str | Path, kind: str) -> Checkpoint:
-    """Read a folder, or download a hub repository; `InputError` names the file that is missing or broken, or says that
-    it holds another kind of model.
+    """Read a folder, or download a hub repository; `InputError` names a missing or corrupt file, or another kind of
+    model.
     """
     folder = checkpoint_folder(name)
     stored = _parse(folder / CONFIG, _from_yaml)
@@ -140,19 +140,19 @@ def read_checkpoint(name: str | Path, kind: str) -> Checkpoint:
     if kind not in stored:
         found = sorted(set(map(str, stored)) - {"card", "format"})
         raise InputError(f"{folder / CONFIG}: expected a {kind.replace('_', ' ')}, found {found}")
-    told = _parse(folder / INTERFACE, json.loads)
+    content = _parse(folder / INTERFACE, json.loads)
     with within(folder / INTERFACE):
-        interface = Interface.from_dict(told)
-    told = _parse(folder / NORMALIZER, json.loads)
+        interface = Interface.from_dict(content)
+    content = _parse(folder / NORMALIZER, json.loads)
     with within(folder / NORMALIZER):
-        normalizer = Normalizer.from_dict(told)
+        normalizer = Normalizer.from_dict(content)
     with within(folder / CONFIG):
         card = _card(stored.get("card") or {})
     return Checkpoint(folder, stored[kind], interface, normalizer, read_header(folder / WEIGHTS), card)
 
 
 def parse_config(read: Callable[[Any], T], parts: Checkpoint) -> T:
-    """The configuration of a checkpoint, typed; `InputError` naming its file and the key that is wrong."""
+    """The typed configuration of a checkpoint; `InputError` naming file and invalid key."""
     with within(parts.folder / CONFIG):
         try:
             return read(parts.config)
@@ -161,7 +161,7 @@ def parse_config(read: Callable[[Any], T], parts: Checkpoint) -> T:
 
 
 def read_header(path: Path) -> dict[str, Stored]:
-    """What there is in a safetensors file; `InputError` if it is none."""
+    """The header of a safetensors file; `InputError` if it is none."""
     if not path.is_file():
         raise InputError(f"{path}: expected a file of the checkpoint, found none")
     with _safetensors(path), safe_open(path, "pt") as file:
@@ -171,11 +171,10 @@ def read_header(path: Path) -> dict[str, Stored]:
 
 @contextmanager
 def sizes_only(header: Mapping[str, Stored]) -> Iterator[None]:
-    """Build modules without memory, on torch's meta device, to see whether they are the ones of a file with this
-    header; `InputError` as soon as there are far more parameters, so that a configuration of a million layers costs
-    milliseconds.
+    """Build modules on torch's meta device, without memory, for comparison with a file's header; `InputError` as soon
+    as there are far more parameters, so that a configuration of a million layers fails within milliseconds.
     """
-    most, count = 2 * len(header) + 100, 0  # those that modules share are counted more than once
+    most, count = 2 * len(header) + 100, 0  # shared parameters are counted more than once
 
     def count_one(*_: Any) -> None:
         nonlocal count
@@ -208,10 +207,10 @@ def check_header(
 
 
 def restored(build: Callable[[], Model], parts: Checkpoint) -> Model:
-    """The model that `build` makes, with the checkpoint's weights.
+    """The model of `build` with the checkpoint's weights.
 
-    It is built without memory first and compared with the header of the weights, so that sizes that are wrong cost
-    nothing; `InputError` names the first tensor that differs.
+    It is first built on the meta device and compared with the weights' header, so that wrong sizes allocate nothing;
+    `InputError` names the first tensor that differs.
     """
     with within(parts.folder / CONFIG), sizes_only(parts.header):
         plan = build()
@@ -225,7 +224,7 @@ def restored(build: Callable[[], Model], parts: Checkpoint) -> Model:
 def update_card(folder: str | Path, evaluation: Mapping[str, Any]) -> None:
     """Add a measured evaluation (a `summary.json`'s content) to a checkpoint's model card.
 
-    Evaluations are told apart by environment, task and paraphrases; a new one replaces the old one of the same.
+    Evaluations are identified by environment, task and paraphrases; a new one replaces an old one.
     """
     folder = Path(folder)
     parts = read_checkpoint(folder, POLICY)
@@ -239,13 +238,13 @@ def update_card(folder: str | Path, evaluation: Mapping[str, Any]) -> None:
 
 
 def distinct(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A `state_dict(keep_vars=True)` with those tensors only once that modules share."""
+    """A `state_dict(keep_vars=True)` with shared tensors only once."""
     first = {id(value): name for name, value in reversed(list(state.items()))}
     return {name: value.detach() for name, value in state.items() if first[id(value)] == name}
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Put `weights` into a module of the same shape; `InputError` tells where `source` differs first."""
+    """Load `weights` into a module of the same shapes; `InputError` names the first difference of `source`."""
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:
@@ -258,7 +257,7 @@ def _what(evaluation: Mapping[str, Any]) -> list[Any]:
 
 
 def checkpoint_folder(name: str | Path) -> Path:
-    """A folder as it is, a hub repository downloaded; `InputError` if it is neither."""
+    """A folder, or a downloaded hub repository; `InputError` if it is neither."""
     if Path(name).is_dir():
         return Path(name)
     files = [CONFIG, WEIGHTS, NORMALIZER, INTERFACE, CARD, f"{BACKBONE}/*"]

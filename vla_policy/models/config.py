@@ -12,10 +12,10 @@ from vla_policy.interfaces import IMAGES, STATE, InputError
 
 Config = TypeVar("Config")
 
-# What no model of today exceeds: a configuration beyond it is a mistake, and would take hours and all memory to build.
+# Beyond any current model: a larger configuration is a mistake, and would take hours and all memory to build.
 WIDEST, DEEPEST, LONGEST = 65536, 1000, 4096
-LARGEST_PICTURE = 4096  # pixels a side, of those that a network sees
-LARGEST_WEIGHT = 1e6  # of a part of a loss
+LARGEST_PICTURE = 4096  # side of an input image, pixels
+LARGEST_WEIGHT = 1e6  # of a loss term
 
 
 def check_ranges(config: Any, where: str, **ranges: tuple[float, float]) -> None:
@@ -31,7 +31,7 @@ def check_ranges(config: Any, where: str, **ranges: tuple[float, float]) -> None
 
 
 def check_words(config: Any, where: str, *names: str) -> None:
-    """`InputError` for a field that is no list of words."""
+    """`InputError` for a field that is no list of strings."""
     for name in names:
         value = getattr(config, name)
         if not all(isinstance(word, str) for word in value):
@@ -53,7 +53,7 @@ def check_transformer(config: Any, where: str) -> None:
 
 @dataclass
 class EncoderConfig:
-    """The convolutional image encoder, one a camera."""
+    """The convolutional image encoder, one per camera."""
 
     crop: float = 0.875  # of height and width that the network sees; 1: the whole image
     channels: list[int] = field(default_factory=lambda: [64, 128])  # of the stages at strides 4 and 8
@@ -78,7 +78,7 @@ class TransformerConfig:
 
 @dataclass
 class ObjectiveConfig:
-    """What the network predicts and how actions are sampled from it."""
+    """The training objective and the sampler."""
 
     name: str = "flow"  # flow | ddpm | autoregressive | masked
     prediction: str = "epsilon"  # ddpm: epsilon | sample | v_prediction
@@ -92,7 +92,7 @@ class ObjectiveConfig:
 
 @dataclass
 class TinyVLMConfig:
-    """A vision-language model built from nothing, of SmolVLM's architecture."""
+    """A vision-language model of SmolVLM's architecture, trained from scratch."""
 
     width: int = 128
     heads: int = 4
@@ -106,7 +106,7 @@ class TinyVLMConfig:
 
 @dataclass
 class BackboneConfig:
-    """The vision-language model that reads the instruction and looks through the cameras."""
+    """The vision-language model that encodes the instruction and the cameras' images."""
 
     path: str | None = None  # hub name or folder of a pretrained model; null: a tiny one from nothing, or init_from's
     layer: int | None = None  # whose hidden states the action transformer sees, from 1; null: the last
@@ -142,7 +142,7 @@ class PolicyConfig:
     auxiliary_keys: list[str] = field(default_factory=list)
     auxiliary_weight: float = 1.0
     n_obs_steps: int = 2
-    # The newest observation steps whose pictures are encoded, default all: vectors tell of motion for less.
+    # The newest observation steps whose images are encoded, default all; vectors convey motion at less cost.
     n_image_steps: int | None = None
     horizon: int = 16
     n_action_steps: int = 8
@@ -153,7 +153,7 @@ class PolicyConfig:
     vector_normalization: str = "min_max"  # min_max | mean_std | quantile
     action_normalization: str = "min_max"
     language_weight: float = 1.0  # of the backbone's own loss on questions and answers, if the training has any
-    encoder: EncoderConfig | None = field(default_factory=EncoderConfig)  # null: pictures go to the backbone alone
+    encoder: EncoderConfig | None = field(default_factory=EncoderConfig)  # null: images go to the backbone alone
     backbone: BackboneConfig | None = None  # null: no instruction
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
@@ -221,7 +221,7 @@ class PolicyConfig:
 
     @property
     def image_steps(self) -> int:
-        """How many of the newest observation steps have pictures."""
+        """How many of the newest observation steps have images."""
         return self.n_image_steps or self.n_obs_steps
 
     def to_dict(self) -> dict[str, Any]:
@@ -234,7 +234,7 @@ class PolicyConfig:
 
 
 def typed(kind: type[Config], data: Mapping[str, Any] | DictConfig) -> Config:
-    """`data` as the dataclass `kind`, its defaults where it says nothing."""
+    """`data` as the dataclass `kind`, with its defaults for missing keys."""
     if not isinstance(data, Mapping | DictConfig):
         raise InputError(f"expected the options of a {kind.__name__}, found {data!r}")
     config = data if isinstance(data, DictConfig) else OmegaConf.create(dict(data))

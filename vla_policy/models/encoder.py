@@ -47,8 +47,8 @@ class Block(nn.Module):
 class CameraEncoder(nn.Module):
     """One camera's frames to tokens: one of spatial-softmax keypoints, G x G of coarse features.
 
-    All places are told in the coordinates of the whole image ([-1, 1], x right and y down), so that a random crop in
-    training moves what is seen without changing where it is.
+    Positions are in coordinates of the whole image ([-1, 1], x right and y down), so that a random crop in training
+    does not change them.
     """
 
     def __init__(self, image_shape: tuple[int, ...], width: int, config: EncoderConfig) -> None:
@@ -76,7 +76,7 @@ class CameraEncoder(nn.Module):
     def forward(self, pixels: Tensor, top_left: Tensor) -> tuple[Tensor, Tensor]:
         """Cropped frames (M, h, w, 3) uint8 or [0, 255] float whose top left pixels lie at `top_left` (M, 2) y, x.
 
-        Returns tokens (M, 1 + G * G, W) and a summary (M, 2 K + channels) that auxiliary heads read.
+        Returns tokens (M, 1 + G * G, W) and a summary (M, 2 K + channels) for auxiliary heads.
         """
         images = (pixels.to(self.heatmaps.weight.dtype) / 127.5 - 1.0).movedim(-1, 1)
         features = self.features(images)

@@ -1,8 +1,7 @@
-"""What an action chunk is to the transformer: continuous tokens to be denoised, or discrete ones to be predicted one
-after the other or unmasked a few at a time.
+"""Action heads: denoising of continuous tokens, or autoregressive or masked prediction of discrete ones.
 
-All share the transformer, the training loop and two calls: `loss` of actions (B, S, T, D), a scalar, and `sample`,
-a chunk (B, T, D) for each observation of a prefix. `length` tokens stand for a chunk, `calls` passes sample one.
+All share the transformer, the training loop and two methods: `loss` of actions (B, S, T, D), a scalar, and `sample`,
+a chunk (B, T, D) for each observation of a prefix. A chunk has `length` tokens; sampling takes `calls` passes.
 
 Shapes: B observations, S draws an observation, T action steps, D action dimensions, W width. Actions are normalised.
 """
@@ -20,7 +19,7 @@ from vla_policy.models.transformer import ActionTransformer, Prefix
 
 
 class DenoisingHead(nn.Module):
-    """Flow matching or DDPM; `patch` consecutive actions are one token, as pixels are in DiT."""
+    """Flow matching or DDPM; `patch` consecutive actions form one token, like pixels in DiT."""
 
     def __init__(self, config: PolicyConfig, action_dim: int) -> None:
         super().__init__()
@@ -45,7 +44,7 @@ class DenoisingHead(nn.Module):
     def loss(
         self, transformer: ActionTransformer, prefix: Prefix, actions: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """Mean squared error of what the network predicts."""
+        """Mean squared error of the prediction."""
         noise = torch.randn(actions.shape, generator=generator, device=generator.device).to(actions.device)
         pair = self.objective.corrupt(actions, noise, generator)
         return F.mse_loss(
@@ -66,7 +65,7 @@ class DenoisingHead(nn.Module):
 
 
 def encode_bins(actions: Tensor, bins: int) -> Tensor:
-    """Actions (..., T, D) as tokens (..., T * D): which of `bins` equal parts of [-1, 1] they fall in, clipped to it
+    """Actions (..., T, D), clipped to [-1, 1], as indices (..., T * D) of `bins` equal bins
     (RT-2, Brohan et al. 2023, arXiv 2307.15818).
     """
     return ((actions.flatten(-2) + 1) * (bins / 2)).long().clamp(0, bins - 1)
@@ -79,7 +78,7 @@ def decode_bins(tokens: Tensor, bins: int, action_dim: int) -> Tensor:
 
 
 class TokenHead(nn.Module):
-    """Discrete action tokens, a step's dimensions one after the other; one more token than bins stands for nothing."""
+    """Discrete action tokens, a step's dimensions in sequence; one extra token is the start or mask token."""
 
     def __init__(self, config: PolicyConfig, action_dim: int) -> None:
         super().__init__()
@@ -101,11 +100,11 @@ class TokenHead(nn.Module):
 
     @property
     def nothing(self) -> int:
-        """The token that begins a chunk, or masks one."""
+        """The start or mask token."""
         return self.bins
 
     def choose(self, logits: Tensor, generator: torch.Generator) -> Tensor:
-        """Tokens (...) of logits (..., bins): the likeliest ones, or drawn as likely as the model says."""
+        """Tokens (...) of logits (..., bins): the argmax, or sampled from the predicted distribution."""
         if self.greedy:
             return logits.argmax(-1)
         chances = logits.float().softmax(-1).to(generator.device)
@@ -114,14 +113,14 @@ class TokenHead(nn.Module):
 
 
 class AutoregressiveHead(TokenHead):
-    """Each token from those before it, with a cache of keys and values."""
+    """Predicts each token from its predecessors, with a key-value cache."""
 
     def __init__(self, config: PolicyConfig, action_dim: int) -> None:
         super().__init__(config, action_dim)
         self.calls = self.length
 
     def predict(self, transformer: ActionTransformer, prefix: Prefix, tokens: Tensor) -> Tensor:
-        """Logits (B, S, n, bins) of each of tokens (B, S, n), given those before it."""
+        """Logits (B, S, n, bins) of each of tokens (B, S, n), given its predecessors."""
         before = F.pad(tokens, (1, 0), value=self.nothing)[..., :-1]
         still = transformer.modulations(torch.zeros(1, 1, device=tokens.device), prefix.context)
         logits: Tensor = self.logits(transformer(self.embedding(before), still, prefix, causal=True))
@@ -130,7 +129,7 @@ class AutoregressiveHead(TokenHead):
     def loss(
         self, transformer: ActionTransformer, prefix: Prefix, actions: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """Cross-entropy. Nothing in it is drawn, so that one draw an observation says it all."""
+        """Cross-entropy; deterministic, so that one draw per observation suffices."""
         tokens = encode_bins(actions[:, :1], self.bins)
         return F.cross_entropy(self.predict(transformer, prefix, tokens).flatten(0, 2), tokens.flatten())
 
@@ -165,7 +164,7 @@ class MaskedHead(TokenHead):
     def loss(
         self, transformer: ActionTransformer, prefix: Prefix, actions: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """The bound on the negative log-likelihood a token, `masked_diffusion_loss`."""
+        """The bound on the negative log-likelihood per token, `masked_diffusion_loss`."""
         tokens = encode_bins(actions, self.bins)
         draw = torch.rand((*tokens.shape[:2], self.length + 1), generator=generator, device=generator.device)
         draw = draw.to(tokens.device)
@@ -175,8 +174,8 @@ class MaskedHead(TokenHead):
         return masked_diffusion_loss(self.predict(transformer, prefix, seen, time), tokens, masked, time)
 
     def sample(self, transformer: ActionTransformer, prefix: Prefix, batch: int, generator: torch.Generator) -> Tensor:
-        """Each call fixes as many tokens: those it is surest of (MaskGIT, Chang et al. 2022, arXiv 2202.04200) or, when
-        tokens are drawn, any (MDLM), since a choice among draws would favour the likeliest.
+        """Each pass unmasks the same number of tokens: the most confident ones (MaskGIT, Chang et al. 2022, arXiv
+        2202.04200) or, with sampled tokens, random ones (MDLM), since choosing by confidence would bias the samples.
         """
         device = transformer.position.device
         tokens = torch.full((batch, 1, self.length), self.nothing, device=device)
@@ -190,7 +189,7 @@ class MaskedHead(TokenHead):
             else:
                 first = torch.rand(tokens.shape, generator=generator, device=generator.device).to(device)
             fixed = round(self.length * (k + 1) / self.calls)
-            # Those that are fixed already come first and stay.
+            # Tokens that are unmasked already rank first and stay.
             firsts = first.masked_fill(~masked, 2.0).topk(fixed, dim=-1).indices
             now = torch.zeros_like(masked).scatter_(-1, firsts, True) & masked
             tokens = torch.where(now, guess, tokens)
@@ -216,6 +215,6 @@ HEADS: dict[str, type[AnyHead]] = {
 
 
 def make_head(config: PolicyConfig, action_dim: int) -> AnyHead:
-    """The head of `config.objective.name`; `InputError` for a name or a setting that it does not know."""
+    """The head of `config.objective.name`; `InputError` for an unknown name or setting."""
     choose("policy.objective.name", config.objective.name, list(HEADS))
     return HEADS[config.objective.name](config, action_dim)

@@ -1,9 +1,9 @@
-"""Instructions that a policy cannot read, and how that is known.
+"""Detection of instructions that a policy does not understand.
 
-The distance of an instruction is that of the backbone's hidden state (`Backbone.embed`) from those of the sentences
-that the policy was trained on. A small backbone's states hardly differ for a thing that it does not know in the place
-of one that it knows, nor for a negation; two rules about words find those, and what they find is infinitely far. The
-threshold is conformal: a new way to say what the policy knows is refused with probability at most `alpha`.
+The score of an instruction is the distance of the backbone's hidden state (`Backbone.embed`) from those of the training
+sentences. A small backbone's states hardly change when a known object is replaced by an unknown one, or by a negation;
+two word rules catch those, with an infinite score. The threshold is conformal: a new paraphrase of a training sentence
+is refused with probability at most `alpha`.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from vla_policy.utils.files import write_whole
 
 FILE = "instructions.safetensors"
 ARTICLES = {"the", "a", "an"}
-# What turns an instruction around, or into something else, unless the policy was trained on it.
+# Words that negate or change an instruction, unless they are in the training sentences.
 TURNS = {"not", "no", "never", "without", "except", "but", "away", "off", "or", "nor", "neither", "instead", "unless"}
 TURNS |= {"cannot", "dont", "?"}
-SAME = 0.01  # distance of a sentence from itself, read by another machine; another model's are far larger
+SAME = 0.01  # tolerance of a sentence's distance from itself on another machine; other models are far beyond
 
 AGAIN = "delete it, and calibrate anew (vla-calibrate instructions)"
 
@@ -40,9 +40,9 @@ Embed = Callable[[Sequence[str]], Tensor]
 
 @dataclass(frozen=True)
 class KnownInstructions:
-    """The N sentences that a policy was trained on, their embeddings (N, V), and what is too far from them.
+    """The N training sentences of a policy, their embeddings (N, V), and the threshold of the distance from them.
 
-    `threshold` was found from `paraphrases` other ways to say them, at level `alpha`.
+    `threshold` was calibrated on `paraphrases` paraphrases at level `alpha`.
     """
 
     sentences: tuple[str, ...]
@@ -58,10 +58,9 @@ class KnownInstructions:
     def calibrate(
         cls, embed: Embed, sentences: Sequence[str], paraphrases: Sequence[Sequence[str]], alpha: float
     ) -> KnownInstructions:
-        """From held-out paraphrases in groups, each of them sentences that are made alike.
+        """Calibrate on held-out paraphrases, grouped by template.
 
-        `InputError` for a single sentence, for too few groups, or where more than `alpha` of them have words that no
-        sentence has.
+        `InputError` for a single sentence, for too few groups, or if the word rules refuse more than `alpha` of them.
         """
         if len(set(sentences)) < 2:
             raise InputError(f"training sentences: expected at least two, found {len(set(sentences))}")
@@ -77,7 +76,7 @@ class KnownInstructions:
         return cls(known.sentences, known.embeddings, threshold, alpha, len(paraphrases))
 
     def refusal(self, text: str, embedding: Tensor) -> str:
-        """Why an instruction with this embedding (1, V) cannot be read; "" if it can."""
+        """Why an instruction with this embedding (1, V) is refused; "" if it is not."""
         nearest = f"the nearest sentence it knows is {self.nearest(embedding)!r}"
         if word := self.odd_word(text):
             return f"cannot read the instruction {text!r}: {word!r} is not in what it was trained on; {nearest}"
@@ -90,12 +89,12 @@ class KnownInstructions:
         )
 
     def scores(self, texts: Sequence[str], embeddings: Tensor) -> np.ndarray:
-        """Distances (M,) of M texts from the nearest sentence, infinite where a rule refuses them."""
+        """Distances (M,) of M texts from the nearest sentence, infinite where a word rule applies."""
         nearest = self.distances(embeddings).min(dim=1).values.double().numpy()
         return np.where([bool(self.odd_word(text)) for text in texts], np.inf, nearest)
 
     def distances(self, embeddings: Tensor) -> Tensor:
-        """Cosine distances (M, N) of embeddings (M, V) about the sentences' mean."""
+        """Cosine distances (M, N) of embeddings (M, V), centred on the sentences' mean."""
         mean = self.embeddings.mean(dim=0)
         known = torch.nn.functional.normalize(self.embeddings - mean, dim=1)
         return 1 - torch.nn.functional.normalize(embeddings.float().cpu() - mean, dim=1) @ known.T
@@ -105,11 +104,11 @@ class KnownInstructions:
         return self.sentences[int(self.distances(embedding).argmin())]
 
     def odd_word(self, text: str) -> str:
-        """The first word that turns the text around, or that names a thing (the word after an article) in no sentence;
-        "" if there is none.
+        """The first word that negates or changes the text, or the first noun (a word after an article) that is in no
+        sentence; "" if there is none.
         """
-        said = words(text)
-        for before, word in zip(["", *said], said, strict=False):
+        found = words(text)
+        for before, word in zip(["", *found], found, strict=False):
             turns = word in TURNS or word.endswith("n't")
             if word not in self.vocabulary and (turns or before in ARTICLES):
                 return word
@@ -121,7 +120,7 @@ class KnownInstructions:
         return frozenset(word for sentence in self.sentences for word in words(sentence))
 
     def check(self, embed: Embed, source: str) -> None:
-        """`InputError` unless `embed` reads the first sentences as they are stored."""
+        """`InputError` unless `embed` reproduces the stored embeddings of the first sentences."""
         read = embed(self.sentences[:4])
         fits = read.shape[1:] == self.embeddings.shape[1:]
         if not fits or not bool((self.distances(read).diagonal() < SAME).all()):
@@ -137,7 +136,7 @@ class KnownInstructions:
 
     @classmethod
     def load(cls, folder: Path) -> KnownInstructions | None:
-        """What `save` wrote into the folder, None where nothing is; `InputError` names a file that is broken."""
+        """Load from a folder, None if there is nothing; `InputError` names a corrupt file."""
         path = folder / FILE
         if not path.is_file():
             return None

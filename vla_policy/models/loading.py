@@ -1,4 +1,4 @@
-"""Checkpoints on a device, and what an evaluation says of them."""
+"""Loading of checkpoints on a device, and their description in evaluations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def load_policy(checkpoint: str, device: str = "auto", threads: int | None = Non
 
 
 def chosen_device(device: str, threads: int | None) -> str:
-    """cpu or cuda for auto, cpu or cuda, with torch's number of threads set; `InputError` for what is not there."""
+    """Resolve auto, cpu or cuda to a device and set torch's number of threads; `InputError` if it is unavailable."""
     import torch
 
     if device not in ("auto", "cpu", "cuda"):
@@ -32,7 +32,7 @@ def chosen_device(device: str, threads: int | None) -> str:
 
 
 def machine(policy: DiffusionPolicy) -> dict[str, object]:
-    """What a latency depends on: the device, torch's threads, the transformer's passes a chunk."""
+    """The conditions of a latency: device, torch's threads, the transformer's passes per chunk."""
     import torch
 
     cuda = policy.device.type == "cuda"
@@ -44,7 +44,7 @@ def machine(policy: DiffusionPolicy) -> dict[str, object]:
 
 
 def described(policy: DiffusionPolicy) -> dict[str, Any]:
-    """What an evaluation says of a checkpoint: its objective, its size, and its card on data and training."""
+    """A checkpoint's objective, size, and card entries on data and training."""
     objective = policy.config.objective
     return {
         "objective": {"name": objective.name, "sampler": objective.sampler, "passes": policy.head.calls},

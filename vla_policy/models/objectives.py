@@ -1,4 +1,4 @@
-"""What the network learns to predict, and how actions are sampled from it with diffusers' schedulers.
+"""Training objectives (flow matching, DDPM) and sampling with diffusers' schedulers.
 
 Two objectives share one protocol. Time is in [0, 1] for the network; it runs from noise 0 to data 1 in flow matching,
 and is the fraction of the noise schedule in DDPM (0 data, towards 1 noise).
@@ -26,7 +26,7 @@ Predict = Callable[[Tensor, int], Tensor]  # noisy actions (B, S, T, D) at times
 
 
 class TrainingPair(NamedTuple):
-    """One training example: the network sees `noisy` (B, S, T, D) at `time` (B, S) and should answer `target`."""
+    """One training example: input `noisy` (B, S, T, D) at `time` (B, S), and the prediction's `target`."""
 
     noisy: Tensor
     time: Tensor
@@ -103,12 +103,12 @@ class Ddpm:
             "num_train_timesteps": config.train_steps,
             "beta_schedule": "squaredcos_cap_v2",
             "prediction_type": config.prediction,
-            # The schedule ends in pure noise, where the noise tells nothing about the sample: start a step earlier.
+            # The schedule ends in pure noise, where epsilon does not determine the sample: start a step earlier.
             "timestep_spacing": "leading" if config.prediction == "epsilon" else "trailing",
         }
         self.training: Any = DDPMScheduler(**common)
         if config.sampler == "dpm_solver":
-            # Thresholding at 1 is the solver's way to clip the predicted sample.
+            # Thresholding at 1 makes the solver clip the predicted sample.
             self.scheduler: Any = DPMSolverMultistepScheduler(
                 **common, thresholding=config.clip_sample, sample_max_value=1.0
             )
@@ -151,6 +151,6 @@ def make_objective(config: ObjectiveConfig) -> Objective:
 
 
 def choose(name: str, value: str, options: list[str]) -> None:
-    """`InputError` if a setting is none of its options."""
+    """`InputError` unless `value` is one of `options`."""
     if value not in options:
         raise InputError(f"{name}: expected one of {options}, found {value!r}")

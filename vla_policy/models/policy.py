@@ -33,25 +33,25 @@ from vla_policy.models.instructions import KnownInstructions
 from vla_policy.models.trainable import TrainableModel
 from vla_policy.models.transformer import ActionTransformer, Prefix
 
-# Entries of a batch that spare a frozen backbone its work: what `DiffusionPolicy.read` gives.
+# Batch entries with the precomputed output of a frozen backbone, as returned by `DiffusionPolicy.read`.
 BACKBONE_HIDDEN, BACKBONE_REAL = "backbone_hidden", "backbone_real"
 
 
 class Observed(NamedTuple):
-    """What a policy made of a batch of observations."""
+    """The encoding of a batch of observations."""
 
     tokens: Tensor  # (B, N, W)
-    real: Tensor | None  # (B, N) bool, false where a token is padding; None: all are real
+    real: Tensor | None  # (B, N) bool, false for padding; None: no padding
     estimates: dict[str, Tensor]  # normalised (B, image_steps, D) of each auxiliary key
-    context: Tensor | None  # (B, time_width), what the backbone makes of it all; None without one
-    seen: Any  # what its vision tower saw; None without one and if the batch had been read before
+    context: Tensor | None  # (B, time_width), pooled backbone features; None without a backbone
+    seen: Any  # vision features; None without a backbone or with precomputed hidden states
 
 
 class DiffusionPolicy(TrainableModel):
     """An `interfaces.Policy`: encoder and backbone for observations, action transformer, head and preprocessing.
 
     `interface` has exactly the observations of `config.observation_keys`; `auxiliary` the features of
-    `config.auxiliary_keys`, which exist in training data only. `card` holds what the model card says. A `backbone` is
+    `config.auxiliary_keys`, which exist in training data only. `card` is the content of the model card. A `backbone` is
     given if and only if `config.backbone` is.
     """
 
@@ -112,8 +112,8 @@ class DiffusionPolicy(TrainableModel):
     def observe(self, batch: Mapping[str, Any], generator: torch.Generator | None) -> Observed:
         """Tokens of a batch of raw observations (B, n_obs_steps, ...) by key and, for a backbone, `task`: B sentences.
 
-        What the cameras say of each auxiliary key is a token as well. With a generator, the encoder's images are
-        cropped at random and change colour, each sample its own way; without, the crop is in the middle.
+        The estimate of each auxiliary key is a token as well. With a generator, the encoder's images get a random crop
+        and colour jitter per sample; without, the centre crop.
         """
         values, corners = self._preprocess(batch, generator)
         encoded, summary = self.encoder(values, corners)
@@ -127,7 +127,7 @@ class DiffusionPolicy(TrainableModel):
             summary = mean if summary is None else torch.cat([summary, mean.expand(-1, summary.shape[1], -1)], dim=-1)
         steps = self.encoder.steps[-self.config.image_steps :]
         estimates = {key: self._estimate(key, summary) for key in self.config.auxiliary_keys}
-        for key, estimate in estimates.items():  # detached, so that it stays an estimate: only its own error trains it
+        for key, estimate in estimates.items():  # detached: only its own error trains it
             tokens.append(self.estimate_tokens[module_name(key)](estimate.detach()) + steps)
         joined = torch.cat(tokens, dim=1)
         if self.backbone is not None:
@@ -136,7 +136,7 @@ class DiffusionPolicy(TrainableModel):
         return Observed(joined, real, estimates, context, seen)
 
     def read(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor, Any]:
-        """The backbone's hidden states (B, L, V), which of them are real (B, L), and what its vision tower saw."""
+        """The backbone's hidden states (B, L, V), their mask (B, L), and vision features."""
         assert self.backbone is not None
         if BACKBONE_HIDDEN in batch:
             return batch[BACKBONE_HIDDEN].to(self.device).float(), batch[BACKBONE_REAL].to(self.device), None
@@ -171,7 +171,7 @@ class DiffusionPolicy(TrainableModel):
         return estimate
 
     def loss(self, batch: Mapping[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """The head's objective plus the weighted auxiliary errors; a scalar, and its parts by name.
+        """The head's objective plus the weighted auxiliary errors: a scalar, and its parts by name.
 
         Actions beyond an episode's end repeat its last one and count like any other, as in Diffusion Policy. If the
         batch has `question` and `answer` (sentences for its first observations), the backbone learns to answer.
@@ -189,9 +189,9 @@ class DiffusionPolicy(TrainableModel):
             loss = loss + self.config.auxiliary_weight * error
         if self.backbone is not None and "question" in batch:
             cameras = len(self.interface.cameras)
-            said = self.backbone.language_loss(observed.seen, batch["question"], batch["answer"], cameras)
-            parts["language"] = said.detach()
-            loss = loss + self.config.language_weight * said
+            language = self.backbone.language_loss(observed.seen, batch["question"], batch["answer"], cameras)
+            parts["language"] = language.detach()
+            loss = loss + self.config.language_weight * language
         return loss, parts
 
     def relative_actions(self, batch: Mapping[str, Any]) -> Tensor:
@@ -199,13 +199,13 @@ class DiffusionPolicy(TrainableModel):
         actions: Tensor = batch[ACTION].to(self.device, non_blocking=True)
         return actions - batch[STATE][:, -1:].to(self.device) if self.config.action_relative else actions
 
-    def play(self, n_action_steps: int) -> None:
-        """Let so many control periods of a chunk be played before the next one; `InputError` if it is not as long."""
+    def set_n_action_steps(self, n_action_steps: int) -> None:
+        """Execute `n_action_steps` of every chunk; `InputError` if a chunk has fewer."""
         self.config = replace(self.config, n_action_steps=n_action_steps)
         self.n_action_steps = n_action_steps
 
     def prefix(self, batch: Mapping[str, Any]) -> Prefix:
-        """What is computed once a chunk: keys and values of raw observations (B, n_obs_steps, ...) by key."""
+        """Keys and values of raw observations (B, n_obs_steps, ...) by key, computed once per chunk."""
         observed = self.observe(batch, None)
         return self.transformer.prefix(observed.tokens, observed.real, observed.context)
 
@@ -243,19 +243,19 @@ class DiffusionPolicy(TrainableModel):
 
     @property
     def reads(self) -> bool:
-        """Whether it is told by an instruction what to do."""
+        """Whether it is conditioned on an instruction."""
         return self.backbone is not None and self.backbone.config.use_instruction
 
     @property
     def unchecked(self) -> str:
-        """That it cannot tell what it cannot read, for people; "" if it can, or reads nothing."""
+        """A note if instructions are not checked; "" if they are, or it is not conditioned on any."""
         if not self.reads or (self.backbone is not None and self.backbone.known is not None):
             return ""
         return "instructions are not checked: the checkpoint does not know its own (vla-calibrate instructions)"
 
     def unreadable(self, instruction: str) -> str:
-        """Why an episode under an instruction that the policy cannot read is not to begin; "" if it can be read, or if
-        instructions are not checked.
+        """Why an episode with this instruction must not begin; "" if the policy understands it, or instructions are
+        not checked.
         """
         if self.backbone is None or not self.reads or self.backbone.known is None:
             return ""
@@ -271,9 +271,7 @@ class DiffusionPolicy(TrainableModel):
         return [*self.transformer.layers, *(self.backbone.layers() if self.backbone is not None else [])]
 
     def stored_state(self) -> dict[str, Tensor]:
-        """The weights that a checkpoint needs: not those of a pretrained backbone that training leaves alone, and those
-        which modules share only once.
-        """
+        """The weights of a checkpoint: without frozen ones of a pretrained backbone, and shared ones once."""
         return {
             name: value
             for name, value in distinct(self.state_dict(keep_vars=True)).items()
@@ -281,7 +279,7 @@ class DiffusionPolicy(TrainableModel):
         }
 
     def load_stored(self, weights: Mapping[str, Tensor], source: str) -> None:
-        """Put back what `stored_state` gave; `InputError` tells where `source` differs first."""
+        """Restore `stored_state`; `InputError` names the first difference of `source`."""
         stored = self.stored_state()
         rest = {name: value for name, value in self.state_dict().items() if name not in stored}
         load_weights(self, {**rest, **weights}, source)
@@ -310,7 +308,7 @@ class DiffusionPolicy(TrainableModel):
 
 
 def _check_vectors(interface: Interface, normalizer: Normalizer) -> None:
-    """What is no picture is a vector that the normaliser knows."""
+    """`InputError` unless every feature other than an image is a vector with normalisation statistics."""
     sizes = {}
     for key, feature in {**interface.observations, ACTION: interface.action}.items():
         if feature.dtype != "image":
@@ -321,7 +319,7 @@ def _check_vectors(interface: Interface, normalizer: Normalizer) -> None:
 
 
 def _check_relative(interface: Interface) -> None:
-    """Actions can only be relative to a state of the same channels."""
+    """`InputError` unless the state has the action's channels, which relative actions need."""
     if STATE not in interface.observations:
         raise InputError(f"policy.action_relative: expected {STATE!r} among observation_keys, found none")
     state, action = interface.observations[STATE], interface.action

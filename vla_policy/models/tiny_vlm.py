@@ -1,6 +1,6 @@
-"""A small vision-language model of SmolVLM's architecture, with random weights and a tokenizer of its own.
+"""A small vision-language model of SmolVLM's architecture, with random weights and its own tokenizer.
 
-For machines with neither a model hub nor a GPU: 2 million parameters that learn the task's few words from its data.
+For machines without a model hub or a GPU: 2 million parameters that learn the task's few words from its data.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def tiny_config(config: TinyVLMConfig, tokenizer: PreTrainedTokenizerFast) -> Sm
         "hidden_size": width,
         "intermediate_size": 4 * width,
         "num_attention_heads": config.heads,
-        # transformers' 0.02 is meant for wide models; so narrow a one would not get off the ground with it.
+        # transformers' 0.02 is too small for such a narrow model to start learning.
         "initializer_range": width**-0.5,
     }
     text = {

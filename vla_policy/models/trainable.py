@@ -1,4 +1,4 @@
-"""What a model has to offer to be trained by the one loop and stored in a folder."""
+"""The interface of models for the training loop and checkpoints."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vla_policy.interfaces import Interface
 
 
 class TrainableModel(nn.Module):
-    """A module with a loss of its own; `card` holds what its model card says."""
+    """A module with its own loss; `card` is the content of its model card."""
 
     card: dict[str, Any]
     interface: Interface
@@ -29,16 +29,16 @@ class TrainableModel(nn.Module):
 
     @abstractmethod
     def compiled_parts(self) -> list[nn.Module]:
-        """What repeats, for a compiler."""
+        """Repeated layers, for regional compilation."""
 
     @abstractmethod
     def stored_state(self) -> dict[str, Tensor]:
-        """The weights that a checkpoint needs."""
+        """The weights of a checkpoint."""
 
     @abstractmethod
     def load_stored(self, weights: Mapping[str, Tensor], source: str) -> None:
-        """Put back what `stored_state` gave; `InputError` tells where `source` differs first."""
+        """Restore `stored_state`; `InputError` names the first difference of `source`."""
 
     @abstractmethod
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the checkpoint's folder, whole or not at all; one that exists is replaced."""
+        """Write the checkpoint's folder atomically; an existing one is replaced."""

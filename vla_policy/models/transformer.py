@@ -1,5 +1,5 @@
 """The action transformer: action tokens, conditioned on time by adaLN-zero (DiT, Peebles & Xie 2023,
-arXiv 2212.09748) and on the observation by cross-attention. What its tokens stand for is the business of a head.
+arXiv 2212.09748) and on the observation by cross-attention. The head defines the meaning of its tokens.
 
 Shapes: B observations, S draws of noise an observation, n action tokens, N observation tokens, W width.
 """
@@ -19,8 +19,8 @@ from vla_policy.models.config import TransformerConfig
 
 @dataclass(frozen=True)
 class Prefix:
-    """What the layers know of an observation: keys and values (B, heads, N, W / heads) of each, a bias (B, 1, 1, N)
-    that is -inf for tokens which are mere padding, and what is added to the embedding of time (B, 1, time_width).
+    """An encoded observation: keys and values (B, heads, N, W / heads) per layer, an attention bias (B, 1, 1, N), -inf
+    for padding, and a context (B, 1, time_width) that is added to the time embedding.
     """
 
     layers: list[tuple[Tensor, Tensor]]
@@ -44,7 +44,7 @@ class LayerCache:
 
 @dataclass
 class Cache:
-    """What a causal pass over the first tokens leaves for the next ones."""
+    """The key-value cache of a causal pass."""
 
     layers: list[LayerCache] = field(default_factory=list)
     length: int = 0
@@ -110,7 +110,7 @@ class Layer(nn.Module):
         bias: Tensor | None = None,
         cache: LayerCache | None = None,
     ) -> Tensor:
-        """Action tokens (B, S, n, W), what time makes of this layer (B or 1, S, 1, 9 W) and `prefix` give tokens.
+        """Action tokens (B, S, n, W), this layer's modulation (B or 1, S, 1, 9 W) and `prefix` to tokens.
 
         `bias` (n, n) is added to the scores of self-attention; with a cache, tokens attend to its tokens as well.
         """
@@ -124,7 +124,7 @@ class Layer(nn.Module):
         mixed = self.attend(query, key, value, bias).unflatten(0, (batch, draws))
         x = torch.addcmul(x, gate1, F.dropout(self.self_out(mixed), self.dropout, self.training))
 
-        # The draws of one observation are so many more queries to the same keys and values.
+        # The draws of one observation are additional queries to the same keys and values.
         query = self.split_heads(self.query(modulate(x, shift2, scale2)).flatten(1, 2))
         mixed = self.attend(query, *prefix, prefix_bias).unflatten(1, (draws, count))
         x = torch.addcmul(x, gate2, F.dropout(self.cross_out(mixed), self.dropout, self.training))
@@ -158,7 +158,7 @@ class ActionTransformer(nn.Module):
     def prefix(self, tokens: Tensor, real: Tensor | None = None, context: Tensor | None = None) -> Prefix:
         """Keys and values of observation tokens (B, N, W) for every layer; `real` (B, N) bool is false for padding.
 
-        `context` (B, time_width) goes the way of time, as the label of a class does in DiT.
+        `context` (B, time_width) is added to the time embedding, like the class label in DiT.
         """
         tokens = self.prefix_norm(tokens)
         bias = None
@@ -185,10 +185,9 @@ class ActionTransformer(nn.Module):
     def forward(
         self, x: Tensor, modulations: list[Tensor], prefix: Prefix, causal: bool = False, cache: Cache | None = None
     ) -> Tensor:
-        """Embedded action tokens (B, S, n, W), `modulations` of their times and a prefix give features (B, S, n, W).
+        """Embedded action tokens (B, S, n, W), `modulations` of their times and a prefix to features (B, S, n, W).
 
-        `causal`: a token attends to itself and those before it. With a cache, `x` is the one token that follows those
-        the cache has seen.
+        `causal`: a token attends to itself and its predecessors. With a cache, `x` is the next single token.
         """
         *layered, final = modulations
         count, start = x.shape[2], 0 if cache is None else cache.length

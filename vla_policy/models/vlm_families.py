@@ -1,7 +1,7 @@
-"""How the families of vision-language models write a prompt and take their pictures.
+"""Prompt formats and image inputs of the families of vision-language models.
 
-A family knows the text around pictures, instruction and answer, the shape of the pixels, and where the language model
-is inside. Prompts are those of the models' own chat templates and processors; the processors themselves need
+A family defines the text around images, instruction and answer, the shape of the pixels, and the language model's
+attribute. Prompts are those of the models' own chat templates and processors; the processors themselves need
 torchvision and are not used.
 """
 
@@ -31,31 +31,31 @@ class Family(ABC):
 
     @abstractmethod
     def tokens_per_image(self, config: PretrainedConfig) -> int:
-        """How many tokens of the language model a picture becomes."""
+        """Number of language model tokens per image."""
 
     @abstractmethod
     def prompt(self, text: str, images: int, per_image: int) -> str:
-        """A user's turn with so many pictures, up to where the model is to answer."""
+        """A user's turn with `images` images, up to the model's answer."""
 
     @abstractmethod
     def answer(self, text: str) -> str:
-        """What the model is to say, with the token that ends it."""
+        """The answer with its end token."""
 
     @abstractmethod
     def pixels(self, images: Tensor) -> Tensor:
-        """Normalised pictures (B, cameras, 3, H, W) as the model wants them."""
+        """Normalised images (B, cameras, 3, H, W) in the model's input format."""
 
     def features(self, model: Any, images: Tensor) -> Any:
-        """What the vision tower makes of normalised pictures, to be handed to `model`'s forward."""
+        """Vision features of normalised images, for `model`'s forward."""
         return model.get_image_features(self.pixels(images), return_dict=True)
 
     def more_inputs(self, attention_mask: Tensor, answered: Tensor | None) -> dict[str, Tensor]:
-        """Further arguments; `answered` (B, L) is true where the answer is."""
+        """Further arguments; `answered` (B, L) is true for tokens of the answer."""
         return {}
 
 
 class SmolVLM(Family):
-    """SmolVLM and SmolVLM2 (Marafioti et al. 2025, arXiv 2504.05299), one global view of each picture."""
+    """SmolVLM and SmolVLM2 (Marafioti et al. 2025, arXiv 2504.05299), one global view of each image."""
 
     def tokens_per_image(self, config: PretrainedConfig) -> int:
         side = config.vision_config.image_size // config.vision_config.patch_size
@@ -75,7 +75,7 @@ class SmolVLM(Family):
 
 
 class PaliGemma(Family):
-    """PaliGemma and PaliGemma 2 (Beyer et al. 2024, arXiv 2407.07726): the prompt is seen in both directions."""
+    """PaliGemma and PaliGemma 2 (Beyer et al. 2024, arXiv 2407.07726): bidirectional attention in the prompt."""
 
     def tokens_per_image(self, config: PretrainedConfig) -> int:
         count: int = (config.vision_config.image_size // config.vision_config.patch_size) ** 2

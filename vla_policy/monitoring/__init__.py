@@ -1,6 +1,6 @@
-"""Knowing when the world stops making sense: scores of surprise, their calibration, and the streaming `Monitor`.
+"""Anomaly detection: surprise scores, their calibration, and the streaming `Monitor`.
 
-No torch here: a world model is handed in (`LatentModel`). One `update` a control period, constant memory.
+No torch: the world model is passed in (`LatentModel`). One `update` per control period, constant memory.
 """
 
 from vla_policy.monitoring.calibration import Calibration, calibrate, least_successes, scale_episodes

@@ -1,4 +1,4 @@
-"""A calibrated threshold, and everything it was made for: with anything else it means nothing."""
+"""A calibrated threshold, bound to the models and the interface that it is valid for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vla_policy.utils.files import read_json, write_json
 
 FILE = "calibration.json"
 SMALLEST_SCALE = 1e-12
-SCALE_SHARE = 5  # one episode in so many is for mean, scale and whitening: every step of theirs counts
+SCALE_SHARE = 5  # one episode in five is used for mean, scale and whitening, with all its steps
 
 T = TypeVar("T")
 
@@ -26,8 +26,8 @@ class Calibration:
     """The standardised score (score - mean) / scale of a nominal successful episode exceeds `threshold` at some time
     with probability at most `alpha`.
 
-    `episodes` successful ones gave the threshold, `episodes_scale` others mean and scale. `bound_to` names what it was
-    made for (policy, world model, cameras and action space, control rate): digests and words by name.
+    `episodes` successful ones gave the threshold, `episodes_scale` others mean and scale. `bound_to` has digests of
+    what it is valid for (policy, world model, cameras and action space, control rate) by name.
     """
 
     detector: str
@@ -43,7 +43,7 @@ class Calibration:
         return (score - self.mean) / self.scale
 
     def require(self, present: Mapping[str, str]) -> None:
-        """`InputError` naming the first thing that differs from what the calibration was made for."""
+        """`InputError` naming the first difference of `present` from `bound_to`."""
         for name, made_for in self.bound_to.items():
             if present.get(name) != made_for:
                 raise InputError(
@@ -57,7 +57,7 @@ class Calibration:
 
     @classmethod
     def load(cls, folder: Path) -> tuple[Calibration, dict[str, Any]]:
-        """The calibration in `folder` and what was stored beside it; `InputError` names a file that is not one."""
+        """The calibration in `folder` and its additional information; `InputError` names an invalid file."""
         path = folder / FILE
         if not path.is_file():
             raise InputError(f"{folder}: expected a folder with {FILE}, as vla-calibrate writes it, found none")
@@ -83,19 +83,19 @@ def _check(fields: Mapping[str, Any]) -> None:
 
 
 def least_successes(alpha: float) -> int:
-    """How many successful episodes a calibration needs, those for mean and scale included."""
+    """Number of successful episodes that a calibration needs, including those for mean and scale."""
     return math.ceil(least_episodes(alpha) * SCALE_SHARE / (SCALE_SHARE - 1))
 
 
 def scale_episodes(episodes: Sequence[T]) -> Sequence[T]:
-    """Those of `calibrate`'s episodes that the threshold does not come from: a score may be fitted on them."""
+    """The episodes that `calibrate` does not use for the threshold: a score may be fitted on them."""
     return episodes[::SCALE_SHARE]
 
 
 def calibrate(
     traces: Sequence[Sequence[float] | np.ndarray], alpha: float, detector: str, bound_to: Mapping[str, str]
 ) -> Calibration:
-    """From the scores over time of successful nominal episodes, one sequence each.
+    """Calibrate on the scores over time of successful nominal episodes, one sequence each.
 
     One in five gives mean and scale of all its scores, the others the threshold of their highest standardised score:
     thresholds of single steps would not control the alarms of whole episodes. `CalibrationError` if there are too few

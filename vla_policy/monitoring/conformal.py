@@ -1,4 +1,4 @@
-"""Conformal thresholds from few episodes, and what they promise.
+"""Conformal thresholds from few episodes, and their guarantees.
 
 With n exchangeable calibration scores the ceil((n + 1)(1 - alpha))-th smallest is exceeded by a new one with
 probability at most alpha (Vovk et al. 2005). Given one calibration, the realised rate is Beta(l, n + 1 - l) distributed
@@ -15,7 +15,7 @@ from scipy import stats
 
 from vla_policy.interfaces import InputError
 
-_ROUNDING = 1e-9  # (n + 1) * alpha is a whole number more often than floats say
+_ROUNDING = 1e-9  # tolerance for (n + 1) * alpha that should be an integer
 
 
 class CalibrationError(InputError):
@@ -23,7 +23,7 @@ class CalibrationError(InputError):
 
 
 def least_episodes(alpha: float) -> int:
-    """How many calibration episodes a threshold at level `alpha` needs."""
+    """Number of calibration episodes that a threshold at level `alpha` needs."""
     check_alpha(alpha)
     return math.ceil(1 / alpha - _ROUNDING) - 1
 
@@ -85,6 +85,6 @@ def false_alarm_counts(n: int, alpha: float, episodes: int, confidence: float = 
 
 
 def check_alpha(alpha: float) -> None:
-    """`InputError` unless it is a probability that a threshold can be found for."""
+    """`InputError` unless `alpha` is a probability between 0 and 1."""
     if not 0 < alpha < 1:
         raise InputError(f"alpha: expected a probability between 0 and 1, found {alpha}")

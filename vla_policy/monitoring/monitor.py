@@ -1,4 +1,4 @@
-"""The streaming decision: is what the cameras show what the world model expected?"""
+"""The streaming monitor: compares observations with the world model's predictions."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from vla_policy.monitoring.scores import Score
 
 @dataclass(frozen=True)
 class Surprise:
-    """`score` is standardised by the calibration; `since` is the time stamp (seconds) at which the present surprise
-    began, None without one. `reason` says what else than a high score it is, if anything.
+    """`score` is standardised by the calibration; `since` is the time stamp (seconds) at which the current alarm began,
+    None without one. `reason` is "" unless the alarm has another cause than a high score.
     """
 
     score: float
@@ -27,9 +27,8 @@ class Surprise:
 class Monitor:
     """One arm's monitor. Call `update` once a control period, `reset` at the start of an episode.
 
-    Missing or malformed pictures, commands that are not finite or change their length, and a score that is not a number
-    are surprises themselves; the score then begins anew, since frames before and after are no longer a period apart.
-    Memory is constant.
+    Missing or malformed images, commands that are not finite or change their length, and a NaN score raise an alarm
+    themselves and reset the score, since frames before and after are no longer one period apart. Constant memory.
     """
 
     def __init__(self, score: Score, calibration: Calibration) -> None:
@@ -44,9 +43,9 @@ class Monitor:
     def update(
         self, observation: Observation, command: np.ndarray | None, chunk: ActionChunk | None = None
     ) -> Surprise:
-        """What to make of the newest observation.
+        """The decision for the newest observation.
 
-        `command` (A,) left the limits during the control period that ended with it; None at a beginning or after a gap.
+        `command` (A,) was executed during the control period that ended with it; None at a start or after a gap.
         """
         reason = self._fault(observation, command)
         value: float | None = None

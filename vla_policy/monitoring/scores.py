@@ -1,7 +1,7 @@
-"""Scores of surprise, one number a control period: the world model's prediction error, and what it has to beat.
+"""Surprise scores, one value per control period: the world model's prediction error, and baselines.
 
-A score sees, once a control period, the newest observation, the command that left the limits during the period that
-ended with it, and the policy's newest chunk. It says None while it has not seen enough. Higher is more surprising.
+A score is updated once per control period with the newest observation, the command executed during the period that
+ended with it, and the policy's newest chunk. It is None while its history is too short. Higher is more surprising.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ STILL = 20  # observations, two seconds of PushT: successful policies rest for s
 
 
 class LatentModel(Protocol):
-    """What a score needs of a world model; a step of the model is `frame_skip` control periods."""
+    """The world model interface of scores; a step of the model is `frame_skip` control periods."""
 
     @property
     def cameras(self) -> Sequence[str]:
@@ -33,12 +33,12 @@ class LatentModel(Protocol):
         """Control periods between them."""
 
     def encode(self, observation: Observation) -> np.ndarray:
-        """The latent (D,) of what the cameras show; asked twice about one observation, it computes once."""
+        """The latent (D,) of an observation's images, computed once per observation."""
         ...
 
     def predict(self, latents: np.ndarray, commands: np.ndarray) -> np.ndarray:
-        """The latent (D,) after latents (T, D) one step apart, oldest first, and the commands (T, frame_skip, A) given
-        from each of them on; T up to `history`.
+        """The next latent (D,) after latents (T, D), one step apart, oldest first, and the commands (T, frame_skip, A)
+        that follow each of them; T up to `history`.
         """
         ...
 
@@ -51,20 +51,20 @@ class Score(Protocol):
         """Observation keys that it looks at."""
 
     def reset(self) -> None:
-        """Forget everything, at the start of an episode."""
+        """Clear the history, at the start of an episode."""
 
     def update(self, observation: Observation, command: np.ndarray | None, chunk: ActionChunk | None) -> float | None:
-        """The score now; `command` (A,) is None at a beginning and after a gap, `chunk` where there is none."""
+        """The current score; `command` (A,) is None at a start and after a gap, `chunk` without a policy's chunk."""
         ...
 
 
 class PredictionError:
-    """Mean squared error of the latent that was predicted for now, one model step ago, from the commands since; with a
-    whitening, of the whitened error (`fit_whitening`): its squared Mahalanobis distance over D.
+    """Mean squared error of the current latent's prediction, made one model step ago from the commands since; with a
+    whitening, of the whitened error (`fit_whitening`): the squared Mahalanobis distance over D.
 
-    The prediction is made anew every control period, from frames `frame_skip` periods apart, so that an event is seen
-    at the first observation that it changes. It echoes: until `history * frame_skip` periods later predictions are
-    still made from a history that lies partly before it. Early in an episode the history is shorter.
+    A prediction is made every control period, from frames `frame_skip` periods apart, so that an event is detected in
+    the first observation that it changes. The score stays high for `history * frame_skip` periods, while the history
+    contains frames before the event. Early in an episode the history is shorter.
     """
 
     def __init__(self, model: LatentModel, whitening: np.ndarray | None = None) -> None:
@@ -78,8 +78,8 @@ class PredictionError:
         self._commands: deque[np.ndarray] = deque(maxlen=self._length)
 
     def update(self, observation: Observation, command: np.ndarray | None, chunk: ActionChunk | None) -> float | None:
-        latent = self.model.encode(observation)  # first: a picture that it refuses must leave nothing behind
-        if command is None:  # what was done in between is unknown: a beginning
+        latent = self.model.encode(observation)  # first, so that an invalid image leaves the state unchanged
+        if command is None:  # a start or a gap
             self.reset()
         elif self._latents:
             self._commands.append(np.asarray(command, float))
@@ -95,10 +95,10 @@ class PredictionError:
 
 
 class Stillness:
-    """How little the latent has changed for `window` observations: minus its mean squared distance from their mean.
+    """Stillness of the latent over `window` observations: minus its mean squared distance from their mean.
 
-    What hardly moves for long is no error of the world model's, but a policy that is stuck: it finds out when a policy
-    is about to fail in a world that is as it should be.
+    A latent that hardly changes for long is no prediction error but a stuck policy: this score predicts failures of the
+    policy in a nominal world.
     """
 
     def __init__(self, model: LatentModel, window: int = STILL) -> None:
@@ -110,14 +110,14 @@ class Stillness:
 
     def update(self, observation: Observation, command: np.ndarray | None, chunk: ActionChunk | None) -> float | None:
         latent = self.model.encode(observation)
-        if command is None:  # what happened in between is unknown: a beginning
+        if command is None:  # a start or a gap
             self.reset()
         self._latents.append(latent)
         return None if len(self._latents) < self.window else -float(np.var(self._latents, axis=0).mean())
 
 
 class PixelDifference:
-    """Mean squared difference of successive pictures, of all cameras."""
+    """Mean squared difference of successive images, over all cameras."""
 
     def __init__(self, cameras: Sequence[str]) -> None:
         if not cameras:
@@ -137,10 +137,10 @@ class PixelDifference:
 
 
 class ChunkInconsistency:
-    """Mean squared distance of a new chunk from the one before it, over the rows that both have for the same times.
+    """Mean squared distance of a new chunk from its predecessor over rows for the same times.
 
-    In the spirit of STAC (Agia et al. 2024, arXiv 2410.04640), which compares batches of sampled chunks. Between
-    chunks the last value stands.
+    A simplification of STAC (Agia et al. 2024, arXiv 2410.04640), which compares batches of sampled chunks. Between
+    chunks the last value is repeated.
     """
 
     cameras: Sequence[str] = ()

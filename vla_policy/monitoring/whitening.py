@@ -1,7 +1,7 @@
-"""Whitening of prediction errors: each direction in latent space counts by how large nominal errors along it are.
+"""Whitening of prediction errors: each latent direction is scaled by its nominal error.
 
-A world model errs often and much along some directions, and hardly ever along others; with the plain squared error the
-former drown what happens along the latter. The squared length of a whitened error is its squared Mahalanobis distance.
+Nominal errors are large along some directions and small along others; in the plain squared error the former hide
+anomalies along the latter. The squared norm of a whitened error is its squared Mahalanobis distance.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from vla_policy.interfaces import InputError
 
 FILE = "whitening.safetensors"
-SHRINKAGE = 0.1  # towards the mean variance: few episodes do not tell the smallest variances
+SHRINKAGE = 0.1  # towards the mean variance: the smallest variances are uncertain with few episodes
 
 
 def fit_whitening(errors: np.ndarray) -> np.ndarray:
@@ -33,12 +33,12 @@ def fit_whitening(errors: np.ndarray) -> np.ndarray:
 
 
 def digest(whitening: np.ndarray) -> str:
-    """A short hash, for a calibration to be bound to."""
+    """A short hash for binding a calibration."""
     return hashlib.sha256(np.ascontiguousarray(whitening, np.float32).tobytes()).hexdigest()[:16]
 
 
 def save_whitening(whitening: np.ndarray, folder: Path) -> None:
-    """Write whitening.safetensors (history, D, D) into `folder`, whole or not at all."""
+    """Write whitening.safetensors (history, D, D) into `folder` atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{FILE}.tmp"
     save_file({"whitening": np.ascontiguousarray(whitening, np.float32)}, temporary)
@@ -47,7 +47,7 @@ def save_whitening(whitening: np.ndarray, folder: Path) -> None:
 
 
 def load_whitening(folder: Path, shape: tuple[int, int, int]) -> np.ndarray:
-    """The whitening of this shape in `folder`; `InputError` names a file that is missing, broken or of other shape."""
+    """The whitening of this shape in `folder`; `InputError` names a missing or corrupt file, or another shape."""
     path = folder / FILE
     if not path.is_file():
         raise InputError(f"{folder}: expected {FILE} beside the calibration, as vla-calibrate writes it, found none")

@@ -1,4 +1,4 @@
-"""The only publisher of commands to the robot: plays chunks under limits, and holds when anybody goes quiet."""
+"""The only publisher of commands to the robot: executes chunks within limits and holds when an input times out."""
 
 from __future__ import annotations
 
@@ -31,42 +31,42 @@ from vla_policy.runtime import Command, Gate, State, Timing, gate_config
 from vla_policy.runtime.contract import EMERGENCY_STOP
 
 PUBLISHERS_EVERY = 10  # ticks between two looks at who else sends commands
-LAST_WORD = 0.5  # seconds that the robot is given to receive what it is told last
+ACKNOWLEDGEMENT_TIMEOUT = 0.5  # seconds to wait at shutdown until the robot has received the last command
 EMERGENCY_STOPS = (EMERGENCY_STOP, "teleop/emergency_stop")
 
 
 class CommandGateNode(Node):
     """`runtime.Gate` between the policy, teleoperation and the robot. Disabled until `~/enable` is called with true.
 
-    With real-time priority where the user may have it: then no other process delays a command.
+    It runs with real-time priority where the user is permitted to, so that no other process delays a command.
     """
 
     def __init__(self) -> None:
-        self._realtime = common.ask_for_realtime()  # before there are threads, which inherit it
+        self._realtime = common.request_realtime()  # before there are threads, which inherit it
         super().__init__("command_gate")
         self._contract = load_contract(common.parameter(self, "contract", "pusht_sim", "robot contract: name or file"))
         self._dry_run = common.parameter(self, "dry_run", True, "send nothing to the robot, only command/executed")
         heartbeats = common.parameter(
             self, "heartbeats", ["policy/stop"], "Bool topics: the arm holds when one says true or falls silent"
         )
-        heartbeats = list(filter(None, heartbeats))  # ROS knows no list without an entry
+        heartbeats = list(filter(None, heartbeats))  # ROS parameters cannot be an empty list
         self._gate = Gate(gate_config(self._contract, heartbeats, self._dry_run))
         self._names = list(self._contract.interface.action.names)
         self._period = 1.0 / self._contract.interface.fps
         self._latency, self._jitter = Timing(), Timing()
-        self._lock = threading.Lock()  # ticks come in a thread of their own
+        self._lock = threading.Lock()  # ticks run in their own thread
         self._ticks, self._last_tick = 0, 0.0
         self._last_chunk: ActionChunk | None = None
-        self._told: tuple[State, str] | None = None
+        self._status: tuple[State, str] | None = None
         self._connect(heartbeats)
 
     def _connect(self, heartbeats: list[str]) -> None:
         command, state = self._contract.command, self._contract.stream(STATE)
-        self._rests = 0
+        self._setpoint_resets = 0
         self._joints = None
         if command.led is not None and command.led.inverse is not None:
             self._joints = JointTargets(command.led.inverse, command.rate, followed=not self._dry_run)
-        # Reentrant: the arm can be disabled while a controller is asked whether it may be enabled.
+        # Reentrant: the arm can be disabled while a controller is being queried before enabling.
         asking, self._asked = ReentrantCallbackGroup(), 0
         self._robot, self._controllers = [], []  # one an output
         for output in () if self._dry_run else command.outputs:
@@ -76,17 +76,17 @@ class CommandGateNode(Node):
         self._executed = self.create_publisher(JointState, "command/executed", 10)
         self._state = self.create_publisher(String, "~/state", common.LATCHED_QOS)
         self._reader = Reader([state])
-        self._misplaced: dict[str, str] = {}  # by the output's topic
+        self._constant_errors: dict[str, str] = {}  # by the output's topic
         listen(self, self._reader, self._on_state)
         self.create_subscription(JointTrajectory, "policy/action_chunk", self._on_chunk, common.COMMAND_QOS)
         self.create_subscription(JointState, "teleop/target", self._on_teleop, common.COMMAND_QOS)
         for name in EMERGENCY_STOPS:
-            deaf = partial(self._on_deaf, name)
-            events = SubscriptionEventCallbacks(incompatible_qos=deaf, incompatible_type=deaf)
-            heard = partial(self._on_emergency_stop, name)
-            common.hear(self, Bool, name, heard, common.HEARTBEAT_QOS, events)  # also who pressed it before
-        led_by = ["policy/action_chunk", "teleop/target", *heartbeats, *EMERGENCY_STOPS]
-        self._sources = Counter(source.topic for source in state.sources) + Counter(led_by)
+            incompatible = partial(self._on_incompatible_publisher, name)
+            events = SubscriptionEventCallbacks(incompatible_qos=incompatible, incompatible_type=incompatible)
+            on_stop = partial(self._on_emergency_stop, name)
+            common.subscribe_with_latched(self, Bool, name, on_stop, common.HEARTBEAT_QOS, events)
+        single = ["policy/action_chunk", "teleop/target", *heartbeats, *EMERGENCY_STOPS]
+        self._sources = Counter(source.topic for source in state.sources) + Counter(single)
         for name in heartbeats:
             self.create_subscription(Bool, name, partial(self._on_heartbeat, name), common.HEARTBEAT_QOS)
             self.create_subscription(String, f"{name}_reason", partial(self._on_reason, name), common.LATCHED_QOS)
@@ -96,13 +96,13 @@ class CommandGateNode(Node):
 
     def close(self) -> None:
         self._ticker.close()
-        self._stand_still()
+        self._send_standstill()
         for publisher in self._robot:
-            publisher.wait_for_all_acked(Duration(seconds=LAST_WORD))  # it would be lost with this process
+            publisher.wait_for_all_acked(Duration(seconds=ACKNOWLEDGEMENT_TIMEOUT))  # else lost when the process ends
 
     @contextmanager
     def _gated(self) -> Iterator[Gate]:
-        """The gate for this thread alone. Messages that do not fit the contract are a fault."""
+        """The gate under its lock. Messages that do not match the contract are a fault."""
         with self._lock:
             try:
                 yield self._gate
@@ -122,8 +122,8 @@ class CommandGateNode(Node):
             sources = [source for source in self._contract.stream(STATE).sources if is_from(message, topic, source)]
             for output in self._contract.command.outputs:
                 if any(set(output.channels) & set(source.channels) for source in sources):
-                    self._misplaced[output.topic] = away_from_constants(message, output, gate.following)
-            gate.misplaced = "; ".join(filter(None, self._misplaced.values()))
+                    self._constant_errors[output.topic] = away_from_constants(message, output, gate.following)
+            gate.pose_error = "; ".join(filter(None, self._constant_errors.values()))
             if self._joints is not None and any(taken) and any(source.kinematics is not None for source in sources):
                 self._joints.measure(joints(message, self._joints.kinematics, topic))
 
@@ -151,8 +151,8 @@ class CommandGateNode(Node):
             if message.data:
                 gate.supervisor.fault("emergency stop")
 
-    def _on_deaf(self, name: str, event: Any) -> None:
-        """Somebody's emergency stop would not be heard."""
+    def _on_incompatible_publisher(self, name: str, event: Any) -> None:
+        """An emergency stop whose messages cannot be received is a fault."""
         with self._lock:
             self._gate.supervisor.fault(f"{name}: a publisher of it is not reliable or sends no Bool")
 
@@ -170,35 +170,35 @@ class CommandGateNode(Node):
                     self._gate.enable(common.now(self), common.steady())
                 else:
                     self._gate.disable()
-                    self._stand_still()
+                    self._send_standstill()
                 response.success, response.message = True, str(self._gate.supervisor.state)
             except Refused as error:
                 response.success, response.message = False, str(error)
-            self._tell()
+            self._publish_status()
         return response
 
     def _tick(self) -> None:
         with self._lock:
-            self._play()
+            self._send_due_command()
 
-    def _play(self) -> None:
+    def _send_due_command(self) -> None:
         steady, now = common.steady(), common.now(self)
         if self._last_tick:
             self._jitter.add(abs(steady - self._last_tick - 1.0 / self._contract.command.rate))
         self._last_tick = steady
         if self._ticks % PUBLISHERS_EVERY == 0:
-            self._look_for_rivals()
+            self._check_publishers()
         self._ticks += 1
         command = self._gate.tick(now, steady)
         if command is not None:
             self._send(command, now)
-        self._tell()
+        self._publish_status()
 
-    def _look_for_rivals(self) -> None:
+    def _check_publishers(self) -> None:
         for publisher in self._robot:
             topic = publisher.topic_name
             if (count := self.count_publishers(topic)) > 1:
-                found = f"{count - 1}{self._said_by(topic)}"
+                found = f"{count - 1}{self._publishers_of(topic)}"
                 self._gate.supervisor.fault(f"{topic}: expected no other publisher, found {found}")
         try:
             self._require_singles()
@@ -211,21 +211,21 @@ class CommandGateNode(Node):
             topic = self.resolve_topic_name(name)
             if (count := self.count_publishers(topic)) > most:
                 expected = "one publisher" if most == 1 else f"{most} publishers"
-                found = f"{count}{self._said_by(topic)}"
+                found = f"{count}{self._publishers_of(topic)}"
                 raise Refused(f"{topic}: expected {expected}, found {found}; a killed one counts for some seconds")
 
-    def _said_by(self, topic: str) -> str:
+    def _publishers_of(self, topic: str) -> str:
         return f" (from {', '.join(common.endpoints(self.get_publishers_info_by_topic(topic)))})"
 
     def _send(self, command: Command, now: float) -> None:
         spec, action, target = self._contract.command, command.action.copy(), None
         if self._joints is not None and spec.led is not None:
-            if self._rests != self._gate.rests:
-                self._joints.rest()
-                self._rests = self._gate.rests
+            if self._setpoint_resets != self._gate.setpoint_resets:
+                self._joints.reset()
+                self._setpoint_resets = self._gate.setpoint_resets
             target = self._follow(self._joints, pose(spec.led, spec.led.part(action)))
             action[list(spec.led.channels)] = tip(target, spec.led.fields, self._joints.kinematics)
-        # A velocity towards the held pose would run away should the measured one be old: holding only brakes.
+        # A velocity computed towards the held pose would run away if the measured one is stale: holding only brakes.
         measured = None if command.status == "hold" else self._gate.measured
         for output, publisher in zip(spec.outputs, self._robot, strict=False):  # none in a dry run
             part, velocity = output.part(command.action), output.velocity(self._gate.velocity)
@@ -242,28 +242,28 @@ class CommandGateNode(Node):
         self._last_chunk = chunk
 
     def _follow(self, targets: JointTargets, pose: np.ndarray) -> np.ndarray:
-        """The joints (n,) that lead the tip to a pose (7,). Where there are none the arm holds, and stays."""
+        """The joints (n,) on the way to a tip pose (7,). Without a solution the gate holds at the last joints."""
         try:
             return targets.follow(pose)
         except NoSolution as error:
             self._gate.take_back(str(error))
             return targets.hold()
 
-    def _stand_still(self) -> None:
-        """What the robot was told last must not go on without the gate."""
+    def _send_standstill(self) -> None:
+        """Stop outputs whose last command persists (velocities)."""
         for output, publisher in zip(self._contract.command.outputs, self._robot, strict=False):
             message = standstill(output, common.now(self))
             if message is not None:
                 publisher.publish(message)
 
-    def _tell(self) -> None:
-        """State and reason, whenever they change."""
-        told = (self._gate.supervisor.state, self._gate.supervisor.reason)
-        if told != self._told:
-            self._told = told
-            text = ": ".join(filter(None, map(str, told)))
+    def _publish_status(self) -> None:
+        """Publish state and reason whenever they change."""
+        status = (self._gate.supervisor.state, self._gate.supervisor.reason)
+        if status != self._status:
+            self._status = status
+            text = ": ".join(filter(None, map(str, status)))
             self._state.publish(String(data=text))
-            if told[1]:
+            if status[1]:
                 self.get_logger().warning(text)
             self._diagnostics.publish()
 

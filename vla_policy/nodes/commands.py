@@ -1,4 +1,4 @@
-"""Commands in the message types that robots take: adapters from an action (D,) to what a controller expects."""
+"""Encoding of an action (D,) as the command message that a controller expects."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _POSE_PLACES = dict(
 )
 
 
-AHEAD = 3  # periods of commands; with 2, messages that come 4 ms late cost a spline twice the acceleration limit
+AHEAD = 3  # command periods; with 2, messages that are 4 ms late make a spline exceed the acceleration limit twofold
 
 
 def encode(
     spec: Output, action: np.ndarray, velocity: np.ndarray, measured: np.ndarray | None, t: float, period: float
 ) -> Any:
-    """An output's message that makes the robot go to its part `action` (n,) of the action, stamped `t` seconds.
+    """An output's message for its part `action` (n,) of the action, stamped `t` seconds.
 
-    The part is in the message's units (`Output.part`), or joints (n,) if those lead the tip, and `velocity` (n,) is
-    that of the commands. `measured` (n,) is where the robot is and `period` a control period in seconds: velocity
-    controllers are told to be there after one, no faster than the speed limit. None: they are told `velocity`.
+    The part is in the message's units (`Output.part`), or joint positions (n,) from inverse kinematics; `velocity`
+    (n,) is that of the commands. Velocity controllers get the velocity that takes the robot from `measured` (n,) to
+    the target within `period` (a control period, seconds), within the speed limit; without `measured`, `velocity`.
     """
     message = message_class(spec.type)()
     if spec.type == ARRAY:
@@ -36,7 +36,7 @@ def encode(
             part, axis = _POSE_PLACES[field]
             setattr(getattr(message.pose, part), axis, value)
     elif spec.type == TRAJECTORY:
-        message.header.stamp = stamp(0.0)  # "now": a point of the past would be entered without a ramp
+        message.header.stamp = stamp(0.0)  # "now": a start in the past would be joined without a ramp
         message.joint_names = list(spec.joints)
         message.points = _points(spec, action, velocity)
     else:
@@ -48,13 +48,13 @@ def encode(
 
 
 def _points(spec: Output, action: np.ndarray, velocity: np.ndarray) -> list[Any]:
-    """The next point of the path, passed at the path's velocity, and where the robot comes to rest if nothing follows.
+    """The next trajectory point with its velocity, and the point where the robot comes to rest if nothing follows.
 
-    With a velocity of zero at every point a controller's splines would stop and go between two commands; a last one
-    that is not zero is refused by joint_trajectory_controller.
+    Zero velocity at every point would make a controller's splines stop at each command; joint_trajectory_controller
+    rejects a non-zero velocity at the last point.
     """
     brake = 1.0 / spec.rate
-    if spec.acceleration is not None:  # that of joints which lead a tip is not known; they brake as long as it may
+    if spec.acceleration is not None:  # unknown for joints found by inverse kinematics
         speed = np.abs(velocity) if spec.inverse is None else spec.speed
         brake = max(brake, float(np.max(speed / spec.acceleration)))
     rest = action + velocity * brake / 2
@@ -69,12 +69,12 @@ def _points(spec: Output, action: np.ndarray, velocity: np.ndarray) -> list[Any]
 
 
 def pose(spec: Output, action: np.ndarray) -> np.ndarray:
-    """The whole pose (7,) that an output's part (n,) of an action means, with what the contract holds constant."""
+    """The full pose (7,) of an output's part (n,) of an action, completed by the contract's constants."""
     values = {**spec.constants, **dict(zip(spec.fields, action.tolist(), strict=True))}
     return np.array([values[field] for field in POSE_FIELDS])
 
 
 def standstill(spec: Output, t: float) -> Any | None:
-    """What stops a robot that goes on with its last command, stamped `t` seconds; None where commands are targets."""
+    """The message, stamped `t` seconds, that stops a velocity-controlled robot; None for position targets."""
     still = np.zeros(len(spec.fields))
     return encode(spec, still, still, None, t, 1.0) if spec.type == TWIST else None

@@ -1,4 +1,4 @@
-"""What the nodes share: starting and stopping, parameters, qualities of service, time, diagnostics."""
+"""What the nodes share: startup and shutdown, parameters, QoS profiles, time, diagnostics."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from vla_policy.utils.exits import exit_status
 from vla_policy.utils.starter import Starter
 
 HEARTBEAT_RATE = 25.0  # Hz
-BEATS_LOOK = 4  # times between two heartbeats that their sender looks whether it has to say stop at once
-CRASHED = threading.Event()  # a vital thread has ended that was not told to
-PRIORITY = 40  # of a real-time process, below the kernel's own threads and what ros2_control takes
+CHECKS_PER_HEARTBEAT = 4  # how often per heartbeat period a node checks whether it must stop at once
+CRASHED = threading.Event()  # a vital thread has ended with an exception
+PRIORITY = 40  # SCHED_FIFO, below the kernel's threads and ros2_control
 OF_RCLPY = ("use_sim_time", "start_type_description_service", "qos_overrides")  # parameters that every node has
 # What a node's start raises: of parameters and files, of names of topics and nodes, of ROS arguments.
 START_ERRORS = (InputError, Failure, OSError, NameValidationException, RCLError, UnknownROSArgsError)
@@ -50,12 +50,12 @@ def _qos(reliability: ReliabilityPolicy, depth: int, durability: DurabilityPolic
 IMAGE_QOS = _qos(ReliabilityPolicy.BEST_EFFORT, 2, DurabilityPolicy.VOLATILE)
 STATE_QOS = _qos(ReliabilityPolicy.BEST_EFFORT, 5, DurabilityPolicy.VOLATILE)
 COMMAND_QOS = _qos(ReliabilityPolicy.RELIABLE, 1, DurabilityPolicy.VOLATILE)
-HEARTBEAT_QOS = _qos(ReliabilityPolicy.RELIABLE, 50, DurabilityPolicy.VOLATILE)  # no "stop" may be overwritten
+HEARTBEAT_QOS = _qos(ReliabilityPolicy.RELIABLE, 50, DurabilityPolicy.VOLATILE)  # deep enough not to lose a stop
 LATCHED_QOS = _qos(ReliabilityPolicy.RELIABLE, 1, DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 def best_effort(depth: int) -> QoSProfile:
-    """As it comes, with room for `depth` messages."""
+    """Best-effort, volatile, with a queue of `depth` messages."""
     return _qos(ReliabilityPolicy.BEST_EFFORT, depth, DurabilityPolicy.VOLATILE)
 
 
@@ -68,7 +68,7 @@ def run(make: Callable[[], Node]) -> None:
         signal.signal(number, lambda *_: stop.set())
     status, node = 0, None
     try:
-        # rclpy's own handlers end all communication at once, under the hands of the node's threads.
+        # rclpy's own handlers would shut the context down while the node's threads still use it.
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         node = make()
         _require_known_parameters(node)
@@ -92,15 +92,15 @@ def run(make: Callable[[], Node]) -> None:
 
 
 def _require_known_parameters(node: Node) -> None:
-    """`InputError` for one that was given and that the node does not have: rclpy leaves it out without a word."""
+    """`InputError` for a parameter that the node does not declare: rclpy ignores those silently."""
     known = {name for name in node.get_parameters_by_prefix("") if not name.startswith(OF_RCLPY)}
     for name in node._parameter_overrides:
         if name not in known and not name.startswith(OF_RCLPY):
             raise InputError(f"{node.get_name()}: expected the parameters {sorted(known)}, found {name!r}")
 
 
-def ask_for_realtime() -> bool:
-    """Run this thread before ordinary ones, as ros2_control's manager does; false if the user may not (ulimit -r)."""
+def request_realtime() -> bool:
+    """Give this thread SCHED_FIFO priority, as ros2_control's manager does; false without permission (ulimit -r)."""
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
     except OSError:
@@ -108,13 +108,13 @@ def ask_for_realtime() -> bool:
     return True
 
 
-def give_up_realtime() -> None:
-    """Make this thread an ordinary one again; those that it started meanwhile stay what they are."""
+def drop_realtime() -> None:
+    """Return this thread to normal scheduling; threads that it has started keep their priority."""
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def parameter(node: Node, name: str, default: Any, description: str, bounds: tuple[Any, Any] | None = None) -> Any:
-    """Declare a read-only parameter and give its value; out of `bounds` is an `InputError`."""
+    """Declare a read-only parameter and return its value; `InputError` if it is out of `bounds`."""
     descriptor = ParameterDescriptor(description=description, read_only=True)
     if bounds is not None and isinstance(default, float):
         descriptor.floating_point_range = [FloatingPointRange(from_value=bounds[0], to_value=bounds[1], step=0.0)]
@@ -123,9 +123,9 @@ def parameter(node: Node, name: str, default: Any, description: str, bounds: tup
     try:
         value = node.declare_parameter(name, default, descriptor).value
         if value is None:
-            raise InputError("nothing")  # what rclpy makes of an empty list
+            raise InputError("nothing")  # rclpy's value for an empty list
         return value
-    except Exception as error:  # rclpy has a class for every way to be wrong, and no common one
+    except Exception as error:  # rclpy's parameter exceptions have no common base class
         within = f" from {bounds[0]} to {bounds[1]}" if bounds is not None else ""
         given = node._parameter_overrides.get(name)
         found = given.value if isinstance(given, Parameter) else error
@@ -134,7 +134,7 @@ def parameter(node: Node, name: str, default: Any, description: str, bounds: tup
         ) from None
 
 
-def hear(
+def subscribe_with_latched(
     node: Node,
     kind: type,
     topic: str,
@@ -142,12 +142,12 @@ def hear(
     qos: QoSProfile,
     events: SubscriptionEventCallbacks | None = None,
 ) -> list[Subscription]:
-    """Two subscriptions: what is said from now on, by anybody, and what was said last by those who latch it.
+    """Two subscriptions: one volatile, to every publisher, and one for the last message of latched publishers.
 
-    One that asks for latched (transient local) messages would not match the publishers that latch nothing, as those of
-    `ros2 topic pub` do not. What is latched from now on is heard twice. `qos` is volatile and reliable.
+    A transient-local subscription alone would not match volatile publishers such as `ros2 topic pub`. New messages of
+    a latched publisher arrive twice. `qos` is volatile and reliable.
     """
-    unmatched = SubscriptionEventCallbacks(use_default_callbacks=False)  # which is no mistake of theirs: no warning
+    unmatched = SubscriptionEventCallbacks(use_default_callbacks=False)  # no warning: a mismatch is expected here
     return [
         node.create_subscription(kind, topic, callback, qos, event_callbacks=events),
         node.create_subscription(kind, topic, callback, LATCHED_QOS, event_callbacks=unmatched),
@@ -165,17 +165,17 @@ def message_class(name: str) -> type:
 
 
 def endpoints(infos: Sequence[Any]) -> list[str]:
-    """The nodes of publishers or subscriptions as `get_publishers_info_by_topic` gives them."""
+    """Node names of endpoints as returned by `get_publishers_info_by_topic`."""
     return sorted(f"{info.node_namespace.rstrip('/')}/{info.node_name}" for info in infos)
 
 
 def now(node: Node) -> float:
-    """The node's time in seconds, the clock of all stamps."""
+    """ROS time in seconds, the clock of all stamps."""
     return float(node.get_clock().now().nanoseconds * 1e-9)
 
 
 def steady() -> float:
-    """Seconds of a clock that nobody sets."""
+    """Monotonic time in seconds."""
     return float(STEADY.now().nanoseconds * 1e-9)
 
 
@@ -190,12 +190,12 @@ def duration(seconds: float) -> Any:
 
 
 def every(node: Node, seconds: float, call: Callable[[], None]) -> Any:
-    """A timer on the steady clock: it goes on when the clock of the stamps is set or stands still."""
+    """A timer on the steady clock, independent of jumps and pauses of ROS time."""
     return node.create_timer(seconds, call, clock=STEADY)
 
 
 def vital(run: Callable[[], None]) -> None:
-    """`run`, in a thread that the process is not to outlive: what it raises ends the process."""
+    """`run` as the target of a thread whose exceptions end the process."""
     try:
         run()
     except Exception:
@@ -204,9 +204,10 @@ def vital(run: Callable[[], None]) -> None:
 
 
 class Ticker:
-    """Calls `tick` at even times of the steady clock, in a thread of its own: an executor's timers cost it a whole
-    round through all of a node's entities. Ticks that a slow computer missed are left out. What a tick raises ends the
-    process: a gate that seems alive and has stopped ticking would be worse.
+    """Calls `tick` at a fixed rate of the steady clock in its own thread, cheaper than an executor's timer.
+
+    Missed ticks are skipped. An exception in `tick` ends the process: a gate that looks alive but no longer ticks
+    would be worse.
     """
 
     def __init__(self, seconds: float, tick: Callable[[], None]) -> None:
@@ -227,13 +228,13 @@ class Ticker:
 
 
 class Diagnostics:
-    """Publishes what `report` says on /diagnostics once a second: level, message and values."""
+    """Publishes level, message and values of `report` on /diagnostics once a second."""
 
     OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
     def __init__(self, node: Node, report: Callable[[], tuple[bytes, str, Mapping[str, Any]]]) -> None:
         self._node, self._report = node, report
-        # A publisher of the plain node's kind: one of a lifecycle node's would be silent until it is active.
+        # Not a lifecycle publisher, which would publish nothing until the node is active.
         self._publisher = Node.create_publisher(node, DiagnosticArray, "/diagnostics", 10)
         self._timer = every(node, 1.0, self.publish)
 

@@ -1,4 +1,4 @@
-"""The robot's side of a command topic: whether anybody listens, and whether it is a controller of the right joints."""
+"""The subscriber of a command topic: whether there is one, and whether its controller has the right joints."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from rclpy.publisher import Publisher
 from vla_policy.nodes import common
 from vla_policy.robot.contract import ARRAY, TRAJECTORY, Output
 
-ANSWER = 0.5  # seconds that a controller is given to say which joints it has
+ANSWER = 0.5  # seconds, timeout of the query for a controller's joints
 
 
 class Controller:
-    """Who takes the commands of `publisher`.
+    """The subscriber of `publisher`'s commands.
 
-    A ros2_control controller is asked for its parameter `joints`; its topics are below its name. `group` has to be
-    reentrant: the answer comes while a callback waits for it.
+    A ros2_control controller, whose topics are in its namespace, is queried for its parameter `joints`. `group` has to
+    be reentrant: the response arrives while a callback awaits it.
     """
 
     def __init__(self, node: Node, publisher: Publisher, spec: Output, group: CallbackGroup) -> None:
@@ -30,7 +30,7 @@ class Controller:
             self._client = node.create_client(GetParameters, f"{self._name}/get_parameters", callback_group=group)
 
     async def obstacle(self) -> str:
-        """Why commands would not be followed; "" if they would, as far as can be asked."""
+        """Why commands would not be followed; "" if nothing is known to prevent it."""
         return self._unheard() or self._of_other_joints(await self._joints())
 
     def _unheard(self) -> str:
@@ -44,12 +44,12 @@ class Controller:
 
     def _of_other_joints(self, found: list[str] | None) -> str:
         wanted = list(self._spec.joints)
-        # A trajectory names its joints, an array of numbers does not.
+        # A trajectory names its joints, an array does not: there the order matters too.
         same = found == wanted or (self._spec.type == TRAJECTORY and sorted(found or []) == sorted(wanted))
         return "" if found is None or same else f"{self._name}: expected a controller of {wanted}, found one of {found}"
 
     async def _joints(self) -> list[str] | None:
-        """What the controller says, None where there is nobody to ask or no such parameter."""
+        """The controller's joints; None if it has no parameter service or no such parameter."""
         if self._client is None or not self._client.service_is_ready():
             return None
         asked = self._client.call_async(GetParameters.Request(names=["joints"]))

@@ -1,4 +1,4 @@
-"""Finished bags into a dataset, one after the other, in processes that leave the recording its processor."""
+"""Imports finished bags into a dataset, one at a time, in low-priority processes."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from pathlib import Path
 
 from vla_policy.utils.processes import die_with_parent
 
-LEFT_OUT = 1  # the status of an import that had to leave a bag out
+LEFT_OUT = 1  # exit status of an import that skipped a bag
 
 
 class Importer:
-    """A thread that runs `vla-dataset import-bag` on each of the bags, or folders of bags, that it is given.
+    """A thread that runs `vla-dataset import-bag` on each queued bag or folder of bags.
 
-    `say(text, problem)` hears the outcome. After an import that failed as a whole, by a full disk or another writer,
-    the next one takes all of `bags`. No import outlives this process, so that those of the next one find none at work.
+    `report(text, problem)` is called with each line of its output. After an import that failed as a whole (full disk,
+    another writer) the next one covers all of `bags`. Imports end with this process.
     """
 
-    def __init__(self, bags: Path, dataset: Path, contract: Path, say: Callable[[str, bool], None]) -> None:
-        self._bags, self._dataset, self._contract, self._say = bags, dataset, contract, say
+    def __init__(self, bags: Path, dataset: Path, contract: Path, report: Callable[[str, bool], None]) -> None:
+        self._bags, self._dataset, self._contract, self._report = bags, dataset, contract, report
         self._queue: queue.Queue[Path | None] = queue.Queue()
-        self.failed, self.told = False, ""  # of the last import
+        self.failed, self.last_message = False, ""
         self._thread = threading.Thread(target=self._run, name="import", daemon=True)
         self._thread.start()
 
@@ -52,8 +52,8 @@ class Importer:
             why = [f"status {done.returncode}", *done.stderr.strip().splitlines()][-1]
             lines.append(f"the import failed and is repeated after the next episode or start: {why}")
         for line in lines:
-            self.told = line
-            self._say(line, done.returncode != 0)
+            self.last_message = line
+            self._report(line, done.returncode != 0)
         return done.returncode
 
 

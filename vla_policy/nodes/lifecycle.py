@@ -1,4 +1,4 @@
-"""What the nodes with a model have in common: transitions that say why they fail, and a heartbeat that says stop."""
+"""Base of the nodes with a model: lifecycle transitions that report why they fail, and a stop heartbeat."""
 
 from __future__ import annotations
 
@@ -23,43 +23,43 @@ RCLError = rclpy_implementation.RCLError
 
 
 class ModelNode(LifecycleNode):
-    """configure loads (`load`), activate needs fresh observations and starts (`begin`), cleanup frees (`free`).
+    """configure calls `load`, activate requires fresh observations and calls `begin`, cleanup calls `free`.
 
-    A transition that the node's state does not have is refused.
+    Transitions that the current state does not have are refused.
 
-    `~/stop` is a heartbeat: true while the arm must not move on this node's account. It is sent by a thread, so that a
-    busy executor does not silence it, and in every lifecycle state. `~/stop_reason` says why, in words, "" if it may.
+    `~/stop` is a heartbeat, true while the arm must not move on this node's account. A separate thread sends it in
+    every lifecycle state, so that a busy executor does not delay it. `~/stop_reason` is the reason, "" if none.
     """
 
     perception: Perception | None = None
     patience = 1.0
-    """Seconds that the model may take from one answer to the next while there are observations."""
+    """Longest time in seconds between two answers of the model while there are observations."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.active, self.error = False, ""
-        self._told = "not active"
+        self._stop_reason = "not active"
         self._answers = Watchdog({ANSWER: self.patience})
-        # Plain publishers: a lifecycle publisher would be silent until the node is active.
+        # Not lifecycle publishers, which would publish nothing until the node is active.
         self._stop = Node.create_publisher(self, Bool, "~/stop", common.HEARTBEAT_QOS)
         self._reason = Node.create_publisher(self, String, "~/stop_reason", common.LATCHED_QOS)
-        self._reason.publish(String(data=self._told))
+        self._reason.publish(String(data=self._stop_reason))
         for service in self.services:
             if service.srv_type is ChangeState:
                 service.callback = partial(self._on_change, service.callback)
         self.diagnostics = common.Diagnostics(self, self._report)
         self._looks = 0
-        self._heartbeat = common.Ticker(1.0 / common.HEARTBEAT_RATE / common.BEATS_LOOK, self._look)
+        self._heartbeat = common.Ticker(1.0 / common.HEARTBEAT_RATE / common.CHECKS_PER_HEARTBEAT, self._look)
 
     def load(self) -> None:
-        """Load and warm up; sets `perception`. Whatever is raised is the reason why the node is not configured."""
+        """Load and warm up; sets `perception`. An exception fails the configure transition."""
         raise NotImplementedError
 
     def begin(self) -> None:
-        """Observations are there; start."""
+        """Start; observations are fresh."""
 
     def free(self) -> None:
-        """Undo `load`; may be called without it."""
+        """Undo `load`; may be called without a prior `load`."""
 
     def values(self) -> dict[str, Any]:
         """Measurements for /diagnostics."""
@@ -68,7 +68,7 @@ class ModelNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
             self.load()
-        except Exception as error:  # rclpy would swallow it
+        except Exception as error:  # rclpy would discard its message
             return self._fail("configure", error)
         return super().on_configure(state)
 
@@ -104,41 +104,41 @@ class ModelNode(LifecycleNode):
         return super().on_error(state)
 
     def close(self) -> None:
-        """Before the node is destroyed."""
+        """Called before the node is destroyed."""
         self.active = False
         self._heartbeat.close()
         self._release()
 
     def problem(self) -> str:
         """Why the arm must not move on this node's account; "" if it may."""
-        # Always look at both, also while inactive: what is not looked at would count as the watchdogs' own sleep.
+        # Poll both watchdogs also while inactive: they take a gap in polling for their own process's suspension.
         late = self._answers.check(common.steady())
         unseen = "not configured" if self.perception is None else self.perception.problem()
         if not self.active:
             return "not active"
         problem = self.error or unseen
         if problem:
-            self.answered()  # the model is not to blame for what it could not see
+            self.answered()  # without observations no answer is due
             return problem
         return f"no answer of the model for {late[ANSWER]:.1f} s" if late else ""
 
     def answered(self) -> None:
-        """The model is at work: a thread that hangs would leave the heartbeat as it is."""
+        """The model has answered; without this a hanging inference thread would go unnoticed."""
         self._answers.feed(ANSWER, common.steady())
 
     def broken(self, error: Exception) -> None:
-        """Say stop until the node is activated again."""
+        """Request a stop until the node is activated again."""
         self.error = str(error)
         self.get_logger().error(self.error)
 
     def beat(self) -> None:
-        """Say whether the arm has to stop."""
-        problem, told = self.problem(), self._told
-        self._told = problem
-        if problem != told:
+        """Publish the heartbeat, and the reason if it has changed."""
+        problem, previous = self.problem(), self._stop_reason
+        self._stop_reason = problem
+        if problem != previous:
             self._reason.publish(String(data=problem))
         self._stop.publish(Bool(data=bool(problem)))
-        if problem and _but_numbers(problem) != _but_numbers(told):  # afterwards, for it takes its time
+        if problem and _but_numbers(problem) != _but_numbers(previous):  # last, since logging is slow
             self.get_logger().warning(f"stop: {problem}")
 
     def _on_change(
@@ -147,7 +147,7 @@ class ModelNode(LifecycleNode):
         request: ChangeState.Request,
         response: ChangeState.Response,
     ) -> ChangeState.Response:
-        """rclpy raises at a transition that there is none from the present state, which would end the process."""
+        """Answer an invalid transition: rclpy raises for it, which would end the process."""
         try:
             return change(request, response)
         except RCLError:
@@ -158,7 +158,7 @@ class ModelNode(LifecycleNode):
 
     def _look(self) -> None:
         self._looks += 1
-        if self._looks % common.BEATS_LOOK == 0 or bool(self.problem()) != bool(self._told):
+        if self._looks % common.CHECKS_PER_HEARTBEAT == 0 or bool(self.problem()) != bool(self._stop_reason):
             self.beat()
 
     def _release(self) -> None:
@@ -181,5 +181,5 @@ class ModelNode(LifecycleNode):
 
 
 def _but_numbers(problem: str) -> str:
-    """A problem that lasts is logged once, though the seconds in it count up."""
+    """A problem without its numbers, so that one with a running time in it is logged once."""
     return re.sub(r"\d+(\.\d+)?", "", problem)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vla_policy.data import Normalizer
     from vla_policy.models import DiffusionPolicy
 
-GIL_SECONDS = 0.001  # inference in Python must let the heartbeat pass
+GIL_SECONDS = 0.001  # switch interval, so that inference does not delay the heartbeat thread
 
 
 def robot_policy(contract: Contract, checkpoint: str, device: str, threads: int) -> DiffusionPolicy:

@@ -1,4 +1,4 @@
-"""The streams of a contract as observations, for the nodes that look: subscriptions, decoding, who is silent."""
+"""The streams of a contract as observations: subscriptions, decoding, and which topics are silent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TOGETHER = "a moment of all streams"
 
 
 def listen(node: Node, reader: Reader, on_message: Callable[[str, Any], None]) -> list[Any]:
-    """Subscriptions to the topics of a reader; `on_message` hears the topic and the message."""
+    """Subscriptions to the topics of a reader, calling `on_message(topic, message)`."""
     return [
         node.create_subscription(
             common.message_class(kind),
@@ -32,7 +32,7 @@ def listen(node: Node, reader: Reader, on_message: Callable[[str, Any], None]) -
 
 
 class Perception:
-    """Fills `buffer` from the topics of `keys` and calls `on_sample` after every sample taken in."""
+    """Fills `buffer` from the topics of `keys` and calls `on_sample` after every accepted sample."""
 
     def __init__(self, node: Node, contract: Contract, keys: Iterable[str], on_sample: Callable[[], None]) -> None:
         self._node, self._on_sample = node, on_sample
@@ -54,9 +54,9 @@ class Perception:
             self._node.destroy_subscription(subscription)
 
     def problem(self) -> str:
-        """What keeps this from being an observation now, in words; "" if nothing does.
+        """Why there is no observation now, "" if there is one.
 
-        A message that does not fit, topics that are silent or refused, or streams that have no moment in common.
+        A message that does not match the contract, topics that are silent or refused, or streams that do not align.
         """
         silent = self._watchdog.check(common.steady())
         if self._bad:
@@ -76,7 +76,7 @@ class Perception:
         return f"no {what} from {topic} {since}{self._of_another_type(topic)}"
 
     def _of_another_type(self, topic: str) -> str:
-        """Who publishes on the topic what cannot be heard, for the user who wonders why."""
+        """Publishers of the topic with another message type, which the subscription does not match."""
         publishers = self._node.get_publishers_info_by_topic(self._node.resolve_topic_name(topic))
         expected = self._reader.topics[topic]
         found = sorted({publisher.topic_type for publisher in publishers} - {expected})
@@ -111,5 +111,5 @@ class Perception:
 
 
 def _words(stream: Stream) -> str:
-    """What is silent when the parts of a vector come, but not together."""
+    """The name of a stream whose parts arrive, but more than `slop` apart."""
     return f"{stream.key} ({' and '.join(source.topic for source in stream.sources)} within {stream.slop:g} s)"

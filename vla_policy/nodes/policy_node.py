@@ -20,20 +20,20 @@ from vla_policy.nodes.perception import Perception
 from vla_policy.robot.contract import load_contract
 from vla_policy.runtime import Pilot, Timing, Worker
 
-PERIODS = 3.0  # between two requests; the policy says stop when a chunk takes longer
-WARMUP = 3  # chunks; the first ones are slow
+PERIODS = 3.0  # request intervals that one chunk may take before the policy requests a stop
+WARMUP = 3  # chunks
 
 
 class PolicyNode(ModelNode):
-    """Asks the policy for a chunk every `n_action_steps` control periods, in a thread, and publishes it.
+    """Predicts a chunk every `n_action_steps` control periods, in a thread, and publishes it.
 
-    When the gate is armed an episode begins: what was seen before does not count any more. It says stop, and why, while
-    it has an instruction that the policy cannot read.
+    Arming the gate begins an episode: earlier observations are discarded. The node requests a stop while its
+    instruction is one that the policy does not understand (parameter `check_instruction`).
     """
 
     def __init__(self) -> None:
         self._checkpoint, self._instruction, self._unreadable = "", "", ""
-        self._model = threading.Lock()  # the worker and the executor ask it
+        self._model = threading.Lock()  # used by the worker and the executor
         self._worker: Worker | None = None
         self._running, self._gate_state = True, ""
         self._inference, self._age = Timing(), Timing()
@@ -68,7 +68,7 @@ class PolicyNode(ModelNode):
         self.patience = PERIODS * policy.n_action_steps / policy.interface.fps
         self._chunks = self.create_lifecycle_publisher(JointTrajectory, "~/action_chunk", common.COMMAND_QOS)
         self._inputs = [
-            *common.hear(self, String, "task", self._on_task, common.COMMAND_QOS),
+            *common.subscribe_with_latched(self, String, "task", self._on_task, common.COMMAND_QOS),
             self.create_subscription(String, "command_gate/state", self._on_gate, common.LATCHED_QOS),
         ]
         self._run = self.create_service(SetBool, "~/run", self._on_run)
@@ -87,7 +87,7 @@ class PolicyNode(ModelNode):
 
     def problem(self) -> str:
         if self.active and self._unreadable:
-            self.answered()  # nothing is asked of it meanwhile
+            self.answered()  # no prediction is due meanwhile
             return self._unreadable
         return super().problem() or ("" if self._running else "not running")
 
@@ -112,7 +112,7 @@ class PolicyNode(ModelNode):
         self._instruct(message.data)
 
     def _instruct(self, instruction: str) -> None:
-        """What the policy is to do from now on, if it can read it."""
+        """Use this instruction from now on, if the policy understands it."""
         with self._model:
             unreadable = self._policy.unreadable(instruction) if self._checked else ""
         self._instruction, self._unreadable = instruction, unreadable

@@ -1,4 +1,4 @@
-"""PushT in PyBullet as a robot that waits for nobody: cameras, arm and table in real time."""
+"""PushT in PyBullet as a robot in real time: cameras, arm and table."""
 
 from __future__ import annotations
 
@@ -25,17 +25,16 @@ from vla_policy.robot.messages import seconds
 from vla_policy.rollouts.scenes import load_scene
 from vla_policy.runtime import Timing
 
-GRACE = 0.004  # seconds after a period's end in which its last command may still arrive
+GRACE = 0.004  # seconds after the end of a control period during which its last command may still arrive
 JOINT_NAMES = [f"joint{k}" for k in range(1, 7)]
 
 
 class PushTSimNode(Node):
-    """Publishes the observations of a contract and follows its commands, a control period after the other.
+    """Publishes the observations of a contract and executes its commands, one control period at a time.
 
-    As in the environment an action is the target for a whole period: the last command stamped within a period moves
-    the arm through it, and at its end the arm is seen. Time goes on whether or not a command came; without one the
-    arm keeps its target. A computer too slow for that stops the world for whole periods, which are counted. Where
-    there are several goals it says on `task` which one an episode is about.
+    As in the Gymnasium environment an action is the target of a whole period: the last command stamped within a period
+    is executed, and its end is observed. Without a command the arm keeps its target. When the computer is too slow the
+    simulation pauses for whole periods, which are counted. With several goals `task` has the episode's instruction.
     """
 
     def __init__(self) -> None:
@@ -48,7 +47,7 @@ class PushTSimNode(Node):
         task = common.parameter(self, "task", "", "the instruction of all episodes; empty: each has its own")
         kind = common.parameter(self, "disturbance", "", "what happens once in every episode; empty: nothing")
         clock_rate = common.parameter(self, "clock_rate", 0.0, "Hz of /clock; 0: none, all use system time", (0.0, 1e3))
-        contract.require_simulated()  # else its pictures and poses would mix with a real arm's
+        contract.require_simulated()  # else its images and poses would mix with those of a real arm
         if [output.type for output in contract.command.outputs] != [POSE]:
             found = [output.type for output in contract.command.outputs]
             raise InputError(f"pusht_sim: expected one topic of commands of type {POSE}, found {found}")
@@ -74,7 +73,7 @@ class PushTSimNode(Node):
         self._thread.start()
 
     def close(self) -> None:
-        """End the world."""
+        """Stop the simulation."""
         self._closing.set()
         self._thread.join()
         self._env.close()
@@ -135,12 +134,12 @@ class PushTSimNode(Node):
                 self._closing.wait(wait)
                 continue
             with self._lock:
-                if self._time() >= self._end:  # not so if a reset came between
+                if self._time() >= self._end:  # false if a reset came between
                     self._step()
 
     def _step(self) -> None:
-        """Live through the control period that has just ended."""
-        commands = list(self._commands)  # at once: others come meanwhile, in another thread
+        """Simulate the control period that has just ended."""
+        commands = list(self._commands)  # a copy: another thread appends
         self._target = next((target for t, target in reversed(commands) if t < self._end), self._target)
         observation, _, _, _, info = self._world.step(self._target)
         self._publish(observation, info, self._end)
@@ -169,7 +168,7 @@ class PushTSimNode(Node):
         message.header.stamp, message.header.frame_id = stamp, self._contract.command.frame_id
         message.pose.position.x, message.pose.position.y = map(float, position)
         message.pose.position.z = self._env.config.arm.tip_height
-        message.pose.orientation.x, message.pose.orientation.w = 1.0, 0.0  # the tool points down
+        message.pose.orientation.x, message.pose.orientation.w = 1.0, 0.0  # tool down
         return message
 
     def _report(self) -> tuple[bytes, str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Every message of an episode to an MCAP file, and every finished episode to a LeRobotDataset."""
+"""Records every message of an episode to an MCAP file and imports finished episodes into a LeRobotDataset."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from vla_policy.runtime import Watchdog
 from vla_policy.utils.locks import only_one
 
 LOOK_SECONDS = 0.25
-WATCH_SECONDS = 0.04  # more often than the watchdog takes for sleep, which it forgives the streams
-LONGEST_WAIT = 0.5  # seconds from a message's arrival until it is read; a kill costs as much
+WATCH_SECONDS = 0.04  # shorter than a gap that the watchdog takes for a suspension of this process
+LONGEST_WAIT = 0.5  # seconds from a message's arrival until it is read; a kill loses as much
 LEAST_FREE = 1 << 30  # bytes on the disk to begin an episode
 LOCK = ".recorder.lock"
 EPISODE = re.compile(r"episode_(\d{6})\.")  # the names of bags
-IMAGE_QOS = common.best_effort(30)  # a second of pictures, for a computer that stands still for a moment
+IMAGE_QOS = common.best_effort(30)  # a second of images, in case this process is not scheduled for a moment
 STATE_QOS = common.best_effort(1000)  # joint states may come at 1 kHz
 BOOL, FLOAT = "std_msgs/msg/Bool", "std_msgs/msg/Float64"
 OTHERS = {
@@ -43,7 +43,7 @@ OTHERS = {
 
 
 class RecorderNode(Node):
-    """`~/start_episode`, then `~/end_episode` (true: a success) or `~/discard_episode`; `~/status` says what it does.
+    """`~/start_episode`, then `~/end_episode` (true: a success) or `~/discard_episode`; `~/status` reports progress.
 
     A bag is written as `<root>/bags/episode_<n>.mcap.part` and loses its last suffix when the episode ends; another
     process then adds it to `<root>/dataset`. What a killed recorder or a full disk left of a running episode goes to
@@ -60,10 +60,10 @@ class RecorderNode(Node):
         self._lock = only_one(self._root / LOCK, "recorder")
         self._bag: BagThread | None = None
         self._status = self.create_publisher(String, "~/status", common.LATCHED_QOS)
-        self._told, self._problem, self._given_up = "", False, ""
-        self._began = 0.0  # when the episode did, on the steady clock
-        self._behind, self._longest = 0.0, 0.0  # seconds that messages waited, until and since the last look
-        self._importer = Importer(self._bags, self._dataset, self._contract_file, self._say)
+        self._last_status, self._problem, self._given_up = "", False, ""
+        self._began = 0.0  # start of the episode, steady clock
+        self._behind, self._longest = 0.0, 0.0  # longest wait of a message in seconds, before and since the last check
+        self._importer = Importer(self._bags, self._dataset, self._contract_file, self._publish_status)
         self._subscribe()
         self._timer = common.every(self, LOOK_SECONDS, self._look_after)
         self._watch_timer = common.every(self, WATCH_SECONDS, self._watch)
@@ -71,7 +71,7 @@ class RecorderNode(Node):
         self._repair()
 
     def close(self) -> None:
-        """An episode in progress is kept as an interrupted one."""
+        """Stop; an episode in progress is kept as an interrupted one."""
         if self._bag is not None:
             with suppress(Exception):
                 self._bag.stop().close()
@@ -85,16 +85,16 @@ class RecorderNode(Node):
         for topic, kind in {**streams, **OTHERS}.items():
             qos = IMAGE_QOS if kind in IMAGE_TYPES else STATE_QOS
             self.create_subscription(common.message_class(kind), topic, partial(self._on, topic, kind), qos, raw=True)
-        common.hear(self, String, TASK, self._on_task, common.COMMAND_QOS)
+        common.subscribe_with_latched(self, String, TASK, self._on_task, common.COMMAND_QOS)
         self.create_service(Trigger, "~/start_episode", self._on_start)
         self.create_service(SetBool, "~/end_episode", self._on_end)
         self.create_service(Trigger, "~/discard_episode", self._on_discard)
 
-    def _say(self, text: str, problem: bool = False) -> None:
-        if text != self._told:
-            self._told, self._problem = text, problem
+    def _publish_status(self, text: str, problem: bool = False) -> None:
+        if text != self._last_status:
+            self._last_status, self._problem = text, problem
             self._status.publish(String(data=text))
-            if problem:  # two calls: rclpy refuses one whose severity changes
+            if problem:  # separate call sites: rclpy refuses a changing severity at one
                 self.get_logger().error(text)
             else:
                 self.get_logger().info(text)
@@ -102,19 +102,19 @@ class RecorderNode(Node):
     def _report(self) -> tuple[bytes, str, dict[str, Any]]:
         wrong = self._problem or self._importer.failed
         level = common.Diagnostics.ERROR if wrong else common.Diagnostics.OK
-        values: dict[str, Any] = {"free_mib": _free(self._root) >> 20, "import": self._importer.told}
+        values: dict[str, Any] = {"free_mib": _free(self._root) >> 20, "import": self._importer.last_message}
         values["behind_s"] = self._behind
         if (bag := self._bag) is not None:
             dropped = common.flat("dropped", bag.dropped)
             values |= {"messages": bag.messages, "waiting_mib": bag.waiting / 2**20, **dropped}
-        return level, self._told, values
+        return level, self._last_status, values
 
     def _repair(self) -> None:
-        """Put aside what was being recorded when a recorder was killed; import what was not yet."""
+        """Set aside unfinished recordings of a killed recorder; import finished ones that are not in the dataset."""
         parts = sorted(self._bags.glob("*.mcap.part"))
         places = [str(self._set_aside(part)) for part in parts]
         if places:
-            self._say(f"an interrupted episode was found and put into {', '.join(places)}")
+            self._publish_status(f"an interrupted episode was found and put into {', '.join(places)}")
         if any(self._bags.glob("*.mcap")):
             self._importer.put(self._bags)
 
@@ -124,9 +124,9 @@ class RecorderNode(Node):
         return part.rename(place)
 
     def _on(self, topic: str, kind: str, data: bytes, info: Mapping[str, int]) -> None:
-        """A message may have waited: after a standstill of this computer those from before an episode still come."""
+        """Write a message, unless it was received before the episode began and only waited to be read."""
         self._watchdog.feed(topic, common.steady())
-        arrived = 1e-9 * info["received_timestamp"] or time.time()  # CycloneDDS does not say
+        arrived = 1e-9 * info["received_timestamp"] or time.time()  # 0 with CycloneDDS
         waited = max(0.0, time.time() - arrived)
         self._longest = max(self._longest, waited)
         if self._bag is not None and common.steady() - waited >= self._began:
@@ -151,9 +151,9 @@ class RecorderNode(Node):
         problems += [f"messages of {topic} are dropped: the disk is too slow" for topic in sorted(self._bag.dropped)]
         problems += [f"less than {LEAST_FREE >> 20} MiB are free"] if _free(self._bags) < LEAST_FREE else []
         if problems:
-            self._say(f"recording, but {'; '.join(problems)}", problem=True)
+            self._publish_status(f"recording, but {'; '.join(problems)}", problem=True)
         else:
-            self._say(f"recording {self._bag.path.name}")
+            self._publish_status(f"recording {self._bag.path.name}")
 
     def _give_up(self, error: Exception) -> None:
         assert self._bag is not None
@@ -163,7 +163,7 @@ class RecorderNode(Node):
         except OSError:
             kept = f"what was written is {bag.path}"
         self._given_up = f"{bag.path.name} was given up: {_why(error)}; {kept}"
-        self._say(self._given_up, problem=True)
+        self._publish_status(self._given_up, problem=True)
 
     def _start(self) -> str:
         if self._bag is not None:
@@ -185,11 +185,11 @@ class RecorderNode(Node):
         writer.write_text(TASK, self._task, common.now(self))
         writer.flush()
         self._bag, self._given_up = BagThread(writer), ""
-        self._say(f"recording {self._bag.path.name}")
+        self._publish_status(f"recording {self._bag.path.name}")
         return name
 
     def _next_number(self) -> int:
-        """Above those of all bags here, and of those that are in the dataset and may have been moved away."""
+        """One above the bags here and those in the dataset, which may have been moved away."""
         here = [path.name for path in self._bags.rglob("episode_*")]
         imported = [Path(about["bag"]).name for about in read_recordings(self._dataset)]
         numbers = [int(found[1]) for name in here + imported if (found := EPISODE.match(name))]
@@ -202,14 +202,14 @@ class RecorderNode(Node):
             writer = bag.stop()
             writer.write_text(RESULT, result, common.now(self))
             writer.close()
-        except Exception as error:  # the thread's own too
+        except Exception as error:  # also those of the writing thread
             kept = bag.path.rename(name_result(place, result))
             text = f"{place.name} lost its end: {_why(error)}; the next start of the recorder imports {kept}"
-            self._say(text, problem=True)
+            self._publish_status(text, problem=True)
             raise Refused(text) from None
         bag.path.rename(place)
         dropped = sum(bag.dropped.values())
-        self._say(f"{place.name}: {result}, {bag.messages} messages, {dropped} dropped", problem=dropped > 0)
+        self._publish_status(f"{place.name}: {result}, {bag.messages} messages, {dropped} dropped", problem=dropped > 0)
         self._importer.put(place)
         return str(place)
 
@@ -218,11 +218,11 @@ class RecorderNode(Node):
         with suppress(Exception):
             bag.stop().abandon()
         bag.path.unlink()
-        self._say(f"discarded {bag.path.name}")
+        self._publish_status(f"discarded {bag.path.name}")
         return "discarded"
 
     def _take(self) -> BagThread:
-        """The running episode's bag, which is running no longer."""
+        """The running episode's bag, which ends the episode."""
         if self._bag is None:
             raise Refused(f"recorder: expected an episode in progress, found {self._given_up or 'none'}")
         bag, self._bag = self._bag, None
@@ -239,7 +239,7 @@ class RecorderNode(Node):
 
 
 def _answer(response: Any, action: Callable[[], str]) -> Any:
-    """The response of a service with `success` and `message`."""
+    """Fill the `success` and `message` of a service response."""
     try:
         response.success, response.message = True, action()
     except (InputError, Refused, OSError) as error:
@@ -248,13 +248,13 @@ def _answer(response: Any, action: Callable[[], str]) -> Any:
 
 
 def _why(error: Exception) -> str:
-    """In a few words, of the disk or of whatever broke."""
+    """The cause in a few words."""
     strerror = error.strerror if isinstance(error, OSError) else None
     return strerror or f"{type(error).__name__}: {error}"
 
 
 def _free(folder: Path) -> int:
-    """Bytes."""
+    """Free disk space, bytes."""
     return shutil.disk_usage(folder).free
 
 

@@ -1,4 +1,4 @@
-"""The surprise monitor as a lifecycle node: what was seen and done in, surprise and a heartbeat that says stop out."""
+"""The surprise monitor as a lifecycle node: observations and commands in, surprise scores and a stop heartbeat out."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from vla_policy.runtime import Period, Periods, Timing, Worker
 
 
 class SurpriseMonitorNode(ModelNode):
-    """Judges every control period in a thread; says stop from a surprise on until `~/reset` or the gate is disabled.
+    """Scores every control period in a thread; after an alarm it requests a stop until `~/reset` or a disabled gate.
 
-    While the gate plays, a monitor that cannot judge (pictures or commands with gaps) is as good as silent.
+    While the gate executes chunks, a monitor that cannot score (gaps in images or commands) counts as late.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class SurpriseMonitorNode(ModelNode):
         self._monitor = load_monitor(self._calibration, self._checkpoint, interface)
         self._periods = Periods(1.0 / interface.fps, 1.0 / contract.command.rate)
         self._chunk: ActionChunk | None = None
-        self._lock = threading.Lock()  # the monitor is used in the worker's thread
+        self._lock = threading.Lock()  # the monitor runs in the worker's thread
         self._worker = Worker(self._judge, self._on_surprises, self.broken)
         self.perception = Perception(self, contract, interface.observations, self._on_sample)
         self._surprise = self.create_lifecycle_publisher(Float64, "~/surprise", 10)
@@ -95,7 +95,7 @@ class SurpriseMonitorNode(ModelNode):
     def _on_gate(self, message: String) -> None:
         state, before = message.data.partition(":")[0], self._gate_state
         self._gate_state = state
-        # Armed after running is a policy that is late: an alarm of this episode stays.
+        # From running back to armed means a late policy: this episode's alarm stays.
         if state == "idle" or (state == "armed" and before not in ("armed", "running")):
             self._forget()
 

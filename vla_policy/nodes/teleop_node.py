@@ -1,4 +1,4 @@
-"""A person leads the arm with a gamepad (`joy`), the keyboard or the mouse over a camera's picture."""
+"""Teleoperation with a gamepad (`joy`), the keyboard or the mouse over a camera image."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ KEYS = {"w": (0, 1), "s": (0, -1), "a": (1, 1), "d": (1, -1), "r": (2, 1), "f": 
 
 
 class TeleopNode(Node):
-    """Sends `teleop/target` while the deadman is held, and `teleop/intervention`, true as long as it is.
+    """Publishes `teleop/target` while the deadman is held, and `teleop/intervention`, true as long as it is.
 
-    The target moves from the last command (see `Lead`) with `scale` times the contract's speed. Gamepad: hold
-    `deadman_button`, the `axes` move the channels. Keyboard: w s, a d and r f move the first three channels, a key
-    being its own deadman; any other key lets go. Mouse: while the left button is held over the picture that the
-    contract's `pointing` is about the target moves towards the place it shows; `window` opens the picture's window.
-    Anywhere: button or key `stop` (space) is the emergency stop, which `~/emergency_stop` says from then on; `resume`
-    (e) takes it back and disables the gate, and enables the gate where there is none to take back. A gate that refuses
-    is disabled, which acknowledges a fault or a surprise, and the log says why: resume once more.
+    The target moves from the last command (see `Lead`) at `scale` times the contract's speed. Gamepad: hold
+    `deadman_button`, the `axes` move the channels. Keyboard: w s, a d and r f move the first three channels, each key
+    is its own deadman; any other key releases. Mouse: while the left button is held over the image of the contract's
+    `pointing` the target moves towards the point under the cursor; `window` opens the image's window. Button or key
+    `stop` (space) is the emergency stop, latched on `~/emergency_stop`; `resume` (e) clears it and disables the gate,
+    or enables the gate if no stop is set. A gate that refuses is disabled, which acknowledges a fault or an alarm, and
+    the reason is logged: press resume once more.
     """
 
     def __init__(self, window: Callable[..., pointer.Window] = pointer.OpenCVWindow) -> None:
@@ -59,7 +59,7 @@ class TeleopNode(Node):
         self._gamepad, self._key = Gamepad(axes, deadman), HeldKey()
         self._measured: np.ndarray | None = None
         self._direction, self._held_until = np.zeros(len(self._names)), 0.0
-        self._goal: np.ndarray | None = None  # (D,) by the mouse, NaN where it says nothing
+        self._goal: np.ndarray | None = None  # (D,) from the mouse, NaN in channels that it does not set
         self._pressed: set[int] = set()
         self._by_gamepad = self._stopped = False
         self._connect()
@@ -75,7 +75,7 @@ class TeleopNode(Node):
             self._window.close()
 
     def _open(self, window: Callable[..., pointer.Window]) -> None:
-        """The window of the picture to point at, or a word on why there is none."""
+        """Open the window for the mouse, or log why there is none."""
         pointing = self._contract.pointing
         if pointing is None:
             self.get_logger().info("no mouse: the contract has no pointing")
@@ -103,7 +103,7 @@ class TeleopNode(Node):
         self._intervention = self.create_publisher(Bool, "teleop/intervention", common.COMMAND_QOS)
         self._emergency = self.create_publisher(Bool, "teleop/emergency_stop", common.HEARTBEAT_QOS)
         self._enable = self.create_client(SetBool, "command_gate/enable")
-        self._timer = common.every(self, 1.0 / self._contract.command.rate, self._tick)  # a target a command
+        self._timer = common.every(self, 1.0 / self._contract.command.rate, self._tick)  # one target per command
 
     def _on_state(self, topic: str, message: Any) -> None:
         try:
@@ -152,7 +152,7 @@ class TeleopNode(Node):
             self.get_logger().warning(str(error), throttle_duration_sec=1.0)
 
     def _look(self) -> None:
-        """Show the picture, hear the mouse. Nobody leads by a picture of long ago."""
+        """Show the image and handle the mouse; a stale image releases the deadman."""
         assert self._window is not None
         key = self._window.show(self._pointer.enlarged(self._picture), self._pointer.mark)
         if key is None:
@@ -170,11 +170,11 @@ class TeleopNode(Node):
             self._let_go()
 
     def _let_go(self) -> None:
-        """Released: not a moment longer."""
+        """Release the deadman."""
         self._goal, self._held_until = None, 0.0
 
     def _lead(self, direction: np.ndarray, seconds: float, by_gamepad: bool = False) -> None:
-        """Move this way (the first channels, -1 to 1) until the next word, or for some seconds."""
+        """Move in this direction (the first channels, -1 to 1) until the next input, for `seconds` at most."""
         self._by_gamepad, self._goal = by_gamepad, None
         self._direction = np.zeros(len(self._names))
         self._direction[: len(direction)] = direction
@@ -187,7 +187,7 @@ class TeleopNode(Node):
         self.get_logger().warning("emergency stop")
 
     def _resume_or_clear(self) -> None:
-        """To take an emergency stop back is not yet to let the arm move."""
+        """Clear the emergency stop, which does not yet enable the gate; enable the gate if no stop is set."""
         asked = self._enable.call_async(SetBool.Request(data=not self._stopped))
         if not self._stopped:
             asked.add_done_callback(self._on_answer)

@@ -1,4 +1,4 @@
-"""The files that rosbag2 writes, MCAP and sqlite3, compressed or not, as serialised messages."""
+"""Reads rosbag2's files (MCAP and sqlite3, compressed or not) as serialised messages."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from typing import IO, Any, NamedTuple
 from vla_policy.interfaces import InputError
 
 MCAP, SQLITE = ".mcap", ".db3"
-_COMPRESSED = (".zstd", ".zst")  # behind the suffix of the storage
+_COMPRESSED = (".zstd", ".zst")  # follows the storage's suffix
 _MAGIC = b"\x89MCAP0\r\n"  # MCAP files begin and end with it
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # no serialised message begins with it: CDR begins with a zero
-_RECORD = 1 << 30  # bytes; longer records of MCAP are taken for broken ones, before memory is asked for
+_RECORD = 1 << 30  # bytes; longer MCAP records are taken as corrupt before memory is allocated
 WANTED = "expected rosbags and mcap to be installed (pip install rosbags mcap), found none"
 
 
 class Serialised(NamedTuple):
-    """A message as it was on the wire: its topic, type ("" if the file does not say), receive time, and CDR bytes."""
+    """A serialised message: topic, type ("" if unknown), receive time, and CDR bytes."""
 
     topic: str
     type: str
@@ -31,15 +31,15 @@ class Serialised(NamedTuple):
 
 
 def is_storage(path: Path) -> bool:
-    """Whether a file is, by its name, MCAP or sqlite3, compressed or not."""
+    """Whether a file has the suffix of MCAP or sqlite3 storage, compressed or not."""
     return _kind(path) in (MCAP, SQLITE) and path.is_file()
 
 
 def read_storage(path: Path) -> Iterator[Serialised]:
-    """The messages of one file, those of MCAP in the order of the file; single compressed messages are decompressed.
+    """The messages of one file, for MCAP in file order; individually compressed messages are decompressed.
 
-    An MCAP file that lost its end is read up to there; checksums, where a file has them, are compared. `InputError` if
-    it is no such file, or a broken one.
+    A truncated MCAP file is read up to its last complete record; checksums are verified where present. `InputError` if
+    the file is of another kind or corrupt.
     """
     if not path.is_file():
         raise InputError(f"{path}: expected a bag, found none")
@@ -52,25 +52,25 @@ def read_storage(path: Path) -> Iterator[Serialised]:
             )
     except InputError:
         raise
-    except Exception as error:  # the readers assert, and have no word of their own for most ways to be broken
+    except Exception as error:  # the readers raise AssertionErrors and others for corrupt files
         raise InputError(f"{path}: expected a whole bag, found a broken one ({words(error)})") from None
 
 
 def has_end(path: Path) -> bool:
-    """Whether an MCAP file was closed; sqlite3 files always seem so."""
+    """Whether an MCAP file was closed; always true for sqlite3."""
     if _kind(path) != MCAP:
         return True
     with _open(path) as file:
         if path.suffix == MCAP:
             file.seek(-min(len(_MAGIC), path.stat().st_size), os.SEEK_END)
         tail = b""
-        while block := file.read(1 << 20):  # of a compressed file everything, to get to its end
+        while block := file.read(1 << 20):  # a compressed file has to be read to its end
             tail = (tail + block)[-len(_MAGIC) :]
         return tail == _MAGIC
 
 
 def words(error: Exception) -> str:
-    """An error of the readers in one line."""
+    """A reader's error in one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
@@ -95,7 +95,7 @@ def _mcap(path: Path) -> Iterator[tuple[str, str, int, bytes]]:
         except (McapError, struct.error, EOFError) as error:
             if read == 0:
                 raise InputError(f"{path}: expected an MCAP file with messages, found {words(error)}") from None
-            if has_end(path):  # otherwise what is missing was never written
+            if has_end(path):  # a truncated file is no error
                 raise InputError(f"{path}: expected a whole bag, found a broken one ({words(error)})") from None
 
 
@@ -111,7 +111,7 @@ def _sqlite(path: Path) -> Iterator[tuple[str, str, int, bytes]]:
 
 @contextmanager
 def _decompressed(path: Path) -> Iterator[Path]:
-    """A file that can be read at any place: itself, or a temporary one."""
+    """A seekable file: itself, or a decompressed temporary copy."""
     if path.suffix not in _COMPRESSED:
         yield path
         return

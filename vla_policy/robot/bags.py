@@ -1,4 +1,4 @@
-"""Recorded ROS 2 messages: MCAP files written so that a kill loses next to nothing, and any bag read again."""
+"""Recorded ROS 2 messages: crash-safe writing of MCAP files, and reading of any bag."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
     from mcap.writer import Writer
 
 BATCH_SECONDS = 0.1  # between two writes of a `BagThread`
-TASK, RESULT = "task", "recorder/result"  # topics with one text an episode
+TASK, RESULT = "task", "recorder/result"  # topics with one text per episode
 SUCCESS, FAILURE = "success", "failure"
-RECORDINGS = "recordings.json"  # in a dataset's folder: an entry an episode, with the bag and its digest
+RECORDINGS = "recordings.json"  # in a dataset's folder: one entry per episode, with the bag and its digest
 STRING = "std_msgs/msg/String"
-ROOM = 128 << 20  # bytes that may wait for the disk: two seconds of two cameras of 480 x 640 at 30 Hz
-ENDS = 1 << 16  # bytes at both ends of a bag by which it is known
-METADATA = "metadata.yaml"  # what a recorder that ended by itself wrote beside its files
-SPLIT_GAP = 0.5  # seconds, at most, from a file's last message to the first of the next one of the same recording
+ROOM = 128 << 20  # bytes of the write queue: two seconds of two cameras of 480 x 640 at 30 Hz
+ENDS = 1 << 16  # bytes at both ends of a bag that its digest covers
+METADATA = "metadata.yaml"  # written by a rosbag2 recorder when it closes a bag
+SPLIT_GAP = 0.5  # longest gap in seconds between consecutive files of a split recording
 _INFORMATION = "rosbag2_bagfile_information"
 _NUMBERED = re.compile(r"(.+)_(?:0|[1-9]\d*)(\.mcap|\.db3)(\.zstd|\.zst)?")
 
 
 class Recorded(NamedTuple):
-    """A message of a bag: its topic, type, receive time in seconds, and itself, with ROS's attributes."""
+    """A message of a bag: topic, type, receive time in seconds, and the deserialised message."""
 
     topic: str
     type: str
@@ -47,7 +47,7 @@ class Recorded(NamedTuple):
 
 
 class BagWriter:
-    """Writes messages as they are on the wire to one MCAP file, without chunks: what `flush` wrote survives a kill."""
+    """Writes serialised messages to one MCAP file, unchunked, so that flushed data survives a kill."""
 
     def __init__(self, path: Path) -> None:
         self._types = _typestore()
@@ -77,12 +77,12 @@ class BagWriter:
         self.write(topic, STRING, t, bytes(self._types.serialize_cdr(self._types.types[STRING](text), STRING)))
 
     def flush(self) -> None:
-        """Hand everything to the operating system."""
+        """Pass all data to the operating system."""
         self._writer.flush()
         self._file.flush()
 
     def close(self) -> None:
-        """End the file, so that even a power cut does not take it back. `OSError` if the disk is full."""
+        """Finish and fsync the file. `OSError` if the disk is full."""
         try:
             self._writer.finish()
             self.flush()
@@ -91,17 +91,17 @@ class BagWriter:
             self._file.close()
 
     def abandon(self) -> None:
-        """Leave the file without an end; what could be written can be read."""
+        """Close the file without a footer; it is readable up to what was written."""
         with suppress(OSError):
             self._file.close()
 
 
 class BagThread:
-    """Writes a bag in a thread of its own, so that who puts messages in never waits for the disk.
+    """Writes a bag in its own thread, so that `put` never blocks on the disk.
 
-    At most `room` bytes wait to be written; messages beyond that are dropped, and `dropped` counts them by topic. Every
-    tenth of a second what waits is handed to the operating system, as far as the disk keeps up. An `error`, of the disk
-    or of a message that cannot be written, ends the bag.
+    The queue holds at most `room` bytes; messages beyond that are dropped and counted by topic in `dropped`. The queue
+    is written and flushed every `BATCH_SECONDS`. An `error`, of the disk or of a message that cannot be written, ends
+    the bag.
     """
 
     def __init__(self, bag: BagWriter, room: int = ROOM) -> None:
@@ -116,7 +116,7 @@ class BagThread:
 
     @property
     def messages(self) -> int:
-        """Written."""
+        """Messages written so far."""
         return self._bag.messages
 
     def put(self, topic: str, kind: str, t: float, data: bytes) -> None:
@@ -130,7 +130,7 @@ class BagThread:
             self.dropped[topic] += 1
 
     def stop(self) -> BagWriter:
-        """Wait until everything is written; the writer, which is the caller's then. Raises `error`, if there is one."""
+        """Wait until everything is written and hand the writer to the caller. Raises `error`, if there is one."""
         self._stopping.set()
         self._thread.join()
         if self.error is not None:
@@ -142,7 +142,7 @@ class BagThread:
             while not self._stopping.wait(BATCH_SECONDS):
                 self._write()
             self._write()
-        except Exception as error:  # whatever it is: nobody may take the bag for a whole one
+        except Exception as error:  # any error: the bag must not count as complete
             self.error = error
             self._bag.abandon()
 
@@ -157,9 +157,9 @@ class BagThread:
 
 @dataclass(frozen=True)
 class Bag:
-    """One recording: a file, a folder with its metadata.yaml, or `parts`, the files of one that has none.
+    """One recording: a file, a folder with its metadata.yaml, or `parts`, the files of a recording without one.
 
-    `path` is what it is called; of parts, the first. `note` says what its finder has to say of it.
+    `path` names it; for parts, the first file. `note` is a remark for the user on how it was found.
     """
 
     path: Path
@@ -168,65 +168,65 @@ class Bag:
 
     @cached_property
     def files(self) -> list[Path]:
-        """Its files, in the order that metadata.yaml has."""
+        """Its files in the order of metadata.yaml."""
         return list(self.parts) or (_listed(self.path) if self.path.is_dir() else [self.path])
 
     @cached_property
     def _written(self) -> list[Path]:
-        """Its files in order of time, without those of a split recording that have no messages."""
+        """Its files in order of time, without empty files of a split recording."""
         if len(self.files) == 1:
             return self.files
         begins = {file: _first(file) for file in self.files}
         return sorted((file for file in self.files if begins[file] < math.inf), key=begins.__getitem__)
 
     def messages(self) -> Iterator[Serialised]:
-        """Of all topics; `InputError` if a file is broken."""
+        """Messages of all topics; `InputError` if a file is corrupt."""
         for file in self._written:
             yield from read_storage(file)
 
     def read(self, topics: Collection[str]) -> Iterator[Recorded]:
-        """The messages of these topics, whose leading slashes make no difference; `InputError` names a broken one."""
+        """The messages of these topics, ignoring leading slashes; `InputError` names a corrupt one."""
         wanted, types = {topic.lstrip("/") for topic in topics}, _typestore()
         for topic, kind, nanoseconds, data in self.messages():
             if topic.lstrip("/") in wanted:
                 try:
                     message = types.deserialize_cdr(data, kind)
-                except Exception as error:  # rosbags asserts, and raises whatever numpy and struct do
+                except Exception as error:  # rosbags raises AssertionErrors and those of numpy and struct
                     raise InputError(
                         f"{self.path}: {topic}: expected a {kind or 'message of a known type'}, found {words(error)}"
                     ) from None
                 yield Recorded(topic.lstrip("/"), kind, nanoseconds * 1e-9, message)
 
     def topics(self) -> dict[str, str]:
-        """Types by topic, without leading slashes."""
+        """Types by topic without leading slash."""
         found: dict[str, str] = {}
         for topic, kind, _, _ in self.messages():
             found.setdefault(topic.lstrip("/"), kind)
         return found
 
     def has_end(self) -> bool:
-        """Whether nothing was lost to a kill or a full disk, as far as the files tell."""
+        """Whether all files were closed properly."""
         return all(has_end(file) for file in self.files)
 
     def notes(self) -> list[str]:
-        """What is unusual about its files."""
+        """Remarks on unusual files."""
         beside = sorted({*_storages(self.path)} - {*self.files}) if self.path.is_dir() else []
         unlisted = [f"{file.name} not read, {METADATA} does not list it" for file in beside]
         return [self.note, *unlisted] if self.note else unlisted
 
     def digest(self) -> str:
-        """As `bag_digest`."""
+        """See `bag_digest`."""
         if len(self.parts) < 2:
             return bag_digest(self.path)
         return hashlib.sha256("".join(sorted(map(bag_digest, self.parts))).encode()).hexdigest()
 
 
 def find_bags(path: Path) -> list[Bag]:
-    """The bag that `path` is, or those that lie in it, by name.
+    """The bag at `path`, or those in the folder `path`, sorted by name.
 
-    A folder with a metadata.yaml is one bag. Without one, files that are numbered as rosbag2 numbers the parts of one
-    recording, NAME_0, NAME_1, are one bag where each continues the one before it in time; all others are bags each. Of
-    folders in it only those are read that have a metadata.yaml or such numbered files. `InputError` if there is none.
+    A folder with a metadata.yaml is one bag. Without one, files numbered like the parts of a rosbag2 recording (NAME_0,
+    NAME_1) are one bag where each continues its predecessor in time; every other file is a bag. Subfolders are searched
+    if they have a metadata.yaml or such numbered files. `InputError` if there is none.
     """
     if path.is_file():
         return [Bag(path)]
@@ -245,14 +245,14 @@ def find_bags(path: Path) -> list[Bag]:
 
 
 def read_bag(path: Path, topics: Collection[str]) -> Iterator[Recorded]:
-    """As `Bag.read`, of a file or a folder with its metadata.yaml."""
+    """`Bag.read` of a file or a folder with its metadata.yaml."""
     return Bag(path).read(topics)
 
 
 def bag_digest(path: Path) -> str:
-    """By which a bag is known wherever it lies: of its size and both of its ends, which hold the times of its messages.
+    """A digest that identifies a bag independent of its path: of its size and both ends, which hold message times.
 
-    Of a bag that is a folder, of its metadata. `InputError` if it cannot be read.
+    For a folder, of its metadata. `InputError` if it cannot be read.
     """
     try:
         with (path / "metadata.yaml" if path.is_dir() else path).open("rb") as file:
@@ -266,7 +266,7 @@ def bag_digest(path: Path) -> str:
 
 
 def read_recordings(dataset: Path) -> list[dict[str, Any]]:
-    """The entries of `RECORDINGS`, none where there is no such file. The last ones may have become no episodes."""
+    """The entries of `RECORDINGS`, none without such a file. The last ones may have no episode after a crash."""
     path = dataset / RECORDINGS
     try:
         entries = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
@@ -281,12 +281,12 @@ def read_recordings(dataset: Path) -> list[dict[str, Any]]:
 
 
 def name_result(path: Path, result: str) -> Path:
-    """What to call a bag that has no room for its result: a.mcap becomes a.success.mcap."""
+    """A bag's name with its result, for a full disk: a.mcap becomes a.success.mcap."""
     return path.with_suffix(f".{result}{path.suffix}")
 
 
 def named_result(path: Path) -> str:
-    """The result of `name_result`, "" if there is none."""
+    """The result in a name made by `name_result`, "" if none."""
     return next((result for result in (SUCCESS, FAILURE) if path.stem.endswith(f".{result}")), "")
 
 
@@ -313,7 +313,7 @@ def _listed(folder: Path) -> list[Path]:
 
 
 def _unlisted(folder: Path) -> list[Bag]:
-    """The bags that a folder without metadata.yaml holds; those of numbered files have `parts`."""
+    """The bags of a folder without metadata.yaml; those of numbered files have `parts`."""
     numbered: dict[tuple[str, ...], list[Path]] = {}
     found = []
     for file in _storages(folder):
@@ -325,7 +325,7 @@ def _unlisted(folder: Path) -> list[Bag]:
 
 
 def _recordings(files: list[Path]) -> list[Bag]:
-    """Files that are numbered alike, as one bag where each continues the one before it in time."""
+    """Numbered files grouped into bags where each continues its predecessor in time."""
     spans = {file: _span(file) for file in files} if len(files) > 1 else {files[0]: (0.0, 0.0)}
     runs: list[list[Path]] = []
     for file in sorted(files, key=spans.__getitem__):
@@ -343,7 +343,7 @@ def _missing(run: list[Path], alone: bool) -> str:
 
 
 def _span(file: Path) -> tuple[float, float]:
-    """The least and the greatest receive time in seconds, infinite if there is none that can be read."""
+    """First and last receive time in seconds, infinite if no message can be read."""
     try:
         times = [message.nanoseconds * 1e-9 for message in read_storage(file)]
     except InputError:
@@ -352,7 +352,7 @@ def _span(file: Path) -> tuple[float, float]:
 
 
 def _first(file: Path) -> float:
-    """When the first message was received, nanoseconds; infinite if a kill left none."""
+    """Receive time of the first message in nanoseconds; infinite if there is none."""
     try:
         return next((message.nanoseconds for message in read_storage(file)), math.inf)
     except InputError:
@@ -361,7 +361,7 @@ def _first(file: Path) -> float:
         return math.inf
 
 
-@cache  # it compiles what it reads and writes
+@cache  # compiles the (de)serialisers
 def _typestore() -> Any:
     try:
         from rosbags.typesys import Stores, get_typestore

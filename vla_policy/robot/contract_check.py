@@ -1,4 +1,4 @@
-"""A contract beside the messages of a bag or of a running graph: would it work?"""
+"""Checks a contract against the messages of a bag or of a running graph."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ EXECUTED = "command/executed"
 
 
 @dataclass
-class Heard:
-    """What was heard on a topic: its types, when messages came (seconds), and the first few of them with their time."""
+class ReceivedTopic:
+    """A topic's types, the receive times of its messages (seconds), and the first `KEPT` messages with theirs."""
 
     types: tuple[str, ...] = ()
     times: list[float] = field(default_factory=list)
@@ -36,51 +36,51 @@ class Heard:
 
     @property
     def period(self) -> float:
-        """Seconds between two messages on average; infinite if there are not two."""
+        """Mean seconds between messages; infinite for fewer than two."""
         return float(np.mean(np.diff(self.times))) if len(self.times) > 1 else np.inf
 
 
 def expected_topics(contract: Contract) -> dict[str, str]:
-    """Types by topic, of what is seen and of what is commanded."""
+    """Types by topic, of observations and commands."""
     return {**Reader(contract.streams).topics, **CommandReader(contract.command).topics}
 
 
-def hear_bag(path: Path, contract: Contract) -> dict[str, Heard]:
-    """What the first seconds of a bag hold, by topic without its leading slash."""
-    heard = {topic: Heard((kind,)) for topic, kind in Bag(path).topics().items()}
-    topics = [topic for topic, kind in expected_topics(contract).items() if _bare(heard, topic).types == (kind,)]
+def read_start_of_bag(path: Path, contract: Contract) -> dict[str, ReceivedTopic]:
+    """The first `SPAN` seconds of a bag, by topic without leading slash."""
+    received = {topic: ReceivedTopic((kind,)) for topic, kind in Bag(path).topics().items()}
+    topics = [topic for topic, kind in expected_topics(contract).items() if _bare(received, topic).types == (kind,)]
     begin: float | None = None
     for recorded in read_bag(path, topics):
         begin = recorded.t if begin is None else begin
         if recorded.t > begin + SPAN:
             break
-        heard[recorded.topic].add(recorded.t, recorded.message)
-    return heard
+        received[recorded.topic].add(recorded.t, recorded.message)
+    return received
 
 
-def compare_seen(contract: Contract, heard: Mapping[str, Heard], live: bool) -> list[Finding]:
-    """Whether the observations of the contract could be made of what was heard; `live` if it is heard right now."""
+def check_observations(contract: Contract, received: Mapping[str, ReceivedTopic], live: bool) -> list[Finding]:
+    """Findings on the contract's observations; `live` if the messages come from a running graph."""
     found: list[Finding] = []
     for topic, kind in Reader(contract.streams).topics.items():
-        wrong = _unheard(topic, kind, heard)
-        found += [wrong] if wrong else [*_of_stamps(topic, heard, contract, live)]
+        wrong = _not_received(topic, kind, received)
+        found += [wrong] if wrong else [*_of_stamps(topic, received, contract, live)]
     for stream in contract.streams:
         for source in stream.sources:
-            found += _of_rate(contract, stream, source, _bare(heard, source.topic))
-            found += _of_joints(source, _bare(heard, source.topic))
-    return [*found, *_of_samples(contract, heard)]
+            found += _of_rate(contract, stream, source, _bare(received, source.topic))
+            found += _of_joints(source, _bare(received, source.topic))
+    return [*found, *_of_samples(contract, received)]
 
 
-def compare_commands_of_bag(contract: Contract, heard: Mapping[str, Heard]) -> list[Finding]:
-    """Whether a bag has actions."""
-    if EXECUTED in heard:
+def check_commands_of_bag(contract: Contract, received: Mapping[str, ReceivedTopic]) -> list[Finding]:
+    """Findings on the commands in a bag, which become its actions."""
+    if EXECUTED in received:
         return [Finding(OK, f"{EXECUTED}: the actions are those that the gate executed")]
     found: list[Finding] = []
     reader = CommandReader(contract.command)
     for topic, kind in reader.topics.items():
-        wrong = _unheard(topic, kind, heard)
+        wrong = _not_received(topic, kind, received)
         try:
-            for _, message in _bare(heard, topic).messages:
+            for _, message in _bare(received, topic).messages:
                 reader.read(topic, message)
         except DataError as error:
             wrong = Finding(WRONG, f"the commands would be refused: {error}")
@@ -88,28 +88,28 @@ def compare_commands_of_bag(contract: Contract, heard: Mapping[str, Heard]) -> l
     return found
 
 
-def _bare(heard: Mapping[str, Heard], topic: str) -> Heard:
-    return heard.get(topic.lstrip("/"), Heard())
+def _bare(received: Mapping[str, ReceivedTopic], topic: str) -> ReceivedTopic:
+    return received.get(topic.lstrip("/"), ReceivedTopic())
 
 
-def _unheard(topic: str, kind: str, heard: Mapping[str, Heard]) -> Finding | None:
-    there = _bare(heard, topic)
+def _not_received(topic: str, kind: str, received: Mapping[str, ReceivedTopic]) -> Finding | None:
+    there = _bare(received, topic)
     if not there.types:
-        alike = sorted(f"/{name}" for name, other in heard.items() if kind in other.types)
+        alike = sorted(f"/{name}" for name, other in received.items() if kind in other.types)
         return Finding(WRONG, f"{topic}: expected {kind}, found no such topic; of this type are {alike or 'none'}")
     if set(there.types) != {kind}:
         return Finding(WRONG, f"{topic}: expected {kind}, found {' and '.join(sorted(there.types))}")
     return None if there.times else Finding(WRONG, f"{topic}: expected messages, found none")
 
 
-def _of_rate(contract: Contract, stream: Stream, source: Source, heard: Heard) -> Iterator[Finding]:
-    if not heard.times:
+def _of_rate(contract: Contract, stream: Stream, source: Source, received: ReceivedTopic) -> Iterator[Finding]:
+    if not received.times:
         return
     timeouts, fps = contract.timeouts, contract.interface.fps
     camera = stream.type in IMAGE_TYPES
     name, most = ("camera", timeouts.camera) if camera or stream.key != STATE else ("state", timeouts.state)
-    beside = len(stream.sources) > 1 and stream.slop > most  # a slow part beside a fast one
-    period, longest = heard.period, float(np.max(np.diff(heard.times), initial=0.0))
+    beside = len(stream.sources) > 1 and stream.slop > most  # a slow part of a vector
+    period, longest = received.period, float(np.max(np.diff(received.times), initial=0.0))
     text = f"{source.topic}: {1 / period:.4g} Hz"
     if len(stream.sources) > 1 and period > stream.slop:
         yield Finding(WRONG, f"{text}, too slow for parts that are to be within {stream.slop:g} s (slop)")
@@ -125,10 +125,10 @@ def _of_rate(contract: Contract, stream: Stream, source: Source, heard: Heard) -
         yield Finding(OK, text)
 
 
-def _of_stamps(topic: str, heard: Mapping[str, Heard], contract: Contract, live: bool) -> Iterator[Finding]:
-    ages = [t - seconds(message.header.stamp) for t, message in _bare(heard, topic).messages]
+def _of_stamps(topic: str, received: Mapping[str, ReceivedTopic], contract: Contract, live: bool) -> Iterator[Finding]:
+    ages = [t - seconds(message.header.stamp) for t, message in _bare(received, topic).messages]
     age, timeouts = float(np.median(ages)), contract.timeouts
-    if any(seconds(message.header.stamp) == 0 for _, message in _bare(heard, topic).messages):
+    if any(seconds(message.header.stamp) == 0 for _, message in _bare(received, topic).messages):
         text = "the gate and the policy would refuse them" if live else "the times of receipt count"
         yield Finding(WRONG if live else NOTE, f"{topic}: expected time stamps, found 0: {text}")
     elif live and (age > timeouts.max_age or age < -timeouts.slop):
@@ -138,19 +138,19 @@ def _of_stamps(topic: str, heard: Mapping[str, Heard], contract: Contract, live:
         yield Finding(OK, f"{topic}: stamps are {1000 * age:.0f} ms old on arrival")
 
 
-def _of_joints(source: Source, heard: Heard) -> Iterator[Finding]:
-    if source.type != JOINT_STATE or not heard.messages:
+def _of_joints(source: Source, received: ReceivedTopic) -> Iterator[Finding]:
+    if source.type != JOINT_STATE or not received.messages:
         return
-    orders = {tuple(message.name) for _, message in heard.messages if set(message.name) >= set(source.joints)}
+    orders = {tuple(message.name) for _, message in received.messages if set(message.name) >= set(source.joints)}
     for order in sorted(orders):
         if order != source.joints:
             yield Finding(OK, f"{source.topic}: joints come as {list(order)} and are taken by name")
 
 
-def _of_samples(contract: Contract, heard: Mapping[str, Heard]) -> Iterator[Finding]:
-    """What the reader makes of the messages."""
+def _of_samples(contract: Contract, received: Mapping[str, ReceivedTopic]) -> Iterator[Finding]:
+    """Whether the reader accepts the messages."""
     reader = Reader(contract.streams)
-    arrived = [(t, topic, m) for topic in reader.topics for t, m in _bare(heard, topic).messages]
+    arrived = [(t, topic, m) for topic in reader.topics for t, m in _bare(received, topic).messages]
     newest: dict[str, np.ndarray] = {}
     stamps: dict[str, list[float]] = {}
     refused: set[str] = set()
@@ -164,7 +164,7 @@ def _of_samples(contract: Contract, heard: Mapping[str, Heard]) -> Iterator[Find
     for why in sorted(refused):
         yield Finding(WRONG, f"would be refused: {why}")
     for stream in contract.streams:
-        complete = all(_bare(heard, source.topic).messages for source in stream.sources)
+        complete = all(_bare(received, source.topic).messages for source in stream.sources)
         if stream.key in newest:
             yield Finding(OK, f"{stream.key}: messages can be read")
         elif complete and not refused:

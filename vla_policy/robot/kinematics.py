@@ -1,7 +1,7 @@
-"""From joints to the tip of an arm and back: a policy that thinks in the tip's coordinates on an arm led by its joints.
+"""Forward and inverse kinematics, for policies in tip coordinates on arms with joint commands.
 
-Forward kinematics are Pinocchio's, from the robot's URDF; inverse kinematics are Pink's, which solves a small quadratic
-program within the joints' limits. Both are imported where a contract asks for them. No ROS.
+Forward kinematics by Pinocchio from the robot's URDF; inverse kinematics by Pink, a quadratic program within the joint
+limits. Both are imported on first use. No ROS.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import numpy as np
 
 from vla_policy.interfaces import Failure, InputError
 
-TOLERANCE = 1e-5  # metres and radians that the tip may be off its target
-ITERATIONS = 30  # steps of the solver; the tip's next target is reached in one or two
-FOLLOWING = 0.5  # seconds at its fastest that a joint may be away from what it was told
-BEHIND = 0.03  # metres that slow joints may leave the tip behind its target: so far it goes on when told to hold
-FAR = 0.5  # radians or metres between joints and their targets: beyond it is another way to be there
+TOLERANCE = 1e-5  # error of the tip pose at convergence, metres and radians
+ITERATIONS = 30  # of the solver; the next target of a path takes one or two
+FOLLOWING = 0.5  # following error of a joint, in seconds at its maximum speed
+BEHIND = 0.03  # metres that the tip may lag its target because of slow joints: how far it moves on after a hold
+FAR = 0.5  # radians or metres between successive joint targets: beyond is another solution branch
 
 
 class NoSolution(Failure):
@@ -29,10 +29,10 @@ class NoSolution(Failure):
 class Kinematics:
     """The chain of joints from the link `base` to the link `tip` of a URDF.
 
-    `joints` (n) are the names of all that move between them, in the order of all arrays (n,) here: radians, or metres
-    of a sliding joint. `low`, `high` and `speed` are the URDF's limits, the last one tightened by `speed` if given.
-    Poses (7,) are x, y, z in metres and a quaternion qx, qy, qz, qw, of the tip in the base's frame. Stateless, so that
-    threads may share it. `InputError` for a URDF that cannot be read, a link or joint it lacks, a joint without limits.
+    `joints` (n) names all movable joints between them, in the order of all arrays (n,) here: radians, or metres for a
+    prismatic joint. `low`, `high` and `speed` are the URDF's limits, the last one lowered by `speed` if given. Poses
+    (7,) are x, y, z in metres and a quaternion qx, qy, qz, qw, of the tip in the base frame. Stateless and thus
+    thread-safe. `InputError` for an unreadable URDF, a missing link or joint, a joint without limits.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Kinematics:
         return np.asarray(pin.SE3ToXYZQUAT(base.actInv(tip)))
 
     def solve(self, pose: np.ndarray, near: np.ndarray) -> np.ndarray:
-        """The joints (n,) that put the tip at a pose (7,), those that are reached from the joints `near` (n,).
+        """The joints (n,) with the tip at a pose (7,), found by iterating from the joints `near` (n,).
 
         `NoSolution` where there are none within the limits.
         """
@@ -117,30 +117,29 @@ class Kinematics:
 
 
 class JointTargets:
-    """What the joints are told when the tip is led, `rate` times a second, from wherever they are.
+    """Joint targets for a path of the tip, at `rate` Hz, beginning at the measured joints.
 
-    Each target's joints are those that are reached from the last ones, so that the arm never changes to another way to
-    be there, and none is faster than it may. The joints have to be near what they were told, unless they are not
-    `followed`, as in a dry run.
+    Each solution starts from the last one, so that the arm stays on its solution branch, within the joints' speed
+    limits. The measured joints have to follow the targets, unless they are not `followed`, as in a dry run.
     """
 
     def __init__(self, kinematics: Kinematics, rate: float, followed: bool = True) -> None:
         self.kinematics, self._rate, self._followed = kinematics, rate, followed
         self._measured: np.ndarray | None = None
         self._last: np.ndarray | None = None
-        self.velocity = np.zeros(len(kinematics.joints))  # (n,) with which the last joints told are reached
+        self.velocity = np.zeros(len(kinematics.joints))  # (n,) of the last targets, units / s
 
     def measure(self, joints: np.ndarray) -> None:
-        """Where the joints (n,) are; as good as silence if they are not finite."""
+        """Set the measured joints (n,); ignored if not finite."""
         if np.isfinite(joints).all():
             self._measured = joints
 
-    def rest(self) -> None:
-        """The next target counts from the measured joints: the arm was brought there."""
+    def reset(self) -> None:
+        """Start again from the measured joints."""
         self._last = None
 
     def hold(self) -> np.ndarray:
-        """The last joints (n,) told, or the measured ones."""
+        """The last targets (n,), or the measured joints if there are none."""
         held = self._measured if self._last is None else self._last
         if held is None:
             raise NoSolution("kinematics: expected measured joints, found none yet")
@@ -149,13 +148,13 @@ class JointTargets:
     def follow(self, pose: np.ndarray) -> np.ndarray:
         """The next joints (n,) on the way to a tip's pose (7,); `NoSolution` if they cannot, and then none are told.
 
-        Where a joint would have to be too fast the tip goes a part of its own straight way: between two far targets of
-        the joints it would leave that, towards the table for one.
+        Where a joint would exceed its speed the tip moves a part of its straight path: interpolating between distant
+        joint targets would leave that path, for instance towards the table.
         """
         self.velocity = np.zeros_like(self.velocity)
         kinematics, last = self.kinematics, self.hold()
         if late := self._late(last):
-            self.rest()
+            self.reset()
             raise NoSolution(late)
         step = kinematics.solve(pose, last) - last
         far = int(np.argmax(np.abs(step)))
@@ -174,11 +173,11 @@ class JointTargets:
         self._last, self.velocity = last + step, step * self._rate
         return self._last
 
-    def _late(self, told: np.ndarray) -> str:
-        """Which joint is further away from joints (n,) than one that follows would be; "" if none."""
+    def _late(self, commanded: np.ndarray) -> str:
+        """The joint whose error to `commanded` (n,) exceeds its following error, in words; "" if none."""
         if not self._followed or self._measured is None:
             return ""
-        error = np.abs(self._measured - told)
+        error = np.abs(self._measured - commanded)
         far = int(np.argmax(error / self.kinematics.speed))
         most = FOLLOWING * self.kinematics.speed[far]
         found = f"expected it within {most:.3g} of its target, found {error[far]:.3g}"
@@ -193,12 +192,12 @@ class JointTargets:
             raise NoSolution(f"kinematics: {name} is too slow: {found}")
 
     def _slower(self, step: np.ndarray) -> float:
-        """Which part of a step (n,) of the joints they can do until the next command, 1 at most."""
+        """The fraction (0 to 1) of a joint step (n,) that the speed limits allow per command."""
         return float(1.0 / max(1.0, (np.abs(step) / self.kinematics.speed).max() * self._rate))
 
 
 def between(start: np.ndarray, end: np.ndarray, part: float) -> np.ndarray:
-    """The pose (7,) that is a part (0 to 1) of the way from one pose (7,) to another."""
+    """The pose (7,) at a fraction `part` (0 to 1) of the way from `start` (7,) to `end` (7,)."""
     pin = _pinocchio()
     first, last = (pin.XYZQUATToSE3(_unit(pose)) for pose in (start, end))
     position = (1 - part) * first.translation + part * last.translation
@@ -207,7 +206,7 @@ def between(start: np.ndarray, end: np.ndarray, part: float) -> np.ndarray:
 
 
 def _unit(pose: np.ndarray) -> np.ndarray:
-    """A pose (7,) whose quaternion has the length 1."""
+    """A pose (7,) with a normalised quaternion."""
     return np.concatenate([pose[:3], pose[3:] / np.linalg.norm(pose[3:])]).astype(float)
 
 

@@ -1,4 +1,4 @@
-"""What ROS messages say, as arrays. Read by their attributes: live messages and those of a bag look alike."""
+"""Decoding of ROS messages to arrays, by attribute: live messages and those of a bag are read alike."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def seconds(stamp: Any) -> float:
 
 
 class Reader:
-    """Messages of a robot's topics in, samples of features out: the one way for live messages and those of bags.
+    """Decodes a robot's messages, live or from bags, to samples of features.
 
-    `streams` are the features that are read, `topics` the types of the topics that they need. Where several sources
-    share a topic, as two publishers of /joint_states do, each takes the messages that have its joints.
+    `streams` are the features, `topics` the message types of the topics that they need. Where several sources share a
+    topic, as with two publishers of /joint_states, each takes the messages that have its joints.
     """
 
     def __init__(self, streams: Iterable[Stream]) -> None:
@@ -41,7 +41,7 @@ class Reader:
         self.topics = {source.topic: source.type for join in self._joins for source in join.stream.sources}
 
     def read(self, topic: str, message: Any, stamp: float) -> list[Sample]:
-        """What a message of one of `topics`, stamped `stamp` seconds, makes known; leading slashes do not matter.
+        """The samples that a message of one of `topics`, stamped `stamp` seconds, completes.
 
         A vector of several sources becomes known at the newest stamp of its parts, once all are there and no further
         than the stream's `slop` apart, and is revised by parts that come later with no newer stamp. `DataError` names
@@ -54,7 +54,7 @@ class Reader:
             if source.topic.lstrip("/") == topic.lstrip("/")
         ]
         sources = [join.stream.sources[k] for join, k in here]
-        if len({source.joints for source in sources}) > 1:  # several publishers: whose message is this?
+        if len({source.joints for source in sources}) > 1:  # several publishers on one topic
             here = [(join, k) for join, k in here if is_from(message, topic, join.stream.sources[k])]
             if not here:
                 expected = " or ".join(str(list(source.joints)) for source in sources)
@@ -69,7 +69,7 @@ class Reader:
 
 
 def is_from(message: Any, topic: str, source: Source) -> bool:
-    """Whether a message of this topic has all that a source needs: others may publish other joints there."""
+    """Whether a message has all joints of a source; other publishers of the topic may have others."""
     mine = source.topic.lstrip("/") == topic.lstrip("/")
     return mine and (not source.joints or set(message.name) >= set(source.joints))
 
@@ -92,7 +92,7 @@ class _Join:
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
         self._stamps = np.full(len(stream.sources), -np.inf)
-        self._known = -np.inf  # the last stamp at which the whole was known
+        self._known = -np.inf  # stamp of the last complete sample
         self._value = np.zeros(stream.feature.shape, np.float32)
 
     def put(self, k: int, message: Any, stamp: float) -> Sample | None:
@@ -119,7 +119,7 @@ def decode(message: Any, stream: Stream) -> np.ndarray:
 
 
 def _value(message: Any, source: Source, feature: Feature) -> np.ndarray:
-    """A picture, or the part of a vector (n,) that the source is of."""
+    """The image, or the source's part (n,) of a vector."""
     if source.type in IMAGE_TYPES:
         return read_picture(message, source, *feature.shape[:2])
     if source.kinematics is not None:
@@ -138,7 +138,7 @@ def joints(message: Any, kinematics: Kinematics, topic: str) -> np.ndarray:
 
 
 def tip(joints: np.ndarray, wanted: tuple[str, ...], kinematics: Kinematics) -> np.ndarray:
-    """Fields of the tip's pose where the joints (n,) are."""
+    """Fields `wanted` of the tip's pose at these joints (n,)."""
     pose = dict(zip(POSE_FIELDS, kinematics.pose(joints), strict=True))
     return np.array([pose[name] for name in wanted], np.float32)
 
@@ -149,16 +149,16 @@ def require_frame(message: Any, source: Source, frame_id: str) -> None:
         raise DataError(f"{source.topic}: frame_id: expected {frame_id!r}, found {message.header.frame_id!r}")
 
 
-# What is off when the arm is enabled the first command removes at once, at whatever speed the arm's controller allows.
+# An initial deviation is removed by the first command in one step, at whatever speed the arm's controller allows.
 CONSTANT_TOLERANCE = {"x": 0.005, "y": 0.005, "z": 0.005}  # metres
-TURN_TOLERANCE = 0.03  # of a quaternion's numbers, about 3 degrees
-SLACK = 4.0  # times as far may be an arm that follows its commands: by its weight, or because it moves
+TURN_TOLERANCE = 0.03  # of a quaternion's components, about 3 degrees
+SLACK = 4.0  # factor on the tolerances while the arm follows commands (sag, motion)
 
 
 def away_from_constants(message: Any, spec: Output, following: bool = False) -> str:
-    """Which constants of the commanded poses the measured one is far from; "" if none, or if it is no pose.
+    """The constants of commanded poses from which the measured pose deviates, in words; "" if none.
 
-    `following`: the constants were commanded already, so that the next command removes no difference at once.
+    `following`: the arm already follows commands with these constants, so that the tolerances are wider.
     """
     wanted = np.array(list(spec.constants.values()))
     if spec.kinematics is not None:
@@ -169,16 +169,16 @@ def away_from_constants(message: Any, spec: Output, following: bool = False) -> 
         return ""
     turning = np.array([name.startswith("q") for name in spec.constants], bool)
     if turning.any() and np.dot(found[turning], wanted[turning]) < 0:
-        found[turning] *= -1  # a quaternion and its negative are the same orientation
+        found[turning] *= -1  # q and -q are the same orientation
     most = np.array([CONSTANT_TOLERANCE.get(name, TURN_TOLERANCE) for name in spec.constants])
-    near = np.abs(found - wanted) <= most * (SLACK if following else 1.0)  # no number is near either
+    near = np.abs(found - wanted) <= most * (SLACK if following else 1.0)  # false for NaN
     names = np.array(list(spec.constants))[~near]
-    told = [f"{n}: expected {spec.constants[n]:g}, found {found[list(spec.constants).index(n)]:.3g}" for n in names]
-    return f"the measured pose is away from the commands' constants ({'; '.join(told)})" if told else ""
+    errors = [f"{n}: expected {spec.constants[n]:g}, found {found[list(spec.constants).index(n)]:.3g}" for n in names]
+    return f"the measured pose is away from the commands' constants ({'; '.join(errors)})" if errors else ""
 
 
 class CommandReader:
-    """A robot's own command messages in, actions out: of several topics the last of each, since commands persist."""
+    """Decodes a robot's command messages to actions; commands on several topics persist until the next message."""
 
     def __init__(self, command: CommandSpec) -> None:
         self._outputs = {output.topic.lstrip("/"): output for output in command.outputs}
@@ -186,7 +186,7 @@ class CommandReader:
         self._action = np.full(command.low.shape, np.nan, np.float32)
 
     def read(self, topic: str, message: Any) -> np.ndarray | None:
-        """The action (D,) float32 from this message on; None until every topic has been heard of."""
+        """The action (D,) float32 from this message on; None until every topic has had a message."""
         output = self._outputs[topic.lstrip("/")]
         self._action[list(output.channels)] = decode_command(message, output)
         return None if np.isnan(self._action).any() else self._action.copy()

@@ -1,4 +1,4 @@
-"""Pictures of ROS messages as RGB: raw encodings, JPEG and PNG, and the part of them that a feature is."""
+"""Images of ROS messages as RGB: raw encodings, JPEG and PNG, cropped and scaled to a feature."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 from vla_policy.interfaces import DataError
 from vla_policy.robot.contract import COMPRESSED, Source
 
-# Bytes a pixel and which of them are red, green and blue. What has no colours by name is OpenCV's: BGR.
+# Bytes per pixel and the indices of red, green and blue. 8UC3 and 8UC4 are BGR, as in OpenCV.
 _ORDERS = {
     "rgb8": (3, (0, 1, 2)),
     "bgr8": (3, (2, 1, 0)),
@@ -24,7 +24,7 @@ _ORDERS = {
     "mono8": (1, (0, 0, 0)),
     "8UC1": (1, (0, 0, 0)),
 }
-_YUYV, _UYVY = ("yuv422_yuy2", "yuyv"), ("yuv422", "uyvy")  # brightness first, colours first
+_YUYV, _UYVY = ("yuv422_yuy2", "yuyv"), ("yuv422", "uyvy")  # luma first, chroma first
 _BAYER = ("bayer_rggb8", "bayer_bggr8", "bayer_gbrg8", "bayer_grbg8")
 _DEPTHS = {
     **{encoding: depth for encoding, (depth, _) in _ORDERS.items()},
@@ -33,12 +33,12 @@ _DEPTHS = {
 }
 ENCODINGS = tuple(_DEPTHS)
 FORMATS = ("JPEG", "PNG")
-# What Pillow raises for broken files; a bomb is a size that nobody asked for.
+# Pillow's exceptions for corrupt and oversized files.
 _UNREADABLE = (OSError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
 def read_picture(message: Any, source: Source, height: int, width: int) -> np.ndarray:
-    """The picture (height, width, 3) uint8 RGB that a camera's feature is of an Image or CompressedImage.
+    """A camera's feature (height, width, 3) uint8 RGB from an Image or CompressedImage.
 
     `DataError` names the topic and what does not fit: encoding, size, a picture that cannot be decoded.
     """
@@ -54,7 +54,7 @@ def read_picture(message: Any, source: Source, height: int, width: int) -> np.nd
 def _decompress(message: Any, source: Source) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(bytes(message.data)), formats=FORMATS) as picture:
-            _require_size(source, picture.height, picture.width)  # before memory is taken for it
+            _require_size(source, picture.height, picture.width)  # before memory is allocated
             if picture.mode.startswith(("I", "F")):
                 raise DataError(f"{source.topic}: expected 8 bits a channel, found {picture.mode!r}")
             return np.asarray(picture.convert("RGB"))
@@ -83,14 +83,14 @@ def _decode(message: Any, source: Source) -> np.ndarray:
     return _from_yuv(pixels[..., ::-1] if encoding in _UYVY else pixels, source.topic)
 
 
-# What y, u and v from 0 to 255 add to red, green and blue, in 1/32: BT.601 with limited range, as cameras send it.
+# Contributions of y, u and v (0 to 255) to red, green and blue, in 1/32: BT.601, limited range.
 _LEVELS = np.arange(256)
 _LUMA = np.rint(32 * 1.164384 * (_LEVELS - 16) + 16).astype(np.int16)  # 16 is for rounding
 _CHROMA = np.rint(32 * np.outer([0.0, -0.391762, 2.017232, 1.596027, -0.812968, 0.0], _LEVELS - 128)).astype(np.int16)
 
 
 def _from_yuv(pairs: np.ndarray, topic: str) -> np.ndarray:
-    """RGB of y and, in turn, u and v (H, W, 2); each two pixels share their colours."""
+    """RGB from y and alternating u and v (H, W, 2); each pair of pixels shares its chroma (4:2:2)."""
     height, width, _ = pairs.shape
     if width % 2:
         raise DataError(f"{topic}: expected an even width of YUV 4:2:2, found {width}")
@@ -103,7 +103,7 @@ def _from_yuv(pairs: np.ndarray, topic: str) -> np.ndarray:
 
 
 def _demosaic(mosaic: np.ndarray, pattern: str) -> np.ndarray:
-    """RGB of a Bayer picture (H, W), interpolated bilinearly; `pattern` is that of the upper left 2 x 2 pixels."""
+    """RGB from a Bayer image (H, W) by bilinear interpolation; `pattern` is that of the upper left 2 x 2 pixels."""
     around = np.pad(mosaic.astype(np.uint16), 1, mode="reflect")
     beside = around[1:-1, :-2] + around[1:-1, 2:]
     above = around[:-2, 1:-1] + around[2:, 1:-1]

@@ -1,4 +1,4 @@
-"""Where in the robot's coordinates somebody points who points at a picture of the table."""
+"""From a pixel of a camera image to the point on the table in the robot's coordinates."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from vla_policy.interfaces import InputError
 
 
 class Pointing:
-    """A camera's view of a plane, from four or more places (K, 2) in it and the pixels (K, 2) that show them.
+    """A camera's homography to a plane, from four or more points (K, 2) in the plane and their pixels (K, 2).
 
-    `camera` is the observation's key, `channels` are the action's two names that the places count in. Pixel coordinates
-    (u, v) run right and down from the picture's upper left corner; the first pixel's middle is (0.5, 0.5).
+    `camera` is the observation's key, `channels` are the action's two channels of the points' coordinates. Pixel
+    coordinates (u, v) run right and down from the image's upper left corner; the first pixel's centre is (0.5, 0.5).
     """
 
     def __init__(self, camera: str, channels: tuple[str, str], pixels: np.ndarray, places: np.ndarray) -> None:
@@ -25,18 +25,18 @@ class Pointing:
         self._matrix = matrix * np.sign(matrix[2] @ [*pixels[0], 1.0])
 
     def place(self, pixel: np.ndarray) -> np.ndarray | None:
-        """The place (2,) that a pixel (2,) shows; None above the plane's horizon."""
+        """The point (2,) in the plane at a pixel (2,); None above the plane's horizon."""
         x, y, scale = self._matrix @ [*pixel, 1.0]
         return np.array([x, y]) / scale if scale > 0 else None
 
 
 def _homography(pixels: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """The matrix (3, 3) that takes (u, v, 1) to multiples of (x, y, 1), best in the least squares."""
+    """The least-squares homography (3, 3) from (u, v, 1) to multiples of (x, y, 1) (direct linear transform)."""
     rows, values = [], []
     for (u, v), (x, y) in zip(pixels, places, strict=True):
         rows += [[u, v, 1, 0, 0, 0, -x * u, -x * v], [0, 0, 0, u, v, 1, -y * u, -y * v]]
         values += [x, y]
-    scale = np.abs(rows).max(axis=0)  # pixels and metres differ by orders
+    scale = np.abs(rows).max(axis=0)  # pixels and metres differ by orders of magnitude
     solution, _, rank, _ = np.linalg.lstsq(rows / scale, np.array(values), rcond=1e-9)
     if rank < 8:
         raise InputError("pointing: expected pixels of which no three lie on a line, found some that do")

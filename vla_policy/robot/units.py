@@ -1,6 +1,6 @@
-"""Do a policy's numbers mean what the robot's do? Units have to be declared, and ranges have to overlap.
+"""Checks that a policy and a robot use the same units: they must be declared, and their ranges must overlap.
 
-A policy in degrees on a robot in radians fits in every other respect and runs to the edge of the box.
+A policy in degrees on a robot in radians matches in every other respect and saturates at the limits of the box.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from vla_policy.robot.contract import SIMULATED, Contract
 
 Ranges = Mapping[str, tuple[np.ndarray, np.ndarray]]  # low and high (D,) of absolute values, by feature key
 
-MARGIN = 0.1  # of the box's width that data may lie beyond it on either side: arms fold up and grippers close there
-LEAST_OVERLAP = 0.2  # of the data's range; 57 times too wide, a joint that uses a ninth of its box is found
+MARGIN = 0.1  # of the box's width, added on either side: arms fold and grippers close there
+LEAST_OVERLAP = 0.2  # of the data's range; detects degrees in a joint that uses a ninth of its box or more
 SCALES = {
     "rad": {"degrees": math.pi / 180},
     "m": {"millimetres": 1e-3, "centimetres": 1e-2},
@@ -25,11 +25,11 @@ SCALES = {
 
 
 def require_same_scale(contract: Contract, interface: Interface, ranges: Ranges, needs: str) -> None:
-    """`InputError` unless `needs`, e.g. a checkpoint with this interface and these usual ranges of state and action,
-    counts as the robot of `contract` does.
+    """`InputError` unless `needs`, e.g. a checkpoint with this interface and these typical ranges of state and action,
+    uses the units of the robot of `contract`.
 
-    A real robot wants declared units, unless its contract accepts unknown ones. On any robot each channel has to have
-    a fifth of its usual range within the contract's box; the message names the channels that have not.
+    A real robot requires declared units, unless its contract accepts unknown ones. On any robot a fifth of each
+    channel's typical range must lie within the contract's box; the message names the channels that violate this.
     """
     action, command = contract.interface.action, contract.command
     box = dict(zip(action.names, zip(command.low, command.high, strict=True), strict=True))
@@ -62,7 +62,7 @@ def _undeclared(interface: Interface) -> list[str]:
 
 
 def overlap(data: tuple[float, float], box: tuple[float, float]) -> float:
-    """The part of the data's range that lies within the box and a margin: 0 to 1."""
+    """The fraction (0 to 1) of the data's range that lies within the box and its margin."""
     margin = MARGIN * (box[1] - box[0])
     low, high = max(data[0], box[0] - margin), min(data[1], box[1] + margin)
     width = data[1] - data[0]
@@ -70,7 +70,7 @@ def overlap(data: tuple[float, float], box: tuple[float, float]) -> float:
 
 
 def _expected(low: float, high: float, box: tuple[float, float], unit: str, name: str) -> str:
-    """A channel's part of the box, and the units that would explain a range that is not there."""
+    """A channel's range and box in words, with the unit that would explain a mismatch."""
     scales = SCALES.get(unit, {})
     words = [word for word, scale in scales.items() if overlap((low * scale, high * scale), box) >= LEAST_OVERLAP]
     if "gripper" in name and low >= 0 and high <= 100 and "percent" not in words:

@@ -71,7 +71,7 @@ class Gate:
         self.refused: Counter[str] = Counter()
         self.supervisor = Supervisor()
         self.teleoperated = False
-        self.misplaced = ""  # why the robot must not be commanded where it is, beyond the action's channels
+        self.pose_error = ""  # why the robot must not be commanded where it is, beyond the action's channels
         self._limits = config.limits
         stall = max(0.05, 2.0 / config.rate)  # more than a tick, or all silence would count as the gate's own sleep
         self._watchdog = Watchdog({**config.heartbeats, STATE_NAME: config.state_timeout}, stall)
@@ -94,7 +94,7 @@ class Gate:
         self._offset: float | None = None  # of the stamps' clock from the steady one
         self._played: float | None = None  # the last time that there was something to play, steady
         self._enabled_at = -math.inf  # on the stamps' clock
-        self.rests = 0  # how often what is told has begun anew at the measured pose
+        self.setpoint_resets = 0  # how often what is told has begun anew at the measured pose
 
     @property
     def chunk(self) -> ActionChunk | None:
@@ -214,7 +214,7 @@ class Gate:
         assert self._measured is not None
         self._previous = self._measured
         self._error = self._step = np.zeros_like(self._measured)
-        self.rests += 1
+        self.setpoint_resets += 1
 
     def _resume(self) -> None:
         """The next command counts from the last one. With an arm that was moved by hand meanwhile the set-point goes
@@ -226,7 +226,7 @@ class Gate:
         moved = self._previous - self._measured - self._error
         if self._limits.max_step is not None and (np.abs(moved) > self._limits.max_step).any():
             self._previous = self._previous - moved
-            self.rests += 1
+            self.setpoint_resets += 1
 
     def tick(self, now: float, steady: float) -> Command | None:
         """What to send now; None unless enabled, and while the robot is where it must not be commanded."""
@@ -272,7 +272,7 @@ class Gate:
         when its drives are on again. One that leaves that as well falls, or is led: nobody tells it anything more.
         """
         if self._astray():
-            self.supervisor.hold(self.misplaced)
+            self.supervisor.hold(self.pose_error)
         elif self.config.following_error is not None and self._previous is not None and not self.following:
             error = np.abs(self._previous - self._measured)
             lead = self._lead(int(np.argmax(error / self.config.following_error)), self._previous)
@@ -285,7 +285,7 @@ class Gate:
 
     def _astray(self) -> bool:
         """Whether the robot is where commands would not be followed but jumped to; in a dry run nothing jumps."""
-        return bool(self.misplaced) and self.config.following_error is not None
+        return bool(self.pose_error) and self.config.following_error is not None
 
     def _lead(self, channel: int, command: np.ndarray) -> str:
         """How far a channel is from a command (D,), in words."""
@@ -356,7 +356,7 @@ class Gate:
             refused = f" (refused: {dict(self.refused)})" if self.refused else ""
             return f"nothing is heard of {', '.join(silent)}{refused}{self._why_silent(silent)}"
         stops = [self._stopped_by(name) for name, stop in self._stops.items() if stop]
-        return "; ".join(stops) or self.misplaced or ("" if self.following else self._outside())
+        return "; ".join(stops) or self.pose_error or ("" if self.following else self._outside())
 
     def _why_silent(self, names: Iterable[str]) -> str:
         return f": {self._unusable}" if self._unusable and STATE_NAME in names else ""

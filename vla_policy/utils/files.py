@@ -16,13 +16,12 @@ import numpy as np
 from vla_policy.interfaces import Failure, InputError
 
 LFS = b"version https://git-lfs.github.com/spec/"
-# Suffix of unfinished files, which tells them from other people's. They are hidden besides, so that no glob for data
-# finds them.
+# Suffix that marks unfinished files as this package's own. Their names are hidden, so that globs do not match them.
 TEMPORARY = ".vla_policy.tmp"
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary neighbour of `path`, sync and rename it; nothing stays behind on failure."""
+    """Atomic write: `write` fills a temporary file, which is synced and renamed to `path`, or removed on failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
@@ -71,7 +70,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, An
 
 
 def read_json(path: Path) -> Any:
-    """`InputError` naming the file if it is missing or no JSON."""
+    """Parsed JSON; `InputError` naming the file if it is missing or invalid."""
     try:
         return json.loads(path.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError:
@@ -81,7 +80,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_json_lines(path: Path) -> list[Any]:
-    """One value a line; `InputError` naming file and line."""
+    """One value per line; `InputError` naming file and line."""
     if not path.is_file():
         raise InputError(f"{path}: expected a JSON lines file, found none")
     values = []
@@ -96,7 +95,7 @@ def read_json_lines(path: Path) -> list[Any]:
 
 
 def broken(path: Path, reason: object) -> str:
-    """What a file that cannot be read is: the pointer that a clone without Git LFS has instead, or a broken one."""
+    """For an error: what an unreadable file is, a Git LFS pointer or a corrupt file."""
     with suppress(OSError), open(path, "rb") as file:
         if file.read(len(LFS)) == LFS:
             return "a Git LFS pointer (git lfs pull brings the file)"

@@ -1,4 +1,4 @@
-"""A world model from pixels: what the cameras will show next, given the commands."""
+"""A latent world model from pixels, conditioned on commands."""
 
 from vla_policy.world_model.batch_scores import (
     RandomDistillation,

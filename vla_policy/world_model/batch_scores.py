@@ -1,4 +1,4 @@
-"""Scores of whole recorded episodes at once: the same numbers as `monitoring`'s streaming scores, faster."""
+"""Batched scores of recorded episodes: the same values as `monitoring`'s streaming scores, faster."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def prediction_errors(
     model: WorldModel, latents: np.ndarray, commands: np.ndarray, whitening: np.ndarray | None = None
 ) -> np.ndarray:
     """`monitoring.PredictionError` at each of an episode's latents (T + 1, D), with the commands (T, A) in between,
-    with a whitening (history, D, D) or without; NaN where it says None.
+    optionally with a whitening (history, D, D); NaN where the streaming score is None.
     """
     errors = residuals(model, latents, commands)
     if whitening is not None:
@@ -31,7 +31,7 @@ def prediction_errors(
 
 @torch.inference_mode()
 def residuals(model: WorldModel, latents: np.ndarray, commands: np.ndarray) -> np.ndarray:
-    """Predicted minus seen (T + 1, D) at each of an episode's latents; NaN where there is no prediction yet."""
+    """Prediction errors (T + 1, D), predicted minus observed latents; NaN where there is no prediction yet."""
     skip = model.config.frame_skip
     errors = np.full(latents.shape, np.nan)
     for steps, moments in enumerate(_by_history(model, len(latents)), 1):
@@ -46,11 +46,11 @@ def residuals(model: WorldModel, latents: np.ndarray, commands: np.ndarray) -> n
 
 
 def nominal_whitening(model: WorldModel, episodes: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """Whitening (history, D, D) of what the model errs in these episodes, latents and commands each: in those that
-    `monitoring.calibrate` takes no threshold from. An episode too short for a prediction does not count.
+    """Whitening (history, D, D) of the prediction errors in these episodes of latents and commands, which must be those
+    that `monitoring.calibrate` does not use for the threshold. Episodes too short for a prediction are ignored.
 
-    All are of one shape, but scaled so that nominal errors are of mean 1 at every length of the history: from the first
-    frames of an episode the model predicts worse, and the threshold would otherwise be theirs.
+    One matrix, scaled per history length so that nominal errors have mean 1: predictions from an episode's first frames
+    are worse, and would otherwise determine the threshold.
     """
     predicted = [(latents, commands) for latents, commands in episodes if len(commands) >= model.config.frame_skip]
     parts: list[list[np.ndarray]] = [[np.empty((0, model.config.latent))] for _ in range(model.config.history)]
@@ -65,7 +65,7 @@ def nominal_whitening(model: WorldModel, episodes: Sequence[tuple[np.ndarray, np
 
 
 def _by_history(model: WorldModel, count: int) -> list[np.ndarray]:
-    """Which of an episode's `count` observations are predicted from 1, from 2, ... from `history` latents."""
+    """Indices of an episode's `count` observations that are predicted from 1, 2, ... `history` latents."""
     skip, history = model.config.frame_skip, model.config.history
     latents_before = np.minimum(np.arange(count) // skip, history)
     return [np.flatnonzero(latents_before == steps) for steps in range(1, history + 1)]
@@ -80,7 +80,7 @@ def latent_steps(model: WorldModel, latents: np.ndarray) -> np.ndarray:
 
 
 def stillness(latents: np.ndarray, window: int = STILL) -> np.ndarray:
-    """`monitoring.Stillness` at each of an episode's latents, or other vectors (N, D); NaN where it says None."""
+    """`monitoring.Stillness` at each of an episode's latents, or other vectors (N, D); NaN where it is None."""
     scores = np.full(len(latents), np.nan)
     if len(latents) >= window:
         scores[window - 1 :] = -sliding_window_view(latents, window, axis=0).var(axis=-1).mean(axis=-1)
@@ -88,8 +88,8 @@ def stillness(latents: np.ndarray, window: int = STILL) -> np.ndarray:
 
 
 class RandomDistillation:
-    """Random network distillation (Burda et al. 2018, arXiv 1810.12894) on latents: a network learns to repeat another,
-    random one where it was shown latents, and errs elsewhere.
+    """Random network distillation (Burda et al. 2018, arXiv 1810.12894) on latents: a network is trained to predict a
+    fixed random one on nominal latents, and errs elsewhere.
     """
 
     def __init__(self, latents: np.ndarray, seed: int = 0, width: int = 256, out: int = 64, steps: int = 1500) -> None:

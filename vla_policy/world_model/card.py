@@ -1,4 +1,4 @@
-"""The model card of a world model: what it sees, what it was trained on, and what was measured."""
+"""The model card of a world model: inputs, training data, and measurements."""
 
 from __future__ import annotations
 

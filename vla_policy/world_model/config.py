@@ -25,10 +25,10 @@ from vla_policy.models.config import (
 
 @dataclass
 class VisionConfig:
-    """What turns a picture into features: a small CNN, a ViT from nothing, or a frozen pretrained encoder."""
+    """The image encoder: a small CNN, a ViT trained from scratch, or a frozen pretrained encoder."""
 
     kind: str = "cnn"  # cnn | vit | frozen
-    image_size: int = 96  # pixels along each side of the picture the network sees
+    image_size: int = 96  # pixels along each side of the image the network sees
     channels: list[int] = field(default_factory=lambda: [32, 64])  # cnn: of the stages at strides 4 and 8
     keypoints: int = 32  # cnn: heatmaps of the spatial softmax
     grid: int = 4  # cnn: grid x grid tokens of coarse features
@@ -91,8 +91,8 @@ class WorldModelConfig:
             if width % heads:
                 raise InputError(f"world_model.{name}.width: expected a multiple of heads {heads}, found {width}")
 
-    # What a window of the data has to hold, in the words of `PolicyConfig`: the history and the frame after it.
-    whole_windows = True  # frames repeated before an episode's start would say that actions do nothing
+    # Extent of training windows in `PolicyConfig`'s terms: the history and the frame after it.
+    whole_windows = True  # padding with repeated frames would teach that actions have no effect
 
     @property
     def n_obs_steps(self) -> int:

@@ -1,9 +1,9 @@
-"""A decoder to look at latents with: trained afterwards on frozen ones, it teaches the world model nothing.
+"""A decoder for visualising latents, trained afterwards on the frozen world model.
 
-As in LeWorldModel (arXiv 2603.19312) one query a patch attends to the latent, which is split into a few tokens so that
-there is something to choose from. It draws what differs from the average picture.
+As in LeWorldModel (arXiv 2603.19312) one query per patch attends to the latent, which is split into a few tokens. The
+output is the difference from the mean image.
 
-Shapes: B latents, D latent, C cameras, S picture side, P patches of all cameras, W width.
+Shapes: B latents, D latent, C cameras, S image side, P patches of all cameras, W width.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from vla_policy.interfaces import InputError, within
 from vla_policy.models.checkpoint import check_header, read_header, sizes_only
 from vla_policy.models.config import DEEPEST, LARGEST_PICTURE, WIDEST, check_ranges
 
-Batch = Callable[[], tuple[Tensor, Tensor]]  # latents (B, D) and their pictures (B, C, S, S, 3), 0 to 255
+Batch = Callable[[], tuple[Tensor, Tensor]]  # latents (B, D) and their images (B, C, S, S, 3), 0 to 255
 
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """`latent` numbers to pictures of `cameras` cameras, each `image_size` pixels high and wide."""
+    """From `latent` dimensions to images of `cameras` cameras, `image_size` x `image_size` pixels each."""
 
     latent: int
     image_size: int
@@ -62,7 +62,7 @@ class Layer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents to pictures. `background` (C, S, S, 3), 0 to 1, is the average picture that drawing begins from."""
+    """Latents to images. `background` (C, S, S, 3), 0 to 1, is the mean image."""
 
     def __init__(self, config: DecoderConfig, background: Tensor | None = None) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class Decoder(nn.Module):
         self.register_buffer("background", torch.full(shape, 0.5) if background is None else background)
 
     def forward(self, latents: Tensor) -> Tensor:
-        """Latents (B, D) to pictures (B, C, S, S, 3), 0 to 1 but for what overshoots."""
+        """Latents (B, D) to images (B, C, S, S, 3), 0 to 1 but for what overshoots."""
         tokens = self.tokens(latents).unflatten(-1, (self.config.tokens, self.config.width))
         queries = self.queries.expand(len(latents), -1, -1)
         for layer in self.layers:
@@ -90,7 +90,7 @@ class Decoder(nn.Module):
 
     @torch.inference_mode()
     def pictures(self, latents: Tensor) -> Tensor:
-        """What people see of latents (B, D): (B, C, S, S, 3) uint8."""
+        """Images (B, C, S, S, 3) uint8 of latents (B, D), for viewing."""
         return (255 * self(latents)).round().clamp(0, 255).to(torch.uint8)
 
     def save(self, path: Path) -> None:
@@ -100,7 +100,7 @@ class Decoder(nn.Module):
 
     @classmethod
     def load(cls, path: Path) -> Decoder:
-        """What `save` wrote; `InputError` for other files."""
+        """Load a file of `save`; `InputError` for other files."""
         with within(f"{path}: expected a decoder"):
             header = read_header(path)
         with safe_open(path, "pt") as file:
@@ -113,7 +113,7 @@ class Decoder(nn.Module):
         return decoder.eval()
 
     def _assembled(self, patches: Tensor) -> Tensor:
-        """Patches (B, P, patch * patch * 3) as pictures (B, C, S, S, 3)."""
+        """Patches (B, P, patch * patch * 3) as images (B, C, S, S, 3)."""
         side, size = self.config.image_size // self.config.patch, self.config.patch
         grid = patches.unflatten(-1, (size, size, 3)).unflatten(1, (self.config.cameras, side, side))
         return grid.transpose(3, 4).flatten(4, 5).flatten(2, 3)
@@ -140,7 +140,7 @@ def _stored_config(text: str, path: Path) -> DecoderConfig:
 def train_decoder(
     decoder: Decoder, batch: Batch, steps: int, lr: float = 2e-3, on_step: Callable[[float], None] | None = None
 ) -> Decoder:
-    """Fit it to what `batch` gives at each of `steps`; `on_step` hears the squared error (pixels 0 to 1)."""
+    """Train on a `batch()` per step; `on_step` is called with the squared error (pixels 0 to 1)."""
     optimiser = torch.optim.AdamW(decoder.parameters(), lr, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=max(steps, 2), pct_start=0.1)
     decoder.train()

@@ -1,4 +1,4 @@
-"""Whether latents still tell anything: a JEPA's own way to fail is to map every picture to the same point."""
+"""Diagnosis of latent collapse, the failure mode of JEPAs in which all images map to one point."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor
 
 from vla_policy.world_model.sigreg import epps_pulley
 
-LEAST_RANK = 3.0  # directions: fewer cannot tell where one thing is in the plane, and something else
-LEAST_VARIANCE = 0.01  # of 1, which SIGReg asks for
+LEAST_RANK = 3.0  # directions: a position in the plane and one more quantity
+LEAST_VARIANCE = 0.01  # SIGReg's target is 1
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A world model as the monitor wants it: numpy in, numpy out, one observation at a time."""
+"""A world model as the monitor's `LatentModel`: numpy in, numpy out, one observation at a time."""
 
 from __future__ import annotations
 

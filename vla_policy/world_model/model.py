@@ -28,10 +28,10 @@ KIND = "world_model"
 
 
 class WorldModel(TrainableModel):
-    """Encodes what the cameras show, and predicts the latents that follow from actions.
+    """Encodes camera images and predicts the latents that follow from actions.
 
     `interface` has the cameras of `config.cameras`. A step of the model is `config.frame_skip` frames; the action of a
-    step is that many commands, one after the other. `card` holds what the model card says.
+    step is that many consecutive commands. `card` is the content of the model card.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class WorldModel(TrainableModel):
         card: Mapping[str, Any] | None = None,
         visions: Sequence[nn.Module] | None = None,
     ) -> None:
-        """`visions`, one a camera, are made as `config.vision` says unless they are there already."""
+        """`visions`, one per camera, are built from `config.vision` unless given."""
         super().__init__()
         self.config, self.normalizer = config, normalizer
         self.interface = interface.select(config.cameras)
@@ -60,7 +60,7 @@ class WorldModel(TrainableModel):
         return self.predictor.position.device
 
     def encode(self, pictures: Mapping[str, Tensor]) -> Tensor:
-        """Latents (..., D) of the cameras' pictures (..., H, W, 3) uint8 by key."""
+        """Latents (..., D) of the cameras' images (..., H, W, 3) uint8 by key."""
         features, shape = [], None
         for key, vision in zip(self.config.cameras, self.visions, strict=True):
             frames = pictures[key].to(self.device)
@@ -71,16 +71,16 @@ class WorldModel(TrainableModel):
         return latents.unflatten(0, shape)
 
     def predict(self, latents: Tensor, actions: Tensor) -> Tensor:
-        """What follows each of up to `history` latents (B, T, D) when the commands (B, T, frame_skip, A) are given."""
+        """The next latent after each of up to `history` latents (B, T, D), given commands (B, T, frame_skip, A)."""
         blocks = self.normalizer.normalize(ACTION, actions.to(self.device)).flatten(2)
         predicted: Tensor = self.predictor(latents, blocks).float()
         return predicted
 
     def imagine(self, latents: Tensor, past: Tensor, actions: Tensor) -> Tensor:
-        """Latents (B, H, D) that follow from commands (B, H, frame_skip, A), without looking again.
+        """Latents (B, H, D) that follow from commands (B, H, frame_skip, A), predicted open loop.
 
-        `latents` (B, T, D) are the last ones seen, oldest first, and `past` (B, T - 1, frame_skip, A) the commands
-        between them. Each prediction becomes part of the history of the next.
+        `latents` (B, T, D) are the last observed ones, oldest first, and `past` (B, T - 1, frame_skip, A) the commands
+        between them. Each prediction is appended to the history of the next.
         """
         seen, commands, imagined = latents, past, []
         for step in range(actions.shape[1]):
@@ -109,20 +109,20 @@ class WorldModel(TrainableModel):
         return latents, batch[ACTION][:, : (latents.shape[1] - 1) * skip].unflatten(1, (-1, skip))
 
     def compiled_parts(self) -> list[nn.Module]:
-        """What repeats, for a compiler."""
+        """Repeated layers, for regional compilation."""
         return [*self.predictor.layers, *(vision for vision in self.visions if self.config.vision.kind == "cnn")]
 
     def stored_state(self) -> dict[str, Tensor]:
-        """The weights that a checkpoint needs: not those of a frozen encoder, which its own path has."""
+        """The weights of a checkpoint, without a frozen encoder's, which are loaded from its path."""
         return {name: value for name, value in self.state_dict().items() if name not in self._left_alone}
 
     def load_stored(self, weights: Mapping[str, Tensor], source: str) -> None:
-        """Put back what `stored_state` gave; `InputError` tells where `source` differs first."""
+        """Restore `stored_state`; `InputError` names the first difference of `source`."""
         rest = {name: value for name, value in self.state_dict().items() if name in self._left_alone}
         load_weights(self, {**rest, **weights}, source)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the checkpoint's folder, whole or not at all; one that exists is replaced."""
+        """Write the checkpoint's folder atomically; an existing one is replaced."""
         text = world_model_card(self.config, self.interface, self.stored_state(), self.card)
         stored = {KIND: self.config.to_dict(), "card": self.card}
         write_checkpoint(Path(folder), stored, self.interface, self.normalizer, self.stored_state(), text)
@@ -136,7 +136,7 @@ class WorldModel(TrainableModel):
         return restored(lambda: cls(config, parts.interface, parts.normalizer, parts.card, frozen), parts).eval()
 
     def _resized(self, frames: Tensor) -> Tensor:
-        """Pictures (M, H, W, 3) as the encoder wants them: (M, size, size, 3) float, 0 to 255."""
+        """Images (M, H, W, 3) resized for the encoder: (M, size, size, 3) float, 0 to 255."""
         size = (self.config.vision.image_size,) * 2
         pictures = frames.float()
         if pictures.shape[1:3] == size:
@@ -146,5 +146,5 @@ class WorldModel(TrainableModel):
 
 
 def fit_actions(columns: Mapping[str, np.ndarray]) -> Normalizer:
-    """Actions to zero mean and unit variance, as LeWorldModel takes them."""
+    """Fit the normalisation of actions to zero mean and unit variance, as in LeWorldModel."""
     return Normalizer.fit({ACTION: columns[ACTION]}, "mean_std")

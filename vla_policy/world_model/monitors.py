@@ -1,4 +1,4 @@
-"""Calibration folders: what they are bound to, and the `Monitor` they give back."""
+"""Calibration folders: their binding to models and interface, and loading as a `Monitor`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ EPISODE_SCORES: dict[str, Callable[[WorldModel, np.ndarray, np.ndarray, Whitenin
 
 
 def binding(policy: str | Path, world_model_folder: Path, interface: Interface) -> dict[str, str]:
-    """What a calibration is made for: the two models' weights, and the interface that both see the robot through."""
+    """What a calibration is valid for: digests of the two models' weights and of the interface."""
     return {
         "policy": model_digest(checkpoint_folder(policy), POLICY),
         "world model": model_digest(world_model_folder, KIND),
@@ -45,12 +45,12 @@ def binding(policy: str | Path, world_model_folder: Path, interface: Interface) 
 
 
 def model_digest(folder: Path, kind: str) -> str:
-    """A short hash of all that a checkpoint computes with, not of its card; `InputError` if it is no such folder."""
+    """A short hash of a checkpoint without its card; `InputError` if the folder is none."""
     if not (folder / WEIGHTS).is_file():
         raise InputError(f"{folder}: expected a checkpoint's folder with {WEIGHTS}, found none")
     parts = read_checkpoint(folder, kind)
-    told = [parts.config, parts.interface.to_dict(), parts.normalizer.to_dict()]
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    definition = [parts.config, parts.interface.to_dict(), parts.normalizer.to_dict()]
+    digest = hashlib.sha256(json.dumps(definition, sort_keys=True).encode())
     digest.update((folder / WEIGHTS).read_bytes())
     return digest.hexdigest()[:16]
 
@@ -58,7 +58,7 @@ def model_digest(folder: Path, kind: str) -> str:
 def save_calibration(
     calibration: Calibration, folder: Path, world_model_folder: Path, whitening: Whitening = None, **more: Any
 ) -> None:
-    """Write it, bound to its whitening if it has one, with the way to its world model from there."""
+    """Write a calibration, bound to its whitening if any, with the relative path of its world model."""
     if whitening is not None:
         whitenings.save_whitening(whitening, folder)
         bound_to = {**calibration.bound_to, "whitening": whitenings.digest(whitening)}

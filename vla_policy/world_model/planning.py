@@ -1,7 +1,7 @@
-"""Planning in latent space towards a goal picture, as LeWorldModel (arXiv 2603.19312) does it.
+"""Planning in latent space towards a goal image, as in LeWorldModel (arXiv 2603.19312).
 
-A plan is a row of waypoint displacements, one a model step; CEM or MPPI looks for the one after which the imagined
-latent is closest to the goal picture's.
+A plan is a sequence of waypoint displacements, one per model step; CEM or MPPI minimises the distance of the predicted
+latent from the goal image's.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Cost = Callable[[Tensor], Tensor]  # plans (N, H, A), numbers in [-1, 1], to a c
 
 @dataclass(frozen=True)
 class PlanConfig:
-    """How plans are searched; the defaults suit a CPU. The paper has 300 samples, 30 elites and 30 iterations."""
+    """Settings of the search; defaults for a CPU. The paper uses 300 samples, 30 elites and 30 iterations."""
 
     solver: str = "cem"  # cem | mppi
     samples: int = 64  # plans imagined in an iteration
@@ -48,9 +48,9 @@ class PlanConfig:
 
 
 def cem(cost: Cost, mean: Tensor, config: PlanConfig, generator: torch.Generator) -> Tensor:
-    """The cross-entropy method (Rubinstein 1999): sample plans, take the elites, refit. The best plan met (H, A).
+    """The cross-entropy method (Rubinstein 1999): sample plans, take the elites, refit. Returns the best plan (H, A).
 
-    `mean` (H, A) is where the search begins; it is among the first samples, and the best plan among all later ones.
+    `mean` (H, A) is the initial mean, included in the first samples; the best plan is included in all later ones.
     """
     std, best = torch.full_like(mean, config.spread), mean
     for _ in range(config.iterations):
@@ -73,12 +73,12 @@ def mppi(cost: Cost, mean: Tensor, config: PlanConfig, generator: torch.Generato
 
 
 def mppi_weights(costs: Tensor, temperature: float) -> Tensor:
-    """Weights (N,) of plans; the temperature is in units of the costs' standard deviation, whatever their scale."""
+    """Weights (N,) of plans; the temperature is in units of the costs' standard deviation."""
     return torch.softmax(-costs / (temperature * costs.std(correction=0)).clamp(min=1e-12), dim=0)
 
 
 def sample(mean: Tensor, std: Tensor, kept: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Gaussian plans (N, H, A) held to [-1, 1]; the first one is `kept`."""
+    """Gaussian plans (N, H, A) clipped to [-1, 1]; the first one is `kept`."""
     noise = torch.randn(count, *mean.shape, generator=generator)
     plans = (mean + std * noise).clamp(-1, 1)
     plans[0] = kept
@@ -89,7 +89,7 @@ SOLVERS = {"cem": cem, "mppi": mppi}
 
 
 class Planner:
-    """A `Policy` that brings one arm to where the cameras show the `goal`: pictures (H, W, 3) uint8 by camera.
+    """A `Policy` that brings one arm to the state in the `goal` images (H, W, 3) uint8 by camera.
 
     Actions are absolute targets near the arm, so plans are displacements from the newest `observation.state`, which
     has the action's channels: H waypoints, and `frame_skip` commands on the way to each.
@@ -107,7 +107,7 @@ class Planner:
         self._last: tuple[float, Tensor] | None = None  # when the last plan was made, and the plan
 
     def predict(self, histories: Sequence[Sequence[Observation]], generator: np.random.Generator) -> list[ActionChunk]:
-        """The best plan found, all of it; the part beyond `n_action_steps` is there should the next one be late."""
+        """The whole best plan; its rows beyond `n_action_steps` are executed only if the next chunk is late."""
         if len(histories) != 1:
             raise InputError(f"planning: expected the history of one arm, found {len(histories)}")
         seen = histories[0][-1]
@@ -120,13 +120,13 @@ class Planner:
         return [self.chunk(seen, plan)]
 
     def chunk(self, seen: Observation, plan: Tensor) -> ActionChunk:
-        """A plan (H, A) made from what was seen, as commands."""
+        """A plan (H, A) made from an observation, as commands."""
         position = torch.as_tensor(seen.values[STATE], dtype=torch.float32)
         return ActionChunk(self.commands(position, plan[None])[0].flatten(0, 1).numpy(), seen.t, self._dt)
 
     @torch.inference_mode()
     def cost(self, latent: Tensor, position: Tensor, plans: Tensor) -> Tensor:
-        """Squared distances (N,) between the goal and where plans (N, H, A) lead from a latent (D,), in imagination."""
+        """Squared distances (N,) between the goal and the latents predicted for plans (N, H, A) from a latent (D,)."""
         commands = self.commands(position, plans).to(self.model.device)
         seen = latent.expand(len(plans), 1, -1)
         imagined = self.model.imagine(seen, commands[:, :0], commands)
@@ -141,7 +141,7 @@ class Planner:
         return before[:, :, None] + part * (waypoints - before)[:, :, None]
 
     def _start(self, now: float) -> Tensor:
-        """The last plan shifted by the steps made since, then standing still; all still if it is over or was later."""
+        """Warm start: the last plan shifted by the steps since, padded with zeros; all zeros if it is over."""
         still = torch.zeros(self.config.horizon, *self.interface.action.shape)
         if self._last is None:
             return still
@@ -156,6 +156,6 @@ class Planner:
 
 
 def planner_interface(model: WorldModel) -> Interface:
-    """What a planner looks at: the model's cameras, and where the arm is, in the action's channels."""
+    """A planner's observations: the model's cameras, and the state in the action's channels."""
     seen = model.interface
     return Interface({**seen.observations, STATE: seen.action}, seen.action, seen.fps, seen.frame)

@@ -15,7 +15,7 @@ from vla_policy.world_model.config import PredictorConfig
 
 
 class Layer(nn.Module):
-    """Causal self-attention and an MLP, each behind a gate that the step's action opens."""
+    """Causal self-attention and an MLP, each with an adaLN-zero gate conditioned on the step's action."""
 
     def __init__(self, config: PredictorConfig) -> None:
         super().__init__()
@@ -66,5 +66,5 @@ class Predictor(nn.Module):
 
 
 def projector(features: int, latent: int, hidden: int = 512) -> nn.Module:
-    """An MLP with batch normalisation: layer normalisation before a latent would keep SIGReg from its Gaussian."""
+    """An MLP with batch normalisation: layer normalisation would prevent the Gaussian that SIGReg requires."""
     return nn.Sequential(nn.Linear(features, hidden), nn.BatchNorm1d(hidden), nn.GELU(), nn.Linear(hidden, latent))

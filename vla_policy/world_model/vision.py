@@ -1,4 +1,4 @@
-"""Pictures to features: a CNN for a CPU, a ViT for a GPU, or a pretrained encoder that is left as it is."""
+"""Image encoders: a CNN for a CPU, a ViT for a GPU, or a frozen pretrained encoder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vla_policy.world_model.config import VisionConfig
 
 
 class ConvolutionalVision(nn.Module):
-    """The policies' camera encoder without its crop; keypoints tell a block's place to a fraction of a pixel."""
+    """The policies' camera encoder without its crop; keypoints localise a block to a fraction of a pixel."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -29,13 +29,13 @@ class ConvolutionalVision(nn.Module):
         self.features = config.width * (1 + config.grid**2)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Pictures (M, size, size, 3), 0 to 255, to features (M, F)."""
+        """Images (M, size, size, 3), 0 to 255, to features (M, F)."""
         tokens, _ = self.encoder(pictures, torch.zeros(len(pictures), 2, device=pictures.device))
         return cast(Tensor, tokens).flatten(1)
 
 
 class TransformerVision(nn.Module):
-    """A ViT from nothing; its class token stands for the picture."""
+    """A ViT trained from scratch; the feature is its class token."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class TransformerVision(nn.Module):
 
 
 class FrozenVision(nn.Module):
-    """A pretrained vision tower: its patch tokens, averaged over a coarse grid, which keeps where things are.
+    """A pretrained vision tower; patch tokens are averaged over a coarse grid, which keeps positions.
 
     `path` is a hub name or folder of a transformers vision model, or a folder of a policy whose backbone has one.
     """
@@ -79,7 +79,7 @@ class FrozenVision(nn.Module):
             self.features = self(torch.zeros(1, size, size, 3)).shape[1]
 
     def train(self, mode: bool = True) -> FrozenVision:
-        """Frozen also means no dropout."""
+        """Stay in evaluation mode: frozen also means no dropout."""
         super().train(False)
         return self
 
@@ -93,13 +93,13 @@ class FrozenVision(nn.Module):
 
 
 def make_vision(config: VisionConfig) -> nn.Module:
-    """A module from pictures (M, image_size, image_size, 3), 0 to 255, to `features` numbers each."""
+    """A module from images (M, image_size, image_size, 3), 0 to 255, to `features` numbers each."""
     kinds = {"cnn": ConvolutionalVision, "vit": TransformerVision, "frozen": FrozenVision}
     return kinds[config.kind](config)
 
 
 def _tower(path: str) -> tuple[nn.Module, Any, Any]:
-    """A vision transformer, and mean and deviation of the pixels (0 to 1) that it expects, for all channels or each."""
+    """A vision transformer, and the mean and standard deviation of its input pixels (0 to 1)."""
     if (Path(path) / "interface.json").is_file():
         policy = DiffusionPolicy.from_pretrained(path)
         if policy.backbone is None:

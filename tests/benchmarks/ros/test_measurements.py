@@ -27,7 +27,7 @@ from vla_policy.cli.bench.ros import ros
 from vla_policy.graph.operator import GraphError
 from vla_policy.graph.processes import Processes
 from vla_policy.interfaces import Failure, InputError
-from vla_policy.nodes.common import ask_for_realtime, give_up_realtime
+from vla_policy.nodes.common import drop_realtime, request_realtime
 from vla_policy.utils.files import write_json
 
 pytestmark = pytest.mark.dds
@@ -57,8 +57,8 @@ def test_every_fault_is_timed_and_storms_lead_nothing_astray(tmp_path: Path) -> 
 
 
 def test_only_the_threads_of_the_witness_run_in_real_time() -> None:
-    allowed = ask_for_realtime()
-    give_up_realtime()
+    allowed = request_realtime()
+    drop_realtime()
     with own_domain(2), closing(Witness()):
         policies = [os.sched_getscheduler(int(thread)) for thread in os.listdir("/proc/self/task")]
         assert (os.SCHED_FIFO in policies) == allowed
@@ -68,15 +68,15 @@ def test_only_the_threads_of_the_witness_run_in_real_time() -> None:
 
 def test_what_the_host_took_is_told_by_interval() -> None:
     with own_domain(2), closing(Witness()) as witness:
-        witness.stolen += [(10.00, 5.0), (10.02, 5.0), (10.08, 5.04), (10.10, 5.05)]
-        taken = witness.taken(np.array([10.02, 10.08, 10.10]), np.array([0.02, 0.06, 0.02]))
+        witness.steal_times += [(10.00, 5.0), (10.02, 5.0), (10.08, 5.04), (10.10, 5.05)]
+        taken = witness.steal_per_interval(np.array([10.02, 10.08, 10.10]), np.array([0.02, 0.06, 0.02]))
         np.testing.assert_allclose(taken, [0.0, 0.04, 0.01], atol=1e-9)
-        assert not len(witness.taken(np.zeros(0), np.zeros(0)))
+        assert not len(witness.steal_per_interval(np.zeros(0), np.zeros(0)))
 
 
 def test_an_arm_that_was_held_before_its_fault_is_tried_again_and_not_for_ever() -> None:
     with own_domain(2), closing(Witness()) as witness:
-        witness.said += [(10.0, "running", ""), (20.0, "holding", "policy/stop is silent")]
+        witness.gate_states += [(10.0, "running", ""), (20.0, "holding", "policy/stop is silent")]
         with pytest.raises(HeldBefore):
             witness.seconds_to_hold(20.5)
     attempt = Mock(side_effect=[HeldBefore, HeldBefore, Hold(0.1, "silent", 0.0)])

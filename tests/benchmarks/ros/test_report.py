@@ -39,9 +39,9 @@ def played(seed: int = 0, **values: object) -> Played:
     return Played(seed=seed, **{**defaults, **values})  # type: ignore[arg-type]
 
 
-def storm(*times: float, held: str = "", astray: int = 0) -> Storm:
+def storm(*times: float, held: str = "", off_path: int = 0) -> Storm:
     """Of a tenth of a second."""
-    return Storm(np.array(times), 0.1, 300, held, astray)
+    return Storm(np.array(times), 0.1, 300, held, off_path)
 
 
 def test_every_hold_has_to_be_in_time_and_an_arm_that_was_not_held_misses_the_target() -> None:
@@ -79,7 +79,7 @@ def test_percentiles_have_targets_of_their_own() -> None:
 def test_a_storm_may_cost_a_deadline_where_the_arm_is_held_but_never_leads_astray() -> None:
     found = storm_counts([storm(0.01, 0.03, 0.069), storm(0.01, 0.06, 0.08, held="policy/stop is silent")], 0.02)
     assert all(row["met"] for row in found.values())
-    stale, missed = storm_counts([storm(0.01, 0.03, 0.069, astray=2), storm(0.01, 0.06, 0.08)], 0.02).values()
+    stale, missed = storm_counts([storm(0.01, 0.03, 0.069, off_path=2), storm(0.01, 0.06, 0.08)], 0.02).values()
     assert (stale["found"], stale["met"]) == ("2", False)
     assert stale["messages_sent"] == [300, 300]
     assert (missed["found"], missed["met"]) == ("1", False)

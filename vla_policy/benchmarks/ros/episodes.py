@@ -1,4 +1,4 @@
-"""Episodes through the graph as a witness on the robot's side sees them."""
+"""Episodes through the graph, measured by a witness on the robot's side."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from vla_policy.benchmarks.ros.measured import Played
 from vla_policy.graph.running import Graph
 
 
-def play(graph: Graph, witness: Witness, max_steps: int, success_coverage: float, rearm: int) -> Played:
-    """The next episode."""
+def run_episode(graph: Graph, witness: Witness, max_steps: int, success_coverage: float, rearm: int) -> Played:
+    """Run the next episode and measure its commands."""
     witness.forget()
     begin = time.time()
-    episode = graph.operator.play(max_steps, success_coverage, rearm)
+    episode = graph.operator.run_episode(max_steps, success_coverage, rearm)
     ends, lengths, held = witness.intervals(begin)
     stalled = [
         any(stop > end - length and stop - stall < end for stop, stall in witness.stalls)
@@ -31,7 +31,7 @@ def play(graph: Graph, witness: Witness, max_steps: int, success_coverage: float
         intervals=(1e3 * lengths).round(3).tolist(),
         held=held.tolist(),
         stalled=stalled,
-        stolen=(1e3 * witness.taken(ends, lengths)).round(3).tolist(),
+        stolen=(1e3 * witness.steal_per_interval(ends, lengths)).round(3).tolist(),
         memory={name: _memory(graph.processes[name].pid) for name in graph.nodes},
         diagnostics=dict(graph.operator.diagnostics),
     )

@@ -1,4 +1,4 @@
-"""How fast a gate in a process of its own holds: faults injected over DDS, timed by a witness on the robot's side."""
+"""Time from an injected fault to the hold of a gate in its own process, over DDS, seen from the robot's side."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from vla_policy.benchmarks.ros.measured import MONITOR, Fault, Hold, Storm
 from vla_policy.graph.operator import GraphError
 from vla_policy.graph.processes import Processes
 
-TRIES = 10  # to bring a fault about before the arm is held for something else
+TRIES = 10  # attempts to inject a fault before the arm is held for another reason
 JUMP = 3.0  # seconds that the clock is set forward or back
 STORM = 1.0  # seconds
-AFTERWARDS = 0.3  # seconds after a storm in which the witness reads what it received meanwhile
+AFTERWARDS = 0.3  # seconds after a storm for the witness to read its queue
 STALE = 2.0  # seconds, the age of a storm's chunks
-ELSEWHERE = 0.3  # metres, where a storm's chunks lead, along x
-ASTRAY = 0.01  # metres along x; the arm moves along y
+ELSEWHERE = 0.3  # metres along x, target of a storm's stale chunks
+OFF_PATH = 0.01  # metres along x that a command may deviate; the arm moves along y
 
 
 def measured(attempt: Callable[[], Hold], what: str) -> Hold:
-    """The hold of the first attempt in which the arm was not held before its fault; `GraphError` after `TRIES`."""
+    """The first attempt in which the arm was not held before the fault; `GraphError` after `TRIES`."""
     for discarded in range(TRIES):
         try:
             return replace(attempt(), discarded=discarded)
         except HeldBefore:
-            pass  # a busy computer, or a monitor that sees what is not there
+            pass  # a busy computer, or a monitor's false alarm
     raise GraphError(f"{what}: expected an arm that is not held before, found it held {TRIES} times in a row")
 
 
 def timed(witness: Witness, fault: float, patience: float = 5.0) -> Hold:
-    """The hold after a fault at this time; `HeldBefore` it, and nothing was measured."""
+    """The hold after a fault at this time; `HeldBefore` if the arm was held already."""
     try:
         seconds = witness.seconds_to_hold(fault, patience)
     except TimeoutError:
@@ -68,7 +68,7 @@ FAULTS: dict[str, Fault[[FakeRobot], None]] = {
 
 @contextmanager
 def _gate(log: Path, simulated: bool = False) -> Iterator[tuple[FakeRobot, Witness]]:
-    """A gate between two others; `simulated`: on the robot's clock."""
+    """A gate between a fake robot and a witness; `simulated`: on the robot's clock."""
     heartbeats = ["policy/stop", "surprise_monitor/stop"]
     with Processes(log) as processes:
         processes.start("command_gate", dry_run=False, heartbeats=heartbeats, use_sim_time=simulated)
@@ -77,12 +77,12 @@ def _gate(log: Path, simulated: bool = False) -> Iterator[tuple[FakeRobot, Witne
 
 
 def fault_timing(repeats: int, log: Path, advance: Callable[[], None] = lambda: None) -> dict[str, list[Hold]]:
-    """Every one of `FAULTS`, `repeats` times, in an arm that moves."""
+    """Each of `FAULTS` `repeats` times while the arm moves."""
     found: dict[str, list[Hold]] = {name: [] for name in FAULTS}
     for simulated in (False, True):  # only a simulated clock can be set
         names = [name for name in FAULTS if (name == "clock jump") == simulated]
         with _gate(log, simulated) as (robot, witness):
-            for name in names * repeats:  # in turn: what else this computer does meets all alike
+            for name in names * repeats:  # interleaved, so that other load affects all alike
                 found[name].append(measured(partial(_fault, FAULTS[name], robot, witness), name))
                 advance()
     return found
@@ -96,7 +96,7 @@ def _fault(fault: Fault[[FakeRobot], None], robot: FakeRobot, witness: Witness) 
 
 
 def storms(repeats: int, log: Path, advance: Callable[[], None] = lambda: None) -> list[Storm]:
-    """As many chunks of the past, heartbeats and states as one process can send, against an arm that moves."""
+    """Message storms (stale chunks, heartbeats, states as fast as one process can send) while the arm moves."""
     found = []
     with _gate(log) as (robot, witness):
         for _ in range(repeats):
@@ -117,6 +117,6 @@ def _storm(robot: FakeRobot, witness: Witness) -> Storm:
     end = time.time()
     time.sleep(AFTERWARDS)
     received = [(t, target) for t, target in list(witness.commands) if begin < t <= end]
-    astray = sum(abs(target[0] - START[0]) > ASTRAY for _, target in received)
-    held = next((reason for t, state, reason in witness.said if begin < t <= end and state in HOLDS), "")
-    return Storm(np.array([t - begin for t, _ in received]), end - begin, sent, held, astray)
+    off_path = sum(abs(target[0] - START[0]) > OFF_PATH for _, target in received)
+    held = next((reason for t, state, reason in witness.gate_states if begin < t <= end and state in HOLDS), "")
+    return Storm(np.array([t - begin for t, _ in received]), end - begin, sent, held, off_path)

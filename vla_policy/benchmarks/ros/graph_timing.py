@@ -1,4 +1,4 @@
-"""How fast the whole graph stops: processes killed or stopped, the block teleported while the policy plays."""
+"""Time until the whole graph holds after a process is killed or stopped, or the block teleported."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vla_policy.benchmarks.ros.harness import HOLDS, HeldBefore, Witness, wait_f
 from vla_policy.benchmarks.ros.measured import MONITOR, Fault, Hold
 from vla_policy.graph.running import Graph
 
-PERIOD = 0.1  # seconds of a chunk's row, and from one picture to the next
+PERIOD = 0.1  # seconds of a chunk's row, and from one image to the next
 CHUNK = 0.8  # seconds from one chunk to the next
 MOVED = 0.01  # metres after which the arm is moving
 MISSED = 3.0  # seconds without a hold after which an event was missed
@@ -26,7 +26,7 @@ GraphFault = Fault[[Graph, Witness], Hold]  # injected and timed
 
 
 def kill(graph: Graph, witness: Witness, name: str) -> Hold:
-    """SIGKILL to a node's process, which is started again afterwards."""
+    """SIGKILL a node's process and restart it afterwards."""
     fault = time.time()
     graph.processes[name].kill()
     try:
@@ -37,11 +37,11 @@ def kill(graph: Graph, witness: Witness, name: str) -> Hold:
 
 
 def stop_robot(graph: Graph, witness: Witness) -> Hold:
-    """The robot's process stopped, pictures and state; seconds count from when its next picture would have come."""
+    """SIGSTOP the robot's process; seconds count from when its next image was due."""
     robot = graph.processes["pusht_sim"]
     os.kill(robot.pid, signal.SIGSTOP)
     try:
-        time.sleep(PERIOD / 2)  # what is under way arrives
+        time.sleep(PERIOD / 2)  # for messages in transit
         return timed(witness, witness.seen + PERIOD)
     finally:
         os.kill(robot.pid, signal.SIGCONT)
@@ -57,7 +57,7 @@ def faults(monitored: bool) -> dict[str, GraphFault]:
     }
     if monitored:
         killed = partial(kill, name="surprise_monitor")
-        found["monitor killed"] = Fault(killed, ("surprise_monitor/stop is silent",))
+        found["monitor killed"] = GraphFault(killed, ("surprise_monitor/stop is silent",))
     return found
 
 
@@ -68,7 +68,7 @@ def graph_timing(
     generator: np.random.Generator,
     advance: Callable[[], None] = lambda: None,
 ) -> dict[str, list[Hold]]:
-    """Every fault `repeats` times, anywhere in a chunk."""
+    """Every fault `repeats` times, at random times in a chunk."""
     found: dict[str, list[Hold]] = {name: [] for name in wanted}
     with closing(Witness()) as witness:
         for _ in range(repeats):
@@ -79,14 +79,14 @@ def graph_timing(
 
 
 def _fault(graph: Graph, witness: Witness, generator: np.random.Generator, fault: GraphFault) -> Hold:
-    _play(graph, witness, generator)
+    _run_until_moving(graph, witness, generator)
     return fault.inject(graph, witness)
 
 
 def teleport_timing(graph: Graph, repeats: int, advance: Callable[[], None] = lambda: None) -> list[Hold]:
-    """Holds after `repeats` events of a simulation with a disturbance.
+    """Holds after `repeats` disturbances of the simulation.
 
-    Seconds count from the stamp of the first picture that shows the event.
+    Seconds count from the stamp of the first image that shows the event.
     """
     found: list[Hold] = []
     with closing(Witness()) as witness:
@@ -106,15 +106,15 @@ def _event(graph: Graph, witness: Witness) -> Hold:
 
 
 def _begin(graph: Graph, witness: Witness) -> None:
-    """A new episode."""
+    """Start a new episode."""
     graph.operator.enable(False)
     graph.operator.call(Trigger, "pusht_sim/reset", Trigger.Request())
     witness.forget()
     graph.operator.enable(True)
 
 
-def _play(graph: Graph, witness: Witness, generator: np.random.Generator) -> None:
-    """Until the arm moves, at some place in a chunk; `HeldBefore` if a busy computer stopped it."""
+def _run_until_moving(graph: Graph, witness: Witness, generator: np.random.Generator) -> None:
+    """Start an episode and wait for a random time in a chunk; `HeldBefore` if a busy computer stopped the arm."""
     _begin(graph, witness)
     wait_for(lambda: witness.moved(0.0) > MOVED or witness.state in HOLDS, "a moving arm")
     time.sleep(generator.uniform(0.0, CHUNK))

@@ -1,4 +1,4 @@
-"""The other side of a graph, for tests and benchmarks: a robot that can be told to fail, and a witness of its commands.
+"""Test harness for a graph: a fake robot with injectable faults, and a witness of the commands.
 
 For a gate with the contract `pusht_sim` and the heartbeats policy/stop and surprise_monitor/stop.
 """
@@ -28,19 +28,19 @@ from vla_policy.nodes import common
 from vla_policy.nodes.chunks import chunk_message
 from vla_policy.robot.messages import seconds
 
-PATIENCE = 60.0  # seconds, for what takes its time on a busy computer
+PATIENCE = 60.0  # seconds; generous, for a busy computer
 HELD = 1e-4  # metres that commands may differ by while the arm is held
-SETTLED = 0.5  # seconds of a hold that are watched
+SETTLED = 0.5  # seconds of a hold that are observed
 START = np.array([0.45, 0.0])  # metres
 HOLDS = ("holding", "fault")
 
 
 class HeldBefore(RuntimeError):
-    """The arm stood still before the fault came, so that it says nothing about the fault."""
+    """The arm was held before the fault: nothing was measured."""
 
 
 def wait_for(condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
-    """Until `condition`; `TimeoutError` naming `what` after `patience` seconds."""
+    """Wait for `condition`; `TimeoutError` naming `what` after `patience` seconds."""
     end = time.monotonic() + patience
     while not condition():
         if time.monotonic() > end:
@@ -48,13 +48,13 @@ def wait_for(condition: Callable[[], object], what: str, patience: float = PATIE
         time.sleep(0.005)
 
 
-def stolen() -> float:
-    """Seconds of all processors that the host of this virtual computer gave to others; 0 where nothing tells them."""
+def steal_time() -> float:
+    """CPU steal time of this virtual machine in seconds, summed over processors; 0 where it is not reported."""
     return float(getattr(psutil.cpu_times(), "steal", 0.0))
 
 
 class Spinning(Node):
-    """A node whose callbacks run in a thread of its own."""
+    """A node whose callbacks run in their own thread."""
 
     def __init__(self, name: str) -> None:
         context = rclpy.Context()
@@ -80,61 +80,61 @@ class Spinning(Node):
 
 
 class Witness(Spinning):
-    """Writes down every command that reaches the robot, and what the gate says it is doing.
+    """Records every command that reaches the robot, and the gate's states.
 
-    Times are those of reception, taken by the middleware on the clock of `time.time`: neither the gate's stamps nor
-    this process's own callbacks have a part in them. The middleware's threads run before ordinary ones where the user
-    may ask for that, as those of a robot's driver do, so that it is the gate that is timed and not their own waiting.
+    Times are the middleware's receive times, on the clock of `time.time`, independent of the gate's stamps and of this
+    process's callbacks. The middleware's threads run with real-time priority where permitted, as those of a robot's
+    driver do, so that the gate's delays are measured and not the witness's.
     """
 
     def __init__(self) -> None:
-        common.ask_for_realtime()  # the node's threads inherit it
+        common.request_realtime()  # the node's threads inherit it
         try:
             super().__init__("witness")
         finally:
-            common.give_up_realtime()  # but the processes that this thread starts later shall not
+            common.drop_realtime()  # for processes that this thread starts later
         self.commands: list[tuple[float, np.ndarray]] = []  # when received, target
-        self.said: list[tuple[float, str, str]] = [(0.0, "", "")]  # when received, state of the gate, reason
-        self.stalls: list[tuple[float, float]] = []  # end and length of this process's standstills
-        self.stolen: list[tuple[float, float]] = []  # when received, seconds of all processors the host gave to others
-        self.seen = 0.0  # when the last picture was received
-        self.event = 0.0  # stamp of the first picture that shows the last disturbance of the simulation
-        subscribe: Any = self.create_subscription  # whose hints know no callback with information about a message
+        self.gate_states: list[tuple[float, str, str]] = [(0.0, "", "")]  # receive time, state, reason
+        self.stalls: list[tuple[float, float]] = []  # end and length of intervals without this process being scheduled
+        self.steal_times: list[tuple[float, float]] = []  # receive time, cumulative CPU steal time
+        self.seen = 0.0  # receive time of the last image
+        self.event = 0.0  # stamp of the first image that shows the simulation's last disturbance
+        subscribe: Any = self.create_subscription  # its type hints lack callbacks with message info
         subscribe(PoseStamped, "/pusht_sim/target_pose", self._on_command, common.HEARTBEAT_QOS)
         subscribe(String, "command_gate/state", self._on_state, common.LATCHED_QOS)
         subscribe(Image, "/pusht_sim/camera/image_raw", self._on_image, common.IMAGE_QOS)
         self.create_subscription(Header, "/pusht_sim/event", self._on_event, 10)
         self._closing = threading.Event()
-        threading.Thread(target=self._feel, daemon=True).start()
+        threading.Thread(target=self._watch_stalls, daemon=True).start()
 
     @property
     def state(self) -> str:
-        return self.said[-1][1]
+        return self.gate_states[-1][1]
 
     @property
     def reason(self) -> str:
-        return self.said[-1][2]
+        return self.gate_states[-1][2]
 
     def close(self) -> None:
         self._closing.set()
         super().close()
 
     def forget(self) -> None:
-        """Begin anew: what was before does not count, and need not be looked through."""
+        """Discard what was recorded."""
         self.commands.clear()
         self.stalls.clear()
-        self.stolen.clear()
-        del self.said[:-1]
+        self.steal_times.clear()
+        del self.gate_states[:-1]
 
     def seconds_to_hold(self, fault: float, patience: float = 5.0) -> float:
-        """From the time of a fault until the gate says that it holds and the target stays where it is.
+        """From the time of a fault until the gate reports a hold and the target stays constant.
 
-        `TimeoutError` if the gate does not hold within `patience` seconds, `HeldBefore` if it did before the fault.
+        `TimeoutError` if the gate does not hold within `patience` seconds, `HeldBefore` if it held before the fault.
         """
         wait_for(lambda: self.state in HOLDS, "the gate's hold", patience)
-        if next((state for t, state, _ in reversed(self.said) if t <= fault), "") in HOLDS:
+        if next((state for t, state, _ in reversed(self.gate_states) if t <= fault), "") in HOLDS:
             raise HeldBefore
-        held = next(t for t, state, _ in self.said if t > fault and state in HOLDS)
+        held = next(t for t, state, _ in self.gate_states if t > fault and state in HOLDS)
         wait_for(lambda: self.commands and self.commands[-1][0] > held + SETTLED, "commands while holding", 5.0)
         after = [(t, target) for t, target in self.commands if t > fault]
         moving = [k for k, (_, target) in enumerate(after) if np.abs(target - after[-1][1]).max() > HELD]
@@ -142,37 +142,37 @@ class Witness(Spinning):
         return max(held, still) - fault
 
     def intervals(self, since: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """When commands were received, seconds since the one before, whether the gate held; while it was enabled."""
+        """Receive times of commands, intervals to the previous one, and whether the gate held; while it was enabled."""
         times = np.array([t for t, _ in self.commands if t > since])
-        said = list(self.said)
-        changes = np.array([t for t, _, _ in said])
-        before = np.searchsorted(changes, times[:-1], "right") - 1  # what was said last before either command
+        states = list(self.gate_states)
+        changes = np.array([t for t, _, _ in states])
+        before = np.searchsorted(changes, times[:-1], "right") - 1  # the last state before either command
         after = np.searchsorted(changes, times[1:], "right") - 1
         pairs = zip(before, after, strict=True)
-        enabled = np.array([all(said[k][1] != "idle" for k in range(b, a + 1)) for b, a in pairs], bool)
-        held = np.array([said[k][1] in HOLDS for k in after], bool)
+        enabled = np.array([all(states[k][1] != "idle" for k in range(b, a + 1)) for b, a in pairs], bool)
+        held = np.array([states[k][1] in HOLDS for k in after], bool)
         return times[1:][enabled], np.diff(times)[enabled], held[enabled]
 
     def stood_still(self, since: float) -> float:
-        """The longest time since then that this process was not run, in seconds: how busy the computer was."""
+        """The longest time since then that this process was not scheduled, in seconds: a measure of load."""
         return max((length for t, length in self.stalls if t > since), default=0.0)
 
-    def taken(self, ends: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """Seconds of all processors that a virtual computer's host gave to others in each interval between commands."""
+    def steal_per_interval(self, ends: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """CPU steal time in seconds, summed over processors, in each interval between commands."""
         if not len(ends):
             return np.zeros(0)
-        times, seconds = np.array(self.stolen).T
+        times, seconds = np.array(self.steal_times).T
         until = seconds[np.searchsorted(times, ends, "right") - 1]
         return until - seconds[np.searchsorted(times, ends - lengths, "right") - 1]
 
     def moved(self, since: float) -> float:
-        """How far apart the targets since then are, in metres."""
+        """The range of the targets since then, in metres."""
         targets = np.array([target for t, target in self.commands if t > since])
         return float(np.ptp(targets, axis=0).max()) if len(targets) else 0.0
 
     def _on_command(self, message: PoseStamped, info: Any) -> None:
         received, p = 1e-9 * info["received_timestamp"], message.pose.position
-        self.stolen.append((received, stolen()))
+        self.steal_times.append((received, steal_time()))
         self.commands.append((received, np.array([p.x, p.y])))
 
     def _on_image(self, message: Image, info: Any) -> None:
@@ -183,9 +183,9 @@ class Witness(Spinning):
 
     def _on_state(self, message: String, info: Any) -> None:
         state, _, reason = message.data.partition(": ")
-        self.said.append((1e-9 * info["received_timestamp"], state, reason))
+        self.gate_states.append((1e-9 * info["received_timestamp"], state, reason))
 
-    def _feel(self) -> None:
+    def _watch_stalls(self) -> None:
         last = time.time()
         while not self._closing.wait(0.005):
             now = time.time()
@@ -195,8 +195,8 @@ class Witness(Spinning):
 
 
 class FakeRobot(Spinning):
-    """Goes where it is told, at once. Its state, the policy's and the monitor's heartbeats come at 50 Hz until they are
-    taken out of `alive`; with `simulated` it also is the clock, which `jump` sets.
+    """A robot that follows commands instantly. Its state and the heartbeats of policy and monitor are published at
+    50 Hz while they are in `alive`; with `simulated` it also publishes the clock, offset by `jump`.
     """
 
     def __init__(self, simulated: bool = False) -> None:
@@ -220,18 +220,18 @@ class FakeRobot(Spinning):
         super().close()
 
     def now(self) -> float:
-        """Its clock."""
+        """Its clock in seconds."""
         return time.time() + self.jump
 
     def enable(self, wanted: bool = True) -> SetBool.Response:
-        """Arm or disarm the gate; its answer."""
+        """Arm or disarm the gate and return its response."""
         wait_for(self._enable.service_is_ready, "the gate's service")
         future = self._enable.call_async(SetBool.Request(data=wanted))
         wait_for(future.done, "the gate's answer")
         return future.result()
 
     def start(self, witness: Witness) -> None:
-        """Everybody well, the gate disabled and enabled again, the arm moving."""
+        """Restore all publishers, re-enable the gate and get the arm moving."""
         self.alive = {"robot", "policy", "monitor"}
         self.emergency.publish(Bool(data=False))
         self._arm(witness)
@@ -242,7 +242,7 @@ class FakeRobot(Spinning):
             if witness.state in HOLDS:  # a busy computer stopped it
                 self._arm(witness)
                 begin, offered = time.time(), 0.0
-            if time.time() > offered + 0.5:  # again: the gate refuses chunks ahead of its clock, which may lag
+            if time.time() > offered + 0.5:  # retry: the gate refuses chunks ahead of its clock, which may lag
                 offered = time.time()
                 self.offer_motion()
             return witness.state == "running" and witness.moved(begin) > 0.01
@@ -250,24 +250,24 @@ class FakeRobot(Spinning):
         wait_for(moving, "a moving arm")
 
     def _arm(self, witness: Witness) -> None:
-        """The gate disabled and enabled again, where the arm began."""
+        """Disable and enable the gate, with the arm at its start."""
 
         def armed() -> bool:
             self.enable(False)  # acknowledges a fault
             witness.forget()
             self.pose = START.copy()
-            time.sleep(0.1)  # the gate hears of all
+            time.sleep(0.1)  # for the gate to receive state and heartbeats
             return bool(self.enable().success)
 
         wait_for(armed, "enabling")
-        wait_for(lambda: any(state == "armed" for _, state, _ in witness.said[1:]), "the armed gate")
+        wait_for(lambda: any(state == "armed" for _, state, _ in witness.gate_states[1:]), "the armed gate")
 
     def offer(self, rows: np.ndarray, age: float = 0.0, names: tuple[str, ...] = ("x", "y")) -> None:
-        """A chunk of these rows, made `age` seconds ago."""
+        """Publish a chunk of these rows, stamped `age` seconds ago."""
         self.chunks.publish(chunk_message(ActionChunk(rows, self.now() - age, 0.1), names, "base_link"))
 
     def offer_motion(self, speed: float = 0.1) -> None:
-        """A chunk that moves along y for its whole length."""
+        """Publish a chunk that moves along y for its whole length."""
         steps = speed * 0.1 * np.arange(1, 16)
         self.offer(np.stack([np.full(15, self.pose[0]), self.pose[1] + steps], axis=1))
 

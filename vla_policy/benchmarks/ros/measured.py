@@ -1,4 +1,4 @@
-"""What measurements of the graph return."""
+"""Results of measurements of the graph."""
 
 from __future__ import annotations
 
@@ -24,9 +24,8 @@ class Fault(Generic[P, R]):
 
 @dataclass(frozen=True)
 class Hold:
-    """What came of one fault: seconds to the hold (None: the arm was not held), the gate's reason, and the longest time
-    that the witness itself was not run meanwhile. `discarded` runs before it measured nothing: the arm was held before
-    their fault came.
+    """The hold after one fault: seconds to it (None: the arm was not held), the gate's reason, and the longest time
+    that the witness was not scheduled meanwhile. `discarded` attempts measured nothing: the arm was held before.
     """
 
     seconds: float | None
@@ -37,36 +36,35 @@ class Hold:
 
 @dataclass(frozen=True)
 class Storm:
-    """One storm: when commands were received (n,), in seconds since it began, how many `seconds` it took, how many
-    messages it `sent`, why the arm was held (""), how many commands went astray.
+    """One storm: receive times of commands (n,) in seconds since it began, its duration in `seconds`, the number of
+    messages `sent`, why the arm was `held` ("": it was not), the number of commands `off_path`.
     """
 
     times: np.ndarray
     seconds: float
     sent: int
     held: str
-    astray: int
+    off_path: int
 
     @property
     def intervals(self) -> np.ndarray:
-        """Seconds from one command to the next (n - 1,)."""
+        """Seconds between commands (n - 1,)."""
         return np.diff(self.times)
 
     @property
     def longest(self) -> float:
-        """The most seconds without a command, up to the storm's end: the gate may have stopped sending."""
+        """The longest time in seconds without a command, up to the storm's end."""
         return float(np.diff([0.0, *self.times, self.seconds]).max())
 
 
 @dataclass(frozen=True)
 class Played:
-    """An episode through the graph, seen from the robot's side.
+    """An episode through the graph, measured on the robot's side.
 
-    `stops` says why the gate stopped the arm, each time; after `rearmed` of them it was armed again. `intervals` are
-    the milliseconds from one command to the next while the gate was enabled, `held` those of them in which it held,
-    `stalled` those in which the computer did not run the witness either, `stolen` the milliseconds of all processors
-    that a virtual computer's host gave to others meanwhile. `memory` is megabytes by process, at the end; `diagnostics`
-    what the nodes said last.
+    `stops` has the gate's reason for every stop; after `rearmed` of them it was armed again. `intervals` are the
+    milliseconds between commands while the gate was enabled, `held` those in which it held, `stalled` those in which
+    the witness was not scheduled either, `stolen` the CPU steal time in milliseconds, summed over processors. `memory`
+    is megabytes by process at the end; `diagnostics` the nodes' last values.
     """
 
     seed: int

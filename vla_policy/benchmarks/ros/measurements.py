@@ -1,4 +1,4 @@
-"""Measurements of the graph: how fast it acts and stops, over DDS between processes."""
+"""Measurements of the graph over DDS between processes: latency, jitter, and time to stop."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HOLD_WITHIN = 0.2  # seconds from a fault
 ALARM_WITHIN = 0.1  # seconds from an alarm
 JITTER = 10.0  # milliseconds, p99
 CAMERA_SECONDS = 20.0  # that two cameras are recorded
-NO_TARGET = ("robot state silent",)  # the simulation's contract is patient with it, see timeouts.state
+NO_TARGET = ("robot state silent",)  # the simulation's contract has a long timeouts.state
 
 Found = tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]  # times and counts by name
 
@@ -84,7 +84,7 @@ def begun(path: Path, checkpoint: str, seed: int) -> dict[str, Any]:
 
 
 def measure(found: dict[str, Any], bench: Bench) -> None:
-    """Add what a measurement finds, and under which conditions, to the content of ros.json."""
+    """Run a measurement and add its results and conditions to the content of ros.json."""
     from vla_policy.utils.provenance import git_commit
 
     load, begin = os.getloadavg(), time.monotonic()
@@ -103,7 +103,7 @@ def measure(found: dict[str, Any], bench: Bench) -> None:
 
 @dataclass(frozen=True)
 class Bench:
-    """What a measurement is made of."""
+    """Parameters of a measurement."""
 
     checkpoint: str
     config: RosConfig
@@ -116,11 +116,11 @@ class Bench:
 
     @property
     def period(self) -> float:
-        """Seconds from one command to the next."""
+        """Command period in seconds."""
         return float(1.0 / load_contract("pusht_sim").command.rate)
 
     def nodes(self, monitor: str | None, seed: int, disturbance: str = "") -> dict[str, dict[str, Any]]:
-        """The graph's, with the simulation's first start and disturbance."""
+        """The graph's nodes, with the simulation's first seed and disturbance."""
         nodes = application.nodes(self.checkpoint, application.GraphConfig(seed=seed, monitor=monitor))
         nodes["pusht_sim"]["disturbance"] = disturbance
         return nodes
@@ -146,7 +146,7 @@ class Bench:
 
     @functools.cached_property
     def made_with(self) -> dict[str, Any]:
-        """What episodes depend on: those that differ in any of it are not counted together."""
+        """Policy and settings of episodes; episodes made with others are not counted together."""
         from vla_policy.models.checkpoint import POLICY, checkpoint_folder
         from vla_policy.world_model.monitors import model_digest
 
@@ -154,21 +154,21 @@ class Bench:
         chosen = {key: getattr(self.config, key) for key in ("seed", "max_steps", "rearm")}
         return {"policy": digest, **chosen}
 
-    def play(
-        self, graph: Graph, played: list[Played], more: Callable[[], bool], hear: Callable[[Played], None]
+    def run_episodes(
+        self, graph: Graph, played: list[Played], more: Callable[[], bool], on_episode: Callable[[Played], None]
     ) -> None:
-        """Episodes, added to `played` and to a file, while `more`."""
+        """Run episodes while `more`, adding each to `played` and to a file."""
         from sim.geometry import SUCCESS_COVERAGE
-        from vla_policy.benchmarks.ros.episodes import play
+        from vla_policy.benchmarks.ros.episodes import run_episode
         from vla_policy.benchmarks.ros.harness import Witness
         from vla_policy.utils.files import write_json
 
         with closing(Witness()) as witness:
             while more():
-                played.append(play(graph, witness, self.config.max_steps, SUCCESS_COVERAGE, self.config.rearm))
+                played.append(run_episode(graph, witness, self.config.max_steps, SUCCESS_COVERAGE, self.config.rearm))
                 episodes = [asdict(episode) for episode in played]
                 write_json(self._file, {"made_with": self.made_with, "episodes": episodes})
-                hear(played[-1])
+                on_episode(played[-1])
 
     @property
     def _file(self) -> Path:
@@ -224,7 +224,7 @@ def _teleport(bench: Bench) -> Found:
 
 
 def _success(bench: Bench) -> Found:
-    """Finished episodes of an earlier call are not played again: success.json has them."""
+    """Episodes of an earlier call, in success.json, are not run again."""
     from vla_policy.benchmarks.ros.report import jitter, paired_success, percentile
     from vla_policy.graph.running import running
 
@@ -233,27 +233,27 @@ def _success(bench: Bench) -> Found:
     advance(len(played))
     if len(played) < config.n_episodes:
         with running(bench.log, bench.nodes(None, config.seed + len(played))) as graph:
-            bench.play(graph, played, lambda: len(played) < config.n_episodes, lambda _: advance())
+            bench.run_episodes(graph, played, lambda: len(played) < config.n_episodes, lambda _: advance())
     control_period = 1e3 / load_contract("pusht_sim").interface.fps
-    latency = _said(played[-1], "command_gate", "observation_to_command_ms")
+    latency = _measured_by_node(played[-1], "command_gate", "observation_to_command_ms")
     delay = math.floor(latency["p50"] / control_period)
     intervals = np.concatenate([episode.intervals for episode in played])
     times = {
         "camera stamp to first command of its chunk": percentile(latency, "p95", control_period),
         "jitter of commands": jitter(intervals, 1e3 * bench.period, JITTER),
-        "inference": {**_said(played[-1], "policy", "inference_ms"), "target": "", "met": None},
+        "inference": {**_measured_by_node(played[-1], "policy", "inference_ms"), "target": "", "met": None},
     }
     paired = paired_success(played, _in_process(bench, [episode.seed for episode in played], delay), delay)
     return times, {"success, graph - in process": paired}
 
 
-def _said(episode: Played, node: str, name: str) -> dict[str, float]:
-    """What a node measured itself, of its last thousand."""
+def _measured_by_node(episode: Played, node: str, name: str) -> dict[str, float]:
+    """Rolling percentiles of a node's own measurements, from its diagnostics."""
     return {key: float(episode.diagnostics[node][f"{name}.{key}"]) for key in ("n", "p50", "p95", "p99", "max")}
 
 
 def _in_process(bench: Bench, seeds: list[int], delay: int) -> dict[int, bool]:
-    """Success on the same starts where the simulation waits for the policy, by seed."""
+    """Success by seed in one process, where the simulation waits for the policy."""
     from sim import PushTConfig, make_env
     from vla_policy.rollouts.rollout import rollout
 
@@ -279,7 +279,7 @@ def _soak(bench: Bench) -> Found:
     advance = bench.bar(config.soak_minutes)
     with running(bench.log, bench.nodes(config.monitor, config.seed)) as graph:
         end = time.monotonic() + 60 * config.soak_minutes
-        bench.play(graph, played, lambda: time.monotonic() < end, lambda episode: advance(episode.seconds / 60))
+        bench.run_episodes(graph, played, lambda: time.monotonic() < end, lambda episode: advance(episode.seconds / 60))
     intervals = np.concatenate([episode.intervals for episode in played])
     counts = {
         "missed deadlines unaccounted for": deadlines(played, 1e3 * bench.period),
@@ -290,7 +290,7 @@ def _soak(bench: Bench) -> Found:
 
 
 def _kills(bench: Bench) -> Found:
-    from vla_policy.benchmarks.ros.recording import survive_kills
+    from vla_policy.benchmarks.ros.recorder_bench import survive_kills
     from vla_policy.benchmarks.ros.report import kept_of_kills
 
     repeats, seed = bench.config.repeats, bench.config.seed
@@ -300,7 +300,7 @@ def _kills(bench: Bench) -> Found:
 
 
 def _cameras(bench: Bench) -> Found:
-    from vla_policy.benchmarks.ros.recording import two_cameras
+    from vla_policy.benchmarks.ros.recorder_bench import two_cameras
     from vla_policy.benchmarks.ros.report import kept_of_cameras
 
     with tempfile.TemporaryDirectory() as root:

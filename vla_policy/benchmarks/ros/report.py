@@ -1,4 +1,4 @@
-"""What measurements of the ROS 2 graph came to: percentiles, counts, and whether the targets are met."""
+"""Summaries of measurements of the ROS 2 graph: percentiles, counts, and whether targets are met."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from vla_policy.evaluation.formats import interval
 from vla_policy.evaluation.statistics import compare_paired, success_interval
 from vla_policy.utils.percentiles import percentiles
 
-GROWTH = 0.02  # of a process's memory from the second to the last quarter of a soak; the rest is noise of the allocator
-LEFT_OUT = 2  # periods after a command without the next one: a deadline was missed
-TICK = 10.0  # milliseconds in which the kernel counts what its host took
-LOST = 1.0  # seconds of an episode that a kill may cost
-KEPT = 0.99  # of the frames
+GROWTH = 0.02  # of a process's memory from the second to the last quarter of a soak; below is allocator noise
+LEFT_OUT = 2  # periods without a command that count as a missed deadline
+TICK = 10.0  # milliseconds, resolution of the kernel's CPU steal time
+LOST = 1.0  # seconds of an episode that a kill may lose
+KEPT = 0.99  # fraction of frames
 
 
 def holds(found: Sequence[Hold], within: float | None, expected: Sequence[str]) -> dict[str, Any]:
-    """Faults of one kind; the target is a hold `within` so many seconds after each (None: there is none).
+    """Summary of one kind of fault; the target is a hold `within` so many seconds (None: no target).
 
-    A hold counts if one of the `expected` words is in its reason: by chance the arm may be held for something else.
+    A hold counts if its reason contains one of `expected`: the arm may be held for another reason by chance.
     """
     of_each = [hold.seconds if any(words in hold.reason for words in expected) else None for hold in found]
     seconds = [s for s in of_each if s is not None]
@@ -53,7 +53,7 @@ def percentile(milliseconds: Mapping[str, Any], name: str, most: float) -> dict[
 
 
 def count(found: int, **more: Any) -> dict[str, Any]:
-    """What should never happen."""
+    """A count with the target 0."""
     return {"found": str(found), "target": "0", "met": found == 0, **more}
 
 
@@ -63,12 +63,12 @@ def jitter(intervals: Sequence[float] | np.ndarray, period: float, most: float) 
 
 
 def storm_counts(found: Sequence[Storm], period: float) -> dict[str, dict[str, Any]]:
-    """Whether in every storm deadlines (of `period` seconds) were kept or the arm held, and nothing went astray."""
+    """Commands off path, and storms with a missed deadline (of `period` seconds) in which the arm was not held."""
     late = [storm for storm in found if storm.longest > LEFT_OUT * period and not storm.held]
     longest = percentiles([1e3 * storm.longest for storm in found])
     return {
         "stale commands in storms": count(
-            sum(storm.astray for storm in found), storms=len(found), messages_sent=[storm.sent for storm in found]
+            sum(storm.off_path for storm in found), storms=len(found), messages_sent=[storm.sent for storm in found]
         ),
         "storms with a missed deadline, not held": count(
             len(late), storms=len(found), longest_interval_ms=longest, holds=Counter(s.held for s in found if s.held)
@@ -77,8 +77,8 @@ def storm_counts(found: Sequence[Storm], period: float) -> dict[str, dict[str, A
 
 
 def deadlines(episodes: Sequence[Played], period: float) -> dict[str, Any]:
-    """Commands left out, `period` in milliseconds, and what accounts for them: a hold, a computer that stood still, or
-    a host that took at least the time by which a command was late.
+    """Missed deadlines, `period` in milliseconds, by cause: a hold, a stalled computer, or CPU steal time of at least
+    a command's delay.
     """
     causes: Counter[str] = Counter()
     for episode in episodes:
@@ -100,14 +100,14 @@ def deadlines(episodes: Sequence[Played], period: float) -> dict[str, Any]:
 
 
 def false_holds(episodes: Sequence[Played]) -> dict[str, Any]:
-    """Holds in episodes in which nothing was wrong. How often the monitor may be wrong its calibration says."""
+    """Holds in undisturbed episodes. The monitor's false alarm rate is set by its calibration."""
     reasons = Counter(stop for e in episodes for stop in e.stops)
     alarms = sum(n for reason, n in reasons.items() if MONITOR in reason)
     return count(reasons.total() - alarms, alarms=alarms, reasons=reasons, episodes=len(episodes))
 
 
 def memory_growth(episodes: Sequence[Played]) -> dict[str, dict[str, Any]]:
-    """Of each process, from the second quarter of the episodes to the last one. Before, caches fill."""
+    """Growth of each process from the second quarter of the episodes to the last; in the first one caches fill."""
     quarter = len(episodes) // 4
     found = {}
     for name in episodes[-1].memory:
@@ -142,7 +142,7 @@ def kept_of_kills(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def kept_of_cameras(found: Mapping[str, Any]) -> dict[str, Any]:
-    """How many frames of two cameras a recorder kept; see `nodes.recording_bench.two_cameras`."""
+    """Summary of `recorder_bench.two_cameras`."""
     share, rate = f"{100 * found['share']:.1f} %", f"{found['sent_hz']:.1f} Hz"
     return {
         "found": f"{found['frames_recorded']} of {found['frames_sent']} = {share} of {rate}, recorder "
@@ -154,9 +154,9 @@ def kept_of_cameras(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def paired_success(graph: Sequence[Played], in_process: Mapping[int, bool], delay: int) -> dict[str, Any]:
-    """Success through the graph, against the same starts in one process, by seed, with a delay of so many periods.
+    """Success through the graph paired by seed with runs in one process, with a delay of `delay` periods.
 
-    Through the graph the arm may be stopped and armed again, which nobody does in one process: how often is said.
+    Through the graph the arm may be stopped and armed again, unlike in one process; the number of stops is reported.
     """
     pairs = compare_paired([in_process[e.seed] for e in graph], [e.success for e in graph])
     rates = [sum(e.success for e in graph) / pairs.n, sum(in_process[e.seed] for e in graph) / pairs.n]
@@ -177,7 +177,7 @@ def paired_success(graph: Sequence[Played], in_process: Mapping[int, bool], dela
 
 
 def tables(found: Mapping[str, Any]) -> list[Table]:
-    """The content of ros.json for people."""
+    """The content of ros.json as tables."""
     times = Table(title="milliseconds, over DDS between processes", title_justify="left")
     words = ("", "target", "met", "in time")
     for name in ("", "n", "p50", "p95", "p99", "max", "in time", "target", "met"):
@@ -194,7 +194,7 @@ def tables(found: Mapping[str, Any]) -> list[Table]:
 
 
 def _in_time(row: Mapping[str, Any]) -> str:
-    """The share of faults held in time, with its exact interval; "" for what is no count of faults."""
+    """The share of faults held in time, with its exact interval; "" for other rows."""
     if row.get("in_time") is None:
         return ""
     return f"{100 * row['in_time'] / row['n']:.0f} % {interval(success_interval(row['in_time'], row['n']), 100, 0)}"

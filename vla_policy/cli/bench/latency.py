@@ -36,9 +36,9 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     options = parser.parse_args(arguments)
 
-    from vla_policy.evaluation.formats import write_json
     from vla_policy.evaluation.success.latency import chunk_latency, random_histories, split_latency
     from vla_policy.models.loading import load_policy, machine
+    from vla_policy.utils.files import write_json
     from vla_policy.utils.provenance import git_commit
 
     config = typed_config(LatencyConfig, "latency", options.overrides)

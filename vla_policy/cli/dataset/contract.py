@@ -38,9 +38,9 @@ def main(arguments: Sequence[str]) -> None:
     if chosen.urdf:
         found += urdf.compare(contract, find_config(chosen.urdf, ".urdf", "urdf"))
     if chosen.bag:
-        heard = contract_check.hear_bag(Path(chosen.bag), contract)
-        found += contract_check.compare_seen(contract, heard, live=False)
-        found += contract_check.compare_commands_of_bag(contract, heard)
+        received = contract_check.read_start_of_bag(Path(chosen.bag), contract)
+        found += contract_check.check_observations(contract, received, live=False)
+        found += contract_check.check_commands_of_bag(contract, received)
     if chosen.graph:
         found += _check_graph(contract)
     wrong = sum(finding.level == findings.WRONG for finding in found)

@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> None:
     from vla_policy.data import LeRobotDataset
     from vla_policy.data.inspection import inspect
     from vla_policy.data.quality import Finding, folded
-    from vla_policy.importers.recorded_goal import goal_findings
+    from vla_policy.importers.goal_check import goal_findings
 
     dataset = LeRobotDataset(parsed.DATASET, strict=False)
     hidden = chosen.json or not console.is_terminal

@@ -19,8 +19,8 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("B", type=Path, help="folder of another one; comparison.json is written there")
     options = parser.parse_args(arguments)
 
-    from vla_policy.evaluation.formats import write_json
     from vla_policy.evaluation.success.compare import compare, comparison_table
+    from vla_policy.utils.files import write_json
 
     found = compare(options.A, options.B)
     write_json(options.B / "comparison.json", found)

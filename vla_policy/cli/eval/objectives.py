@@ -17,8 +17,8 @@ def main(arguments: Sequence[str]) -> None:
     description = "Policies that differ in the objective alone: an evaluation folder each, compared with the first one."
     folders, chosen = evaluation_arguments("vla-eval objectives", description, arguments, DEFAULTS)
 
-    from vla_policy.evaluation.formats import write_json
     from vla_policy.evaluation.success.objectives import gather_objectives, objectives_table
+    from vla_policy.utils.files import write_json
 
     found, path = gather_objectives(folders), Path(chosen["out"]) / "objectives.json"
     write_json(path, found)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from vla_policy.cli.common import stdout
 from vla_policy.cli.help import config_parser
-from vla_policy.cli.progress import bar
 from vla_policy.utils.configuration import typed_config
+from vla_policy.utils.progress import progress_bar
 
 console = stdout()
 
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> None:
     policy = load_policy(options.CHECKPOINT, config.device)
     dataset = LeRobotDataset(options.DATASET)
     episodes = held_out_episodes(config.episodes, policy.card, dataset)
-    with bar(console) as progress:
+    with progress_bar(console) as progress:
         task = progress.add_task("episodes", total=len(episodes), state="")
         errors = open_loop(
             policy, dataset, episodes, config.policy_seed, config.batch_size, lambda _: progress.advance(task)

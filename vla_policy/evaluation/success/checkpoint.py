@@ -63,7 +63,7 @@ def summaries(checkpoint: str | None, config: EvalConfig, progress: Progress = s
     if checkpoint is not None:
         policy = load_policy(checkpoint, config.device, config.threads)
         if config.n_action_steps is not None:
-            policy.play(config.n_action_steps)
+            policy.set_n_action_steps(config.n_action_steps)
         more = described(policy)
         watcher = None
         if config.monitor is not None:

@@ -1,4 +1,4 @@
-"""What a look at a contract beside a robot finds, in words."""
+"""Findings of contract checks, and a description of a contract as findings."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ OK, NOTE, WRONG = "ok", "note", "wrong"
 
 
 class Finding(NamedTuple):
-    """`level` is OK, NOTE (know this) or WRONG (this would not work)."""
+    """`level` is OK, NOTE (be aware) or WRONG (would not work)."""
 
     level: str
     text: str
 
 
 def describe(contract: Contract) -> list[Finding]:
-    """What the contract alone says would happen."""
+    """The contract's streams, outputs and limits in words."""
     names = contract.interface.action.names
     found = [
         Finding(OK, f"{contract.robot_type}: observed and decided about {contract.interface.fps:g} times a second")
@@ -89,7 +89,7 @@ def _of_limits(contract: Contract) -> Iterator[Finding]:
 
 
 def _of_conversion(part: Source | Output, contract: Contract) -> Iterator[Finding]:
-    """What the ends of the box are in messages of other units."""
+    """The limits of the box in the messages' units."""
     action, command = contract.interface.action, contract.command
     for channel, unit in zip(part.channels, part.conversion.units, strict=False):  # none where they are the same
         here = [f"{end[channel]:g}" for end in (command.low, command.high)]
@@ -104,5 +104,5 @@ def _outward(part: Source | Output, values: np.ndarray) -> np.ndarray:
 
 
 def _unit(unit: str) -> str:
-    """A unit behind a number."""
+    """A unit as a suffix of a number."""
     return "" if unit == "1" else f" {unit}"

@@ -1,4 +1,4 @@
-"""Contracts from their files; `InputError` names the file and the key that is wrong."""
+"""Loads contracts; `InputError` names the file and the invalid key."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from vla_policy.robot.contract.spec import POSE_FIELDS, CommandSpec, Contract, O
 from vla_policy.robot.kinematics import Kinematics
 from vla_policy.robot.pointing import Pointing
 
-LEAST_RATE = 20.0  # Hz of commands; the gate looks for silence as often
-MOST_RATE = 1000.0  # Hz of commands and of frames
+LEAST_RATE = 20.0  # Hz of commands; the gate checks timeouts at this rate
+MOST_RATE = 1000.0  # Hz of commands and frames
 LONGEST_TIMEOUT = 2.0  # seconds
 LARGEST_FILE = 1 << 16  # bytes
 LARGEST_SIDE = 8192  # pixels
-LONGEST_MESSAGE = 2000  # characters of what is wrong
-UNIT_TOLERANCE = 0.05  # of a quaternion's length
+LONGEST_MESSAGE = 2000  # characters of an error message
+UNIT_TOLERANCE = 0.05  # of a quaternion's norm
 _KEY = re.compile(r"observation(\.[A-Za-z0-9_-]+)+")
 _BROKEN_YAML = (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError)  # the latter of odd tags
 
 
 def find_config(name: str | Path, suffix: str = ".yaml", folder: str = "config") -> Path:
-    """A file by its path, or by its name in the package's `folder`, where that is installed."""
+    """A file by its path, or by its name in the package's installed `folder`."""
     prefixes = [sys.prefix, *filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(":"))]
     roots = [Path(__file__).parents[3], *(Path(prefix) / "share" / "vla_policy" for prefix in prefixes)]
     for path in (Path(name), *(root / folder / f"{name}{suffix}" for root in roots)):
@@ -50,7 +50,7 @@ def _is_file(path: Path) -> bool:
 
 
 def load_contract(name: str | Path) -> Contract:
-    """Read a contract, a path or a name in `config/`."""
+    """Load a contract by path or by name in `config/`."""
     path = find_config(name)
     try:
         return _contract(path, _read(path))
@@ -59,7 +59,7 @@ def load_contract(name: str | Path) -> Contract:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice, of which YAML would take the last."""
+    """Rejects duplicate keys, of which YAML would take the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
@@ -188,7 +188,7 @@ def _command(data: Mapping[str, Any], feature: Feature, frame_id: str, kinematic
 
 
 class _Limits(NamedTuple):
-    """Of the action's channels (D,), in the interface's units."""
+    """Limits of the action's channels (D,), in the interface's units."""
 
     low: np.ndarray
     high: np.ndarray
@@ -230,7 +230,7 @@ def _output(part: Part, rate: float, limits: _Limits, frame_id: str, kinematics:
 
 
 def _constants(part: Part, chosen: tuple[str, ...], posed: bool) -> dict[str, float]:
-    """What the fields leave of a pose."""
+    """The pose fields that are not commanded."""
     where = f"{part.where}: constants"
     given = values.by_name(part.data.get("constants", {}), where)
     if (given and not posed) or not set(given) <= set(POSE_FIELDS):
@@ -249,7 +249,7 @@ def _constants(part: Part, chosen: tuple[str, ...], posed: bool) -> dict[str, fl
 
 
 def _require_state(interface: Interface) -> None:
-    """Holding means to stay at the measured pose, so that it has to be known in the action's own channels."""
+    """`InputError` unless the state has the action's channels, which holding and alignment need."""
     state, action = interface.observations.get(STATE), interface.action
     if state is None or (state.names, state.units) != (action.names, action.units):
         found = None if state is None else list(zip(state.names, state.units, strict=True))
@@ -258,20 +258,20 @@ def _require_state(interface: Interface) -> None:
 
 
 def _require_same_fields(streams: tuple[Stream, ...], command: CommandSpec, names: tuple[str, ...]) -> None:
-    """`InputError` unless what is measured is what is commanded, channel by channel: to hold depends on it."""
+    """`InputError` unless each channel is measured and commanded in the same field, which holding needs."""
     state = next(stream for stream in streams if stream.key == STATE)
     measured = _by_channel(state.sources)
-    told = _by_channel(command.outputs)
+    commanded = _by_channel(command.outputs)
     for kind in (True, False):
-        channels = [c for c in range(len(names)) if measured[c].posed == told[c].posed == kind]
-        ours, theirs = [told[c].field for c in channels], [measured[c].field for c in channels]
-        # Joints may be called by other names in commands, but the same ones must not be in another order.
+        channels = [c for c in range(len(names)) if measured[c].posed == commanded[c].posed == kind]
+        ours, theirs = [commanded[c].field for c in channels], [measured[c].field for c in channels]
+        # Joints may have other names in commands, but the same names must not be in another order.
         if ours != theirs and (kind or sorted(ours) == sorted(theirs)):
             raise InputError(f"action: fields: expected those of {STATE} {theirs}, found {ours}")
 
 
 class _Field(NamedTuple):
-    """Of a message; `posed` are those of the tip's pose, others are joints."""
+    """A message field: of the tip's pose if `posed`, else a joint."""
 
     field: str
     posed: bool
@@ -286,7 +286,7 @@ def _by_channel(parts: Sequence[Source | Output]) -> dict[int, _Field]:
 
 
 def _require_topics(streams: tuple[Stream, ...], command: CommandSpec) -> None:
-    """`InputError` for a topic of two types, and for one that two outputs would publish on."""
+    """`InputError` for a topic with two types, or with two outputs."""
     types: dict[str, str] = {}
     for source in [source for stream in streams for source in stream.sources]:
         if types.setdefault(source.topic, source.type) != source.type:

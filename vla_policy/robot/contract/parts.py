@@ -1,4 +1,4 @@
-"""The topics of a vector, as a contract's file has them: one for all of its channels, or a list with some for each."""
+"""The topics of a vector in a contract file: one for all channels, or a list with some channels each."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def vector(data: Mapping[str, Any], where: str) -> Feature:
 
 @dataclass(frozen=True)
 class Part:
-    """A source or an output, as the file has it at `where`, of the channels `names` of a vector.
+    """The file's entry `where` for a source or output with the channels `names` of a vector.
 
-    `alone` is whether it is the vector's only one and is written in the vector's own place.
+    `alone` if it is the vector's only one, written in the vector's own mapping.
     """
 
     data: Mapping[str, Any]
@@ -49,7 +49,7 @@ class Part:
         return values.text(self.data.get("frame_id", default), f"{self.where}: frame_id", empty=True)
 
     def fields(self, kind: str) -> tuple[str, ...]:
-        """The message's fields, one a channel; by default the channels' names."""
+        """The message's fields, one per channel; by default the channels' names."""
         where = f"{self.where}: fields"
         chosen = values.texts(self.data.get("fields", list(self.names)), where, len(self.names))
         known = {spec.POSE: POSE_FIELDS, spec.TWIST: POSE_FIELDS[:3]}.get(kind, chosen)
@@ -58,7 +58,7 @@ class Part:
         return chosen
 
     def kinematics(self, known: Kinematics | None) -> Kinematics | None:
-        """The contract's where this part is about the tip; beside others it is if its fields are those of a pose."""
+        """The contract's kinematics if this part is the tip's: alone, or with the fields of a pose."""
         return known if self.alone or set(self.fields(spec.JOINT_STATE)) <= set(POSE_FIELDS) else None
 
     def conversion(self, kinematics: Kinematics | None) -> Conversion:
@@ -89,9 +89,9 @@ class Part:
 
 
 def parts(data: Mapping[str, Any], several: str, where: str, optional: set[str]) -> list[Part]:
-    """All channels in one part, or the entries of the list `several` with the `names` of their channels.
+    """One part with all channels, or the entries of the list `several` with the `names` of their channels.
 
-    `optional` are keys that such an entry may have beside those of every part.
+    `optional` are keys that an entry may have besides those of every part.
     """
     whole = vector(data, where)
     if several not in data:

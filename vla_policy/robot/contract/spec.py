@@ -1,4 +1,4 @@
-"""What a contract says, as data."""
+"""The data model of a contract."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ ARRAY = "std_msgs/msg/Float64MultiArray"
 IMAGE_TYPES = (IMAGE, COMPRESSED)
 STATE_TYPES = (JOINT_STATE, POSE)
 COMMAND_TYPES = (POSE, TRAJECTORY, ARRAY, TWIST)
-SIMULATED = "pusht_sim"  # the robot_type of an arm that nobody can be hurt by
+SIMULATED = "pusht_sim"  # the robot_type of the simulated arm
 POSE_FIELDS = ("x", "y", "z", "qx", "qy", "qz", "qw")
 
 
 @dataclass(frozen=True)
 class Picture:
-    """What a camera sends and which part of it is the feature.
+    """A camera's image size and the part of it that is the feature.
 
-    `size` is (height, width) of the message's picture; of it `crop` (top, left, height, width) is scaled to the
-    feature's size. All in pixels.
+    `size` is (height, width) of the message's image; its region `crop` (top, left, height, width) is scaled to the
+    feature's size. Pixels.
     """
 
     size: tuple[int, int]
@@ -40,11 +40,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class Source:
-    """A topic that a feature, or some channels of it, is read from.
+    """A topic from which a feature, or some of its channels, is read.
 
-    `fields` says what of the message they are: joint names of a JointState, or some of x, y, z, qx, qy, qz, qw. Field
-    k is the feature's channel `channels[k]`, after `conversion` to the interface's units. With `kinematics` the fields
-    are the tip's where the joints are. Poses have to be of `frame_id`, unless that is empty.
+    `fields` are joint names of a JointState, or some of x, y, z, qx, qy, qz, qw. Field k is the feature's channel
+    `channels[k]`, after `conversion` to the interface's units. With `kinematics` the fields are those of the tip,
+    computed from the joints. Poses must be in `frame_id`, unless that is empty.
     """
 
     topic: str
@@ -58,7 +58,7 @@ class Source:
 
     @property
     def joints(self) -> tuple[str, ...]:
-        """The joints that a message has to have."""
+        """The joints that a message must contain."""
         if self.type != JOINT_STATE:
             return ()
         return self.fields if self.kinematics is None else self.kinematics.joints
@@ -66,9 +66,9 @@ class Source:
 
 @dataclass(frozen=True)
 class Stream:
-    """One observation and where it comes from: a camera's topic, or one or more topics with the channels of a vector.
+    """One observation and its sources: a camera's topic, or one or more topics with the channels of a vector.
 
-    The parts of a vector are put together when they are at most `slop` seconds apart.
+    Parts of a vector are combined when they are at most `slop` seconds apart.
     """
 
     key: str
@@ -78,23 +78,23 @@ class Stream:
 
     @property
     def topic(self) -> str:
-        """Of the first source, a camera's only one."""
+        """The first source's topic, a camera's only one."""
         return self.sources[0].topic
 
     @property
     def type(self) -> str:
-        """Of the first source, a camera's only one."""
+        """The first source's message type."""
         return self.sources[0].type
 
 
 @dataclass(frozen=True, eq=False)
 class Output:
-    """A topic to which some channels of the action go, as absolute targets.
+    """A topic that receives some channels of the action, as absolute targets.
 
     Channel `channels[k]` of the action is field `fields[k]` of the message (see `Source`; x, y, z for the linear
-    velocities of a twist), after `conversion` from the interface's units. `constants` fills the other fields of a pose.
-    With `kinematics` the fields are of the tip's pose, whatever the message. `low`, `high`, `speed` and `acceleration`
-    (n,) are the command's limits in the message's units; `rate` in Hz is how often messages are sent.
+    velocities of a twist), after `conversion` from the interface's units. `constants` are the other fields of a pose.
+    With `kinematics` the fields are of the tip's pose, whatever the message type. `low`, `high`, `speed` and
+    `acceleration` (n,) are the command's limits in the message's units; `rate` is the message rate in Hz.
     """
 
     topic: str
@@ -113,32 +113,32 @@ class Output:
 
     @property
     def inverse(self) -> Kinematics | None:
-        """What makes the tip's targets those of the joints; None where the message says what the action does."""
+        """The inverse kinematics from tip targets to joints; None if the message has the action's own fields."""
         return self.kinematics if self.type in (TRAJECTORY, ARRAY) else None
 
     @property
     def joints(self) -> tuple[str, ...]:
-        """The joints that a message commands, in its order; none where it commands the tip."""
+        """The joints that a message commands, in its order; none if it commands the tip."""
         if self.type not in (TRAJECTORY, ARRAY):
             return ()
         return self.fields if self.kinematics is None else self.kinematics.joints
 
     def part(self, action: np.ndarray) -> np.ndarray:
-        """This output's numbers (n,) of an action (D,), in the message's units."""
+        """This output's part (n,) of an action (D,), in the message's units."""
         return self.conversion.outward(action[list(self.channels)])
 
     def velocity(self, velocity: np.ndarray) -> np.ndarray:
-        """The same (n,) of velocities (D,)."""
+        """This output's part (n,) of velocities (D,), in the message's units."""
         return self.conversion.velocity(velocity[list(self.channels)])
 
 
 @dataclass(frozen=True, eq=False)
 class CommandSpec:
-    """Where commands go, each channel of the action to one of `outputs`, and their limits in the interface's units.
+    """The `outputs` of the action's channels and the limits of commands, in the interface's units.
 
-    `low`, `high`, `speed` and `acceleration` (D,) are in units, units / s and units / s^2 (None: no limit); `rate` in
-    Hz is how often commands are sent. The arm holds when it is further than `following_error` (D,) units from its
-    command; by default half a second at the speed limit. `frame_id` is the frame of what outputs do not say it of.
+    `low`, `high`, `speed` and `acceleration` (D,) are in units, units / s and units / s^2 (None: no limit); `rate` is
+    the command rate in Hz. The gate holds when the arm is further than `following_error` (D,) units from its command;
+    by default half a second at the speed limit. `frame_id` is the default frame of the outputs.
     """
 
     outputs: tuple[Output, ...]
@@ -152,41 +152,41 @@ class CommandSpec:
 
     @property
     def led(self) -> Output | None:
-        """The output whose joints follow from the tip's targets; None if there is none."""
+        """The output that needs inverse kinematics, if any."""
         return next((output for output in self.outputs if output.inverse is not None), None)
 
 
 @dataclass(frozen=True)
 class Timeouts:
-    """How long who may be silent before the arm holds, and how far time stamps may be off; seconds."""
+    """Longest silence per input before the arm holds, and tolerances of time stamps; seconds."""
 
     policy: float = 0.13
     """The policy's heartbeat, 25 Hz."""
     monitor: float = 0.13
     """The surprise monitor's heartbeat, 25 Hz."""
     camera: float = 0.18
-    """Any observation of the policy: the camera's period and the patience for a frame that is late."""
+    """Any observation of the policy: the camera's period plus the tolerated delay of a frame."""
     state: float = 0.15
-    """The robot's state, as the gate hears it."""
+    """The robot's state at the gate."""
     teleop: float = 0.15
     """Commands of teleoperation."""
     chunk: float = 1.0
-    """Between the end of what was played and the next chunk."""
+    """Between the end of a chunk and the next one."""
     emergency_stop: float | None = None
-    """Where there is one that says false as long as nobody presses it."""
+    """For an emergency stop with a heartbeat, false while it is not pressed."""
     clock_jump: float = 0.1
     slop: float = 0.02
-    """Between observations of one moment, and into the future."""
+    """Between observations that are combined, and into the future."""
     max_age: float = 0.5
-    """Of what is observed, of the robot's state and of teleoperation when they arrive."""
+    """Of observations, the robot's state and teleoperation targets on arrival."""
 
 
 @dataclass(frozen=True)
 class Contract:
-    """What a robot provides; `name` is the file's. `task` is the instruction until another one is given.
+    """What a robot provides; `name` is the file's. `task` is the default instruction.
 
-    `pointing` says what is where in a camera's picture, for those who lead the arm with a mouse. A real arm follows a
-    policy whose units nobody declared only if it `accepts_unknown_units` ("units_unknown: accept").
+    `pointing` calibrates a camera image for teleoperation with a mouse. A real arm runs a policy without declared units
+    only if it `accepts_unknown_units` ("units_unknown: accept").
     """
 
     name: str
@@ -200,7 +200,7 @@ class Contract:
     accepts_unknown_units: bool = False
 
     def stream(self, key: str) -> Stream:
-        """The stream of an observation key; `InputError` if there is none."""
+        """The stream of an observation key; `InputError` if unknown."""
         for stream in self.streams:
             if stream.key == key:
                 return stream
@@ -208,7 +208,7 @@ class Contract:
 
     @property
     def silences(self) -> dict[str, float]:
-        """How long each observed topic may be silent, in seconds: the part of a vector also as long as its `slop`."""
+        """Timeout of each observed topic in seconds; at least `slop` for the parts of a vector."""
         return {
             source.topic: max(self.timeouts.camera, stream.slop if len(stream.sources) > 1 else 0.0)
             for stream in self.streams
@@ -216,11 +216,11 @@ class Contract:
         }
 
     def require(self, needed: Interface, needs: str) -> None:
-        """`InputError` naming every difference unless this robot can serve `needs`, e.g. a checkpoint."""
+        """`InputError` naming every difference unless this robot provides what `needs`, e.g. a checkpoint, needs."""
         needed.require(self.interface, needs, f"robot contract {self.name}")
 
     def require_simulated(self) -> None:
-        """`InputError` unless this is the simulated arm: what moves without being asked must not reach a real one."""
+        """`InputError` unless this is the simulated arm."""
         if self.robot_type != SIMULATED:
             expected = f"robot_type: expected the simulated {SIMULATED!r}, found {self.robot_type!r}"
             raise InputError(f"robot contract {self.name}: {expected}")

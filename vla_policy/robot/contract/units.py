@@ -1,4 +1,4 @@
-"""Between the units of a robot's messages and those of the interface."""
+"""Conversion between the units of a robot's messages and those of the interface."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from vla_policy.interfaces import InputError
 
-# What one of each is in the first unit of its line.
+# Factors to the first unit of each line.
 _KINDS = (
     {"rad": 1.0, "deg": math.pi / 180.0},
     {"m": 1.0, "cm": 0.01, "mm": 0.001},
@@ -20,9 +20,9 @@ _KINDS = (
 
 @dataclass(frozen=True)
 class Conversion:
-    """A channel's number in the interface is `scale` times that in the message, plus `offset`; all (n,).
+    """interface value = `scale` * message value + `offset`, per channel (n,).
 
-    `units` are the message's; with none of them (the default) numbers stay what they are.
+    `units` are the message's; without any (the default) values are unchanged.
     """
 
     units: tuple[str, ...] = ()
@@ -30,19 +30,19 @@ class Conversion:
     offset: tuple[float, ...] = ()
 
     def inward(self, values: np.ndarray) -> np.ndarray:
-        """The interface's numbers (..., n) of a message's."""
+        """Interface values (..., n) from message values."""
         return values * np.array(self.scale) + np.array(self.offset) if self.units else values
 
     def outward(self, values: np.ndarray) -> np.ndarray:
-        """The message's numbers (..., n) of the interface's."""
+        """Message values (..., n) from interface values."""
         return (values - np.array(self.offset)) / np.array(self.scale) if self.units else values
 
     def velocity(self, values: np.ndarray) -> np.ndarray:
-        """The message's numbers (n,) of the interface's velocities, which know no offset."""
+        """Message velocities (n,) from interface velocities: scaled, without offset."""
         return values / np.array(self.scale) if self.units else values
 
     def rates(self, values: np.ndarray) -> np.ndarray:
-        """The message's sizes (n,) of speeds and the like, which know no offset and no sign."""
+        """Message magnitudes (n,), e.g. speed limits: scaled, without offset or sign."""
         return values / np.abs(self.scale) if self.units else values
 
 
@@ -55,10 +55,10 @@ def conversion(
     message_units: Sequence[str],
     ranges: Mapping[str, tuple[Sequence[float], Sequence[float]]],
 ) -> Conversion:
-    """From the message's units to the interface's, a channel each.
+    """The conversion from the message's units to the interface's, per channel.
 
-    Units of one kind (rad and deg; m, cm and mm; 1 and %) follow from each other. Any other pair needs `ranges`: two
-    numbers of the message, and what they are in the interface. `InputError` names the channel.
+    Units of one kind (rad and deg; m, cm and mm; 1 and %) convert by a factor. Any other pair needs `ranges`: two
+    message values and the corresponding interface values. `InputError` names the channel.
     """
     scale, offset = [], []
     for name, unit, message_unit in zip(names, units, message_units, strict=True):

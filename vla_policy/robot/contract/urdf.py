@@ -1,4 +1,4 @@
-"""A contract beside a robot's URDF: are there such joints and links, and is the box within their limits?"""
+"""Checks a contract against a URDF: joints, links and limits."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from vla_policy.interfaces import InputError
 from vla_policy.robot.contract.findings import NOTE, OK, WRONG, Finding
 from vla_policy.robot.contract.spec import Contract, Output
 
-MARGIN = 0.1  # rad or m beyond a joint's limits that a driver may be left to clip
+MARGIN = 0.1  # rad or m beyond a joint's limits that may be left to the driver to clip
 
 
 @dataclass(frozen=True)
 class Joint:
-    """`low`, `high` and `speed` are in rad or m and per second; infinite where the URDF has none."""
+    """`low`, `high` and `speed` in rad or m (per second); infinite if the URDF has none."""
 
     kind: str
     low: float
@@ -27,7 +27,7 @@ class Joint:
 
 
 def compare(contract: Contract, urdf: Path) -> list[Finding]:
-    """What of the contract the robot described by `urdf` has, and what not."""
+    """Findings on the contract's joints, frames and limits in `urdf`."""
     joints, links = read(urdf)
     found = []
     wanted = [(source.topic, source.joints) for stream in contract.streams for source in stream.sources]
@@ -43,7 +43,7 @@ def compare(contract: Contract, urdf: Path) -> list[Finding]:
         if names and not missing and not still:
             found.append(Finding(OK, f"{topic}: all of its joints are in {urdf.name}"))
     for output in contract.command.outputs:
-        if output.inverse is None:  # the kinematics keep to the limits of their own URDF
+        if output.inverse is None:  # inverse kinematics enforce the limits of their own URDF
             found += _limits(contract, output, joints, urdf.name)
     frames = {contract.command.frame_id, *(output.frame_id for output in contract.command.outputs)}
     for frame in sorted(frames - links - {""}):
@@ -75,7 +75,7 @@ def _limits(contract: Contract, output: Output, joints: dict[str, Joint], urdf: 
 
 
 def read(urdf: Path) -> tuple[dict[str, Joint], set[str]]:
-    """Joints by name, and the links; `InputError` if it is no URDF."""
+    """Joints by name, and link names; `InputError` if it is no URDF."""
     try:
         root = ElementTree.fromstring(urdf.read_bytes())
     except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:

@@ -1,4 +1,4 @@
-"""Values of a YAML file with the types that they are to have; `InputError` names the key that has another."""
+"""Typed values of a YAML file; `InputError` names the key of a wrong one."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import Any
 
 from vla_policy.interfaces import InputError
 
-LONGEST = 256  # entries of a list: no robot has more channels
+LONGEST = 256  # entries of a list
 _TOPIC = re.compile(r"~?/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
 _SHOWN = reprlib.Repr()
 _SHOWN.maxlevel, _SHOWN.maxlist, _SHOWN.maxdict, _SHOWN.maxstring = 3, 32, 16, 120
 
 
 def shown(value: Any) -> str:
-    """A value in one line of bounded length, whatever it is."""
+    """Any value in one line of bounded length."""
     return _SHOWN.repr(value)
 
 
 def refuse(where: str, expected: str, value: Any) -> InputError:
-    """What to raise."""
+    """The error for a value other than expected."""
     return InputError(f"{where}: expected {expected}, found {shown(value)}")
 
 
 def mapping(value: Any, where: str, needed: set[str], optional: set[str]) -> Mapping[str, Any]:
-    """A mapping with all of the needed keys and none but the optional ones beside them."""
+    """A mapping with all `needed` keys and no others than `optional` ones."""
     if not isinstance(value, Mapping):
         raise refuse(where, f"the keys {sorted(needed or optional)}", value)
     missing, unknown = sorted(needed - set(value)), sorted(map(str, set(value) - needed - optional))
@@ -38,14 +38,14 @@ def mapping(value: Any, where: str, needed: set[str], optional: set[str]) -> Map
 
 
 def by_name(value: Any, where: str) -> Mapping[str, Any]:
-    """A mapping whose keys are texts."""
+    """A mapping with string keys."""
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise refuse(where, "entries by name", value)
     return value
 
 
 def items(value: Any, where: str, what: str) -> Sequence[Any]:
-    """A list with something in it."""
+    """A non-empty list."""
     if not isinstance(value, list) or not 0 < len(value) <= LONGEST:
         raise refuse(where, what, value)
     return value
@@ -76,14 +76,14 @@ def units(value: Any, where: str, size: int) -> tuple[str, ...]:
 
 
 def topic(value: Any, where: str) -> str:
-    """A name that ROS takes for a topic."""
+    """A valid ROS topic name."""
     if not isinstance(value, str) or not _TOPIC.fullmatch(value):
         raise refuse(where, "a topic such as /joint_states", value)
     return value
 
 
 def choice(value: Any, where: str, known: Sequence[str]) -> str:
-    """One of the known ones."""
+    """One of `known`."""
     if value not in known:
         raise refuse(where, f"one of {list(known)}", value)
     return str(value)
@@ -111,14 +111,14 @@ def within(value: Any, where: str, least: float, most: float) -> float:
 
 
 def numbers(value: Any, where: str, size: int | None = None) -> tuple[float, ...]:
-    """Finite numbers, as many as that."""
+    """`size` finite numbers."""
     if not isinstance(value, list) or size not in (None, len(value)) or not all(map(_is_number, value)):
         raise refuse(where, "finite numbers" if size is None else f"{size} finite numbers", value)
     return tuple(map(float, value))
 
 
 def integers(value: Any, where: str, size: int, least: int, most: int) -> tuple[int, ...]:
-    """As many whole numbers from `least` to `most`."""
+    """`size` integers from `least` to `most`."""
     if not isinstance(value, list) or len(value) != size or not all(type(v) is int for v in value):
         raise refuse(where, f"{size} whole numbers", value)
     if not all(least <= v <= most for v in value):

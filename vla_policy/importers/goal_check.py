@@ -1,4 +1,4 @@
-"""Whether imported PushT demonstrations were made with the goal that they are read with."""
+"""Checks that imported PushT demonstrations were made for the assumed goal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ELSEWHERE = "the block covers nothing of the goal at the end; was it elsewhere? 
 
 
 def goal_findings(dataset: LeRobotDataset) -> Iterator[Finding]:
-    """Episodes of imported demonstrations at whose end the block covers nothing of the goal."""
+    """A finding for each imported episode that ends without any coverage of the goal."""
     if dataset.info.get("robot_type") != ROBOT_TYPE:
         return
     seen_from_goal = GOAL_STATE in dataset.interface.observations
@@ -25,6 +25,6 @@ def goal_findings(dataset: LeRobotDataset) -> Iterator[Finding]:
         try:
             values = dataset.episode(index).columns.get(key)
         except InputError:
-            continue  # `inspect` says so
+            continue  # reported by `inspect`
         if values is not None and values.shape[1] == 4 and coverage(pose_from_features(values[-1]), goal) == 0:
             yield Finding(index, key, ELSEWHERE)

@@ -1,4 +1,4 @@
-"""What the recorder keeps: of two cameras on a busy computer, and when it is killed at random moments."""
+"""Reliability of the recorder: frames of two cameras on a busy computer, and kills at random times."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ ANSWER_PATIENCE = 3.0
 NO_ANSWER = "no answer"
 EPISODE_SECONDS = (0.5, 2.0)  # at least and at most
 KILLED_AFTER = (0.2, 5.0)  # seconds from the start of the first of them
-TOLERANCE = 1.0  # seconds at both ends of an episode that its messages may take to arrive
+TOLERANCE = 1.0  # seconds that may be missing at either end of an episode
 STATE = "pusht_sim/ee_pose"
 
 
 class RecorderClient:
-    """Calls the recorder's services and hears what it says, by a node that spins.
+    """Calls the recorder's services and collects its status messages; `node` must be spinning.
 
-    Nothing is waited for any longer once `alive` says that the recorder runs no more.
+    Waiting ends once `alive` is false.
     """
 
     def __init__(self, node: Node, alive: Callable[[], bool] = lambda: True) -> None:
@@ -56,9 +56,9 @@ class RecorderClient:
         node.create_subscription(String, "recorder/status", self._on_status, common.LATCHED_QOS)
 
     def start(self) -> None:
-        """An episode, once the recorder hears of every stream.
+        """Start an episode, once the recorder receives every stream.
 
-        Asked again when there is no answer: for a while the middleware takes a killed recorder for the one to ask.
+        Retried without a response: for a while the middleware sends requests to a killed recorder.
         """
         unanswered = False
 
@@ -71,7 +71,7 @@ class RecorderClient:
         wait_for(begun, "the start of an episode")
 
     def try_to_start(self) -> tuple[bool, str]:
-        """Whether it began, and its bag or why not; so do the others."""
+        """Whether the episode began, and its bag or the reason why not."""
         return self._call("start_episode", Trigger.Request(), ANSWER_PATIENCE)
 
     def end(self, success: bool = True) -> tuple[bool, str]:
@@ -80,7 +80,7 @@ class RecorderClient:
     def discard(self) -> tuple[bool, str]:
         return self._call("discard_episode", Trigger.Request())
 
-    def said(self, text: str) -> bool:
+    def reported(self, text: str) -> bool:
         return any(text in status for status in self.status)
 
     def _call(self, service: str, request: Any, patience: float = PATIENCE) -> tuple[bool, str]:
@@ -95,7 +95,7 @@ class RecorderClient:
 
 
 class Filmed(FakeRobot):
-    """With a camera at 10 Hz while `filming`, and commands at 50 Hz that are as good as executed."""
+    """A fake robot with a camera at 10 Hz while `filming`, and executed commands at 50 Hz."""
 
     def __init__(self, simulated: bool = False) -> None:
         super().__init__(simulated)
@@ -124,16 +124,16 @@ class Filmed(FakeRobot):
 
 
 def picture(pixels: bytes, size: tuple[int, int], t: float) -> Image:
-    """Of height and width `size`, in RGB."""
+    """An RGB image of height and width `size`."""
     message = Image(height=size[0], width=size[1], encoding="rgb8", step=3 * size[1])
     message.header.stamp = common.stamp(t)
-    message.data = array.array("B", pixels)  # an ndarray takes 200 times as long
+    message.data = array.array("B", pixels)  # an ndarray is 200 times slower
     return message
 
 
 @dataclass(frozen=True)
 class _Episode:
-    """A bag that the recorder said to be finished: what it was like then, and from when to when it was recorded."""
+    """A bag that the recorder reported as finished: its digest at that time, and when it was recorded."""
 
     bag: Path
     digest: str
@@ -141,7 +141,7 @@ class _Episode:
     last: float
 
     def intact(self) -> bool:
-        """Whether it still is the same, and holds its whole time and its result."""
+        """Whether it is unchanged and has its whole time span and its result."""
         if not self.bag.is_file() or _digest(self.bag) != self.digest or not has_end(self.bag):
             return False
         *states, result = read_bag(self.bag, [STATE, RESULT])
@@ -158,16 +158,16 @@ def survive_kills(
     seed: int = 0,
     advance: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """A recorder of short episodes, one after the other, is killed and started again `kills` times.
+    """Kill and restart a recorder of short episodes `kills` times.
 
-    Of what is found, `episodes_expected` had been said to be finished, `episodes_intact` are so after all the kills and
-    `episodes_imported` are in the dataset; `lost_s` is what is missing of each episode that was running, and of these
-    `repairs_said` were named by the recorder's next start.
+    In the result `episodes_expected` were reported as finished, `episodes_intact` still are after all kills and
+    `episodes_imported` are in the dataset; `lost_s` is the missing time of each interrupted episode, of which
+    `repairs_said` were reported at the recorder's next start.
     """
     rng = np.random.default_rng(seed)
     episodes: list[_Episode] = []
     lost: list[float] = []
-    begin, until, said = 0.0, 0.0, 0
+    begin, until, repairs = 0.0, 0.0, 0
     words = log / "recorder.log"
     with Processes(log) as processes, Filmed() as robot:
         client = RecorderClient(robot, lambda: processes["recorder"].poll() is None)
@@ -178,28 +178,28 @@ def survive_kills(
             if attempt > 0:
                 advance()
             if parts:
-                # Of its status only the last word may be heard, if it was said before anybody listened.
+                # From the log: of status messages sent before the subscription matched only the last is received.
                 wait_for(lambda: "an interrupted episode was found" in words.read_text(), "the repair")
-                said += sum(part in words.read_text() for part in parts)
+                repairs += sum(part in words.read_text() for part in parts)
                 lost += [until - _newest(root / "bags" / "interrupted" / part, begin) for part in parts]
             if attempt < kills:
                 finished, (begin, until) = _record_until_killed(client, processes["recorder"], rng)
                 episodes += finished
-        wait_for(lambda: client.said(f"frames in {root / 'dataset'}"), "the import", IMPORT_PATIENCE)
+        wait_for(lambda: client.reported(f"frames in {root / 'dataset'}"), "the import", IMPORT_PATIENCE)
     return {
         "kills": kills,
         "episodes_expected": len(episodes),
         "episodes_intact": sum(episode.intact() for episode in episodes),
         "episodes_imported": len(read_recordings(root / "dataset")),
         "lost_s": lost,
-        "repairs_said": said,
+        "repairs_said": repairs,
     }
 
 
 def _record_until_killed(
     client: RecorderClient, recorder: subprocess.Popen, rng: np.random.Generator
 ) -> tuple[list[_Episode], tuple[float, float]]:
-    """Episodes that were finished, and from when to when the one ran that was not."""
+    """Finished episodes, and the time span of the interrupted one."""
     finished: list[_Episode] = []
     client.start()
     begin = time.time()
@@ -220,7 +220,7 @@ def _record_until_killed(
 
 
 def _newest(bag: Path, begin: float) -> float:
-    """The time of the last message that survived; `begin` if none did."""
+    """The time of the last surviving message; `begin` if there is none."""
     try:
         return max(seconds(state.message.header.stamp) for state in read_bag(bag, [STATE]))
     except (InputError, ValueError):
@@ -232,7 +232,7 @@ def _digest(path: Path) -> str:
 
 
 def two_cameras(duration: float, root: Path, log: Path) -> dict[str, Any]:
-    """Two processes send pictures for `duration` seconds; how many are in the bag, and what the recorder needed."""
+    """Record two cameras for `duration` seconds; frames kept and the recorder's CPU use."""
     contract = load_contract(TWO_CAMERAS)
     cameras = [stream.topic for stream in contract.streams if stream.type == IMAGE]
     height, width, _ = contract.interface.observations[contract.interface.cameras[0]].shape
@@ -266,12 +266,12 @@ def two_cameras(duration: float, root: Path, log: Path) -> dict[str, Any]:
         "share": kept / count,
         "sent_hz": count / len(cameras) / measured,
         "cpu_percent": 100 * (sum(used[:2]) - sum(before[:2])) / measured,
-        "computer_percent": computer,  # of all its processors, with everybody else on it
+        "computer_percent": computer,  # of all processors, other processes included
     }
 
 
 class _Joints(Spinning):
-    """Joint states and commands at 50 Hz, by a contract of joints."""
+    """Joint states and commands at 50 Hz for a contract of joints."""
 
     def __init__(self, contract: Contract) -> None:
         super().__init__("joints")
@@ -292,7 +292,7 @@ class _Joints(Spinning):
 
 
 class _Filming:
-    """A process for each camera, as drivers have it."""
+    """One process per camera, like drivers."""
 
     def __init__(self, topics: Sequence[str], size: tuple[int, int], fps: float) -> None:
         context = multiprocessing.get_context("spawn")
@@ -305,7 +305,7 @@ class _Filming:
             self._processes.append(process)
 
     def stop(self) -> dict[str, list[float]]:
-        """The stamps of all frames sent, by topic."""
+        """Stop, and return the stamps of all frames sent, by topic."""
         for pipe in self._pipes.values():
             pipe.send("stop")
         return {topic: pipe.recv() for topic, pipe in self._pipes.items()}
@@ -320,7 +320,7 @@ class _Filming:
 
 
 def _film(topic: str, size: tuple[int, int], fps: float, pipe: Connection) -> None:
-    """Noise until told to stop; then the stamps."""
+    """Publish noise until told to stop, then send the stamps."""
     camera = Spinning("camera" + topic.replace("/", "_"))
     publisher = camera.create_publisher(Image, topic, common.IMAGE_QOS)
     message = picture(np.random.default_rng(0).bytes(3 * size[0] * size[1]), size, 0.0)
