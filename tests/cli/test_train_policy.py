@@ -230,10 +230,10 @@ def test_the_card_of_a_checkpoint_without_one_names_no_folder(data: Path, source
 @pytest.mark.parametrize(
     ("overrides", "cameras", "message"),
     [
-        (["task=pusht_language", "rollout.env=gym_pusht"], {"top": 96}, "expected 'pybullet' for a task with goals"),
-        (["task=pusht", "rollout.env=mujoco"], {"top": 96}, "expected 'pybullet' or 'gym_pusht', found 'mujoco'"),
-        (["task=pusht"], {"wrist": 96}, "'wrist'"),
-        (["task=pusht"], {"top": 64}, r"rollout\.env pybullet do not fit: observation\.images\.top"),
+        (["scene=pusht_language", "rollout.env=gym_pusht"], {"top": 96}, "expected 'pybullet' for a task with goals"),
+        (["scene=pusht", "rollout.env=mujoco"], {"top": 96}, "expected 'pybullet' or 'gym_pusht', found 'mujoco'"),
+        (["scene=pusht"], {"wrist": 96}, "'wrist'"),
+        (["scene=pusht"], {"top": 64}, r"rollout\.env pybullet do not fit: observation\.images\.top"),
     ],
 )
 def test_rollouts_that_cannot_be_are_refused_at_once(overrides: list[str], cameras: dict, message: str) -> None:
@@ -242,13 +242,13 @@ def test_rollouts_that_cannot_be_are_refused_at_once(overrides: list[str], camer
 
 
 def test_rollouts_are_in_pybullet_by_default() -> None:
-    play = rollouts(load_config("train", ["data.root=x", "task=pusht_language"]), pusht_interface({"top": 96}))
+    play = rollouts(load_config("train", ["data.root=x", "scene=pusht_language"]), pusht_interface({"top": 96}))
     assert callable(play)
 
 
 def test_the_language_recipe_is_that_of_one_goal_with_a_backbone_and_a_word_on_its_goal() -> None:
     one, several = (
-        OmegaConf.to_container(load_config("train", ["data.root=x", f"task={task}"]))
+        OmegaConf.to_container(load_config("train", ["data.root=x", f"scene={task}"]))
         for task in ("pusht", "pusht_language")
     )
     assert several["policy"].pop("backbone")["tuning"] == "full"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
@@ -61,6 +62,16 @@ def stdout() -> Console:
     return console if console.is_terminal else Console(width=WIDEST)
 
 
+def refuse_task(words: Sequence[str]) -> None:
+    """`InputError` for an override of `task`, as the scene's group was called."""
+    for word in words:
+        if re.match(r"[+~]*task[.=@]", word):
+            raise InputError(
+                "task: expected scene=, which chooses the simulated scene (scene=pusht_language, "
+                f"scene.max_episode_steps=100), found {word!r}"
+            )
+
+
 def as_they_are(words: Sequence[str], sweep: bool = False) -> list[str]:
     """`key=value` words for Hydra, with those values in quotes that are no Hydra syntax: paths and sentences with
     letters outside ASCII, parentheses, quotes, `=`, commas. With `sweep`, commas stand between values.
@@ -117,5 +128,6 @@ def load_config(name: str, overrides: Sequence[str]) -> DictConfig:
     for override in overrides:
         if "=" not in override and not override.startswith("~"):
             raise InputError(f"override: expected key=value, found {override!r}")
+    refuse_task(overrides)
     with initialize_config_module("vla_policy.conf", version_base="1.3"):
         return compose(name, overrides=as_they_are(overrides))

@@ -26,7 +26,7 @@ class InstructionsConfig:
     alpha: float = 0.05
     device: str = "auto"
     threads: int | None = 1
-    task: dict[str, Any] = field(default_factory=dict)
+    scene: dict[str, Any] = field(default_factory=dict)
 
 
 def instructions(arguments: Sequence[str]) -> None:
@@ -69,7 +69,7 @@ def _known(config: InstructionsConfig) -> list[str]:
     from sim import PushTConfig
     from sim.instructions import sentences
 
-    scene = PushTConfig.from_mapping(config.task)
+    scene = PushTConfig.from_mapping(config.scene)
     return [text for goal in scene.goals for text in sentences(scene, goal, "training")]
 
 
@@ -86,4 +86,4 @@ def _paraphrases(config: InstructionsConfig) -> list[list[str]]:
     from sim import PushTConfig
     from sim.refusals import PARAPHRASES, paraphrases
 
-    return paraphrases(PushTConfig.from_mapping(config.task), PARAPHRASES["calibration"])
+    return paraphrases(PushTConfig.from_mapping(config.scene), PARAPHRASES["calibration"])

@@ -6,13 +6,13 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from vla_policy.cli.common import as_they_are, user_errors
+from vla_policy.cli.common import as_they_are, refuse_task, user_errors
 from vla_policy.interfaces import InputError
 
 OF_POLICIES = {"policy", "rollout"}
@@ -48,10 +48,21 @@ def _configuration(config: DictConfig, run_dir: Path, described: bool) -> DictCo
         return config
     if not config.resume:
         raise InputError(f"run_dir: {run_dir} holds a run already; give resume=true to continue it, or another run_dir")
-    return _same_run(OmegaConf.load(stored), config, stored, described)
+    return _same_run(_stored(stored), config, stored, described)
 
 
-def _same_run(stored: Any, composed: DictConfig, path: Path, compare: bool) -> DictConfig:
+def _stored(path: Path) -> DictConfig:
+    """What a run folder holds."""
+    from vla_policy.rollouts.scenes import with_scene
+
+    config = OmegaConf.load(path)
+    if not isinstance(config, DictConfig):
+        raise InputError(f"{path}: expected the configuration of a run, found a list")
+    values = OmegaConf.to_container(config)
+    return OmegaConf.create(with_scene(cast(dict[str, Any], values)))
+
+
+def _same_run(stored: DictConfig, composed: DictConfig, path: Path, compare: bool) -> DictConfig:
     """The stored configuration; overrides, if there are any, must say the same."""
     if compare:
         ours, theirs = _flat(composed), _flat(stored)
@@ -62,7 +73,6 @@ def _same_run(stored: Any, composed: DictConfig, path: Path, compare: bool) -> D
                 + ", ".join(f"{key} (expected {theirs.get(key)}, found {ours.get(key)})" for key in different)
             )
     stored.resume = True
-    assert isinstance(stored, DictConfig)
     return stored
 
 
@@ -81,6 +91,7 @@ def _flat(config: DictConfig) -> dict[str, Any]:
 @user_errors
 def main() -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands errors over; `user_errors` makes them one line
+    refuse_task(sys.argv[1:])
     sys.argv[1:] = as_they_are(sys.argv[1:], sweep=not {"-m", "--multirun"}.isdisjoint(sys.argv))
     run()
 

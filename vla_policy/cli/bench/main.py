@@ -58,7 +58,7 @@ class SimConfig:
     n_episodes: int | None = None
     envs: list[str] = field(default_factory=lambda: ["pybullet", "gym_pusht"])
     out: str = "outputs/bench/sim.json"
-    task: dict[str, Any] = field(default_factory=dict)
+    scene: dict[str, Any] = field(default_factory=dict)
 
 
 @user_errors
@@ -129,7 +129,7 @@ def _sim(arguments: Sequence[str]) -> None:
     config = typed_config(SimConfig, "sim", options.overrides)
     if config.steps < 1:
         raise InputError(f"steps: expected at least 1, found {config.steps}")
-    scene = PushTConfig.from_mapping(config.task)
+    scene = PushTConfig.from_mapping(config.scene)
     replays = _replays(config, scene)
     seen = [(), *((camera,) for camera in config.cameras)]
     speeds = [steps_per_second(cameras, config.steps, config.seed, scene) for cameras in seen]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 console = stdout()
 
 EXAMPLES = """key=value are those of vla-train, whose --help explains them:
-  vla-bench training DATASET task=pusht trainer.batch_size=64
+  vla-bench training DATASET scene=pusht trainer.batch_size=64
   vla-bench training DATASET policy=masked data.num_workers=4 --steps 200
 """
 SOURCES = {"videos": False, "frame cache": True}  # of pictures, and their data.cache

@@ -97,7 +97,7 @@ def _summaries(checkpoint: str | None, config: EvalConfig, out: Path) -> dict[st
         raise InputError("monitor: expected a CHECKPOINT alone, which it was calibrated for, found a baseline")
     if config.n_action_steps is not None and checkpoint is None:
         raise InputError(f"n_action_steps: expected null without a CHECKPOINT, found {config.n_action_steps}")
-    baseline = None if config.baseline is None else baseline_factory(config.baseline, config.scene)
+    baseline = None if config.baseline is None else baseline_factory(config.baseline, config.pusht)
     summaries = {}
     if checkpoint is not None:
         policy = load_policy(checkpoint, config.device, config.threads)
@@ -143,7 +143,7 @@ def _evaluate(
             config,
             out,
             checkpoint=checkpoint,
-            task=LANGUAGE_TASK if config.scene.goals else TASK,
+            task=LANGUAGE_TASK if config.pusht.goals else TASK,
             policy_factory=policy_factory,
             on_episode=hear[0],
             on_steps=hear[1],
@@ -157,7 +157,7 @@ def env_factory(config: EvalConfig, policy: Policy, watched: Sequence[str] = ())
     from sim import make_env
 
     cameras = [key.removeprefix(IMAGES) for key in dict.fromkeys([*policy.interface.cameras, *watched])]
-    factory = functools.partial(make_env, config.env, cameras, config.scene, disturbance=config.event)
+    factory = functools.partial(make_env, config.env, cameras, config.pusht, disturbance=config.event)
     env = factory()  # a mistake of the user's is better met here than in several workers
     try:
         policy.interface.require(env.interface, "the policy", f"env {config.env}")

@@ -36,7 +36,7 @@ class AnswersConfig:
     seed: int = 0
     device: str = "auto"
     threads: int | None = 1
-    task: dict[str, Any] = field(default_factory=dict)
+    scene: dict[str, Any] = field(default_factory=dict)
     out: str = "outputs/answers"
 
     def __post_init__(self) -> None:
@@ -44,8 +44,8 @@ class AnswersConfig:
             raise InputError(f"n_questions: expected at least 2, found {self.n_questions}")
 
     @property
-    def scene(self) -> PushTConfig:
-        return PushTConfig.from_mapping(self.task)
+    def pusht(self) -> PushTConfig:
+        return PushTConfig.from_mapping(self.scene)
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def ask(
     rest = set(dataset.episodes) - {*episodes, *stated_episodes(policy.card, dataset)}
     if not rest:
         raise InputError("episodes: expected some to be left, for the most frequent answers, found all of them")
-    scene, generator = config.scene, np.random.default_rng(config.seed)
+    scene, generator = config.pusht, np.random.default_rng(config.seed)
     questions = draw_questions(Scenes.read(dataset, episodes), scene, config.n_questions, generator)
     usual = usual_answers(questions, Scenes.read(dataset, sorted(rest)), scene, generator)
     pictures = read_pictures(dataset, questions, policy.interface.cameras, policy.device)

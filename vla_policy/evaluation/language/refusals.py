@@ -40,12 +40,12 @@ class RefusalsConfig:
 
     device: str = "auto"
     threads: int | None = 1
-    task: dict[str, Any] = field(default_factory=dict)
+    scene: dict[str, Any] = field(default_factory=dict)
     out: str = "outputs/refusals"
 
     @property
-    def scene(self) -> PushTConfig:
-        return PushTConfig.from_mapping(self.task)
+    def pusht(self) -> PushTConfig:
+        return PushTConfig.from_mapping(self.scene)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class SwapConfig:
     baseline: str | None = None
     device: str = "auto"
     threads: int | None = 1
-    task: dict[str, Any] = field(default_factory=dict)
+    scene: dict[str, Any] = field(default_factory=dict)
     out: str = "outputs/swap"
 
     def __post_init__(self) -> None:
@@ -52,14 +52,14 @@ class SwapConfig:
                 raise InputError(f"{key}: expected at least {least}, found {getattr(self, key)}")
 
     @property
-    def scene(self) -> PushTConfig:
+    def pusht(self) -> PushTConfig:
         """The scene; `InputError` unless every instruction of a start can name a goal of its own."""
-        scene = PushTConfig.from_mapping(self.task)
+        scene = PushTConfig.from_mapping(self.scene)
         most = len(scene.goals)
         if most < self.instructions:
             raise InputError(f"instructions: expected at most {most}, one for each goal, found {self.instructions}")
         if scene.instruction is not None:
-            raise InputError(f"task.instruction: expected null, since the test swaps it, found {scene.instruction!r}")
+            raise InputError(f"scene.instruction: expected null, since the test swaps it, found {scene.instruction!r}")
         return scene
 
 
@@ -110,7 +110,7 @@ def swap_test(
     on_steps: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Play the test and leave summary.json and episodes.csv in `out`; the summary."""
-    scene = config.scene
+    scene = config.pusht
     cameras = [key.removeprefix(IMAGES) for key in policy.interface.cameras]
     results = rollout(
         policy,

@@ -37,7 +37,7 @@ class PlanEvalConfig:
     ahead: int = 25
     budget: int = 50
     plan: dict[str, Any] = field(default_factory=dict)
-    task: dict[str, Any] = field(default_factory=dict)
+    scene: dict[str, Any] = field(default_factory=dict)
     policy_seed: int = 0
     device: str = "auto"
     threads: int | None = 1
@@ -54,8 +54,8 @@ class PlanEvalConfig:
         return replace(PlanConfig(), self.plan, "plan")
 
     @property
-    def scene(self) -> PushTConfig:
-        return PushTConfig.from_mapping(self.task)
+    def pusht(self) -> PushTConfig:
+        return PushTConfig.from_mapping(self.scene)
 
 
 def evaluate_planning(
@@ -77,7 +77,7 @@ def evaluate_planning(
         "hold": lambda task: HoldPolicy(),
         "recorded": lambda task: Replayed(task, config.budget),
     }
-    env = PushTEnv(config.scene, [key.removeprefix(IMAGES) for key in cameras])
+    env = PushTEnv(config.pusht, [key.removeprefix(IMAGES) for key in cameras])
     outcomes: dict[str, list[Outcome]] = {name: [] for name in policies}
     try:
         planner_of(tasks[0]).interface.require(env.interface, "the planner", "the environment")

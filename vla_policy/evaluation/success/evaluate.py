@@ -58,7 +58,7 @@ class EvalConfig:
     disturbance: DisturbanceConfig = field(default_factory=DisturbanceConfig)
     monitor: str | None = None
     check_instruction: bool = True
-    task: dict[str, Any] = field(default_factory=dict)
+    scene: dict[str, Any] = field(default_factory=dict)
     out: str = "outputs/eval"
 
     def __post_init__(self) -> None:
@@ -87,8 +87,8 @@ class EvalConfig:
         return None
 
     @property
-    def scene(self) -> PushTConfig:
-        return PushTConfig.from_mapping(self.task)
+    def pusht(self) -> PushTConfig:
+        return PushTConfig.from_mapping(self.scene)
 
     @property
     def seeds(self) -> list[int]:
@@ -158,7 +158,7 @@ def evaluate(
         num_workers=config.num_workers,
         rollout_seconds=seconds,
         disturbance=None if config.event is None else asdict(config.event),
-        **_sentences(results, config.scene),
+        **_sentences(results, config.pusht),
         **watched_summary(results, config.monitor),
         **({} if unreadable is None else {"refusals": _refusals(results)}),
         **more,

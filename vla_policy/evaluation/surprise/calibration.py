@@ -43,7 +43,7 @@ class CalibrateConfig:
     policy_seed: int = 0
     device: str = "auto"
     threads: int | None = 1
-    task: dict[str, Any] = field(default_factory=dict)
+    scene: dict[str, Any] = field(default_factory=dict)
     out: str = "outputs/calibrate"
 
     def __post_init__(self) -> None:
@@ -63,7 +63,7 @@ class CalibrateConfig:
 def nominal_traces(policy: DiffusionPolicy, world_model: str, config: CalibrateConfig, hear: Hear) -> list[Trace]:
     """Episodes of the policy in simulation, successful or not."""
     cameras = camera_names(policy, WorldModel.from_pretrained(world_model))
-    env = functools.partial(env_with, cameras, PushTConfig.from_mapping(config.task))
+    env = functools.partial(env_with, cameras, PushTConfig.from_mapping(config.scene))
     seeds = range(config.seed, config.seed + config.n_episodes)
     return record(policy, env, world_model, seeds, config.num_envs, config.num_workers, config.policy_seed, hear)
 

@@ -30,6 +30,7 @@ from vla_policy.evaluation.surprise.traces import Hear, StopAfterEvent, Trace, l
 from vla_policy.interfaces import IMAGES, InputError, Observation
 from vla_policy.models import DiffusionPolicy
 from vla_policy.monitoring import Calibration, PredictionError, calibrate, false_alarm_counts, false_alarm_spread
+from vla_policy.rollouts.scenes import with_scene
 from vla_policy.utils.provenance import git_commit
 from vla_policy.world_model import (
     NumpyWorldModel,
@@ -68,7 +69,7 @@ class SurpriseConfig:
     policy_seed: int = 0
     device: str = "auto"
     threads: int | None = 1
-    task: dict[str, Any] = field(default_factory=dict)
+    scene: dict[str, Any] = field(default_factory=dict)
     out: str = "outputs/surprise"
 
     def __post_init__(self) -> None:
@@ -137,7 +138,7 @@ def surprise_study(
     """
     model = WorldModel.from_pretrained(world_model)
     _claim(out, config, binding(Path(policy_folder), Path(world_model), policy.interface))
-    cameras, scene = camera_names(policy, model), PushTConfig.from_mapping(config.task)
+    cameras, scene = camera_names(policy, model), PushTConfig.from_mapping(config.scene)
 
     def traces(name: str, seeds: Sequence[int], disturbance: Disturbance | None = None) -> list[Trace]:
         path = out / "traces" / f"{name}.npz"
@@ -289,7 +290,7 @@ def _claim(out: Path, config: SurpriseConfig, bound_to: Mapping[str, str]) -> No
     settings["magnitudes"] = {kind: Disturbance(kind).magnitude for kind in KINDS}
     path = out / RECORDED
     if path.exists():
-        for key, value in read_json(path).items():
+        for key, value in with_scene(read_json(path)).items():
             if settings.get(key) != value:
                 raise InputError(f"{path}: expected {key} {value!r} to go on with, found {settings.get(key)!r}")
     write_json(path, settings)
