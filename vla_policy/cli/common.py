@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from rich.console import Console
 
+from vla_policy.cli.options import store_options
 from vla_policy.interfaces import InputError
 
 USER_ERRORS = (InputError, HydraException, OmegaConfBaseException, OSError)
@@ -129,5 +130,6 @@ def load_config(name: str, overrides: Sequence[str]) -> DictConfig:
         if "=" not in override and not override.startswith("~"):
             raise InputError(f"override: expected key=value, found {override!r}")
     refuse_task(overrides)
+    store_options(name)
     with initialize_config_module("vla_policy.conf", version_base="1.3"):
         return compose(name, overrides=as_they_are(overrides))

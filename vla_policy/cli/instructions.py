@@ -11,6 +11,7 @@ from rich.console import Console
 
 from vla_policy.cli.help import config_parser
 from vla_policy.cli.load import typed_config
+from vla_policy.evaluation.options import ComputeOptions
 from vla_policy.interfaces import InputError
 from vla_policy.models.loading import load_policy
 
@@ -18,15 +19,15 @@ console = Console()
 
 
 @dataclass
-class InstructionsConfig:
-    """The keys of `conf/instructions.yaml`, explained there."""
+class InstructionsConfig(ComputeOptions):
+    """Which instructions a policy is to refuse."""
 
     dataset: str | None = None
+    """folder of the LeRobotDataset that the policy was trained on; null: the scene's training sentences"""
     paraphrases: str | None = None
-    alpha: float = 0.05
-    device: str = "auto"
-    threads: int | None = 1
-    scene: dict[str, Any] = field(default_factory=dict)
+    """a text file, each line another way to say one of them, 19 or more; null: the scene's"""
+    alpha: float = 0.05  # paraphrases that are refused, at most
+    scene: dict[str, Any] = field(default_factory=dict)  # what PushTConfig.from_mapping reads, see sim/config.py
 
 
 def instructions(arguments: Sequence[str]) -> None:

@@ -33,18 +33,25 @@ MAX_FAILURES = 50  # in a row: nothing is going to come of it
 
 @dataclass
 class CollectConfig:
-    """The keys of `conf/collect.yaml`, explained there."""
+    """Demonstrations of the scripted expert, or play for a world model."""
 
-    n_episodes: int = 200
-    seed: int = 0
-    env: str = "pybullet"
-    cameras: list[str] = field(default_factory=lambda: ["top"])
+    n_episodes: int = 200  # the expert's successful ones; failed starts are skipped and counted
+    seed: int = 0  # of the first start; the others count up from it. Seeds from 100000 on are for evaluation
+    env: str = "pybullet"  # pybullet (the arm) | gym_pusht
+    cameras: list[str] = field(default_factory=lambda: ["top"])  # [] for none; pybullet also has oblique and video
     behaviour: str = "expert"
+    """expert | noisy (the expert again) | random (pushes anywhere near the block); of the last two every episode
+    is kept, whatever came of it, and the executed target is what is recorded
+    """
     noise: float = 0.003
+    """metres, standard deviation added to every executed target; the recorded one is the expert's own"""
     after_success: int = 10
-    num_workers: int | None = None
-    codec: str = "h264"
-    scene: dict[str, Any] = field(default_factory=dict)
+    """control steps that the player goes on: what is shown then goes beyond the threshold of success rather than
+    stops at it
+    """
+    num_workers: int | None = None  # processes; null: one a core, 0: all in this one
+    codec: str = "h264"  # h264 | av1
+    scene: dict[str, Any] = field(default_factory=dict)  # what PushTConfig.from_mapping reads, see sim/config.py
 
     def __post_init__(self) -> None:
         for key, least in {"n_episodes": 1, "seed": 0, "noise": 0, "after_success": 0, "num_workers": 0}.items():

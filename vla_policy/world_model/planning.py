@@ -21,17 +21,17 @@ Cost = Callable[[Tensor], Tensor]  # plans (N, H, A), numbers in [-1, 1], to a c
 
 @dataclass(frozen=True)
 class PlanConfig:
-    """How plans are searched; the defaults suit a CPU. The paper has 300 samples, 30 elites and 30 iterations."""
+    """How plans are searched; the defaults suit a CPU."""
 
     solver: str = "cem"  # cem | mppi
-    samples: int = 64  # plans imagined in an iteration
-    iterations: int = 5
-    elites: int = 8  # cem: plans that the next distribution is fitted to
+    samples: int = 64  # plans imagined in an iteration; the paper: 300
+    iterations: int = 5  # the paper: 30
+    elites: int = 8  # cem: plans that the next distribution is fitted to; the paper: 30
     temperature: float = 0.1  # mppi: in units of the costs' standard deviation; towards 0 only the best plan counts
     horizon: int = 5  # model steps imagined
-    execute: int = 5  # model steps carried out before planning anew; fewer than horizon: the rest warms the next start
+    execute: int = 5  # model steps carried out before planning anew; the paper: all. The rest warms the next start
     spread: float = 1.0  # standard deviation of the first samples, as part of the largest displacement
-    max_step: float = 0.01  # the largest change from one command to the next, in the action's units
+    max_step: float = 0.01  # metres, the largest change from one command to the next; the arm lags about three behind
 
     def __post_init__(self) -> None:
         if self.solver not in SOLVERS:

@@ -186,7 +186,5 @@ def test_a_checkpoint_or_a_baseline_is_needed(capsys: pytest.CaptureFixture[str]
     assert "expected either a CHECKPOINT or baseline=" in capsys.readouterr().err
 
 
-def test_the_configuration_file_has_the_defaults() -> None:
+def test_the_scene_of_the_test_is_that_of_the_commands() -> None:
     assert asdict(four_goals()) == asdict(SwapConfig(scene=SCENE).pusht)
-    values = load_config("swap", ["out=outputs/swap"])
-    assert asdict(SwapConfig()) | {"scene": None} == dict(values) | {"scene": None}

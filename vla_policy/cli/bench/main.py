@@ -17,6 +17,7 @@ from vla_policy.cli.bench.training import training
 from vla_policy.cli.common import stdout, user_errors
 from vla_policy.cli.help import config_parser
 from vla_policy.cli.load import typed_config
+from vla_policy.evaluation.options import ComputeOptions
 from vla_policy.interfaces import InputError
 from vla_policy.models.loading import load_policy, machine
 
@@ -36,29 +37,28 @@ COMMANDS = """commands, each with a --help of its own:
 
 
 @dataclass
-class LatencyConfig:
-    """The keys of `conf/latency.yaml`, explained there."""
+class LatencyConfig(ComputeOptions):
+    """How long one action chunk takes."""
 
-    device: str = "auto"
-    threads: int | None = 1
-    repeats: int = 200
-    warmup: int = 10
-    seed: int = 0
-    out: str = "outputs/bench/latency.json"
+    repeats: int = 200  # chunks timed
+    warmup: int = 10  # chunks before, reported apart
+    seed: int = 0  # of the made-up observations and the noise
+    out: str = "outputs/bench/latency.json"  # file of the numbers
 
 
 @dataclass
 class SimConfig:
-    """The keys of `conf/sim.yaml`, explained there."""
+    """How fast the simulation is, and how closely it follows recorded pushes."""
 
-    steps: int = 500
-    seed: int = 0
-    cameras: list[str] = field(default_factory=lambda: ["top"])
+    steps: int = 500  # timed, without pictures and with one of each camera below
+    seed: int = 0  # of the timed starts
+    cameras: list[str] = field(default_factory=lambda: ["top"])  # each timed alone
     human: str | None = None
-    n_episodes: int | None = None
-    envs: list[str] = field(default_factory=lambda: ["pybullet", "gym_pusht"])
-    out: str = "outputs/bench/sim.json"
-    scene: dict[str, Any] = field(default_factory=dict)
+    """a dataset of human pushes to replay, e.g. from vla-dataset import-pusht FILE OUT images=false"""
+    n_episodes: int | None = None  # replay the first N of it; null: all
+    envs: list[str] = field(default_factory=lambda: ["pybullet", "gym_pusht"])  # to replay them in
+    out: str = "outputs/bench/sim.json"  # file of the numbers
+    scene: dict[str, Any] = field(default_factory=dict)  # what PushTConfig.from_mapping reads, see sim/config.py
 
 
 @user_errors

@@ -20,6 +20,7 @@ from sim.instructions import meanings
 from sim.interface import pusht_interface
 from sim.language import KINDS, question_answer
 from vla_policy.data import LeRobotDataset
+from vla_policy.evaluation.options import ComputeOptions
 from vla_policy.evaluation.success.open_loop import held_out_episodes, stated_episodes
 from vla_policy.interfaces import ENVIRONMENT_STATE, STATE, InputError
 from vla_policy.models import DiffusionPolicy
@@ -28,16 +29,14 @@ EXAMPLES = 20_000  # questions about other episodes that the most frequent answe
 
 
 @dataclass
-class AnswersConfig:
-    """The keys of `conf/answers.yaml`, explained there."""
+class AnswersConfig(ComputeOptions):
+    """Answers about the pictures of recorded episodes."""
 
-    n_questions: int = 200
-    episodes: list[int] | None = None
-    seed: int = 0
-    device: str = "auto"
-    threads: int | None = 1
-    scene: dict[str, Any] = field(default_factory=dict)
-    out: str = "outputs/answers"
+    n_questions: int = 200  # about as many frames, the kinds of questions in turn
+    episodes: list[int] | None = None  # e.g. [0,3,7]; null: those that the checkpoint states it held out
+    seed: int = 0  # of frames and questions
+    scene: dict[str, Any] = field(default_factory=dict)  # what PushTConfig.from_mapping reads, see sim/config.py
+    out: str = "outputs/answers/${now:%Y-%m-%d_%H-%M-%S}"  # folder of what is found
 
     def __post_init__(self) -> None:
         if self.n_questions < 2:

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from sim import PushTConfig, make_env
 from vla_policy.evaluation.formats import interval, percent, success_rate, write_json
+from vla_policy.evaluation.options import RolloutOptions
 from vla_policy.evaluation.success.report import COLUMNS, episode_row, write_csv
 from vla_policy.interfaces import IMAGES, InputError, Policy
 from vla_policy.rollouts.results import EpisodeResult, Start
@@ -31,20 +32,14 @@ OUTCOMES = ("commanded", "other", "none")
 
 
 @dataclass
-class SwapConfig:
-    """The keys of `conf/swap.yaml`, explained there."""
+class SwapConfig(RolloutOptions):
+    """The same start, another instruction."""
 
-    n_starts: int = 200
-    instructions: int = 2
-    seed: int = 100000
-    num_envs: int = 16
-    num_workers: int = 2
-    policy_seed: int = 0
-    baseline: str | None = None
-    device: str = "auto"
-    threads: int | None = 1
-    scene: dict[str, Any] = field(default_factory=dict)
-    out: str = "outputs/swap"
+    n_starts: int = 200  # each played once for every instruction
+    instructions: int = 2  # for each start, naming different goals; all goals are commanded equally often
+    baseline: str | None = None  # hold | expert: in place of a checkpoint
+    scene: dict[str, Any] = field(default_factory=dict)  # what PushTConfig.from_mapping reads, see sim/config.py
+    out: str = "outputs/swap/${now:%Y-%m-%d_%H-%M-%S}"  # folder of what is found
 
     def __post_init__(self) -> None:
         for key, least in {"n_starts": 1, "instructions": 2, "seed": 0}.items():

@@ -15,6 +15,7 @@ from sim import PushTConfig
 from vla_policy.data import LeRobotDataset
 from vla_policy.data.files import read_json
 from vla_policy.data.layout import COLLECTION
+from vla_policy.evaluation.options import RolloutOptions
 from vla_policy.evaluation.surprise.detection import clean
 from vla_policy.evaluation.surprise.study import CALIBRATION_TRACES, RECORDED, camera_names, check_latents, env_with
 from vla_policy.evaluation.surprise.traces import Hear, Trace, load_traces, record
@@ -29,22 +30,23 @@ BATCH = 256  # frames encoded at once
 
 
 @dataclass
-class CalibrateConfig:
-    """The keys of `conf/calibrate.yaml`, explained there."""
+class CalibrateConfig(RolloutOptions):
+    """A threshold for the surprise monitor."""
 
-    alpha: float = 0.05
+    alpha: float = 0.05  # false alarms an undisturbed successful episode, at most
     detector: str = DETECTOR
+    """whitened_error: the world is not as expected; prediction_error: the same, with every direction of the
+    latent counting alike; stillness: nothing has moved for long
+    """
     dataset: str | None = None
+    """a folder of recorded successful episodes in which this policy acted; null: play in simulation"""
     study: str | None = None
-    n_episodes: int = 100
-    seed: int = 60000
-    num_envs: int = 8
-    num_workers: int = 2
-    policy_seed: int = 0
-    device: str = "auto"
-    threads: int | None = 1
-    scene: dict[str, Any] = field(default_factory=dict)
-    out: str = "outputs/calibrate"
+    """a folder of vla-eval surprise, whose calibration episodes are taken; null: play in simulation"""
+    n_episodes: int = 100  # to play; the successful ones count
+    seed: int = 60000  # of the first start; the others count up from it. Seeds from 100000 on are for evaluation
+    num_envs: int = 8  # environments whose chunks are computed in batches
+    scene: dict[str, Any] = field(default_factory=dict)  # what PushTConfig.from_mapping reads, see sim/config.py
+    out: str = "outputs/calibrate/${now:%Y-%m-%d_%H-%M-%S}"  # folder of what is found
 
     def __post_init__(self) -> None:
         check_alpha(self.alpha)

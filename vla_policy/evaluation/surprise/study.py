@@ -18,6 +18,7 @@ from sim import Disturbance, PushTConfig, make_env
 from sim.disturbances import KINDS
 from vla_policy.data.files import read_json
 from vla_policy.evaluation.formats import write_json
+from vla_policy.evaluation.options import RolloutOptions
 from vla_policy.evaluation.surprise.detection import (
     Scored,
     clean,
@@ -53,24 +54,22 @@ Progress = Callable[[str, int], AbstractContextManager[Hear]]
 
 
 @dataclass
-class SurpriseConfig:
-    """The keys of `conf/surprise.yaml`, explained there."""
+class SurpriseConfig(RolloutOptions):
+    """How well surprise is detected."""
 
-    alpha: float = 0.05
-    n_calibration: int = 400
-    calibration_seed: int = 60000
-    n_nominal: int = 200
-    n_events: int = 100
-    seed: int = 100000
+    alpha: float = 0.05  # false alarms an undisturbed successful episode, at most
+    n_calibration: int = 400  # undisturbed episodes played to calibrate on; the successful ones count
+    calibration_seed: int = 60000  # of the first of them
+    n_nominal: int = 200  # undisturbed unseen episodes
+    n_events: int = 100  # unseen episodes of each event
     events: list[str] | None = None
-    window: int = 30
-    num_envs: int = 8
-    num_workers: int = 2
-    policy_seed: int = 0
-    device: str = "auto"
-    threads: int | None = 1
-    scene: dict[str, Any] = field(default_factory=dict)
-    out: str = "outputs/surprise"
+    """some of the kinds that vla-eval --help lists, or KIND@MAGNITUDE; null: all of them, and two of them
+    stronger
+    """
+    window: int = 30  # control steps after an event in which an alarm detects it
+    num_envs: int = 8  # environments whose chunks are computed in batches
+    scene: dict[str, Any] = field(default_factory=dict)  # what PushTConfig.from_mapping reads, see sim/config.py
+    out: str = "outputs/surprise/${now:%Y-%m-%d_%H-%M-%S}"  # folder of what is found
 
     def __post_init__(self) -> None:
         for key in ("n_calibration", "n_nominal", "n_events", "window"):
