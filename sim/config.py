@@ -1,4 +1,4 @@
-"""Everything about PushT that can be chosen; `vla_policy/conf/scene/pusht.yaml` holds the same names."""
+"""Everything about PushT that can be chosen; `scene=` chooses, `vla_policy/conf/scene/` has the choices."""
 
 from __future__ import annotations
 

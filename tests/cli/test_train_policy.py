@@ -1,13 +1,11 @@
 """What a run begins with: a new policy, a checkpoint's, or some of a checkpoint's modules."""
 
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from helpers.small_dataset import TOP, make_small_dataset
 from helpers.small_vlm import save_paligemma, save_smolvlm
 from omegaconf import OmegaConf
@@ -21,7 +19,7 @@ from vla_policy.jobs.scene import rollouts
 from vla_policy.models import DiffusionPolicy, PolicyConfig
 from vla_policy.models.backbone import load_model
 from vla_policy.models.heads import AutoregressiveHead
-from vla_policy.training import DataConfig, TrainerConfig, open_data
+from vla_policy.training import DataConfig, open_data
 
 TASKS = ("push the T onto the red goal", "move it to the blue one")
 SMALL = [
@@ -255,9 +253,4 @@ def test_the_language_recipe_is_that_of_one_goal_with_a_backbone_and_a_word_on_i
     assert one["policy"].pop("backbone") is None
     seen = one["policy"].pop("auxiliary_keys")
     assert several["policy"].pop("auxiliary_keys") == [*seen, "observation.goal_state"]
-    assert {key for key in one if one[key] != several[key]} == {"task"}
-
-
-def test_the_trainers_defaults_are_those_of_its_file() -> None:
-    path = resources.files("vla_policy.conf").joinpath("trainer/default.yaml")
-    assert TrainerConfig(**yaml.safe_load(path.read_text())) == TrainerConfig()
+    assert {key for key in one if one[key] != several[key]} == {"scene"}

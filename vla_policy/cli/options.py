@@ -108,14 +108,15 @@ def _default(module: str, value: ast.expr) -> tuple[str, list[Option]]:
         name = ast.unparse(value.args[0].func if value.args and isinstance(value.args[0], ast.Call) else value.func)
         empty = {"list": "[]", "dict": "{}"}
         return (empty[name], []) if name in empty else ("", options(module, name))
+    if ast.unparse(value) == "MISSING":
+        return "???", []
     if isinstance(value, ast.Name):
         _, named = _find(module, value.id)
         assert isinstance(named, ast.expr)
         value = named
-    written = OmegaConf.to_yaml({"key": ast.literal_eval(value)}).removeprefix("key:").strip()
     if isinstance(value, ast.List):
-        written = "[" + ", ".join(ast.literal_eval(value)) + "]"
-    return written, []
+        return "[" + ", ".join(ast.unparse(item).strip("'") for item in value.elts) + "]", []
+    return OmegaConf.to_yaml({"key": ast.literal_eval(value)}).removeprefix("key:").strip(), []
 
 
 def _find(module: str, name: str) -> tuple[str, ast.AST]:
