@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CHECKPOINT ?= checkpoints/pusht_language
 ONE_GOAL ?= checkpoints/pusht_image
 MONITOR ?= checkpoints/pusht_monitor
-WATCHED := $(ONE_GOAL) monitor=$(MONITOR) n_episodes=1 seed=100020 videos=1 num_workers=0 task.max_episode_steps=100
+WATCHED := $(ONE_GOAL) monitor=$(MONITOR) n_episodes=1 seed=100020 videos=1 num_workers=0 scene.max_episode_steps=100
 JOBS ?= 2
 
 .PHONY: setup demo test clean
@@ -27,7 +27,7 @@ $(VENV)/.ready: requirements.txt setup.py
 	touch $@
 
 demo: setup
-	$(BIN)/vla-eval $(CHECKPOINT) task=pusht_language n_episodes=20 seed=100000 out=outputs/demo
+	$(BIN)/vla-eval $(CHECKPOINT) scene=pusht_language n_episodes=20 seed=100000 out=outputs/demo
 	@echo "the policy for one goal: the block is teleported and the monitor holds the arm, and the same episode undisturbed"
 	$(BIN)/vla-eval $(WATCHED) disturbance.kind=block_teleport out=outputs/demo/teleport
 	$(BIN)/vla-eval $(WATCHED) out=outputs/demo/nominal

@@ -1,4 +1,4 @@
-"""Configuration of PushT; the Hydra files of scenes have the same keys."""
+"""Everything about PushT that can be chosen; `scene=` chooses, `vla_policy/conf/scene/` has the choices."""
 
 from __future__ import annotations
 
@@ -135,16 +135,16 @@ class PushTConfig:
 
     def __post_init__(self) -> None:
         if self.paraphrases not in PARAPHRASES:
-            raise InputError(f"task.paraphrases: expected one of {list(PARAPHRASES)}, found {self.paraphrases!r}")
+            raise InputError(f"scene.paraphrases: expected one of {list(PARAPHRASES)}, found {self.paraphrases!r}")
         if self.instruction is not None and not self.instruction.strip():
-            raise InputError(f"task.instruction: expected some words or null, found {self.instruction!r}")
+            raise InputError(f"scene.instruction: expected some words or null, found {self.instruction!r}")
         asked = {
             "block_colours": self.block_colours,
             "paraphrases": self.paraphrases != "training",
             "instruction": self.instruction,
         }
         for key in (key for key, value in asked.items() if value and not self.goals):
-            raise InputError(f"task.{key}: expected goals beside it, as task=pusht_language has, found no task.goals")
+            raise InputError(f"scene.{key}: expected goals beside it, as scene=pusht_language has, found none")
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> PushTConfig:
@@ -153,4 +153,4 @@ class PushTConfig:
         A camera that exists by default may be given in part; a new one needs position, target and field_of_view, a goal
         pose and colour.
         """
-        return replace(cls(), values, "task")
+        return replace(cls(), values, "scene")

@@ -86,7 +86,7 @@ def corpus(config: PushTConfig, count: int, generator: np.random.Generator) -> I
 
 def _names(config: PushTConfig) -> list[str]:
     if not config.goals:
-        raise InputError("task.goals: expected at least one goal to speak of, found none")
+        raise InputError("scene.goals: expected at least one goal to speak of, found none")
     return list(config.goals)
 
 

@@ -30,7 +30,7 @@ class LanguagePushTEnv(PushTEnv):
 
     def __init__(self, config: PushTConfig, cameras: Sequence[str] = ("top",), render_mode: str | None = None) -> None:
         if not config.goals:
-            raise InputError("task.goals: expected at least one goal, found none")
+            raise InputError("scene.goals: expected at least one goal, found none")
         super().__init__(config, cameras, render_mode)
 
     def _assign(self, block_pose: np.ndarray, options: Mapping[str, Any]) -> Assignment:

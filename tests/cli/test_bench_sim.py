@@ -53,7 +53,7 @@ def test_speed_and_replays(pusht: str, tmp_path: Path, capsys: pytest.CaptureFix
         ("n_episodes=9", "n_episodes: expected 1 to 2, found 9"),
         ("envs=[mujoco]", "expected 'pybullet' or 'gym_pusht', found 'mujoco'"),
         ("cameras=[wrist]", "cameras: expected some of"),
-        ("task.physics.grip=1", "task.physics: expected keys out of"),
+        ("scene.physics.grip=1", "scene.physics: expected keys out of"),
     ],
 )
 def test_mistakes_are_one_line(

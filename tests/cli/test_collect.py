@@ -130,7 +130,7 @@ def _alive(pid: int) -> bool:
 
 def test_every_episode_has_its_own_instruction(tmp_path: Path) -> None:
     root = tmp_path / "language"
-    main([str(root), "task=pusht_language", "n_episodes=3", "seed=50010", "num_workers=0", "cameras=[]"])
+    main([str(root), "scene=pusht_language", "n_episodes=3", "seed=50010", "num_workers=0", "cameras=[]"])
     dataset, found = LeRobotDataset(root), [a for a in attempts(root) if a["episode"] is not None]
     told = [dataset.episode(i).task for i in range(3)]
     assert told == [a["task"] for a in found]
@@ -154,6 +154,9 @@ def test_failures_are_skipped_and_counted(tmp_path: Path, monkeypatch: pytest.Mo
     summary = collect(tmp_path / "c", config)
     assert (summary["attempted"], summary["successful"]) == (6, 2)
     assert summary["failed_seeds"] == [0, 1, 3, 4]
+    stored = json.loads((tmp_path / "c" / COLLECTION).read_text())
+    stored["config"]["task"] = stored["config"].pop("scene")  # as older collections have it
+    (tmp_path / "c" / COLLECTION).write_text(json.dumps(stored))
     grown = collect(tmp_path / "c", CollectConfig(n_episodes=3, cameras=[], num_workers=0))
     assert (grown["attempted"], grown["successful"]) == (9, 3)
     assert [e[STATE][0, 0] for e in (LeRobotDataset(tmp_path / "c").episode(i).columns for i in range(3))] == [2, 5, 8]
@@ -167,7 +170,7 @@ def test_failures_are_skipped_and_counted(tmp_path: Path, monkeypatch: pytest.Mo
         (["env=mujoco"], "expected 'pybullet' or 'gym_pusht', found 'mujoco'"),
         (["cameras=[left]"], "cameras: expected some of"),
         (["colour=red"], "colour"),
-        (["task.physics.no_such=1"], "no_such"),
+        (["scene.physics.no_such=1"], "no_such"),
     ],
 )
 def test_mistakes_give_one_clear_line(
@@ -196,7 +199,7 @@ def test_foreign_dataset_is_refused(collected: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("behaviour", ["noisy", "random"])
 def test_play_keeps_every_episode_and_what_was_executed(behaviour: str, tmp_path: Path) -> None:
     root = tmp_path / behaviour
-    quick = ["n_episodes=2", "num_workers=0", "cameras=[]", "noise=0.01", "task.max_episode_steps=25"]
+    quick = ["n_episodes=2", "num_workers=0", "cameras=[]", "noise=0.01", "scene.max_episode_steps=25"]
     main([str(root), f"behaviour={behaviour}", *quick])
     dataset, summary = LeRobotDataset(root), json.loads((root / COLLECTION).read_text())
     assert dataset.lengths.tolist() == [25, 25]  # nobody is done by then

@@ -52,7 +52,7 @@ def test_an_evaluation_leaves_numbers_and_pictures(
     small = ["n_episodes=3", "seed=50000", "num_envs=2", "latency_repeats=3", "policy_seed=5"]
     first, second = tmp_path / "first", tmp_path / "second"
     main(
-        [checkpoint, *small, "num_workers=2", "videos=1", "baseline=hold", "task.max_episode_steps=20", f"out={first}"]
+        [checkpoint, *small, "num_workers=2", "videos=1", "baseline=hold", "scene.max_episode_steps=20", f"out={first}"]
     )
     out = capsys.readouterr().out
     for words in ("exact 95 % interval", "mean max reward", "action chunk, p50 / p95 ms", "baseline hold"):
@@ -70,14 +70,14 @@ def test_an_evaluation_leaves_numbers_and_pictures(
     assert read_json(first / "baseline_hold" / "summary.json")["n_episodes"] == 3
 
     # The same again repeats every number; the baseline had the same starts.
-    main([checkpoint, *small, "num_workers=2", "videos=0", "task.max_episode_steps=20", f"out={second}"])
+    main([checkpoint, *small, "num_workers=2", "videos=0", "scene.max_episode_steps=20", f"out={second}"])
     assert rows(first) == rows(second)
     starts = ("seed", "pusher_x", "pusher_y", "block_x", "block_y", "block_angle")
     held = rows(first / "baseline_hold")
     assert [[r[k] for k in starts] for r in rows(first)] == [[r[k] for k in starts] for r in held]
 
     # Playing less of each chunk is another policy, and said so.
-    main([checkpoint, *small, "n_action_steps=2", "videos=0", "task.max_episode_steps=20", f"out={second}"])
+    main([checkpoint, *small, "n_action_steps=2", "videos=0", "scene.max_episode_steps=20", f"out={second}"])
     assert (summary["n_action_steps"], read_json(second / "summary.json")["n_action_steps"]) == (8, 2)
     assert rows(first) != rows(second)
 
@@ -88,7 +88,7 @@ def test_an_evaluation_leaves_numbers_and_pictures(
 
 def test_the_expert_follows_the_instruction(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = ["baseline=expert", "seed=50000", "n_episodes=3", "num_workers=0", "num_envs=1"]
-    main([*run, "task=pusht_language", "videos=1", f"out={tmp_path / 'language'}"])
+    main([*run, "scene=pusht_language", "videos=1", f"out={tmp_path / 'language'}"])
     shown = capsys.readouterr().out
     assert "success, " in shown
     assert "instruction" in shown
@@ -102,23 +102,23 @@ def test_the_expert_follows_the_instruction(tmp_path: Path, capsys: pytest.Captu
     assert len(summary["by_goal"]) > 1
     assert (tmp_path / "language" / "best.mp4").exists()
 
-    short = ["baseline=hold", "videos=0", "task.max_episode_steps=2", *run[1:]]
+    short = ["baseline=hold", "videos=0", "scene.max_episode_steps=2", *run[1:]]
     main([*short, f"out={tmp_path / 'single'}"])
     main(["compare", str(tmp_path / "single"), str(tmp_path / "language")])  # the starts are the same
     assert read_json(tmp_path / "language" / "comparison.json")["only_b"] == 3
     assert "paraphrases" not in read_json(tmp_path / "single" / "summary.json")
     capsys.readouterr()
-    main([*short, "task=pusht_language", "task.instruction='Schieb das T!'", f"out={tmp_path / 'other'}"])
+    main([*short, "scene=pusht_language", "scene.instruction='Schieb das T!'", f"out={tmp_path / 'other'}"])
     other = read_json(tmp_path / "other" / "summary.json")
     assert other["instructions"] == {"Schieb das T!": 3}
     assert (other["paraphrases"], other["episodes_naming_no_goal"]) == (None, 3)
     assert "in 3 episodes it names no goal" in " ".join(capsys.readouterr().out.split())
-    message = error_of([*run, "task=pusht_language", "task.instruction='Schieb das T!'", f"out={tmp_path}"], capsys)
+    message = error_of([*run, "scene=pusht_language", "scene.instruction='Schieb das T!'", f"out={tmp_path}"], capsys)
     assert "expected one that names a goal of ['red', 'green', 'blue', 'yellow'], found 'Schieb das T!'" in message
 
 
 def test_gym_pusht_has_the_same_starts_and_its_own_numbers(tmp_path: Path) -> None:
-    common = ["baseline=hold", "n_episodes=2", "seed=50000", "num_workers=0", "videos=0", "task.max_episode_steps=10"]
+    common = ["baseline=hold", "n_episodes=2", "seed=50000", "num_workers=0", "videos=0", "scene.max_episode_steps=10"]
     for env in ("pybullet", "gym_pusht"):
         main([*common, f"env={env}", f"out={tmp_path / env}"])
     for ours, theirs in zip(rows(tmp_path / "pybullet"), rows(tmp_path / "gym_pusht"), strict=True):
@@ -127,7 +127,7 @@ def test_gym_pusht_has_the_same_starts_and_its_own_numbers(tmp_path: Path) -> No
 
 
 def test_an_evaluation_under_a_disturbance(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = ["baseline=hold", "n_episodes=2", "num_workers=0", "videos=1", "task.max_episode_steps=4"]
+    run = ["baseline=hold", "n_episodes=2", "num_workers=0", "videos=1", "scene.max_episode_steps=4"]
     for name, chosen in {"without": [], "with": ["kind=block_teleport", "magnitude=0.05", "step=2"]}.items():
         main([*run, *(f"disturbance.{word}" for word in chosen), f"out={tmp_path / name}"])
     told = {name: read_json(tmp_path / name / "summary.json")["disturbance"] for name in ("without", "with")}
@@ -161,9 +161,9 @@ def test_mistakes_are_one_clear_line(checkpoint: str, tmp_path: Path, capsys: py
     assert "a monitor or the model card" in error_of([checkpoint, "n_action_steps=2", "update_card=true"], capsys)
     assert "expected one of ['expert', 'hold']" in error_of(["baseline=magic"], capsys)
     assert "expected key=value" in error_of([checkpoint, "fast"], capsys)
-    assert "table_grip" in error_of([checkpoint, "task.physics.table_grip=1"], capsys)
-    assert "task.instruction: expected some words" in error_of([checkpoint, "task.instruction=''"], capsys)
-    assert "expected 'pybullet'" in error_of([checkpoint, "task=pusht_language", "env=gym_pusht"], capsys)
+    assert "table_grip" in error_of([checkpoint, "scene.physics.table_grip=1"], capsys)
+    assert "scene.instruction: expected some words" in error_of([checkpoint, "scene.instruction=''"], capsys)
+    assert "expected 'pybullet'" in error_of([checkpoint, "scene=pusht_language", "env=gym_pusht"], capsys)
     assert "summary.json" in error_of(["compare", str(tmp_path), str(tmp_path)], capsys)
     assert list(tmp_path.iterdir()) == []
 
@@ -193,7 +193,7 @@ def test_latency_is_measured_and_written(checkpoint: str, tmp_path: Path, capsys
 def test_demonstrations_become_a_table_and_a_plot(
     checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = ["n_episodes=2", "seed=50000", "num_workers=0", "videos=0", "latency_repeats=1", "task.max_episode_steps=8"]
+    run = ["n_episodes=2", "seed=50000", "num_workers=0", "videos=0", "latency_repeats=1", "scene.max_episode_steps=8"]
     main([checkpoint, *run, f"out={tmp_path / 'run'}"])
     main(["demonstrations", str(tmp_path / "run"), f"out={tmp_path / 'bench'}"])
     assert {p.name for p in (tmp_path / "bench").iterdir()} == {
@@ -212,7 +212,7 @@ def test_objectives_become_a_table(checkpoint: str, tmp_path: Path, capsys: pyte
     card = {"data": {"demonstrations": 25}, "training": {"seed": 3, "steps": 10}}
     policy = tiny_policy(pusht_interface({"top": 96}), WORKSPACE_LOW, WORKSPACE_HIGH, [STATE, TOP], card, ddpm)
     policy.save_pretrained(tmp_path / "tiny_ddpm")
-    run = ["n_episodes=2", "seed=50000", "num_workers=0", "videos=0", "latency_repeats=1", "task.max_episode_steps=8"]
+    run = ["n_episodes=2", "seed=50000", "num_workers=0", "videos=0", "latency_repeats=1", "scene.max_episode_steps=8"]
     folders = [str(tmp_path / name) for name in ("flow", "ddpm")]
     for folder, source in zip(folders, (checkpoint, str(tmp_path / "tiny_ddpm")), strict=True):
         main([source, *run, f"out={folder}"])

@@ -13,7 +13,9 @@ SUBCOMMANDS = [
 
 
 @pytest.mark.parametrize(
-    ("main", "words"), [*SUBCOMMANDS, (collect.main, ["nowhere"]), (sim.main, ["nowhere"])], ids=lambda x: str(x)[:40]
+    ("main", "words"),
+    [*SUBCOMMANDS, (collect.main, ["nowhere"]), (sim.main, ["nowhere"])],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else value.__module__,
 )
 def test_an_unknown_key(main, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:

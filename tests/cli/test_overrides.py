@@ -11,6 +11,7 @@ from vla_policy.cli import train
 from vla_policy.cli.eval import main as eval_main
 from vla_policy.cli.help import checkpoint_arguments, config_parser
 from vla_policy.interfaces import InputError
+from vla_policy.jobs import train as train_job
 from vla_policy.utils.configuration import as_they_are, load_config, options
 
 PLAIN = [
@@ -41,8 +42,8 @@ PLAIN = [
 @pytest.mark.parametrize("value", PLAIN)
 def test_a_value_is_taken_as_it_is(value: str) -> None:
     assert load_config("train", [f"data.root={value}"]).data.root == value
-    config = load_config("eval", ["task=pusht_language", f"task.instruction={value}", f"out={value}"])
-    assert (config.task.instruction, config.out) == (value, value)
+    config = load_config("eval", ["scene=pusht_language", f"scene.instruction={value}", f"out={value}"])
+    assert (config.scene.instruction, config.out) == (value, value)
     assert options([f"out={value}"], {"out": ""}) == {"out": value}
 
 
@@ -135,3 +136,28 @@ def test_a_value_of_a_wrong_type_is_one_line(word: str, line: str, capsys: pytes
         eval_main(["CHECKPOINT", word])
     assert ended.value.code == 2
     assert capsys.readouterr().err == f"error: {line}\n"
+
+
+@pytest.mark.parametrize(
+    "word", ["task=pusht", "task.max_episode_steps=8", "+task.cameras.side={size: 8}", "++task=own"]
+)
+def test_the_scene_is_not_called_task(
+    word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(InputError, match=r"^task: expected scene=.* found '.*task"):
+        load_config("eval", [word])
+    monkeypatch.setattr(sys, "argv", ["vla-train", "data.root=x", word])
+    with pytest.raises(SystemExit) as stopped:
+        train.main()
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith("error: task: expected scene=")
+
+
+def test_a_run_folder_that_calls_its_scene_task_is_resumed(tmp_path: Path) -> None:
+    config = load_config("train", ["data.root=x", "scene=pusht_language", "resume=true"])
+    older = OmegaConf.to_container(config, resolve=True)
+    older["task"] = older.pop("scene")
+    OmegaConf.save(older, tmp_path / "config.yaml")
+    resumed = train_job._configuration(config, tmp_path, described=True)
+    assert resumed.scene == config.scene
+    assert "task" not in resumed

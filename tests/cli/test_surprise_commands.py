@@ -72,7 +72,7 @@ def test_the_calibrated_monitor_holds_the_arm_after_a_teleport(
     assert "guaranteed on average, at most" in said
     assert "20.0 %" in said
     one = ["n_episodes=1", "seed=70021", "num_workers=0", "latency_repeats=1", "threads=1"]
-    event = ["disturbance.kind=block_teleport", "disturbance.step=25", "task.max_episode_steps=40"]
+    event = ["disturbance.kind=block_teleport", "disturbance.step=25", "scene.max_episode_steps=40"]
     evaluate.main([POLICY, *one, *event, f"monitor={monitor}", f"out={tmp_path / 'eval'}"])
     summary = json.loads((tmp_path / "eval" / "summary.json").read_text())
     assert summary["halted_episodes"] == 1

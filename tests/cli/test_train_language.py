@@ -1,4 +1,4 @@
-"""vla-train task=pusht_language, from demonstrations to a policy that reads and can be asked."""
+"""vla-train scene=pusht_language, from demonstrations to a policy that reads and can be asked."""
 
 import csv
 from pathlib import Path
@@ -15,7 +15,7 @@ from vla_policy.models import Backbone, DiffusionPolicy
 pytestmark = pytest.mark.slow
 
 SMALL = [
-    "task=pusht_language",
+    "scene=pusht_language",
     "policy.transformer={width:32,depth:2,heads:2,time_width:16}",
     "policy.encoder={channels:[8,16],keypoints:4,grid:2}",
     "policy.backbone.tiny={width:32,heads:2,vision_depth:1,text_depth:2,image_size:64}",
@@ -29,7 +29,7 @@ SMALL = [
 @pytest.fixture(scope="module")
 def demonstrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("language") / "demonstrations"
-    collect.main([str(root), "task=pusht_language", "n_episodes=3", "num_workers=0"])
+    collect.main([str(root), "scene=pusht_language", "n_episodes=3", "num_workers=0"])
     return root
 
 

@@ -1,13 +1,11 @@
 """What a run begins with: a new policy, a checkpoint's, or some of a checkpoint's modules."""
 
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from helpers.small_dataset import TOP, make_small_dataset
 from helpers.small_vlm import save_paligemma, save_smolvlm
 from omegaconf import OmegaConf
@@ -20,7 +18,7 @@ from vla_policy.jobs.scene import rollouts
 from vla_policy.models import DiffusionPolicy, PolicyConfig
 from vla_policy.models.backbone import load_model
 from vla_policy.models.heads import AutoregressiveHead
-from vla_policy.training import DataConfig, TrainerConfig, open_data
+from vla_policy.training import DataConfig, open_data
 from vla_policy.utils.configuration import load_config
 
 TASKS = ("push the T onto the red goal", "move it to the blue one")
@@ -230,10 +228,10 @@ def test_the_card_of_a_checkpoint_without_one_names_no_folder(data: Path, source
 @pytest.mark.parametrize(
     ("overrides", "cameras", "message"),
     [
-        (["task=pusht_language", "rollout.env=gym_pusht"], {"top": 96}, "expected 'pybullet' for a task with goals"),
-        (["task=pusht", "rollout.env=mujoco"], {"top": 96}, "expected 'pybullet' or 'gym_pusht', found 'mujoco'"),
-        (["task=pusht"], {"wrist": 96}, "'wrist'"),
-        (["task=pusht"], {"top": 64}, r"rollout\.env pybullet do not fit: observation\.images\.top"),
+        (["scene=pusht_language", "rollout.env=gym_pusht"], {"top": 96}, "expected 'pybullet' for a task with goals"),
+        (["scene=pusht", "rollout.env=mujoco"], {"top": 96}, "expected 'pybullet' or 'gym_pusht', found 'mujoco'"),
+        (["scene=pusht"], {"wrist": 96}, "'wrist'"),
+        (["scene=pusht"], {"top": 64}, r"rollout\.env pybullet do not fit: observation\.images\.top"),
     ],
 )
 def test_rollouts_that_cannot_be_are_refused_at_once(overrides: list[str], cameras: dict, message: str) -> None:
@@ -242,22 +240,17 @@ def test_rollouts_that_cannot_be_are_refused_at_once(overrides: list[str], camer
 
 
 def test_rollouts_are_in_pybullet_by_default() -> None:
-    play = rollouts(load_config("train", ["data.root=x", "task=pusht_language"]), pusht_interface({"top": 96}))
+    play = rollouts(load_config("train", ["data.root=x", "scene=pusht_language"]), pusht_interface({"top": 96}))
     assert callable(play)
 
 
 def test_the_language_recipe_is_that_of_one_goal_with_a_backbone_and_a_word_on_its_goal() -> None:
     one, several = (
-        OmegaConf.to_container(load_config("train", ["data.root=x", f"task={task}"]))
+        OmegaConf.to_container(load_config("train", ["data.root=x", f"scene={task}"]))
         for task in ("pusht", "pusht_language")
     )
     assert several["policy"].pop("backbone")["tuning"] == "full"
     assert one["policy"].pop("backbone") is None
     seen = one["policy"].pop("auxiliary_keys")
     assert several["policy"].pop("auxiliary_keys") == [*seen, "observation.goal_state"]
-    assert {key for key in one if one[key] != several[key]} == {"task"}
-
-
-def test_the_trainers_defaults_are_those_of_its_file() -> None:
-    path = resources.files("vla_policy.conf").joinpath("trainer/default.yaml")
-    assert TrainerConfig(**yaml.safe_load(path.read_text())) == TrainerConfig()
+    assert {key for key in one if one[key] != several[key]} == {"scene"}

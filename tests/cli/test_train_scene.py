@@ -11,13 +11,13 @@ import torch
 
 from sim.instructions import meanings, named_goal, sentences
 from vla_policy.interfaces import ENVIRONMENT_STATE, STATE
-from vla_policy.jobs.scene import annotation, rewording, task_scene
+from vla_policy.jobs.scene import annotation, rewording, scene_of
 from vla_policy.models import BACKBONE_HIDDEN, BACKBONE_REAL, PolicyConfig
 from vla_policy.training import FrozenWindows
 from vla_policy.utils.configuration import load_config
 
-CONFIG = load_config("train", ["task=pusht_language", "data.root=nowhere"])
-SCENE = task_scene(CONFIG)
+CONFIG = load_config("train", ["scene=pusht_language", "data.root=nowhere"])
+SCENE = scene_of(CONFIG)
 assert SCENE is not None
 TRAINING = {sentence for goal in SCENE.goals for sentence in sentences(SCENE, goal, "training")}
 
@@ -35,7 +35,7 @@ def test_an_instruction_is_reworded_to_any_training_sentence_of_its_goal() -> No
     assert held_out <= TRAINING
     assert {meanings(SCENE)[sentence] for sentence in held_out} == {"blue"}
     assert reworded("tidy up") == {"tidy up"}
-    assert rewording(load_config("train", ["task=pusht", "data.root=nowhere"])) is None
+    assert rewording(load_config("train", ["scene=pusht", "data.root=nowhere"])) is None
 
 
 def test_every_scene_is_asked_about_unless_the_language_head_does_not_learn() -> None:

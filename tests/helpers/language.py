@@ -1,4 +1,4 @@
-"""The scene of task=pusht_language, as its file has it."""
+"""The scene of scene=pusht_language, as its file has it."""
 
 from omegaconf import OmegaConf
 
@@ -7,5 +7,5 @@ from vla_policy.utils.configuration import load_config
 
 
 def four_goals(*overrides: str) -> PushTConfig:
-    task = load_config("eval", ["task=pusht_language", *overrides]).task
-    return PushTConfig.from_mapping(OmegaConf.to_container(task, resolve=True))
+    scene = load_config("eval", ["scene=pusht_language", *overrides]).scene
+    return PushTConfig.from_mapping(OmegaConf.to_container(scene, resolve=True))

@@ -3,8 +3,8 @@
 import torch
 from helpers.small_diffusion import TOP, batch_of, small_policy
 
+from vla_policy.conf.policy_config import EncoderConfig
 from vla_policy.data import centre_crop, random_crop
-from vla_policy.models.config import EncoderConfig
 from vla_policy.models.encoder import CameraEncoder, spatial_softmax
 
 

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from vla_policy.conf.policy_config import ObjectiveConfig
 from vla_policy.interfaces import InputError
-from vla_policy.models.config import ObjectiveConfig
 from vla_policy.models.objectives import Ddpm, FlowMatching, make_objective
 
 SHAPE = (8, 3, 5, 2)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers.small_diffusion import batch_of, objective, small_policy
 
-from vla_policy.models.config import TransformerConfig
+from vla_policy.conf.policy_config import TransformerConfig
 from vla_policy.models.heads import DenoisingHead
 from vla_policy.models.transformer import ActionTransformer, Layer, time_embedding
 

@@ -109,6 +109,6 @@ def test_a_demonstration_becomes_a_policy_that_is_evaluated(tmp_path: Path) -> N
     trained = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert trained.returncode == 0, trained.stderr
     checkpoint = run / "checkpoints" / "last"
-    small = ["n_episodes=1", "seed=50000", "num_workers=0", "latency_repeats=1", "task.max_episode_steps=10"]
+    small = ["n_episodes=1", "seed=50000", "num_workers=0", "latency_repeats=1", "scene.max_episode_steps=10"]
     vla_eval([str(checkpoint), *small, f"out={out}"])
     assert json.loads((out / "summary.json").read_text())["n_episodes"] == 1

@@ -1,4 +1,4 @@
-"""Scenes by name are those of `task=`."""
+"""Scenes by name are those of `scene=`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vla_policy.utils.configuration import load_config
 
 @pytest.mark.parametrize("name", SCENES)
 def test_a_scene_is_that_of_the_commands(name: str) -> None:
-    values = OmegaConf.to_container(load_config("eval", [f"task={name}"]).task)
+    values = OmegaConf.to_container(load_config("eval", [f"scene={name}"]).scene)
     assert load_scene(name) == PushTConfig.from_mapping(values)
 
 

@@ -13,7 +13,7 @@ from vla_policy.interfaces import InputError
 from vla_policy.rollouts.baselines import HoldPolicy
 from vla_policy.utils.configuration import typed_config
 
-YAML = resources.files("vla_policy.conf").joinpath("task/pusht.yaml").read_text(encoding="utf-8")
+YAML = resources.files("vla_policy.conf").joinpath("scene/pusht.yaml").read_text(encoding="utf-8")
 
 
 def test_yaml_holds_every_default() -> None:
@@ -23,7 +23,7 @@ def test_yaml_holds_every_default() -> None:
 
 
 def test_the_language_task_changes_the_goals_and_little_else() -> None:
-    words = ["task=pusht_language", "task.paraphrases=held_out", "task.goals.red.pose=[0.55,0.1,0]"]
+    words = ["scene=pusht_language", "scene.paraphrases=held_out", "scene.goals.red.pose=[0.55,0.1,0]"]
     env = env_factory(typed_config(EvalConfig, "eval", words), HoldPolicy())()
     assert list(env.config.goals) == ["red", "green", "blue", "yellow"]
     assert env.config.goals["red"].pose == (0.55, 0.1, 0.0)
@@ -34,7 +34,7 @@ def test_the_language_task_changes_the_goals_and_little_else() -> None:
 
 
 def test_overrides_reach_the_environment() -> None:
-    words = ["task.physics.table_friction=0.3", "task.goal_pose=[0.4,0.1,0]", "task.cameras.top.size=32"]
+    words = ["scene.physics.table_friction=0.3", "scene.goal_pose=[0.4,0.1,0]", "scene.cameras.top.size=32"]
     env = env_factory(typed_config(EvalConfig, "eval", words), HoldPolicy())()
     assert env.config.physics.table_friction == 0.3
     assert env.config.goal_pose == (0.4, 0.1, 0.0)
@@ -54,27 +54,27 @@ def test_a_new_camera() -> None:
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"phisics": {}}, r"task: expected keys out of .*'physics'.* found \['phisics'\]"),
-        ({"physics": {"grip": 1}}, r"task\.physics: expected keys out of .*'table_friction'.* found \['grip'\]"),
-        ({"physics": 1}, r"task\.physics: expected keys .* found 1"),
+        ({"phisics": {}}, r"scene: expected keys out of .*'physics'.* found \['phisics'\]"),
+        ({"physics": {"grip": 1}}, r"scene\.physics: expected keys out of .*'table_friction'.* found \['grip'\]"),
+        ({"physics": 1}, r"scene\.physics: expected keys .* found 1"),
         ({"physics": {"table_friction": "rough"}}, r"table_friction: expected a number .* found 'rough'"),
         ({"physics": {"table_friction": -1}}, r"table_friction: expected a number that is not negative, found -1"),
         ({"max_episode_steps": 0}, r"max_episode_steps: expected a whole number above 0, found 0"),
-        ({"goal_pose": [0.4, 0.0]}, r"task\.goal_pose: expected 3 numbers, found \[0\.4, 0\.0\]"),
-        ({"goal_pose": [0.4, 0.0, float("nan")]}, r"task\.goal_pose: expected 3 numbers"),
-        ({"cameras": 3}, r"task\.cameras: expected cameras by name, found 3"),
-        ({"cameras": {"top": {"zoom": 2}}}, r"task\.cameras\.top: expected keys out of .* found \['zoom'\]"),
-        ({"goals": ["red"]}, r"task\.goals: expected goals by name, found \['red'\]"),
-        ({"goals": {"red": {"pose": [0.5, 0, 0]}}}, r"task\.goals\.red: a new goal needs \['colour'\]"),
+        ({"goal_pose": [0.4, 0.0]}, r"scene\.goal_pose: expected 3 numbers, found \[0\.4, 0\.0\]"),
+        ({"goal_pose": [0.4, 0.0, float("nan")]}, r"scene\.goal_pose: expected 3 numbers"),
+        ({"cameras": 3}, r"scene\.cameras: expected cameras by name, found 3"),
+        ({"cameras": {"top": {"zoom": 2}}}, r"scene\.cameras\.top: expected keys out of .* found \['zoom'\]"),
+        ({"goals": ["red"]}, r"scene\.goals: expected goals by name, found \['red'\]"),
+        ({"goals": {"red": {"pose": [0.5, 0, 0]}}}, r"scene\.goals\.red: a new goal needs \['colour'\]"),
         ({"goals": {"red": {"pose": [0.5, 0], "colour": [1, 0, 0]}}}, r"goals\.red\.pose: expected 3 numbers"),
-        ({"goals": {"red": 3}}, r"task\.goals\.red: expected keys out of \['colour', 'pose'\], found 3"),
+        ({"goals": {"red": 3}}, r"scene\.goals\.red: expected keys out of \['colour', 'pose'\], found 3"),
         ({"paraphrases": "seen"}, r"paraphrases: expected one of \['training', 'held_out'\], found 'seen'"),
-        ({"paraphrases": None}, r"task\.paraphrases: expected text, found None"),
-        ({"instruction": " "}, r"task\.instruction: expected some words or null, found ' '"),
-        ({"instruction": 3}, r"task\.instruction: expected text, found 3"),
-        ({"instruction": "push it"}, r"task\.instruction: expected goals beside it"),
-        ({"paraphrases": "held_out"}, r"task\.paraphrases: expected goals beside it"),
-        ({"block_colours": {"teal": [0, 0.4, 0.4]}}, r"task\.block_colours: expected goals beside it"),
+        ({"paraphrases": None}, r"scene\.paraphrases: expected text, found None"),
+        ({"instruction": " "}, r"scene\.instruction: expected some words or null, found ' '"),
+        ({"instruction": 3}, r"scene\.instruction: expected text, found 3"),
+        ({"instruction": "push it"}, r"scene\.instruction: expected goals beside it"),
+        ({"paraphrases": "held_out"}, r"scene\.paraphrases: expected goals beside it"),
+        ({"block_colours": {"teal": [0, 0.4, 0.4]}}, r"scene\.block_colours: expected goals beside it"),
         ({"cameras": {"side": {"size": 96}}}, r"side: a new camera needs \['field_of_view', 'position', 'target'\]"),
     ],
 )

@@ -1,24 +1,23 @@
-"""Help texts that show a command's configuration file, whose comments explain the keys."""
+"""Help texts that show a command's options, their defaults and what they mean."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from vla_policy.utils.configuration import options, shown
+from vla_policy.utils.options import explained
 
 KEYS = "keys and their defaults:"
 
 
 def config_parser(prog: str, description: str, config: str | None = None, more: str = "") -> argparse.ArgumentParser:
-    """A parser whose help ends with `conf/<config>.yaml` and `more`."""
+    """A parser whose help ends with the options of conf/<config>.yaml and `more`."""
     epilog = more
     if config is not None:
-        text = resources.files("vla_policy.conf").joinpath(f"{config}.yaml").read_text(encoding="utf-8")
-        epilog = f"{KEYS}\n\n{_indent(text)}" + (f"\n{more}" if more else "")
+        epilog = f"{KEYS}\n\n{_indent(explained(config))}" + (f"\n{more}" if more else "")
     return argparse.ArgumentParser(
         prog=prog, description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -23,6 +23,7 @@ from vla_policy.data import LeRobotWriter
 from vla_policy.data.layout import COLLECTION
 from vla_policy.evaluation.statistics import success_interval
 from vla_policy.interfaces import Failure, InputError
+from vla_policy.rollouts.scenes import with_scene
 from vla_policy.utils.files import read_json, write_json
 from vla_policy.utils.provenance import git_commit
 
@@ -32,18 +33,25 @@ MAX_FAILURES = 50  # in a row: nothing is going to come of it
 
 @dataclass
 class CollectConfig:
-    """The keys of `conf/collect.yaml`, explained there."""
+    """Demonstrations of the scripted expert, or play for a world model."""
 
-    n_episodes: int = 200
-    seed: int = 0
-    env: str = "pybullet"
-    cameras: list[str] = field(default_factory=lambda: ["top"])
+    n_episodes: int = 200  # the expert's successful ones; failed starts are skipped and counted
+    seed: int = 0  # of the first start; the others count up from it. Seeds from 100000 on are for evaluation
+    env: str = "pybullet"  # pybullet (the arm) | gym_pusht
+    cameras: list[str] = field(default_factory=lambda: ["top"])  # [] for none; pybullet also has oblique and video
     behaviour: str = "expert"
+    """expert | noisy (the expert again) | random (pushes anywhere near the block); of the last two every episode
+    is kept, whatever came of it, and the executed target is what is recorded
+    """
     noise: float = 0.003
+    """metres, standard deviation added to every executed target; the recorded one is the expert's own"""
     after_success: int = 10
-    num_workers: int | None = None
-    codec: str = "h264"
-    task: dict[str, Any] = field(default_factory=dict)
+    """control steps that the player goes on: what is shown then goes beyond the threshold of success rather than
+    stops at it
+    """
+    num_workers: int | None = None  # processes; null: one a core, 0: all in this one
+    codec: str = "h264"  # h264 | av1
+    scene: dict[str, Any] = field(default_factory=dict)  # what PushTConfig.from_mapping reads, see sim/config.py
 
     def __post_init__(self) -> None:
         for key, least in {"n_episodes": 1, "seed": 0, "noise": 0, "after_success": 0, "num_workers": 0}.items():
@@ -83,7 +91,7 @@ def collect(
     `on_attempt` hears of every start and of all so far, those of an earlier, interrupted run included. `InputError` if
     `root` holds anything but a collection of the same configuration.
     """
-    scene = PushTConfig.from_mapping(config.task)
+    scene = PushTConfig.from_mapping(config.scene)
     env_factory = functools.partial(make_env, config.env, tuple(config.cameras), scene)
     probe = env_factory()
     interface = probe.interface
@@ -114,15 +122,16 @@ def _earlier_attempts(root: Path, config: CollectConfig) -> list[Attempt]:
             raise InputError(f"{root}: expected a new folder or a collection to go on with, found another dataset")
         return []
     found = read_json(path)
+    stored = with_scene(found["config"])
     for key, value in config.identity().items():
-        if key == "behaviour" and key not in found["config"] and value == "expert":
+        if key == "behaviour" and key not in stored and value == "expert":
             continue  # from before there were others
-        if key == "after_success" and found["config"].get(key, 0) == value:
+        if key == "after_success" and stored.get(key, 0) == value:
             continue  # from before it could be chosen
-        if key == "task" and PushTConfig.from_mapping(found["config"].get(key, {})) == PushTConfig.from_mapping(value):
+        if key == "scene" and PushTConfig.from_mapping(stored.get(key, {})) == PushTConfig.from_mapping(value):
             continue  # the same scene, however much of it was spelled out
-        if found["config"].get(key) != value:
-            raise InputError(f"{path}: expected {key} {found['config'].get(key)!r} to go on with, found {value!r}")
+        if stored.get(key) != value:
+            raise InputError(f"{path}: expected {key} {stored.get(key)!r} to go on with, found {value!r}")
     return [Attempt(**attempt) for attempt in found["attempts"]]
 
 

@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 
 @dataclass
 class GraphConfig:
-    """The keys of `conf/graph.yaml`, explained there."""
+    """Episodes through the ROS 2 graph in simulation."""
 
-    n_episodes: int = 1
-    seed: int = 100000
-    policy_seed: int = 0
-    contract: str = "pusht_sim"
-    scene: str = "pusht"
-    instruction: str = ""
-    check_instruction: bool = True
-    monitor: str | None = None
-    max_steps: int = 300
-    rearm: int = 10
-    device: str = "cpu"
-    threads: int = 1
-    domain_id: int | None = 77
-    out: str = "outputs/sim"
+    n_episodes: int = 1  # played one after the other
+    seed: int = 100000  # of the first start; the others count up from it
+    policy_seed: int = 0  # of the policy's noise
+    contract: str = "pusht_sim"  # robot contract: a name in config/ or a file
+    scene: str = "pusht"  # pusht | pusht_language, with several goals
+    instruction: str = ""  # of all episodes; empty: with several goals each has its own, else the contract's
+    check_instruction: bool = True  # the policy says stop for an instruction that it cannot read
+    monitor: str | None = None  # folder of a calibrated surprise monitor; null: none runs
+    max_steps: int = 300  # control periods an episode
+    rearm: int = 10  # times an episode that the gate is armed again after it stopped the arm; stops are reported
+    device: str = "cpu"  # cpu | cuda
+    threads: int = 1  # torch's threads in the policy's process
+    domain_id: int | None = 77  # ROS_DOMAIN_ID, one without a real arm; null: that of the environment
+    out: str = "outputs/sim/${now:%Y-%m-%d_%H-%M-%S}"  # folder of what is found
 
 
 def require_ros() -> None:

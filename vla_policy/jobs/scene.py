@@ -22,22 +22,22 @@ if TYPE_CHECKING:
     from sim import PushTConfig
 
 TUNING_SEEDS = range(50_000, 100_000)
-CORPUS = 6000  # sentences of the task that a new tokenizer is trained on
+CORPUS = 6000  # sentences of the scene that a new tokenizer is trained on
 
 
-def task_scene(config: DictConfig) -> PushTConfig | None:
-    """The scene that `task` describes; None for one's own robot."""
-    if not config.get("task"):
+def scene_of(config: DictConfig) -> PushTConfig | None:
+    """The scene of the configuration; None for one's own robot."""
+    if not config.get("scene"):
         return None
 
     from sim import PushTConfig
 
-    return PushTConfig.from_mapping(plain(config.task))
+    return PushTConfig.from_mapping(plain(config.scene))
 
 
 def tokenizer_corpus(config: DictConfig, windows: Windows) -> list[str]:
-    """What a new tokenizer learns from: the dataset's sentences and, if the task has any, questions and answers."""
-    scene = task_scene(config)
+    """What a new tokenizer learns from: the dataset's sentences and, if the scene has any, questions and answers."""
+    scene = scene_of(config)
     if scene is None or not scene.goals:
         return windows.tasks
 
@@ -48,9 +48,9 @@ def tokenizer_corpus(config: DictConfig, windows: Windows) -> list[str]:
 
 def rewording(config: DictConfig) -> Reword | None:
     """Another training sentence for the same goal, so that a sentence does not tell an episode from the others; None
-    without a task that has goals. A sentence that names none stays.
+    without a scene that has goals. A sentence that names none stays.
     """
-    scene = task_scene(config)
+    scene = scene_of(config)
     if scene is None or not scene.goals:
         return None
 
@@ -68,7 +68,7 @@ def rewording(config: DictConfig) -> Reword | None:
 
 def annotation(config: DictConfig, policy: PolicyConfig) -> Annotate | None:
     """What a batch gets that the dataset does not hold: reworded instructions and, if the language head learns,
-    questions; None without a task that has goals, or a backbone that learns.
+    questions; None without a scene that has goals, or a backbone that learns.
     """
     reword = rewording(config)
     if reword is None or policy.backbone is None or policy.backbone.tuning == "frozen":
@@ -84,9 +84,9 @@ def annotation(config: DictConfig, policy: PolicyConfig) -> Annotate | None:
 
 def questions(config: DictConfig, policy: PolicyConfig) -> Annotate | None:
     """A question and its answer about every scene of a batch, from the state that the simulator tells; None without a
-    task that has goals, or with `policy.language_weight` 0.
+    scene that has goals, or with `policy.language_weight` 0.
     """
-    scene = task_scene(config)
+    scene = scene_of(config)
     if policy.language_weight == 0 or scene is None or not scene.goals:
         return None
     if ENVIRONMENT_STATE not in [*policy.observation_keys, *policy.auxiliary_keys]:
@@ -117,7 +117,7 @@ def rollouts(run: DictConfig, interface: Interface) -> Rollouts:
     from sim import make_env
     from vla_policy.rollouts.rollout import rollout
 
-    config, scene = run.rollout, task_scene(run)
+    config, scene = run.rollout, scene_of(run)
     seeds = range(config["seed"], config["seed"] + config["n_episodes"])
     if not len(seeds) or seeds[0] not in TUNING_SEEDS or seeds[-1] not in TUNING_SEEDS:
         raise InputError(f"rollout.seed, rollout.n_episodes: expected seeds in 50000 to 99999, found {seeds}")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
 from vla_policy.interfaces import InputError
 from vla_policy.jobs.trainer import fit
+from vla_policy.rollouts.scenes import with_scene
 from vla_policy.utils.configuration import load_config
 
 OF_POLICIES = {"policy", "rollout"}
@@ -44,10 +45,19 @@ def _configuration(config: DictConfig, run_dir: Path, described: bool) -> DictCo
         return config
     if not config.resume:
         raise InputError(f"run_dir: {run_dir} holds a run already; give resume=true to continue it, or another run_dir")
-    return _same_run(OmegaConf.load(stored), config, stored, described)
+    return _same_run(_stored(stored), config, stored, described)
 
 
-def _same_run(stored: Any, composed: DictConfig, path: Path, compare: bool) -> DictConfig:
+def _stored(path: Path) -> DictConfig:
+    """What a run folder holds."""
+    config = OmegaConf.load(path)
+    if not isinstance(config, DictConfig):
+        raise InputError(f"{path}: expected the configuration of a run, found a list")
+    values = OmegaConf.to_container(config)
+    return OmegaConf.create(with_scene(cast(dict[str, Any], values)))
+
+
+def _same_run(stored: DictConfig, composed: DictConfig, path: Path, compare: bool) -> DictConfig:
     """The stored configuration; overrides, if there are any, must say the same."""
     if compare:
         ours, theirs = _flat(composed), _flat(stored)
@@ -58,7 +68,6 @@ def _same_run(stored: Any, composed: DictConfig, path: Path, compare: bool) -> D
                 + ", ".join(f"{key} (expected {theirs.get(key)}, found {ours.get(key)})" for key in different)
             )
     stored.resume = True
-    assert isinstance(stored, DictConfig)
     return stored
 
 

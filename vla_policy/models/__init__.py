@@ -1,8 +1,6 @@
 """Torch modules: encoder, vision-language backbone, action transformer, objectives and samplers, checkpoints."""
 
-from vla_policy.models.backbone import Backbone
-from vla_policy.models.checkpoint import update_card
-from vla_policy.models.config import (
+from vla_policy.conf.policy_config import (
     BackboneConfig,
     EncoderConfig,
     ObjectiveConfig,
@@ -10,6 +8,8 @@ from vla_policy.models.config import (
     TinyVLMConfig,
     TransformerConfig,
 )
+from vla_policy.models.backbone import Backbone
+from vla_policy.models.checkpoint import update_card
 from vla_policy.models.policy import BACKBONE_HIDDEN, BACKBONE_REAL, DiffusionPolicy
 from vla_policy.models.trainable import TrainableModel
 

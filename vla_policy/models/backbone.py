@@ -28,9 +28,9 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from vla_policy.conf.policy_config import DEEPEST, BackboneConfig
 from vla_policy.interfaces import InputError
 from vla_policy.models.checkpoint import WEIGHTS, Stored, check_header, distinct, sizes_only
-from vla_policy.models.config import DEEPEST, BackboneConfig
 from vla_policy.models.instructions import KnownInstructions
 from vla_policy.models.tiny_vlm import tiny_config, train_tokenizer
 from vla_policy.models.vlm_families import FAMILIES

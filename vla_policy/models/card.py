@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
+from vla_policy.conf.policy_config import PolicyConfig
 from vla_policy.interfaces import Feature, Interface
-from vla_policy.models.config import PolicyConfig
 
 
 def model_card(

@@ -25,10 +25,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from vla_policy.conf.policy_config import PolicyConfig
 from vla_policy.data import Normalizer
 from vla_policy.interfaces import InputError, Interface, within
 from vla_policy.models.card import model_card
-from vla_policy.models.config import PolicyConfig
 from vla_policy.models.trainable import TrainableModel
 
 CONFIG, WEIGHTS, NORMALIZER, INTERFACE, CARD = (

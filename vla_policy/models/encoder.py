@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vla_policy.conf.policy_config import EncoderConfig
 from vla_policy.data import crop_size
 from vla_policy.interfaces import InputError, Interface
-from vla_policy.models.config import EncoderConfig
 
 STEM_STRIDE = 4
 

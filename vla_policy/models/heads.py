@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vla_policy.conf.policy_config import PolicyConfig
 from vla_policy.interfaces import InputError
-from vla_policy.models.config import PolicyConfig
 from vla_policy.models.objectives import choose, make_objective
 from vla_policy.models.transformer import ActionTransformer, Prefix
 

@@ -19,8 +19,8 @@ from diffusers import (
 )
 from torch import Tensor
 
+from vla_policy.conf.policy_config import ObjectiveConfig
 from vla_policy.interfaces import InputError
-from vla_policy.models.config import ObjectiveConfig
 
 Predict = Callable[[Tensor, int], Tensor]  # noisy actions (B, S, T, D) at times[k], and k, to a prediction (B, S, T, D)
 

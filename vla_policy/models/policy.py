@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vla_policy.conf.policy_config import PolicyConfig
 from vla_policy.data import ColorJitter, Normalizer, centre_crop, random_crop
 from vla_policy.interfaces import ACTION, STATE, ActionChunk, InputError, Interface, Observation
 from vla_policy.models.backbone import Backbone
@@ -25,7 +26,6 @@ from vla_policy.models.checkpoint import (
     restored,
     write_policy,
 )
-from vla_policy.models.config import PolicyConfig
 from vla_policy.models.encoder import ObservationEncoder, module_name, vector_token
 from vla_policy.models.heads import make_head
 from vla_policy.models.instructions import FILE as INSTRUCTIONS

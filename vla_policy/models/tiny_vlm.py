@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, SmolVLMConfig
 
-from vla_policy.models.config import TinyVLMConfig
+from vla_policy.conf.policy_config import TinyVLMConfig
 
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<end_of_utterance>"
 IMAGE_TOKENS = ["<fake_token_around_image>", "<global-img>", "<image>"]

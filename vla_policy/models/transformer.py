@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vla_policy.models.config import TransformerConfig
+from vla_policy.conf.policy_config import TransformerConfig
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
-"""Scenes of the simulation by name, for the ROS 2 graph; elsewhere `task=` chooses them."""
+"""Scenes of the simulation by name, for the ROS 2 graph; elsewhere `scene=` chooses them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
@@ -14,14 +15,19 @@ from vla_policy.interfaces import InputError
 SCENES = ("pusht", "pusht_language")
 
 
+def with_scene(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored configuration with its scene as `scene`; it was called `task` in older folders."""
+    return {"scene" if key == "task" else key: value for key, value in stored.items()}
+
+
 def load_scene(name: str, instruction: str = "") -> PushTConfig:
-    """`conf/task/<name>.yaml`; where it has several goals, with one instruction for all episodes unless that is empty.
+    """`conf/scene/<name>.yaml`; where it has several goals, with one instruction for all episodes unless that is empty.
 
     `InputError` for another name.
     """
     if name not in SCENES:
         raise InputError(f"scene: expected one of {list(SCENES)}, found {name!r}")
     with initialize_config_module("vla_policy.conf", version_base="1.3"):
-        values = OmegaConf.to_container(compose(overrides=[f"+task={name}"]).task)
+        values = OmegaConf.to_container(compose(overrides=[f"+scene={name}"]).scene)
     scene = PushTConfig.from_mapping(cast(dict[str, object], values))
     return replace(scene, instruction=instruction) if scene.goals and instruction else scene

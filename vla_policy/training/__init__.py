@@ -1,7 +1,7 @@
 """One loop: batches, optimiser, averaged weights, resume, logs."""
 
+from vla_policy.conf.training_config import OPTIMIZERS, DataConfig, TrainerConfig
 from vla_policy.training.batches import fit_normalizer, make_windows, split_episodes
-from vla_policy.training.config import OPTIMIZERS, DataConfig, TrainerConfig
 from vla_policy.training.datasets import open_data
 from vla_policy.training.frozen import FrozenWindows, Reword, TrainingWindows
 from vla_policy.training.loop import Annotate, Rollouts, Trainer

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from vla_policy.conf.training_config import DataConfig
 from vla_policy.data import LeRobotDataset, Normalizer, WindowDataset, Windows
 from vla_policy.interfaces import ACTION, STATE, InputError
 from vla_policy.models import PolicyConfig
-from vla_policy.training.config import DataConfig
 from vla_policy.training.frozen import TrainingWindows
 from vla_policy.world_model import WorldModelConfig
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from vla_policy.conf.training_config import DataConfig
 from vla_policy.data import LeRobotDataset, MixedWindows, Windows, common_interface
 from vla_policy.training.batches import ModelConfig, make_windows, split_episodes
-from vla_policy.training.config import DataConfig
 
 SHOWN_TASKS = 12  # sentences in a description
 

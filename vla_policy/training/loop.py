@@ -15,10 +15,10 @@ from accelerate.state import AcceleratorState
 from diffusers.optimization import get_cosine_schedule_with_warmup
 from torch import Tensor
 
+from vla_policy.conf.training_config import TrainerConfig
 from vla_policy.interfaces import Failure
 from vla_policy.models import TrainableModel
 from vla_policy.training.batches import StepSampler, loader
-from vla_policy.training.config import TrainerConfig
 from vla_policy.training.ema import averaged_model
 from vla_policy.training.frozen import TrainingWindows
 from vla_policy.training.logs import Display, MetricsLog

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vla_policy.conf.training_config import TrainerConfig
 from vla_policy.interfaces import InputError
-from vla_policy.training.config import TrainerConfig
 
 
 def make_optimizers(model: nn.Module, config: TrainerConfig) -> list[torch.optim.Optimizer]:

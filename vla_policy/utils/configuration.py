@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from typing import Any, TypeVar, cast
@@ -13,6 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from vla_policy.interfaces import InputError
+from vla_policy.utils.options import store_options
 
 T = TypeVar("T")
 # Keys whose values are paths or sentences, also where they look like numbers.
@@ -99,11 +101,23 @@ def _quoted(text: str) -> str:
     return QuotedString(text, Quote.single).with_quotes()
 
 
+def refuse_task(words: Sequence[str]) -> None:
+    """`InputError` for an override of `task`, as the scene's group was called."""
+    for word in words:
+        if re.match(r"[+~]*task[.=@]", word):
+            raise InputError(
+                "task: expected scene=, which chooses the simulated scene (scene=pusht_language, "
+                f"scene.max_episode_steps=100), found {word!r}"
+            )
+
+
 def load_config(name: str, overrides: Sequence[str]) -> DictConfig:
     """Compose `vla_policy/conf/<name>.yaml` with `key=value` overrides."""
     for override in overrides:
         if "=" not in override and not override.startswith("~"):
             raise InputError(f"override: expected key=value, found {override!r}")
+    refuse_task(overrides)
+    store_options(name)
     with initialize_config_module("vla_policy.conf", version_base="1.3"):
         return compose(name, overrides=as_they_are(overrides))
 

@@ -1,5 +1,6 @@
 """A latent world model from pixels, conditioned on commands."""
 
+from vla_policy.conf.world_model_config import PredictorConfig, VisionConfig, WorldModelConfig
 from vla_policy.world_model.batch_scores import (
     RandomDistillation,
     latent_steps,
@@ -8,7 +9,6 @@ from vla_policy.world_model.batch_scores import (
     residuals,
     stillness,
 )
-from vla_policy.world_model.config import PredictorConfig, VisionConfig, WorldModelConfig
 from vla_policy.world_model.health import LatentHealth, latent_health
 from vla_policy.world_model.latent_model import NumpyWorldModel
 from vla_policy.world_model.model import WorldModel, fit_actions

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
+from vla_policy.conf.world_model_config import WorldModelConfig
 from vla_policy.interfaces import Interface
 from vla_policy.models.card import listed
-from vla_policy.world_model.config import WorldModelConfig
 
 
 def world_model_card(

@@ -19,9 +19,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from vla_policy.conf.policy_config import DEEPEST, LARGEST_PICTURE, WIDEST, check_ranges
 from vla_policy.interfaces import InputError, within
 from vla_policy.models.checkpoint import check_header, read_header, sizes_only
-from vla_policy.models.config import DEEPEST, LARGEST_PICTURE, WIDEST, check_ranges
 
 Batch = Callable[[], tuple[Tensor, Tensor]]  # latents (B, D) and their images (B, C, S, S, 3), 0 to 255
 

@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vla_policy.conf.world_model_config import WorldModelConfig
 from vla_policy.data import Normalizer
 from vla_policy.interfaces import ACTION, Interface
 from vla_policy.models.checkpoint import load_weights, parse_config, read_checkpoint, restored, write_checkpoint
 from vla_policy.models.trainable import TrainableModel
 from vla_policy.world_model.card import world_model_card
-from vla_policy.world_model.config import WorldModelConfig
 from vla_policy.world_model.predictor import Predictor, projector
 from vla_policy.world_model.sigreg import sigreg
 from vla_policy.world_model.vision import make_vision

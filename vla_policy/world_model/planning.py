@@ -24,14 +24,14 @@ class PlanConfig:
     """Settings of the search; defaults for a CPU. The paper uses 300 samples, 30 elites and 30 iterations."""
 
     solver: str = "cem"  # cem | mppi
-    samples: int = 64  # plans imagined in an iteration
-    iterations: int = 5
-    elites: int = 8  # cem: plans that the next distribution is fitted to
+    samples: int = 64  # plans imagined in an iteration; the paper: 300
+    iterations: int = 5  # the paper: 30
+    elites: int = 8  # cem: plans that the next distribution is fitted to; the paper: 30
     temperature: float = 0.1  # mppi: in units of the costs' standard deviation; towards 0 only the best plan counts
     horizon: int = 5  # model steps imagined
-    execute: int = 5  # model steps carried out before planning anew; fewer than horizon: the rest warms the next start
+    execute: int = 5  # model steps carried out before planning anew; the paper: all. The rest warms the next start
     spread: float = 1.0  # standard deviation of the first samples, as part of the largest displacement
-    max_step: float = 0.01  # the largest change from one command to the next, in the action's units
+    max_step: float = 0.01  # metres, the largest change from one command to the next; the arm lags about three behind
 
     def __post_init__(self) -> None:
         if self.solver not in SOLVERS:

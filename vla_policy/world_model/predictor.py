@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vla_policy.conf.world_model_config import PredictorConfig
 from vla_policy.models.transformer import modulate
-from vla_policy.world_model.config import PredictorConfig
 
 
 class Layer(nn.Module):

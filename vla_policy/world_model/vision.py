@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModel, ImageProcessingMixin, ViTConfig, ViTModel
 
+from vla_policy.conf.policy_config import EncoderConfig
+from vla_policy.conf.world_model_config import VisionConfig
 from vla_policy.interfaces import InputError
 from vla_policy.models import DiffusionPolicy
 from vla_policy.models.backbone import quietly, readable
-from vla_policy.models.config import EncoderConfig
 from vla_policy.models.encoder import CameraEncoder
-from vla_policy.world_model.config import VisionConfig
 
 
 class ConvolutionalVision(nn.Module):

@@ -23,7 +23,7 @@ from vla_policy.benchmarks.ros import measurements as bench_ros
 from vla_policy.benchmarks.ros.fault_timing import FAULTS, TRIES, measured
 from vla_policy.benchmarks.ros.harness import HeldBefore
 from vla_policy.benchmarks.ros.measured import Hold, Played
-from vla_policy.cli.bench.ros import ros
+from vla_policy.cli.bench.ros import main as ros
 from vla_policy.graph.operator import GraphError
 from vla_policy.graph.processes import Processes
 from vla_policy.interfaces import Failure, InputError

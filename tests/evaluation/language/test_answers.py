@@ -81,8 +81,8 @@ class Knows:
 
 
 def config_of(**values: Any) -> AnswersConfig:
-    task = OmegaConf.to_container(load_config("answers", []).task, resolve=True)
-    return AnswersConfig(**{"task": task, "n_questions": 2 * len(KINDS), **values})
+    scene = OmegaConf.to_container(load_config("answers", []).scene, resolve=True)
+    return AnswersConfig(**{"scene": scene, "n_questions": 2 * len(KINDS), **values})
 
 
 def knowing(dataset: LeRobotDataset, **values: Any) -> tuple[list[Answered], Knows]:
@@ -183,7 +183,7 @@ def test_command_asks_an_untrained_checkpoint(
         ({"n_questions": 25}, "n_questions: expected at most 24, as many as there are frames, found 25"),
         ({"episodes": [4]}, "expected an episode from 0 to 3, found 4"),
         ({"episodes": [0, 1, 2, 3]}, "episodes: expected some to be left, for the most frequent answers, found all"),
-        ({"task": {}}, "task.goals: expected at least one goal to speak of, found none"),
+        ({"scene": {}}, "scene.goals: expected at least one goal to speak of, found none"),
     ],
 )
 def test_mistakes_are_named(dataset: LeRobotDataset, values: dict[str, Any], message: str) -> None:

@@ -24,8 +24,8 @@ from vla_policy.utils.configuration import load_config
 from vla_policy.utils.files import read_json
 
 CORNERS = {"red": (0.8, 0.8), "green": (0.8, -0.8), "blue": (-0.8, 0.8), "yellow": (-0.8, -0.8)}
-TASK = load_config("swap", []).task
-SMALL = {"n_starts": 6, "seed": 50000, "num_envs": 2, "num_workers": 0, "task": TASK}
+SCENE = load_config("swap", []).scene
+SMALL = {"n_starts": 6, "seed": 50000, "num_envs": 2, "num_workers": 0, "scene": SCENE}
 
 
 class CornerEnv(PointEnv):
@@ -168,9 +168,9 @@ def test_the_real_scene_from_the_command_line(tmp_path: Path, capsys: pytest.Cap
         (["n_starts=0"], "n_starts: expected at least 1, found 0"),
         (["instructions=1"], "instructions: expected at least 2, found 1"),
         (["instructions=5"], "instructions: expected at most 4, one for each goal, found 5"),
-        (["task=pusht"], "instructions: expected at most 0"),
-        (["task.instruction='push it'"], "task.instruction: expected null"),
-        (["task.paraphrases=seen"], "task.paraphrases: expected one of ['training', 'held_out'], found 'seen'"),
+        (["scene=pusht"], "instructions: expected at most 0"),
+        (["scene.instruction='push it'"], "scene.instruction: expected null"),
+        (["scene.paraphrases=seen"], "scene.paraphrases: expected one of ['training', 'held_out'], found 'seen'"),
     ],
 )
 def test_mistakes_are_one_line(words: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -187,7 +187,5 @@ def test_a_checkpoint_or_a_baseline_is_needed(capsys: pytest.CaptureFixture[str]
     assert "expected either a CHECKPOINT or baseline=" in capsys.readouterr().err
 
 
-def test_the_configuration_file_has_the_defaults() -> None:
-    assert asdict(four_goals()) == asdict(SwapConfig(task=TASK).scene)
-    values = load_config("swap", ["out=outputs/swap"])
-    assert asdict(SwapConfig()) | {"task": None} == dict(values) | {"task": None}
+def test_the_scene_of_the_test_is_that_of_the_commands() -> None:
+    assert asdict(four_goals()) == asdict(SwapConfig(scene=SCENE).pusht)

@@ -17,7 +17,7 @@ def test_the_summary_of_a_checkpoint_is_handed_back(tmp_path: Path) -> None:
     policy = tiny_policy(pusht_interface({"top": 96}), WORKSPACE_LOW, WORKSPACE_HIGH, [STATE], card)
     policy.save_pretrained(tmp_path / "tiny")
     small = ["n_episodes=2", "seed=50000", "num_workers=0", "videos=0", "latency_repeats=1"]
-    summary = evaluate(tmp_path / "tiny", [*small, "task.max_episode_steps=4", f"out={tmp_path / 'out'}"])
+    summary = evaluate(tmp_path / "tiny", [*small, "scene.max_episode_steps=4", f"out={tmp_path / 'out'}"])
     assert summary["n_episodes"] == 2
     assert summary["checkpoint"] == str(tmp_path / "tiny")
     assert read_json(tmp_path / "out" / "summary.json")["success_rate"] == summary["success_rate"]

@@ -37,18 +37,20 @@ Found = tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]  # times and
 
 @dataclass
 class RosConfig:
-    """The keys of `conf/ros.yaml`, explained there."""
+    """The ROS 2 graph."""
 
     only: list[str] = field(default_factory=list)
-    repeats: int = 20
-    n_episodes: int = 100
-    soak_minutes: float = 20.0
-    seed: int = 100000
+    """gate | storm | faults | teleport | success | recorder | cameras | soak; empty: all"""
+    repeats: int = 20  # of each fault, and kills of the recorder
+    n_episodes: int = 100  # of `success`, in real time: up to 30 s each
+    soak_minutes: float = 20.0  # of `soak`
+    seed: int = 100000  # of the first start; the others count up from it. Debug on others, below 100000
     monitor: str | None = None
-    max_steps: int = 300
-    rearm: int = 10
-    domain_id: int | None = 77
-    out: str = "outputs/bench/ros"
+    """folder of a calibrated surprise monitor, which `teleport` and killing it need; null: none runs"""
+    max_steps: int = 300  # control periods an episode
+    rearm: int = 10  # times an episode that the gate is armed again after it stopped the arm
+    domain_id: int | None = 77  # ROS_DOMAIN_ID, one without a real arm; null: that of the environment
+    out: str = "outputs/bench/ros"  # folder of what is found
 
     def __post_init__(self) -> None:
         for key in ("repeats", "n_episodes", "max_steps"):

@@ -11,21 +11,20 @@ from rich.table import Table
 
 from vla_policy.cli.common import stdout
 from vla_policy.cli.help import config_parser
+from vla_policy.evaluation.options import ComputeOptions
 from vla_policy.utils.configuration import typed_config
 
 console = stdout()
 
 
 @dataclass
-class LatencyConfig:
-    """The keys of `conf/latency.yaml`, explained there."""
+class LatencyConfig(ComputeOptions):
+    """How long one action chunk takes."""
 
-    device: str = "auto"
-    threads: int | None = 1
-    repeats: int = 200
-    warmup: int = 10
-    seed: int = 0
-    out: str = "outputs/bench/latency.json"
+    repeats: int = 200  # chunks timed
+    warmup: int = 10  # chunks before, reported apart
+    seed: int = 0  # of the made-up observations and the noise
+    out: str = "outputs/bench/latency.json"  # file of the numbers
 
 
 def main(arguments: Sequence[str]) -> None:

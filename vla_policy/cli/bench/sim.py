@@ -23,16 +23,17 @@ console = stdout()
 
 @dataclass
 class SimConfig:
-    """The keys of `conf/sim.yaml`, explained there."""
+    """How fast the simulation is, and how closely it follows recorded pushes."""
 
-    steps: int = 500
-    seed: int = 0
-    cameras: list[str] = field(default_factory=lambda: ["top"])
+    steps: int = 500  # timed, without pictures and with one of each camera below
+    seed: int = 0  # of the timed starts
+    cameras: list[str] = field(default_factory=lambda: ["top"])  # each timed alone
     human: str | None = None
-    n_episodes: int | None = None
-    envs: list[str] = field(default_factory=lambda: ["pybullet", "gym_pusht"])
-    out: str = "outputs/bench/sim.json"
-    task: dict[str, Any] = field(default_factory=dict)
+    """a dataset of human pushes to replay, e.g. from vla-dataset import-pusht FILE OUT images=false"""
+    n_episodes: int | None = None  # replay the first N of it; null: all
+    envs: list[str] = field(default_factory=lambda: ["pybullet", "gym_pusht"])  # to replay them in
+    out: str = "outputs/bench/sim.json"  # file of the numbers
+    scene: dict[str, Any] = field(default_factory=dict)  # what PushTConfig.from_mapping reads, see sim/config.py
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str]) -> None:
     config = typed_config(SimConfig, "sim", options.overrides)
     if config.steps < 1:
         raise InputError(f"steps: expected at least 1, found {config.steps}")
-    scene = PushTConfig.from_mapping(config.task)
+    scene = PushTConfig.from_mapping(config.scene)
     replays = _replays(config, scene)
     seen = [(), *((camera,) for camera in config.cameras)]
     speeds = [steps_per_second(cameras, config.steps, config.seed, scene) for cameras in seen]

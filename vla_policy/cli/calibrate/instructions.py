@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from vla_policy.cli.help import config_parser
+from vla_policy.evaluation.options import ComputeOptions
 from vla_policy.interfaces import InputError
 from vla_policy.utils.configuration import typed_config
 
@@ -17,15 +18,15 @@ console = Console()
 
 
 @dataclass
-class InstructionsConfig:
-    """The keys of `conf/instructions.yaml`, explained there."""
+class InstructionsConfig(ComputeOptions):
+    """Which instructions a policy is to refuse."""
 
     dataset: str | None = None
+    """folder of the LeRobotDataset that the policy was trained on; null: the scene's training sentences"""
     paraphrases: str | None = None
-    alpha: float = 0.05
-    device: str = "auto"
-    threads: int | None = 1
-    task: dict[str, Any] = field(default_factory=dict)
+    """a text file, each line another way to say one of them, 19 or more; null: the scene's"""
+    alpha: float = 0.05  # paraphrases that are refused, at most
+    scene: dict[str, Any] = field(default_factory=dict)  # what PushTConfig.from_mapping reads, see sim/config.py
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -69,7 +70,7 @@ def _known(config: InstructionsConfig) -> list[str]:
     from sim import PushTConfig
     from sim.instructions import sentences
 
-    scene = PushTConfig.from_mapping(config.task)
+    scene = PushTConfig.from_mapping(config.scene)
     return [text for goal in scene.goals for text in sentences(scene, goal, "training")]
 
 
@@ -86,4 +87,4 @@ def _paraphrases(config: InstructionsConfig) -> list[list[str]]:
     from sim import PushTConfig
     from sim.refusals import PARAPHRASES, paraphrases
 
-    return paraphrases(PushTConfig.from_mapping(config.task), PARAPHRASES["calibration"])
+    return paraphrases(PushTConfig.from_mapping(config.scene), PARAPHRASES["calibration"])

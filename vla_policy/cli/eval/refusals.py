@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> None:
 
     config = typed_config(RefusalsConfig, "refusals", options.overrides)
     policy = load_policy(options.CHECKPOINT, config.device, config.threads)
-    judged, known = try_sentences(policy, config.scene)
+    judged, known = try_sentences(policy, config.pusht)
     summary, out = summarize_refusals(judged, known, checkpoint=options.CHECKPOINT), Path(config.out)
     write_refusals(out, judged, summary)
     OmegaConf.save(OmegaConf.structured(config), out / "config.yaml")

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str]) -> None:
     config = typed_config(SwapConfig, "swap", overrides)
     if (checkpoint is None) == (config.baseline is None):
         raise InputError("vla-eval swap: expected either a CHECKPOINT or baseline=hold|expert (see --help)")
-    baseline = None if config.baseline is None else baseline_factory(config.baseline, config.scene)
+    baseline = None if config.baseline is None else baseline_factory(config.baseline, config.pusht)
     name = checkpoint or f"baseline {config.baseline}"
     policy: Policy = load_policy(name, config.device, config.threads) if baseline is None else baseline(0)
     episodes = config.n_starts * config.instructions

@@ -22,6 +22,7 @@ from vla_policy.evaluation.imagination.report import (
     summarize_latents,
     summarize_probes,
 )
+from vla_policy.evaluation.options import ComputeOptions
 from vla_policy.evaluation.success.open_loop import held_out_episodes, stated_episodes
 from vla_policy.interfaces import InputError
 from vla_policy.utils.files import write_json
@@ -32,18 +33,16 @@ Tick = Callable[[str, int], None]  # name of a piece of work, how much there is;
 
 
 @dataclass
-class WorldModelEvalConfig:
-    """The keys of `conf/world_model_eval.yaml`, explained there."""
+class WorldModelEvalConfig(ComputeOptions):
+    """What a world model knows."""
 
-    episodes: list[int] | None = None
-    horizon: int = 8
-    fit_episodes: int = 200
-    mlp_steps: int = 2000
-    decoder_steps: int = 1500
-    seed: int = 0
-    device: str = "auto"
-    threads: int | None = 1
-    out: str = "outputs/world_model"
+    episodes: list[int] | None = None  # e.g. [0,3,7]; null: those that the checkpoint states it held out
+    horizon: int = 8  # model steps imagined without looking again
+    fit_episodes: int = 200  # at most so many of the others: for the linear model, the probes and the decoder
+    mlp_steps: int = 2000  # gradient steps of the small network among the probes
+    decoder_steps: int = 1500  # of the decoder, a few minutes on one core; 0: no pictures of what is imagined
+    seed: int = 0  # of what is fitted here
+    out: str = "outputs/world_model/${now:%Y-%m-%d_%H-%M-%S}"  # folder of what is found
 
     def __post_init__(self) -> None:
         for key, least in {"horizon": 1, "fit_episodes": 1, "mlp_steps": 1, "decoder_steps": 0}.items():

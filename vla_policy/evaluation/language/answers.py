@@ -20,6 +20,7 @@ from sim.instructions import meanings
 from sim.interface import pusht_interface
 from sim.language import KINDS, question_answer
 from vla_policy.data import LeRobotDataset
+from vla_policy.evaluation.options import ComputeOptions
 from vla_policy.evaluation.success.open_loop import held_out_episodes, stated_episodes
 from vla_policy.interfaces import ENVIRONMENT_STATE, STATE, InputError
 from vla_policy.models import DiffusionPolicy
@@ -28,24 +29,22 @@ EXAMPLES = 20_000  # questions about other episodes that the most frequent answe
 
 
 @dataclass
-class AnswersConfig:
-    """The keys of `conf/answers.yaml`, explained there."""
+class AnswersConfig(ComputeOptions):
+    """Answers about the pictures of recorded episodes."""
 
-    n_questions: int = 200
-    episodes: list[int] | None = None
-    seed: int = 0
-    device: str = "auto"
-    threads: int | None = 1
-    task: dict[str, Any] = field(default_factory=dict)
-    out: str = "outputs/answers"
+    n_questions: int = 200  # about as many frames, the kinds of questions in turn
+    episodes: list[int] | None = None  # e.g. [0,3,7]; null: those that the checkpoint states it held out
+    seed: int = 0  # of frames and questions
+    scene: dict[str, Any] = field(default_factory=dict)  # what PushTConfig.from_mapping reads, see sim/config.py
+    out: str = "outputs/answers/${now:%Y-%m-%d_%H-%M-%S}"  # folder of what is found
 
     def __post_init__(self) -> None:
         if self.n_questions < 2:
             raise InputError(f"n_questions: expected at least 2, found {self.n_questions}")
 
     @property
-    def scene(self) -> PushTConfig:
-        return PushTConfig.from_mapping(self.task)
+    def pusht(self) -> PushTConfig:
+        return PushTConfig.from_mapping(self.scene)
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def ask(
     rest = set(dataset.episodes) - {*episodes, *stated_episodes(policy.card, dataset)}
     if not rest:
         raise InputError("episodes: expected some to be left, for the most frequent answers, found all of them")
-    scene, generator = config.scene, np.random.default_rng(config.seed)
+    scene, generator = config.pusht, np.random.default_rng(config.seed)
     questions = draw_questions(Scenes.read(dataset, episodes), scene, config.n_questions, generator)
     usual = usual_answers(questions, Scenes.read(dataset, sorted(rest)), scene, generator)
     pictures = read_pictures(dataset, questions, policy.interface.cameras, policy.device)

@@ -18,6 +18,7 @@ from sim import PushTConfig
 from sim.instructions import TEMPLATES, sentences
 from sim.refusals import PARAPHRASES, UNRELATED, paraphrases
 from vla_policy.evaluation.formats import interval, percent
+from vla_policy.evaluation.options import ComputeOptions
 from vla_policy.evaluation.success.report import refusal_rate
 from vla_policy.interfaces import InputError
 from vla_policy.models import DiffusionPolicy
@@ -36,17 +37,15 @@ DETECTORS = {
 
 
 @dataclass
-class RefusalsConfig:
-    """The keys of `conf/refusals.yaml`, explained there."""
+class RefusalsConfig(ComputeOptions):
+    """Does a policy refuse what it cannot read, and only that?"""
 
-    device: str = "auto"
-    threads: int | None = 1
-    task: dict[str, Any] = field(default_factory=dict)
-    out: str = "outputs/refusals"
+    scene: dict[str, Any] = field(default_factory=dict)  # what PushTConfig.from_mapping reads, see sim/config.py
+    out: str = "outputs/refusals/${now:%Y-%m-%d_%H-%M-%S}"  # folder of what is found
 
     @property
-    def scene(self) -> PushTConfig:
-        return PushTConfig.from_mapping(self.task)
+    def pusht(self) -> PushTConfig:
+        return PushTConfig.from_mapping(self.scene)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from rich.table import Table
 from sim import PushTConfig
 from vla_policy.evaluation.formats import interval, percent, success_rate
 from vla_policy.evaluation.language.swap_env import COVERAGE, STEPS, swap_env
+from vla_policy.evaluation.options import RolloutOptions
 from vla_policy.evaluation.success.report import COLUMNS, episode_row
 from vla_policy.interfaces import IMAGES, InputError, Policy
 from vla_policy.rollouts.results import EpisodeResult, Start
@@ -31,20 +32,14 @@ OUTCOMES = ("commanded", "other", "none")
 
 
 @dataclass
-class SwapConfig:
-    """The keys of `conf/swap.yaml`, explained there."""
+class SwapConfig(RolloutOptions):
+    """The same start, another instruction."""
 
-    n_starts: int = 200
-    instructions: int = 2
-    seed: int = 100000
-    num_envs: int = 16
-    num_workers: int = 2
-    policy_seed: int = 0
-    baseline: str | None = None
-    device: str = "auto"
-    threads: int | None = 1
-    task: dict[str, Any] = field(default_factory=dict)
-    out: str = "outputs/swap"
+    n_starts: int = 200  # each played once for every instruction
+    instructions: int = 2  # for each start, naming different goals; all goals are commanded equally often
+    baseline: str | None = None  # hold | expert: in place of a checkpoint
+    scene: dict[str, Any] = field(default_factory=dict)  # what PushTConfig.from_mapping reads, see sim/config.py
+    out: str = "outputs/swap/${now:%Y-%m-%d_%H-%M-%S}"  # folder of what is found
 
     def __post_init__(self) -> None:
         for key, least in {"n_starts": 1, "instructions": 2, "seed": 0}.items():
@@ -52,14 +47,14 @@ class SwapConfig:
                 raise InputError(f"{key}: expected at least {least}, found {getattr(self, key)}")
 
     @property
-    def scene(self) -> PushTConfig:
+    def pusht(self) -> PushTConfig:
         """The scene; `InputError` unless every instruction of a start can name a goal of its own."""
-        scene = PushTConfig.from_mapping(self.task)
+        scene = PushTConfig.from_mapping(self.scene)
         most = len(scene.goals)
         if most < self.instructions:
             raise InputError(f"instructions: expected at most {most}, one for each goal, found {self.instructions}")
         if scene.instruction is not None:
-            raise InputError(f"task.instruction: expected null, since the test swaps it, found {scene.instruction!r}")
+            raise InputError(f"scene.instruction: expected null, since the test swaps it, found {scene.instruction!r}")
         return scene
 
 
@@ -88,7 +83,7 @@ def swap_test(
     on_steps: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Play the test and leave summary.json and episodes.csv in `out`; the summary."""
-    scene = config.scene
+    scene = config.pusht
     cameras = [key.removeprefix(IMAGES) for key in policy.interface.cameras]
     results = rollout(
         policy,

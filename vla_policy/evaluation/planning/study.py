@@ -15,6 +15,7 @@ import numpy as np
 from sim import PushTConfig, PushTEnv
 from sim.overrides import replace
 from vla_policy.data import LeRobotDataset
+from vla_policy.evaluation.options import ComputeOptions
 from vla_policy.evaluation.planning.report import summarize_planning, write_planning
 from vla_policy.evaluation.planning.tasks import Outcome, RandomPlans, Replayed, Task, draw_tasks, play
 from vla_policy.evaluation.success.open_loop import held_out_episodes
@@ -28,20 +29,19 @@ PolicyOf = Callable[[Task], Policy]
 
 
 @dataclass
-class PlanEvalConfig:
-    """The keys of `conf/plan.yaml`, explained there."""
+class PlanEvalConfig(ComputeOptions):
+    """Planning towards goal pictures in simulation, LeWorldModel's protocol."""
 
     episodes: list[int] | None = None
-    n_starts: int = 50
-    seed: int = 100000
-    ahead: int = 25
-    budget: int = 50
-    plan: dict[str, Any] = field(default_factory=dict)
-    task: dict[str, Any] = field(default_factory=dict)
-    policy_seed: int = 0
-    device: str = "auto"
-    threads: int | None = 1
-    out: str = "outputs/plan"
+    """that starts and goals are taken from; null: those that the checkpoint states it held out"""
+    n_starts: int = 50  # pairs of start and goal
+    seed: int = 100000  # draws starts and goals. Tune and debug on others, below 100000
+    ahead: int = 25  # control steps in the recording from a start to its goal
+    budget: int = 50  # control steps to reach it
+    plan: dict[str, Any] = field(default_factory=lambda: asdict(PlanConfig()))  # how plans are searched
+    scene: dict[str, Any] = field(default_factory=dict)  # what PushTConfig.from_mapping reads, see sim/config.py
+    policy_seed: int = 0  # of the samples
+    out: str = "outputs/plan/${now:%Y-%m-%d_%H-%M-%S}"  # folder of what is found
 
     def __post_init__(self) -> None:
         for key, least in {"n_starts": 1, "ahead": 1, "budget": 1, "seed": 0}.items():
@@ -54,8 +54,8 @@ class PlanEvalConfig:
         return replace(PlanConfig(), self.plan, "plan")
 
     @property
-    def scene(self) -> PushTConfig:
-        return PushTConfig.from_mapping(self.task)
+    def pusht(self) -> PushTConfig:
+        return PushTConfig.from_mapping(self.scene)
 
 
 def evaluate_planning(
@@ -77,7 +77,7 @@ def evaluate_planning(
         "hold": lambda task: HoldPolicy(),
         "recorded": lambda task: Replayed(task, config.budget),
     }
-    env = PushTEnv(config.scene, [key.removeprefix(IMAGES) for key in cameras])
+    env = PushTEnv(config.pusht, [key.removeprefix(IMAGES) for key in cameras])
     outcomes: dict[str, list[Outcome]] = {name: [] for name in policies}
     try:
         planner_of(tasks[0]).interface.require(env.interface, "the planner", "the environment")

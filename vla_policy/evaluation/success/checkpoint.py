@@ -58,7 +58,7 @@ def summaries(checkpoint: str | None, config: EvalConfig, progress: Progress = s
         raise InputError("monitor: expected a CHECKPOINT alone, which it was calibrated for, found a baseline")
     if config.n_action_steps is not None and checkpoint is None:
         raise InputError(f"n_action_steps: expected null without a CHECKPOINT, found {config.n_action_steps}")
-    baseline = None if config.baseline is None else baseline_factory(config.baseline, config.scene)
+    baseline = None if config.baseline is None else baseline_factory(config.baseline, config.pusht)
     out, found = Path(config.out), {}
     if checkpoint is not None:
         policy = load_policy(checkpoint, config.device, config.threads)
@@ -87,7 +87,7 @@ def summaries(checkpoint: str | None, config: EvalConfig, progress: Progress = s
 def env_factory(config: EvalConfig, policy: Policy, watched: Sequence[str] = ()) -> EnvFactory:
     """Makes the environment with the cameras that the policy, or a watch, looks through; picklable."""
     cameras = [key.removeprefix(IMAGES) for key in dict.fromkeys([*policy.interface.cameras, *watched])]
-    factory = functools.partial(make_env, config.env, cameras, config.scene, disturbance=config.event)
+    factory = functools.partial(make_env, config.env, cameras, config.pusht, disturbance=config.event)
     env = factory()  # a mistake of the user's is better met here than in several workers
     try:
         policy.interface.require(env.interface, "the policy", f"env {config.env}")
@@ -114,7 +114,7 @@ def _evaluate(
             config,
             out,
             checkpoint=checkpoint,
-            task=LANGUAGE_TASK if config.scene.goals else TASK,
+            task=LANGUAGE_TASK if config.pusht.goals else TASK,
             policy_factory=policy_factory,
             on_episode=on_episode,
             on_steps=on_steps,

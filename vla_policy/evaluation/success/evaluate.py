@@ -12,6 +12,7 @@ from typing import Any
 from sim import Disturbance, PushTConfig
 from sim.disturbances import KINDS
 from sim.instructions import named_goal
+from vla_policy.evaluation.options import RolloutOptions
 from vla_policy.evaluation.success.aftermath import watched_summary
 from vla_policy.evaluation.success.films import choose, film
 from vla_policy.evaluation.success.latency import KeepHistories, chunk_latency
@@ -33,33 +34,33 @@ class DisturbanceConfig:
     """A `sim.Disturbance`, or none without a kind."""
 
     kind: str | None = None
-    magnitude: float | None = None
-    step: int | None = None
+    """block_teleport | pusher_teleport | recolour | light | camera_shift | frozen_camera | dropped_frames |
+    dropped_actions | biased_actions | stuck_block | slippery_block | heavy_block | occluder | unknown_object
+    """
+    magnitude: float | None = None  # null: the kind's default
+    step: int | None = None  # of the episode; null: drawn from its seed, 20 to 60
 
 
 @dataclass
-class EvalConfig:
-    """The keys of `conf/eval.yaml`, explained there."""
+class EvalConfig(RolloutOptions):
+    """Rollouts in simulation."""
 
-    env: str = "pybullet"
-    n_episodes: int = 50
-    seed: int = 100000
-    num_envs: int = 16
-    num_workers: int = 2
-    policy_seed: int = 0
+    env: str = "pybullet"  # pybullet (the arm) | gym_pusht
+    n_episodes: int = 50  # decided before the run; .7 is told from .8 with 292 episodes each
     n_action_steps: int | None = None
-    delay: int = 0
-    baseline: str | None = None
-    device: str = "auto"
-    threads: int | None = 1
-    videos: int = 2
-    latency_repeats: int = 100
-    update_card: bool = False
+    """control periods of a chunk that are played before the next one; null: as the policy says"""
+    delay: int = 0  # control periods that a chunk takes; the one before is played on meanwhile
+    baseline: str | None = None  # hold | expert: played on the same starts beside the checkpoint, or without one, alone
+    videos: int = 2  # episodes to film: the best, the worst, the second best, ...
+    latency_repeats: int = 100  # chunks timed, one observation at a time, after the rollouts
+    update_card: bool = False  # write the result into the checkpoint's model card
     disturbance: DisturbanceConfig = field(default_factory=DisturbanceConfig)
-    monitor: str | None = None
+    """happens once in every episode; kinds, units and defaults are in sim/effects.py"""
+    monitor: str | None = None  # folder of a calibration (vla-calibrate): it holds the arm when it is surprised
     check_instruction: bool = True
-    task: dict[str, Any] = field(default_factory=dict)
-    out: str = "outputs/eval"
+    """episodes under an instruction that the policy cannot read are not begun, and count as failures"""
+    scene: dict[str, Any] = field(default_factory=dict)  # what PushTConfig.from_mapping reads, see sim/config.py
+    out: str = "outputs/eval/${now:%Y-%m-%d_%H-%M-%S}"  # folder of what is found
 
     def __post_init__(self) -> None:
         for key, least in {"n_episodes": 1, "seed": 0, "videos": 0, "latency_repeats": 1}.items():
@@ -87,8 +88,8 @@ class EvalConfig:
         return None
 
     @property
-    def scene(self) -> PushTConfig:
-        return PushTConfig.from_mapping(self.task)
+    def pusht(self) -> PushTConfig:
+        return PushTConfig.from_mapping(self.scene)
 
     @property
     def seeds(self) -> list[int]:
@@ -158,7 +159,7 @@ def evaluate(
         num_workers=config.num_workers,
         rollout_seconds=seconds,
         disturbance=None if config.event is None else asdict(config.event),
-        **_sentences(results, config.scene),
+        **_sentences(results, config.pusht),
         **watched_summary(results, config.monitor),
         **({} if unreadable is None else {"refusals": _refusals(results)}),
         **more,

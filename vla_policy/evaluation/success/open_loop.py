@@ -25,13 +25,13 @@ from vla_policy.utils.provenance import git_commit
 
 @dataclass
 class OpenLoopConfig:
-    """The keys of `conf/open_loop.yaml`, explained there."""
+    """Error of predicted chunks on recorded episodes."""
 
-    episodes: list[int] | None = None
-    policy_seed: int = 0
-    batch_size: int = 32
-    device: str = "auto"
-    out: str = "outputs/open_loop"
+    episodes: list[int] | None = None  # e.g. [0,3,7]; null: those that the checkpoint states it held out
+    policy_seed: int = 0  # of the policy's noise
+    batch_size: int = 32  # chunks computed at once
+    device: str = "auto"  # auto | cpu | cuda
+    out: str = "outputs/open_loop/${now:%Y-%m-%d_%H-%M-%S}"  # folder of what is found
 
 
 Window = tuple[int, list[Observation]]  # frame of the newest observation, history

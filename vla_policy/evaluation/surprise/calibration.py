@@ -14,6 +14,7 @@ import torch
 from sim import PushTConfig
 from vla_policy.data import LeRobotDataset
 from vla_policy.data.layout import COLLECTION
+from vla_policy.evaluation.options import RolloutOptions
 from vla_policy.evaluation.surprise.detection import clean
 from vla_policy.evaluation.surprise.episodes import env_with
 from vla_policy.evaluation.surprise.study import CALIBRATION_TRACES, RECORDED, camera_names, check_latents
@@ -30,22 +31,23 @@ BATCH = 256  # frames encoded at once
 
 
 @dataclass
-class CalibrateConfig:
-    """The keys of `conf/calibrate.yaml`, explained there."""
+class CalibrateConfig(RolloutOptions):
+    """A threshold for the surprise monitor."""
 
-    alpha: float = 0.05
+    alpha: float = 0.05  # false alarms an undisturbed successful episode, at most
     detector: str = DETECTOR
+    """whitened_error: the world is not as expected; prediction_error: the same, with every direction of the
+    latent counting alike; stillness: nothing has moved for long
+    """
     dataset: str | None = None
+    """a folder of recorded successful episodes in which this policy acted; null: play in simulation"""
     study: str | None = None
-    n_episodes: int = 100
-    seed: int = 60000
-    num_envs: int = 8
-    num_workers: int = 2
-    policy_seed: int = 0
-    device: str = "auto"
-    threads: int | None = 1
-    task: dict[str, Any] = field(default_factory=dict)
-    out: str = "outputs/calibrate"
+    """a folder of vla-eval surprise, whose calibration episodes are taken; null: play in simulation"""
+    n_episodes: int = 100  # to play; the successful ones count
+    seed: int = 60000  # of the first start; the others count up from it. Seeds from 100000 on are for evaluation
+    num_envs: int = 8  # environments whose chunks are computed in batches
+    scene: dict[str, Any] = field(default_factory=dict)  # what PushTConfig.from_mapping reads, see sim/config.py
+    out: str = "outputs/calibrate/${now:%Y-%m-%d_%H-%M-%S}"  # folder of what is found
 
     def __post_init__(self) -> None:
         check_alpha(self.alpha)
@@ -64,7 +66,7 @@ class CalibrateConfig:
 def nominal_traces(policy: DiffusionPolicy, world_model: str, config: CalibrateConfig, hear: Hear) -> list[Trace]:
     """Episodes of the policy in simulation, successful or not."""
     cameras = camera_names(policy, WorldModel.from_pretrained(world_model))
-    env = functools.partial(env_with, cameras, PushTConfig.from_mapping(config.task))
+    env = functools.partial(env_with, cameras, PushTConfig.from_mapping(config.scene))
     seeds = range(config.seed, config.seed + config.n_episodes)
     return record(
         policy,

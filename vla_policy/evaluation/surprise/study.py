@@ -15,6 +15,7 @@ import torch
 
 from sim import Disturbance, PushTConfig
 from sim.disturbances import KINDS
+from vla_policy.evaluation.options import RolloutOptions
 from vla_policy.evaluation.surprise.detection import (
     Scored,
     clean,
@@ -35,6 +36,7 @@ from vla_policy.monitoring import (
     false_alarm_counts,
     false_alarm_spread,
 )
+from vla_policy.rollouts.scenes import with_scene
 from vla_policy.utils.files import read_json, write_json
 from vla_policy.utils.percentiles import percentiles
 from vla_policy.utils.provenance import git_commit
@@ -59,24 +61,22 @@ Progress = Callable[[str, int], AbstractContextManager[Hear]]
 
 
 @dataclass
-class SurpriseConfig:
-    """The keys of `conf/surprise.yaml`, explained there."""
+class SurpriseConfig(RolloutOptions):
+    """How well surprise is detected."""
 
-    alpha: float = 0.05
-    n_calibration: int = 400
-    calibration_seed: int = 60000
-    n_nominal: int = 200
-    n_events: int = 100
-    seed: int = 100000
+    alpha: float = 0.05  # false alarms an undisturbed successful episode, at most
+    n_calibration: int = 400  # undisturbed episodes played to calibrate on; the successful ones count
+    calibration_seed: int = 60000  # of the first of them
+    n_nominal: int = 200  # undisturbed unseen episodes
+    n_events: int = 100  # unseen episodes of each event
     events: list[str] | None = None
-    window: int = 30
-    num_envs: int = 8
-    num_workers: int = 2
-    policy_seed: int = 0
-    device: str = "auto"
-    threads: int | None = 1
-    task: dict[str, Any] = field(default_factory=dict)
-    out: str = "outputs/surprise"
+    """some of the kinds that vla-eval --help lists, or KIND@MAGNITUDE; null: all of them, and two of them
+    stronger
+    """
+    window: int = 30  # control steps after an event in which an alarm detects it
+    num_envs: int = 8  # environments whose chunks are computed in batches
+    scene: dict[str, Any] = field(default_factory=dict)  # what PushTConfig.from_mapping reads, see sim/config.py
+    out: str = "outputs/surprise/${now:%Y-%m-%d_%H-%M-%S}"  # folder of what is found
 
     def __post_init__(self) -> None:
         for key in ("n_calibration", "n_nominal", "n_events", "window"):
@@ -136,7 +136,7 @@ def surprise_study(
     """
     model = WorldModel.from_pretrained(world_model)
     _claim(out, config, binding(Path(policy_folder), Path(world_model), policy.interface))
-    cameras, scene = camera_names(policy, model), PushTConfig.from_mapping(config.task)
+    cameras, scene = camera_names(policy, model), PushTConfig.from_mapping(config.scene)
 
     def traces(name: str, seeds: Sequence[int], disturbance: Disturbance | None = None) -> list[Trace]:
         path = out / "traces" / f"{name}.npz"
@@ -297,7 +297,7 @@ def _claim(out: Path, config: SurpriseConfig, bound_to: Mapping[str, str]) -> No
     settings["magnitudes"] = {kind: Disturbance(kind).magnitude for kind in KINDS}
     path = out / RECORDED
     if path.exists():
-        for key, value in read_json(path).items():
+        for key, value in with_scene(read_json(path)).items():
             if settings.get(key) != value:
                 raise InputError(f"{path}: expected {key} {value!r} to go on with, found {settings.get(key)!r}")
     write_json(path, settings)

@@ -67,13 +67,13 @@ class EncoderConfig:
 class TransformerConfig:
     """The action diffusion transformer."""
 
-    width: int = 192
-    depth: int = 4
-    heads: int = 6
-    mlp_ratio: float = 4.0
+    width: int = 192  # of a token
+    depth: int = 4  # layers
+    heads: int = 6  # attention heads, a divisor of width
+    mlp_ratio: float = 4.0  # width of the feed-forward layers over width
     patch: int = 1  # consecutive actions a token; more are faster, and smoother than some tasks allow
     time_width: int = 64  # width of the diffusion-time embedding that adaLN-zero is made from
-    dropout: float = 0.0
+    dropout: float = 0.0  # in training, 0 to 1
 
 
 @dataclass
@@ -94,10 +94,10 @@ class ObjectiveConfig:
 class TinyVLMConfig:
     """A vision-language model of SmolVLM's architecture, trained from scratch."""
 
-    width: int = 128
-    heads: int = 4
-    vision_depth: int = 4
-    text_depth: int = 4
+    width: int = 128  # of a token
+    heads: int = 4  # attention heads
+    vision_depth: int = 4  # layers of the vision transformer
+    text_depth: int = 4  # layers of the language model
     image_size: int = 96  # pixels
     patch_size: int = 16  # pixels
     scale_factor: int = 2  # pixel shuffle: scale_factor x scale_factor patches become one token
@@ -111,10 +111,10 @@ class BackboneConfig:
     path: str | None = None  # hub name or folder of a pretrained model; null: a tiny one from nothing, or init_from's
     layer: int | None = None  # whose hidden states the action transformer sees, from 1; null: the last
     tuning: str = "full"  # full | lora | frozen
-    lora_rank: int = 16
+    lora_rank: int = 16  # lora: rank of the low-rank updates
     use_instruction: bool = True  # false: it never sees the words, for ablations
     max_text_tokens: int = 64  # of an instruction or a question
-    tiny: TinyVLMConfig = field(default_factory=TinyVLMConfig)
+    tiny: TinyVLMConfig = field(default_factory=TinyVLMConfig)  # the model that is built without a path
 
     def __post_init__(self) -> None:
         check_ranges(self, "policy.backbone", lora_rank=(1, WIDEST), max_text_tokens=(1, LONGEST))
@@ -137,26 +137,30 @@ class BackboneConfig:
 class PolicyConfig:
     """A whole policy. `n_obs_steps`, `horizon` and `n_action_steps` as in Diffusion Policy."""
 
-    observation_keys: list[str] = field(default_factory=lambda: [STATE])
-    # Low-dimensional keys that camera features must predict in training and that the policy never sees at run time.
+    observation_keys: list[str] = field(default_factory=lambda: [STATE])  # features of the data that the policy sees
     auxiliary_keys: list[str] = field(default_factory=list)
-    auxiliary_weight: float = 1.0
-    n_obs_steps: int = 2
-    # The newest observation steps whose images are encoded, default all; vectors convey motion at less cost.
+    """Low-dimensional keys that camera features must predict in training and that the policy never sees at run
+    time.
+    """
+    auxiliary_weight: float = 1.0  # of the loss on auxiliary_keys
+    n_obs_steps: int = 2  # observations that a chunk is predicted from
     n_image_steps: int | None = None
-    horizon: int = 16
-    n_action_steps: int = 8
+    """The newest observation steps whose pictures are encoded, default all: vectors tell of motion for less."""
+    horizon: int = 16  # predicted steps, from the oldest observation on
+    n_action_steps: int = 8  # steps executed before the next chunk
     action_relative: bool = False  # actions relative to the newest observation.state
-    # Draws of (time, noise) each encoded observation is trained on: encoding an image costs more than denoising one
-    # chunk, and the draws share its keys and values.
     noise_samples: int = 1
+    """Draws of (time, noise) each encoded observation is trained on: encoding an image costs more than denoising
+    one chunk, and the draws share its keys and values.
+    """
     vector_normalization: str = "min_max"  # min_max | mean_std | quantile
-    action_normalization: str = "min_max"
+    action_normalization: str = "min_max"  # the same of actions
     language_weight: float = 1.0  # of the backbone's own loss on questions and answers, if the training has any
     encoder: EncoderConfig | None = field(default_factory=EncoderConfig)  # null: images go to the backbone alone
     backbone: BackboneConfig | None = None  # null: no instruction
-    transformer: TransformerConfig = field(default_factory=TransformerConfig)
+    transformer: TransformerConfig = field(default_factory=TransformerConfig)  # the action transformer
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    """what is predicted, and how actions are sampled; see policy="""
 
     def __post_init__(self) -> None:
         self._check_ranges()

@@ -1,4 +1,4 @@
-"""How a policy is trained; the values and their meaning are in `vla_policy/conf/`."""
+"""How a model is trained, and on which data."""
 
 from __future__ import annotations
 
@@ -17,16 +17,28 @@ class DataConfig:
 
     root: Any = MISSING  # a folder or a list of folders
     weights: list[float] | None = None
+    """with a list, one positive number a dataset: the probability (as given, over their sum) that a sample comes
+    from it; null: in proportion to its windows, each of which comes once an epoch
+    """
     missing_cameras: str = "refuse"
+    """refuse | pad: a camera that some dataset of the list lacks is an error, or black there"""
     unnamed_channels: str = "refuse"
+    """refuse | accept: channels without names, of datasets of a list, are an error, or taken to be the same in
+    all of them
+    """
     exclude_episodes: Any = None  # a list of numbers, or one such list a folder
     n_episodes: int | None = None
+    """train on the first N of a seeded shuffle, nested across N; null: all that are not held out"""
     val_episodes: float = 0.05
-    split_seed: int = 0
+    """held-out episodes: a number, or a fraction below 1; 0: none. Of a list, both of each dataset"""
+    split_seed: int = 0  # of that shuffle
     pad_after: int | None = None
-    cache: bool = True
-    cache_dir: str | None = None
-    num_workers: int = 0
+    """frames that a window may reach behind its episode, whose last one repeats there; null: all, so that every
+    moment is learned from; Diffusion Policy leaves the last ones out with n_action_steps - 1
+    """
+    cache: bool = True  # decode the videos once, into a file of plain frames; false: again for every sample, slower
+    cache_dir: str | None = None  # folder of that file; null: inside the dataset
+    num_workers: int = 0  # loader processes; memory-mapped frames need none
 
     def __post_init__(self) -> None:
         roots = self.roots
@@ -68,26 +80,26 @@ OPTIMIZERS = {"adamw": "AdamW", "muon": "Muon for the layers' matrices and AdamW
 class TrainerConfig:
     """Optimisation, averaging, and how often things are measured and kept."""
 
-    steps: int = 20_000
-    batch_size: int = 256
-    optimizer: str = "adamw"
-    lr: float = 5e-4
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
-    weight_decay: float = 1e-4
-    warmup_steps: int = 500
-    grad_clip: float = 1.0
-    ema_power: float = 0.75
-    ema_max_decay: float = 0.9999
-    precision: str = "auto"
-    threads: int | None = None
-    compile: bool = False
-    log_every: int = 50
-    print_every_s: float = 15.0
-    save_every: int = 1000
-    validate_every: int = 2000
-    val_windows: int = 256
-    rollout_every: int = 0
-    wandb: str | None = "vla_policy"
+    steps: int = 20_000  # gradient steps
+    batch_size: int = 256  # windows a step, of each process
+    optimizer: str = "adamw"  # adamw | muon: Muon for the matrices of the transformers' layers, AdamW for all else
+    lr: float = 5e-4  # the highest learning rate
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.95])  # of AdamW
+    weight_decay: float = 1e-4  # on matrices only
+    warmup_steps: int = 500  # linear, then a cosine to 0
+    grad_clip: float = 1.0  # gradient norm
+    ema_power: float = 0.75  # decay of the averaged weights after n steps: 1 - (1 + n)^-power, at most ema_max_decay
+    ema_max_decay: float = 0.9999  # 0: the weights as they are, without averaging
+    precision: str = "auto"  # auto: bf16 where the hardware has it | bf16 | fp32
+    threads: int | None = None  # CPU threads; null: all
+    compile: bool = False  # torch.compile the layers: a minute to start and a C++ compiler, then faster steps
+    log_every: int = 50  # steps between rows of metrics.csv
+    print_every_s: float = 15.0  # seconds between lines where there is no terminal
+    save_every: int = 1000  # steps between saved states and checkpoints/last
+    validate_every: int = 2000  # steps between validations on held-out episodes; 0: at the end only
+    val_windows: int = 256  # windows of a validation, at most
+    rollout_every: int = 0  # steps between rollouts in simulation; 0: never
+    wandb: str | None = "vla_policy"  # project, used if wandb is installed; null: never
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "log_every", "save_every"):

@@ -8,8 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from vla_policy.interfaces import IMAGES, InputError
-from vla_policy.models.config import (
+from vla_policy.conf.policy_config import (
     DEEPEST,
     LARGEST_PICTURE,
     LARGEST_WEIGHT,
@@ -21,6 +20,7 @@ from vla_policy.models.config import (
     check_words,
     typed,
 )
+from vla_policy.interfaces import IMAGES, InputError
 
 
 @dataclass
@@ -33,7 +33,7 @@ class VisionConfig:
     keypoints: int = 32  # cnn: heatmaps of the spatial softmax
     grid: int = 4  # cnn: grid x grid tokens of coarse features
     patch_size: int = 14  # vit
-    width: int = 192  # vit: of the tokens; cnn: 64 is plenty
+    width: int = 48  # of a token; the ViT's is 192
     depth: int = 12  # vit
     heads: int = 3  # vit
     path: str | None = None  # frozen: hub name or folder of a transformers vision model, or of a policy with a backbone
@@ -43,10 +43,10 @@ class VisionConfig:
 class PredictorConfig:
     """The causal transformer that predicts the next latent from a history of latents and actions."""
 
-    width: int = 192
-    depth: int = 4
-    heads: int = 6
-    mlp_ratio: float = 4.0
+    width: int = 128  # of a token; the paper's is 192
+    depth: int = 4  # layers; the paper: 6
+    heads: int = 4  # attention heads, a divisor of width
+    mlp_ratio: float = 4.0  # width of the feed-forward layers over width
     dropout: float = 0.1  # without any, planning with LeWM falls from 96 % to 78 %
 
 
@@ -54,14 +54,14 @@ class PredictorConfig:
 class WorldModelConfig:
     """LeWorldModel. One step of the model is `frame_skip` frames long."""
 
-    cameras: list[str] = field(default_factory=lambda: [IMAGES + "top"])
-    latent: int = 128
+    cameras: list[str] = field(default_factory=lambda: [IMAGES + "top"])  # pictures that are encoded
+    latent: int = 128  # dimensions of a latent
     history: int = 3  # frames, frame_skip apart, that a prediction is made from
-    frame_skip: int = 5
-    sigreg_weight: float = 0.1
-    sigreg_directions: int = 1024
-    vision: VisionConfig = field(default_factory=VisionConfig)
-    predictor: PredictorConfig = field(default_factory=PredictorConfig)
+    frame_skip: int = 5  # frames, and commands, a step of the model
+    sigreg_weight: float = 0.01  # lambda; with the paper's 0.1 the same data give coarser predictions
+    sigreg_directions: int = 256  # random projections a step; the paper's 1024 take a CPU longer than the encoder
+    vision: VisionConfig = field(default_factory=VisionConfig)  # the encoder
+    predictor: PredictorConfig = field(default_factory=PredictorConfig)  # the transformer
 
     def __post_init__(self) -> None:
         check_words(self, "world_model", "cameras")

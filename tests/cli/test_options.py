@@ -1,0 +1,99 @@
+"""Every option of every command is stated once, and explained."""
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib import resources
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+from vla_policy.cli.options import OPTIONS, Option, explained, options
+
+from vla_policy.cli.common import load_config
+from vla_policy.cli.help import config_parser
+from vla_policy.conf.policy_config import BackboneConfig, PolicyConfig
+from vla_policy.conf.training_config import TrainerConfig
+
+
+def dotted(found: list[Option], above: str = "") -> dict[str, Option]:
+    return {
+        key: option
+        for one in found
+        for key, option in {above + one.key: one, **dotted(one.below, f"{above}{one.key}.")}.items()
+    }
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option_is_explained_and_the_file_repeats_none(name: str) -> None:
+    found = dotted(options(*OPTIONS[name].split(":")))
+    assert [key for key, option in found.items() if not option.meaning] == []
+    lines = resources.files("vla_policy.conf").joinpath(f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if not line.startswith(("#", "defaults:", "  - "))] == []
+
+
+def test_help_has_defaults_and_what_they_mean() -> None:
+    text = config_parser("vla-eval", "", "eval").format_help()
+    assert "  scene: pusht          # or pusht_language; the scene: " in text
+    assert "  num_envs: 16          # environments whose chunks are computed in batches\n" in text  # inherited
+    assert "  disturbance:          # happens once in every episode; " in text
+    assert "    magnitude: null     # null: the kind's default\n" in text
+    assert "  out: outputs/eval/${now:%Y-%m-%d_%H-%M-%S}" in text
+    assert max(map(len, text.splitlines())) <= 122
+
+
+def test_a_choice_differs_from_what_is_inherited_where_it_says_so() -> None:
+    assert "\nnum_envs: 8 " in explained("calibrate")
+    assert "\ndetector: whitened_error" in explained("calibrate")  # a constant
+    assert "\nplan:                 # how plans are searched\n  solver: cem " in explained("plan")
+    assert "\ncameras: [top]        # each timed alone\n" in explained("sim")
+
+
+@pytest.mark.parametrize("name", ["latency", "sim", "graph"])
+def test_what_is_composed_is_what_help_says(name: str) -> None:
+    config = load_config(name, [])
+    keys = dotted(options(*OPTIONS[name].split(":")))
+    assert set(config) == {key for key in keys if "." not in key}
+    for key in set(config) - {"scene", "out"}:
+        assert str(config[key]).replace("None", "null").replace("'", "") == keys[key].default.replace("''", "")
+
+
+TRAINING = {
+    "policy": "vla_policy.conf.policy_config:PolicyConfig",
+    "backbone": "vla_policy.conf.policy_config:BackboneConfig",
+    "data": "vla_policy.conf.training_config:DataConfig",
+    "trainer": "vla_policy.conf.training_config:TrainerConfig",
+    "world_model": "vla_policy.conf.world_model_config:WorldModelConfig",
+}
+
+
+@pytest.mark.parametrize("path", TRAINING.values())
+def test_every_option_of_training_is_explained(path: str) -> None:
+    assert [key for key, option in dotted(options(*path.split(":"))).items() if not option.meaning] == []
+
+
+def flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    return {
+        name: found
+        for key, value in values.items()
+        for name, found in (flat(value, f"{above}{key}.") if isinstance(value, dict) else {above + key: value}).items()
+    }
+
+
+@pytest.mark.parametrize("group", ["recipe", "policy"])
+def test_recipes_and_objectives_repeat_no_default(group: str) -> None:
+    config = load_config("train", ["data.root=x", "backbone=tiny"])
+    plain: dict[str, Any] = {"policy": {**asdict(PolicyConfig()), "backbone": asdict(BackboneConfig())}}
+    defaults = flat(plain | {"trainer": asdict(TrainerConfig())})
+    assert set(flat({"trainer": OmegaConf.to_container(config.trainer)})) < set(defaults)
+    for file in resources.files("vla_policy.conf").joinpath(group).iterdir():
+        values = OmegaConf.to_container(OmegaConf.create(file.read_text(encoding="utf-8") or "{}"))
+        assert isinstance(values, dict)
+        said = flat(values if group == "recipe" else {"policy": values})
+        assert {key: v for key, v in said.items() if key in defaults and defaults[key] == v} == {}, file
+
+
+def test_configuration_is_composed_without_torch_and_the_simulation() -> None:
+    code = "import sys, vla_policy.conf; sys.exit(len({'torch', 'sim'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

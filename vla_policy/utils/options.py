@@ -1,0 +1,150 @@
+"""The options of every command: a dataclass states each default once, and what it means beside it.
+
+`conf/<command>.yaml` has what a dataclass cannot say, the choice of a scene. Help is read from the dataclass's source,
+so that it needs none of its imports.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from importlib import import_module, resources
+from pathlib import Path
+from textwrap import wrap
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+OPTIONS = {
+    "answers": "vla_policy.evaluation.language.answers:AnswersConfig",
+    "calibrate": "vla_policy.evaluation.surprise.calibration:CalibrateConfig",
+    "collect": "vla_policy.collection.collect:CollectConfig",
+    "eval": "vla_policy.evaluation.success.evaluate:EvalConfig",
+    "graph": "vla_policy.graph.application:GraphConfig",
+    "instructions": "vla_policy.cli.calibrate.instructions:InstructionsConfig",
+    "latency": "vla_policy.cli.bench.latency:LatencyConfig",
+    "open_loop": "vla_policy.evaluation.success.open_loop:OpenLoopConfig",
+    "plan": "vla_policy.evaluation.planning.study:PlanEvalConfig",
+    "refusals": "vla_policy.evaluation.language.refusals:RefusalsConfig",
+    "ros": "vla_policy.benchmarks.ros.measurements:RosConfig",
+    "sim": "vla_policy.cli.bench.sim:SimConfig",
+    "surprise": "vla_policy.evaluation.surprise.study:SurpriseConfig",
+    "swap": "vla_policy.evaluation.language.swap:SwapConfig",
+    "world_model_eval": "vla_policy.evaluation.imagination.study:WorldModelEvalConfig",
+}
+COLUMN, WIDTH = 22, 118  # where comments begin, and where lines end
+
+
+def store_options(name: str) -> None:
+    """Make the defaults of a command known to Hydra, as `<name>_options` in the defaults list of conf/<name>.yaml."""
+    if name in OPTIONS:
+        module, _, kind = OPTIONS[name].partition(":")
+        ConfigStore.instance().store(f"{name}_options", asdict(getattr(import_module(module), kind)()))
+
+
+@dataclass(frozen=True)
+class Option:
+    """A key, its default as YAML has it, what it means, and the keys below it."""
+
+    key: str
+    default: str
+    meaning: str
+    below: list[Option] = field(default_factory=list)
+
+    def lines(self, indent: int = 0) -> Iterator[str]:
+        """`key: default  # meaning` in as many lines as it needs."""
+        text = f"{' ' * indent}{self.key}: {self.default}".rstrip()
+        first = max(len(text) + 2, COLUMN)
+        meaning = wrap(self.meaning, WIDTH - 2 - min(first, COLUMN + 14))
+        if not meaning:
+            yield text
+        for i, part in enumerate(meaning):
+            yield f"{text if i == 0 else '':{first}}# {part}"
+        for option in self.below:
+            yield from option.lines(indent + 2)
+
+
+def explained(name: str) -> str:
+    """What `--help` says of conf/<name>.yaml and of the command's options."""
+    text = resources.files("vla_policy.conf").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    title = [line for line in text.splitlines() if line.startswith("#")]
+    groups = [Option(*found) for found in re.findall(r"^  - (\w+): (\w+)(?:\s+# (.*))?$", text, re.MULTILINE)]
+    chosen = {group.key for group in groups}
+    own = [option for option in options(*OPTIONS[name].split(":")) if option.key not in chosen]
+    return "\n".join([*title, *(line for option in [*groups, *own] for line in option.lines())]) + "\n"
+
+
+def options(module: str, kind: str) -> list[Option]:
+    """The fields of a dataclass, those that it inherits first, as its source has them."""
+    module, node = _find(module, kind)
+    assert isinstance(node, ast.ClassDef)
+    found: dict[str, Option] = {}
+    for base in node.bases:
+        found |= {option.key: option for option in options(module, ast.unparse(base))}
+    comments = _comments(module)
+    for statement, after in zip(node.body, [*node.body[1:], None], strict=True):
+        if not isinstance(statement, ast.AnnAssign) or statement.value is None:
+            continue
+        meaning = comments.get(statement.end_lineno or 0, "")
+        if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+            meaning = " ".join(str(after.value.value).split())
+        key = ast.unparse(statement.target)
+        default, below = _default(module, statement.value)
+        found[key] = Option(key, default, meaning, below)
+    return list(found.values())
+
+
+def _default(module: str, value: ast.expr) -> tuple[str, list[Option]]:
+    """A default as YAML has it, or the options of a dataclass that stands for it."""
+    if isinstance(value, ast.Call) and ast.unparse(value.func) == "field":
+        (factory,) = (word.value for word in value.keywords if word.arg == "default_factory")
+        value = factory.body if isinstance(factory, ast.Lambda) else ast.Call(factory, [], [])
+    if isinstance(value, ast.Call):
+        name = ast.unparse(value.args[0].func if value.args and isinstance(value.args[0], ast.Call) else value.func)
+        empty = {"list": "[]", "dict": "{}"}
+        return (empty[name], []) if name in empty else ("", options(module, name))
+    if ast.unparse(value) == "MISSING":
+        return "???", []
+    if isinstance(value, ast.Name):
+        _, named = _find(module, value.id)
+        assert isinstance(named, ast.expr)
+        value = named
+    if isinstance(value, ast.List):
+        return "[" + ", ".join(ast.unparse(item).strip("'") for item in value.elts) + "]", []
+    return OmegaConf.to_yaml({"key": ast.literal_eval(value)}).removeprefix("key:").strip(), []
+
+
+def _find(module: str, name: str) -> tuple[str, ast.AST]:
+    """Where a class or a constant is defined, and its node; imports are followed."""
+    for node in _source(module)[1].body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return module, node
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                names = target.elts if isinstance(target, ast.Tuple) else [target]
+                values = node.value.elts if isinstance(node.value, ast.Tuple) else [node.value]
+                for one, value in zip(names, values, strict=False):
+                    if isinstance(one, ast.Name) and one.id == name:
+                        return module, value
+        if isinstance(node, ast.ImportFrom) and any(alias.name == name for alias in node.names):
+            return _find(str(node.module), name)
+    raise LookupError(f"{module}: no {name}")
+
+
+@cache
+def _source(module: str) -> tuple[str, ast.Module]:
+    path = Path(str(resources.files("vla_policy"))).parent / module.replace(".", "/")
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    text = path.read_text(encoding="utf-8")
+    return text, ast.parse(text)
+
+
+@cache
+def _comments(module: str) -> dict[int, str]:
+    tokens = tokenize.generate_tokens(io.StringIO(_source(module)[0]).readline)
+    return {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
