@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
-from vla_policy.cli.options import OPTIONS, Option, explained, options
 
-from vla_policy.cli.common import load_config
 from vla_policy.cli.help import config_parser
 from vla_policy.conf.policy_config import BackboneConfig, PolicyConfig
 from vla_policy.conf.training_config import TrainerConfig
+from vla_policy.utils.configuration import load_config
+from vla_policy.utils.options import OPTIONS, Option, explained, options
 
 
 def dotted(found: list[Option], above: str = "") -> dict[str, Option]:
