@@ -25,6 +25,11 @@ def dotted(found: list[Option], above: str = "") -> dict[str, Option]:
     }
 
 
+def _as_yaml(value: Any) -> str:
+    plain = {None: "null", True: "true", False: "false"}
+    return plain[value] if value is None or isinstance(value, bool) else str(value).replace("'", "")
+
+
 @pytest.mark.parametrize("name", OPTIONS)
 def test_every_option_is_explained_and_the_file_repeats_none(name: str) -> None:
     found = dotted(options(*OPTIONS[name].split(":")))
@@ -56,7 +61,7 @@ def test_what_is_composed_is_what_help_says(name: str) -> None:
     keys = dotted(options(*OPTIONS[name].split(":")))
     assert set(config) == {key for key in keys if "." not in key}
     for key in set(config) - {"scene", "out"}:
-        assert str(config[key]).replace("None", "null").replace("'", "") == keys[key].default.replace("''", "")
+        assert _as_yaml(config[key]) == keys[key].default.replace("''", "")
 
 
 TRAINING = {
