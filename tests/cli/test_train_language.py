@@ -50,7 +50,7 @@ def test_the_backbone_learns_with_the_actions_and_resumes(demonstrations: Path, 
     words = policy.backbone.tokenizer.tokenize("push the T onto the red goal")
     assert len(words) == 7  # the task's own words are tokens
     stored = yaml.safe_load((run / "config.yaml").read_text())
-    assert set(stored["task"]["goals"]) == {"red", "green", "blue", "yellow"}
+    assert set(stored["scene"]["goals"]) == {"red", "green", "blue", "yellow"}
 
     tuned = train(demonstrations, tmp_path / "tuned", "trainer.steps=1", f"init_from={run}/checkpoints/last")
     assert tuned.returncode == 0, tuned.stderr

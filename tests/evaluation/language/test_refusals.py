@@ -10,7 +10,7 @@ from vla_policy.evaluation.language.refusals import refusal_tables, summarize_re
 from vla_policy.interfaces import InputError
 from vla_policy.models import DiffusionPolicy
 
-SHIPPED = Path(__file__).parents[2] / "checkpoints" / "pusht_language"
+SHIPPED = Path(__file__).parents[3] / "checkpoints" / "pusht_language"
 
 
 def test_the_shipped_policy_reads_other_words_for_its_task_and_nothing_else(tmp_path: Path) -> None:
