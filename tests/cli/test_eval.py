@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from helpers.tiny_policies import tiny_policy
@@ -225,17 +224,3 @@ def test_objectives_become_a_table(checkpoint: str, tmp_path: Path, capsys: pyte
     with pytest.raises(SystemExit):
         main(["objectives", folders[0], str(tmp_path / "hold")])
     assert "expected 'objective', as vla-eval says of a checkpoint, found none" in capsys.readouterr().err
-
-
-def test_an_untrained_checkpoint_still_plays_by_the_clock(checkpoint: str) -> None:
-    """The path of one observation in evaluation is the path on the robot: the same chunk from the same history."""
-    from vla_policy.interfaces import Observation
-    from vla_policy.models import DiffusionPolicy
-
-    policy = DiffusionPolicy.from_pretrained(checkpoint)
-    image = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
-    seen = [Observation({STATE: np.array([0.45, 0.0], np.float32), TOP: image}, "push", t) for t in (0.0, 0.1)]
-    alone = policy.predict([seen], np.random.default_rng(1))[0]
-    assert alone.t_obs == 0.1
-    assert alone.dt == pytest.approx(0.1)
-    assert len(alone.actions) >= policy.n_action_steps

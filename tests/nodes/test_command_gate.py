@@ -157,7 +157,7 @@ def test_a_storm_of_stale_chunks_moves_nothing_and_delays_nothing(running: Setup
 
 def test_emergency_stop_is_a_fault_until_disabled(running: Setup) -> None:
     pressed = Bool(data=True)
-    assert running.hold(lambda: running.robot.emergency.publish(pressed), "emergency_stop says stop") <= PERIODS
+    assert running.hold(lambda: running.robot.emergency.publish(pressed), "emergency stop") <= PERIODS
     answer = running.robot.enable()
     assert not answer.success
     assert "disable first" in answer.message
@@ -235,6 +235,7 @@ def test_a_chunk_of_other_channels_is_a_fault(running: Setup, names: tuple[str, 
 def test_a_second_publisher_of_commands_is_a_fault(running: Setup) -> None:
     running.start()
     with Spinning("rival") as rival:
+        wait_for(lambda: "rival" in running.robot.get_node_names(), "the rival's name")
         rival.create_publisher(PoseStamped, "/pusht_sim/target_pose", common.COMMAND_QOS)
         wait_for(lambda: running.witness.state == "fault", "the fault", 10.0)
         assert running.witness.reason.startswith("/pusht_sim/target_pose: expected no other publisher, found 1 (from /")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vla_policy.interfaces import InputError
+from vla_policy.interfaces import Refused
 from vla_policy.runtime import Gate, GateConfig, Lead, Limits
 
 RATE = 50.0
@@ -40,7 +40,7 @@ class Bench:
     def enable(self) -> bool:
         try:
             self.gate.enable(self.now, self.steady)
-        except InputError:
+        except Refused:
             self.gate.disable()
             return False
         return True

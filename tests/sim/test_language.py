@@ -142,7 +142,7 @@ def test_corpus_and_questions_repeat_with_their_generator() -> None:
 
 
 def test_a_scene_without_goals_is_refused() -> None:
-    with pytest.raises(InputError, match=r"task\.goals: expected at least one goal"):
+    with pytest.raises(InputError, match=r"scene\.goals: expected at least one goal"):
         question_answer(PUSHER, np.zeros(3), PushTConfig(), np.random.default_rng(0))
-    with pytest.raises(InputError, match=r"task\.goals: expected at least one goal"):
+    with pytest.raises(InputError, match=r"scene\.goals: expected at least one goal"):
         next(corpus(PushTConfig(), 3, np.random.default_rng(0)))

@@ -45,7 +45,7 @@ def test_the_loss_is_its_two_terms_and_both_train_the_encoder() -> None:
     latents, commands = model.encode_windows(batch)
     error = ((model.predict(latents[:, :-1], commands) - latents[:, 1:]) ** 2).mean()
     regulariser = sigreg(latents.transpose(0, 1), generator(), 64)
-    torch.testing.assert_close(loss, error + 0.1 * regulariser)
+    torch.testing.assert_close(loss, error + model.config.sigreg_weight * regulariser)
     torch.testing.assert_close(parts["prediction"], error.detach())
     # no stop-gradient: the encoder is moved by the prediction error through its targets as well
     targets_only = ((model.predict(latents[:, :-1].detach(), commands) - latents[:, 1:]) ** 2).mean()

@@ -35,9 +35,10 @@ def robot_interface(contract: Contract, checkpoint: str) -> Interface:
     from vla_policy.models.checkpoint import POLICY, parse_config, read_checkpoint
 
     parts = read_checkpoint(checkpoint, POLICY)
-    relative = parse_config(PolicyConfig.from_dict, parts).action_relative
-    _require(contract, checkpoint, parts.interface, parts.normalizer, relative)
-    return parts.interface
+    config = parse_config(PolicyConfig.from_dict, parts)
+    interface = parts.interface.select(config.observation_keys)  # without what training alone sees
+    _require(contract, checkpoint, interface, parts.normalizer, config.action_relative)
+    return interface
 
 
 def share_process(threads: int) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from sim import PushTConfig
 from vla_policy.interfaces import InputError
+
+if TYPE_CHECKING:
+    from sim import PushTConfig
 
 SCENES = ("pusht", "pusht_language")
 
@@ -25,6 +27,8 @@ def load_scene(name: str, instruction: str = "") -> PushTConfig:
 
     `InputError` for another name.
     """
+    from sim import PushTConfig
+
     if name not in SCENES:
         raise InputError(f"scene: expected one of {list(SCENES)}, found {name!r}")
     with initialize_config_module("vla_policy.conf", version_base="1.3"):

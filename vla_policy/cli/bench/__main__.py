@@ -2,4 +2,5 @@
 
 from vla_policy.cli.bench import main
 
-main()
+if __name__ == "__main__":
+    main()
