@@ -31,7 +31,7 @@ STUDY = [
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("surprise") / "study"
-    evaluate(["surprise", POLICY, WORLD_MODEL, f"out={out}", *STUDY, *QUICK])
+    evaluate.main(["surprise", POLICY, WORLD_MODEL, f"out={out}", *STUDY, *QUICK])
     return out
 
 
@@ -55,10 +55,10 @@ def test_a_study_says_what_is_detected(study: Path) -> None:
 @pytest.mark.slow
 def test_what_was_recorded_is_used_again_and_only_for_the_same(study: Path, capsys: pytest.CaptureFixture) -> None:
     before = (study / "traces" / "nominal.npz").stat().st_mtime_ns
-    evaluate(["surprise", POLICY, WORLD_MODEL, f"out={study}", *STUDY, *QUICK, "events=[block_teleport@0.1]"])
+    evaluate.main(["surprise", POLICY, WORLD_MODEL, f"out={study}", *STUDY, *QUICK, "events=[block_teleport@0.1]"])
     assert (study / "traces" / "nominal.npz").stat().st_mtime_ns == before
     with pytest.raises(SystemExit):
-        evaluate(["surprise", POLICY, WORLD_MODEL, f"out={study}", *STUDY, *QUICK, "window=10"])
+        evaluate.main(["surprise", POLICY, WORLD_MODEL, f"out={study}", *STUDY, *QUICK, "window=10"])
     assert "expected window 30 to go on with, found 10" in capsys.readouterr().err
 
 
@@ -73,7 +73,7 @@ def test_the_calibrated_monitor_holds_the_arm_after_a_teleport(
     assert "20.0 %" in said
     one = ["n_episodes=1", "seed=70021", "num_workers=0", "latency_repeats=1", "threads=1"]
     event = ["disturbance.kind=block_teleport", "disturbance.step=25", "scene.max_episode_steps=40"]
-    evaluate([POLICY, *one, *event, f"monitor={monitor}", f"out={tmp_path / 'eval'}"])
+    evaluate.main([POLICY, *one, *event, f"monitor={monitor}", f"out={tmp_path / 'eval'}"])
     summary = json.loads((tmp_path / "eval" / "summary.json").read_text())
     assert summary["halted_episodes"] == 1
     assert summary["aftermath"]["stopped_after_event"] == 1
@@ -82,7 +82,7 @@ def test_the_calibrated_monitor_holds_the_arm_after_a_teleport(
     assert (tmp_path / "eval" / "best.mp4").exists()
 
     with pytest.raises(SystemExit):  # calibrated for another policy
-        evaluate([WORLD_MODEL, *one, f"monitor={monitor}", f"out={tmp_path / 'eval'}"])
+        evaluate.main([WORLD_MODEL, *one, f"monitor={monitor}", f"out={tmp_path / 'eval'}"])
     assert "expected a policy" in capsys.readouterr().err
 
 
