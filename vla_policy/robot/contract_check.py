@@ -17,6 +17,7 @@ from vla_policy.robot.messages import CommandReader, Reader, seconds
 
 KEPT = 30  # messages of a topic that are looked into
 FEWEST = 5  # stamps by which streams are judged
+RARELY = 0.1  # of the stamps may lack a partner, as where a message was lost
 SPAN = 10.0  # seconds of a bag that are looked at
 EXECUTED = "command/executed"
 
@@ -182,9 +183,11 @@ def _of_moments(slop: float, stamps: Mapping[str, np.ndarray]) -> Iterator[Findi
     slowest = min(common, key=lambda key: len(common[key]))
     for key in sorted(set(stamps) - {slowest}):
         apart = np.abs(np.subtract.outer(common[slowest], stamps[key])).min(axis=1)
-        if len(apart) >= FEWEST and (apart > slop).all():
-            text = f"{apart.min():.3f} s apart or more, timeouts.slop is {slop:g} s: they would make no observation"
-            yield Finding(WRONG, f"{slowest} and {key}: stamps {text}")
+        if len(apart) < FEWEST or (share := float((apart > slop).mean())) <= RARELY:
+            continue
+        text = f"{100 * share:.0f} % of the stamps are more than timeouts.slop, {slop:g} s, apart"
+        text += f" ({np.median(apart):.3f} s in the middle): they would make no observation"
+        yield Finding(WRONG if share > 0.5 else NOTE, f"{slowest} and {key}: {text}")
 
 
 def _of_place(contract: Contract, state: np.ndarray) -> Iterator[Finding]:

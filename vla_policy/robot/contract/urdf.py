@@ -37,7 +37,8 @@ def compare(contract: Contract, urdf: Path) -> list[Finding]:
         still = [name for name in names if name not in missing and joints[name].kind == "fixed"]
         if missing:
             known = sorted(name for name, joint in joints.items() if joint.kind != "fixed")
-            found.append(Finding(WRONG, f"{topic}: expected the joints {missing} in {urdf.name}, found {known}"))
+            text = f"{topic}: expected the joints {missing} in {urdf.name}, found {known}"
+            found.append(Finding(WRONG, f"{text}; `fields` names them where the channels are called otherwise"))
         if still:
             found.append(Finding(WRONG, f"{topic}: expected joints that move, found the fixed {still} in {urdf.name}"))
         if names and not missing and not still:
