@@ -23,7 +23,7 @@ def test_the_shipped_threshold_is_found_again_and_measured(tmp_path: Path) -> No
     assert shipped is not None
     assert found.sentences == shipped.sentences
     assert found.threshold == pytest.approx(shipped.threshold, rel=1e-3)
-    eval(["refusals", str(copy), CPU, f"out={tmp_path / 'out'}"])
+    eval.main(["refusals", str(copy), CPU, f"out={tmp_path / 'out'}"])
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["refused"]["unrelated"]["shipped"]["refusal_rate"] >= 0.9
 

@@ -35,7 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("CHECKPOINT", help="folder or hub name")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     options = parser.parse_args(sys.argv[1:] if arguments is None else list(arguments))
-    config = typed_config(GraphConfig, "graph", options.overrides)
+    # To Hydra `scene=` is the group from which other commands compose a whole scene; here it is a name.
+    scenes = [word.removeprefix("scene=") for word in options.overrides if word.startswith("scene=")]
+    others = [word for word in options.overrides if not word.startswith("scene=")]
+    config = typed_config(GraphConfig, "graph", others)
+    config.scene = scenes[-1] if scenes else config.scene
     if config.n_episodes < 1 or config.max_steps < 1:
         raise InputError(f"vla-sim: expected n_episodes, max_steps >= 1, found {config.n_episodes}, {config.max_steps}")
     require_ros()

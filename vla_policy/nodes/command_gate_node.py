@@ -58,6 +58,7 @@ class CommandGateNode(Node):
         self._ticks, self._last_tick = 0, 0.0
         self._last_chunk: ActionChunk | None = None
         self._status: tuple[State, str] | None = None
+        self._rival: str | None = None  # what was said of another publisher of commands
         self._connect(heartbeats)
 
     def _connect(self, heartbeats: list[str]) -> None:
@@ -199,7 +200,12 @@ class CommandGateNode(Node):
             topic = publisher.topic_name
             if (count := self.count_publishers(topic)) > 1:
                 found = f"{count - 1}{self._publishers_of(topic)}"
-                self._gate.supervisor.fault(f"{topic}: expected no other publisher, found {found}")
+                reason = f"{topic}: expected no other publisher, found {found}"
+                supervisor = self._gate.supervisor
+                if supervisor.reason == self._rival:  # names become known after the publishers
+                    supervisor.reason = reason
+                supervisor.fault(reason)
+                self._rival = reason
         try:
             self._require_singles()
         except Refused as error:
