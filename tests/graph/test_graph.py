@@ -127,7 +127,7 @@ def test_training_evaluation_and_node_make_the_same_chunk(
     generator = np.random.default_rng(POLICY_SEED)
     noise = [torch.Generator().manual_seed(int(generator.integers(2**63 - 1))) for _ in range(2)][1]
     one = {key: value[None] if torch.is_tensor(value) else [value] for key, value in batch.items()}
-    trained = policy.sample(one, noise)[0, 1:].numpy()
+    trained = policy.sample(one, noise)[0].numpy()
 
     for chunk, expected, k in zip(player.chunks, evaluated, (0, again), strict=True):
         np.testing.assert_allclose(chunk.actions, expected.actions, atol=1e-6)

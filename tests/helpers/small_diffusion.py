@@ -30,11 +30,11 @@ def pusht_interface() -> Interface:
     return Interface({STATE: xy, ENVIRONMENT_STATE: pose, TOP: Feature("image", (96, 96, 3))}, xy, 10, "base")
 
 
-def objective(name: str) -> dict[str, Any]:
-    """The configuration of an objective that goes by this name."""
+def objective(name: str, **changes: Any) -> dict[str, Any]:
+    """The configuration of an objective that goes by this name, with its sampler and `changes`."""
     sampler = {"flow": "euler", "ddpm": "ddim"}.get(name, "greedy")
     tokens = {"action_normalization": "quantile"} if sampler == "greedy" else {}
-    return {"objective": ObjectiveConfig(name=name, sampler=sampler), **tokens}
+    return {"objective": ObjectiveConfig(**{"name": name, "sampler": sampler, **changes}), **tokens}
 
 
 def small_policy(

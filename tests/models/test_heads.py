@@ -16,6 +16,7 @@ from vla_policy.models.heads import (
     encode_bins,
     make_head,
     masked_diffusion_loss,
+    smoothed_labels,
 )
 
 
@@ -61,24 +62,21 @@ def test_a_new_head_knows_nothing() -> None:
 
 @pytest.mark.parametrize("name", ["autoregressive", "masked"])
 def test_drawn_tokens_are_as_frequent_as_the_model_says(name: str) -> None:
-    policy = small_policy(trained=False, **objective(name))
-    head = policy.head
-    assert isinstance(head, AutoregressiveHead | MaskedHead)
-    with torch.no_grad():  # whatever it sees: bin 3 three times as likely as bin 200, nothing else
-        head.logits.bias.fill_(-100.0)
-        head.logits.bias[[3, 200]] = torch.tensor([math.log(3.0), 0.0])
-    prefix = policy.prefix(batch_of(64))
-
-    def tokens(seed: int) -> torch.Tensor:
-        chunk = head.sample(policy.transformer, prefix, 64, torch.Generator().manual_seed(seed))
+    def tokens(sampler: str, seed: int) -> torch.Tensor:
+        policy = small_policy(trained=False, **objective(name, sampler=sampler))
+        head = policy.head
+        assert isinstance(head, AutoregressiveHead | MaskedHead)
+        with torch.no_grad():  # whatever it sees: bin 3 three times as likely as bin 200, nothing else
+            head.logits.bias.fill_(-100.0)
+            head.logits.bias[[3, 200]] = torch.tensor([math.log(3.0), 0.0])
+        chunk = head.sample(policy.transformer, policy.prefix(batch_of(64)), 64, torch.Generator().manual_seed(seed))
         return encode_bins(chunk, head.bins)
 
-    assert set(tokens(0).unique().tolist()) == {3}
-    head.greedy = False
-    drawn = tokens(0)
+    assert set(tokens("greedy", 0).unique().tolist()) == {3}
+    drawn = tokens("categorical", 0)
     assert set(drawn.unique().tolist()) == {3, 200}
-    assert torch.equal(drawn, tokens(0))
-    assert not torch.equal(drawn, tokens(1))
+    assert torch.equal(drawn, tokens("categorical", 0))
+    assert not torch.equal(drawn, tokens("categorical", 1))
     assert float((drawn == 3).float().mean()) == pytest.approx(0.75, abs=0.04)  # of 64 x 32
 
 
@@ -94,7 +92,8 @@ def test_the_masked_loss_is_the_weighted_sum_of_its_formula() -> None:
                 -float(logits[b, s, n].log_softmax(-1)[tokens[b, s, n]]) for n in range(5) if masked[b, s, n]
             )
             total += surprise / float(time[b, s]) / 5
-    assert float(masked_diffusion_loss(logits, tokens, masked, time)) == pytest.approx(total / 6, rel=1e-5)
+    surprise = torch.nn.functional.cross_entropy(logits.movedim(-1, 1), tokens, reduction="none")
+    assert float(masked_diffusion_loss(surprise, masked, time)) == pytest.approx(total / 6, rel=1e-5)
 
 
 def test_the_masked_loss_of_a_uniform_guess_is_log_bins_on_average() -> None:
@@ -137,6 +136,68 @@ def test_unmasking_fixes_equal_shares_and_never_changes_its_mind(monkeypatch: py
         assert torch.equal(tokens[kept], final[kept])
 
 
+def test_temperature_sharpens_or_flattens_the_predicted_distribution() -> None:
+    policy = small_policy(trained=False, **objective("autoregressive", sampler="categorical", temperature=0.5))
+    head = policy.head
+    assert isinstance(head, AutoregressiveHead)
+    logits = torch.full((4000, 256), -100.0)
+    logits[:, [3, 200]] = torch.tensor([math.log(3.0), 0.0])
+    drawn = head.choose(logits, torch.Generator().manual_seed(0))
+    assert float((drawn == 3).float().mean()) == pytest.approx(9 / 10, abs=0.02)  # 3^2 : 1
+
+
+def test_tokens_may_be_unmasked_at_random_or_by_confidence() -> None:
+    def firsts(unmask: str) -> torch.Tensor:
+        """Which tokens are there after one of 32 passes."""
+        changes = objective("masked", sampler="greedy", inference_steps=32, unmask=unmask)
+        policy = small_policy(trained=False, **changes)
+        head = policy.head
+        assert isinstance(head, MaskedHead)
+        seen = []
+
+        def predict(transformer, prefix, tokens, time):
+            seen.append(tokens)
+            confident = torch.linspace(5.0, 0.0, 32)[:, None] * torch.eye(256)[7]
+            return confident.expand(*tokens.shape[:2], 32, 256)
+
+        head.predict = predict  # type: ignore[method-assign]
+        head.sample(policy.transformer, policy.prefix(batch_of(8)), 8, torch.Generator().manual_seed(0))
+        return (seen[1] != head.nothing).nonzero()[:, -1]
+
+    assert firsts("confidence").tolist() == [0] * 8
+    assert len(firsts("random").unique()) > 3
+
+
+def test_smoothed_labels_are_a_gaussian_over_the_neighbouring_bins() -> None:
+    labels = smoothed_labels(torch.tensor([[5], [0]]), 16, 1.5)
+    torch.testing.assert_close(labels.sum(-1), torch.ones(2, 1))
+    assert float(labels[0, 0, 5] / labels[0, 0, 7]) == pytest.approx(math.exp(0.5 * (2 / 1.5) ** 2), rel=1e-5)
+    assert int(labels[1, 0].argmax()) == 0
+
+
+def test_smoothing_and_hidden_inputs_change_the_loss_in_training_alone() -> None:
+    batch = batch_of(2)
+    plain = small_policy(**objective("autoregressive"))
+    changed = small_policy(**objective("autoregressive", label_smoothing=2.0, input_masking=0.5))
+    assert set(changed.state_dict()) == set(plain.state_dict())
+
+    def loss(policy, seed: int) -> float:
+        return float(policy.loss(batch, torch.Generator().manual_seed(seed))[0].detach())
+
+    assert loss(plain.train(), 0) == loss(plain.train(), 1)
+    assert loss(changed.train(), 0) != loss(changed.train(), 1)
+    assert loss(changed.eval(), 0) == loss(changed.eval(), 1) == pytest.approx(loss(plain.eval(), 0))
+
+
+@pytest.mark.parametrize("name", ["flow", "autoregressive", "masked"])
+@pytest.mark.parametrize("basis", ["time", "frequency"])
+def test_a_head_without_past_rows_has_that_much_less_to_predict(name: str, basis: str) -> None:
+    changes = objective(name) | {"predict_past": False, "action_basis": basis, "normalization_per_step": True}
+    policy = small_policy(**changes)
+    assert policy.head.length == (15 if name == "flow" else 30)
+    assert policy.sample(batch_of(2), torch.Generator().manual_seed(0)).shape == (2, 15, 2)
+
+
 @pytest.mark.parametrize("name", ["flow", "ddpm", "autoregressive", "masked"])
 def test_every_objective_learns_one_chunk_by_heart(name: str) -> None:
     policy = small_policy(trained=False, **objective(name))
@@ -148,8 +209,9 @@ def test_every_objective_learns_one_chunk_by_heart(name: str) -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    error = (policy.eval().sample(batch, generator) - batch[ACTION]).abs().mean()
-    untrained = (small_policy(trained=False, **objective(name)).sample(batch, generator) - batch[ACTION]).abs().mean()
+    due = batch[ACTION][:, 1:]
+    error = (policy.eval().sample(batch, generator) - due).abs().mean()
+    untrained = (small_policy(trained=False, **objective(name)).sample(batch, generator) - due).abs().mean()
     assert float(error) < 0.5 * float(untrained)
 
 

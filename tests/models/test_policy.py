@@ -40,7 +40,7 @@ def test_sampled_actions_stay_in_the_range_of_the_data() -> None:
 def test_relative_actions_move_with_the_state() -> None:
     policy = small_policy(action_relative=True)
     batch = batch_of(2)
-    relative = policy.relative_actions(batch)
+    relative = policy.chunks(batch)
     torch.testing.assert_close(relative + batch[STATE][:, -1:], batch[ACTION])
     sampled = policy.sample(batch, torch.Generator().manual_seed(0))
     absolute = small_policy().sample(batch, torch.Generator().manual_seed(0))
@@ -64,10 +64,18 @@ def test_only_the_newest_pictures_are_encoded() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"action_basis": "wavelets"}, r"action_basis: expected 'time' or 'frequency', found 'wavelets'"),
+        ({"action_basis": "frequency"}, r"action_basis: frequency expected normalization_per_step=true"),
         ({"n_image_steps": 3}, r"n_image_steps: expected 1 to n_obs_steps = 2, found 3"),
         ({"n_image_steps": 0}, r"n_image_steps: expected 1 to n_obs_steps = 2, found 0"),
-        ({"transformer": TransformerConfig(patch=5)}, r"transformer\.patch: expected a divisor of horizon 16, found 5"),
-        ({"transformer": TransformerConfig(patch=0)}, r"transformer\.patch: expected a divisor of horizon 16, found 0"),
+        (
+            {"transformer": TransformerConfig(patch=5)},
+            r"patch: expected a divisor of the 16 predicted .*, found 5",
+        ),
+        (
+            {"transformer": TransformerConfig(patch=0)},
+            r"patch: expected a divisor of the 16 predicted .*, found 0",
+        ),
     ],
 )
 def test_impossible_shapes_are_refused(change: dict[str, Any], message: str) -> None:

@@ -1,14 +1,17 @@
 """Splits, order of samples, statistics."""
 
 import itertools
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from vla_policy.data import LeRobotDataset
-from vla_policy.interfaces import ACTION, STATE, InputError
-from vla_policy.models import PolicyConfig
+from vla_policy.data import LeRobotDataset, Normalizer
+from vla_policy.interfaces import ACTION, STATE, DataError, InputError
+from vla_policy.models import ObjectiveConfig, PolicyConfig
+from vla_policy.models.chunks import decode_chunks, encode_chunks
 from vla_policy.training import DataConfig, fit_normalizer, make_windows, split_episodes
 from vla_policy.training.batches import StepSampler
 
@@ -60,3 +63,43 @@ def test_relative_statistics_are_those_of_relative_chunks(bimanual_dataset: Path
     np.testing.assert_allclose(stats["max"], relative.max(0), rtol=1e-6)
     absolute = fit_normalizer(windows, PolicyConfig(observation_keys=[STATE])).stats[ACTION]
     np.testing.assert_allclose(absolute["max"], windows.columns[ACTION].max(0), rtol=1e-6)
+
+
+def test_with_a_scale_per_row_every_row_of_a_chunk_spreads_alike(bimanual_dataset: Path) -> None:
+    config = PolicyConfig(
+        **{"observation_keys": [STATE], "action_relative": True, "normalization_per_step": True},
+        **{"action_normalization": "mean_std", "objective": ObjectiveConfig(clip_sample=False)},
+    )
+    windows = make_windows(LeRobotDataset(bimanual_dataset), config, [0, 1])
+    normalizer = fit_normalizer(windows, config)
+    batch = windows.__getitems__(range(len(windows)))
+    relative = batch[ACTION] - batch[STATE][:, -1:]
+    rows = relative.std((0, 2))
+    assert float(rows.max() / rows.min()) > 1.2
+    normalized = normalizer.normalize(ACTION, relative)
+    torch.testing.assert_close(normalized.std(0, correction=0), torch.ones(16, relative.shape[-1]), rtol=1e-4, atol=0)
+    torch.testing.assert_close(normalizer.unnormalize(ACTION, normalized), relative, rtol=1e-4, atol=1e-5)
+    restored = Normalizer.from_dict(json.loads(json.dumps(normalizer.to_dict())))
+    assert torch.equal(restored.normalize(ACTION, relative), normalized)
+    low, high = restored.usual_range(ACTION)
+    assert low.shape == high.shape == (relative.shape[-1],)
+    with pytest.raises(DataError, match=r"'action': expected 16 rows of \d+ channels, found shape"):
+        normalizer.normalize(ACTION, relative[:, 1:])
+    with pytest.raises(InputError, match=r"action: expected .* channels, or 8 rows of them, found shape \(16, "):
+        normalizer.require({ACTION: relative.shape[-1]}, rows=8)
+
+
+def test_chunks_come_back_from_their_frequencies(bimanual_dataset: Path) -> None:
+    config = PolicyConfig(
+        **{"observation_keys": [STATE], "action_relative": True, "action_basis": "frequency"},
+        **{"normalization_per_step": True, "predict_past": False},
+    )
+    windows = make_windows(LeRobotDataset(bimanual_dataset), config, [0])
+    batch = windows.__getitems__(range(len(windows)))
+    newest = batch[STATE][:, -1:]
+    chunks = encode_chunks(batch, config)
+    assert chunks.shape[1] == 15
+    torch.testing.assert_close(decode_chunks(chunks, newest, config), batch[ACTION][:, 1:])
+    still = {STATE: newest, ACTION: (newest + 0.5).expand(-1, 16, -1)}
+    torch.testing.assert_close(encode_chunks(still, config)[:, 0], torch.full_like(newest[:, 0], 0.5 * 15**0.5))
+    assert float(encode_chunks(still, config)[:, 1:].abs().max()) < 1e-5  # a constant has no other frequency

@@ -81,11 +81,22 @@ class ObjectiveConfig:
     """The training objective and the sampler."""
 
     name: str = "flow"  # flow | ddpm | autoregressive | masked
-    prediction: str = "epsilon"  # ddpm: epsilon | sample | v_prediction
+    prediction: str = "v_prediction"
+    """ddpm: epsilon | sample | v_prediction; epsilon carries next to no weight where only the observation can tell
+    what to do, since an error of the action counts there by the signal-to-noise ratio
+    """
     sampler: str = "euler"  # flow: euler; ddpm: ddpm | ddim | dpm_solver; tokens: greedy | categorical
     train_steps: int = 100  # ddpm: length of the squaredcos_cap_v2 schedule
     inference_steps: int = 10  # passes of the transformer; autoregressive takes one a token
     bins: int = 256  # autoregressive, masked: equal parts of an action dimension's range
+    temperature: float = 1.0  # tokens, categorical: of the predicted distribution
+    unmask: str | None = None
+    """masked: confidence | random, which tokens a pass fixes; null: by confidence if they are greedy, at random if
+    they are sampled, whose distribution a choice by confidence would bias
+    """
+    label_smoothing: float = 0.0
+    """tokens, in training: standard deviation of a Gaussian over neighbouring bins, in bins; 0: the bin alone"""
+    input_masking: float = 0.0  # autoregressive, in training: probability that a preceding token is hidden
     time_sampling: str = "uniform"  # flow: uniform | logit_normal | beta
     clip_sample: bool = True  # keep sampled actions inside [-1, 1], where all training actions lie
 
@@ -149,12 +160,21 @@ class PolicyConfig:
     horizon: int = 16  # predicted steps, from the oldest observation on
     n_action_steps: int = 8  # steps executed before the next chunk
     action_relative: bool = False  # actions relative to the newest observation.state
+    action_basis: str = "time"
+    """time | frequency: what is predicted are the rows of a chunk, or the coefficients of its discrete cosine
+    transform over time, slowest first (FAST, arXiv 2501.09747)
+    """
+    predict_past: bool = True  # also the rows of a chunk before the newest observation, which are never executed
     noise_samples: int = 1
     """Draws of (time, noise) each encoded observation is trained on: encoding an image costs more than denoising
     one chunk, and the draws share its keys and values.
     """
     vector_normalization: str = "min_max"  # min_max | mean_std | quantile
     action_normalization: str = "min_max"  # the same of actions
+    normalization_per_step: bool = False
+    """a scale for each row of a chunk instead of one for all: relative actions spread the more the later they are,
+    and under a common scale the first rows, which are executed, have next to no part in the loss
+    """
     language_weight: float = 1.0  # of the backbone's own loss on questions and answers, if the training has any
     encoder: EncoderConfig | None = field(default_factory=EncoderConfig)  # null: images go to the backbone alone
     backbone: BackboneConfig | None = None  # null: no instruction
@@ -195,10 +215,17 @@ class PolicyConfig:
             )
         if self.auxiliary_keys and not camera:
             raise InputError("policy.auxiliary_keys: expected a camera among observation_keys, found none")
-        if self.transformer.patch < 1 or self.horizon % self.transformer.patch:
+        if not tokens and (self.transformer.patch < 1 or self.rows % self.transformer.patch):
             raise InputError(
-                f"policy.transformer.patch: expected a divisor of horizon {self.horizon}, "
+                f"policy.transformer.patch: expected a divisor of the {self.rows} predicted rows of a chunk, "
                 f"found {self.transformer.patch}"
+            )
+        if self.action_basis not in ("time", "frequency"):
+            raise InputError(f"policy.action_basis: expected 'time' or 'frequency', found {self.action_basis!r}")
+        if self.action_basis == "frequency" and not self.normalization_per_step:
+            raise InputError(
+                "policy.action_basis: frequency expected normalization_per_step=true, a scale for each coefficient, "
+                "found false"
             )
         if self.transformer.width % self.transformer.heads:
             raise InputError(
@@ -220,8 +247,15 @@ class PolicyConfig:
             raise InputError(f"policy.transformer.time_width: expected an even number, found {found}")
         steps = dict.fromkeys(("train_steps", "inference_steps"), (1, LONGEST))
         check_ranges(self.objective, "policy.objective", bins=(1, WIDEST), **steps)
+        check_ranges(self.objective, "policy.objective", label_smoothing=(0, WIDEST), input_masking=(0, 1))
+        check_ranges(self.objective, "policy.objective", temperature=(1e-3, 1e3))
 
     whole_windows = False  # a policy also acts at an episode's very start and end
+
+    @property
+    def rows(self) -> int:
+        """How many rows of a chunk are predicted: the last ones of the horizon."""
+        return self.horizon if self.predict_past else self.horizon - self.n_obs_steps + 1
 
     @property
     def image_steps(self) -> int:

@@ -85,7 +85,10 @@ class TrainerConfig:
     optimizer: str = "adamw"  # adamw | muon: Muon for the matrices of the transformers' layers, AdamW for all else
     lr: float = 5e-4  # the highest learning rate
     betas: list[float] = field(default_factory=lambda: [0.9, 0.95])  # of AdamW
-    weight_decay: float = 1e-4  # on matrices only
+    weight_decay: float = 1e-4
+    """of matrices, times the learning rate, as in torch: over a run they shrink by exp(-weight_decay * lr * steps / 2),
+    so that 1e-4 does next to nothing; the model card says how much
+    """
     warmup_steps: int = 500  # linear, then a cosine to 0
     grad_clip: float = 1.0  # gradient norm
     ema_power: float = 0.75  # decay of the averaged weights after n steps: 1 - (1 + n)^-power, at most ema_max_decay
@@ -111,3 +114,8 @@ class TrainerConfig:
             raise InputError(f"trainer.optimizer: expected one of {', '.join(OPTIMIZERS)}, found {self.optimizer!r}")
         if len(self.betas) != 2:
             raise InputError(f"trainer.betas: expected two numbers, found {self.betas}")
+
+    @property
+    def shrinkage(self) -> float:
+        """The part of a matrix that weight decay alone takes away in a run, whose mean learning rate is lr / 2."""
+        return 1.0 - math.exp(-self.weight_decay * self.lr * self.steps / 2)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from vla_policy.data.stats import Stats, vector_stats
-from vla_policy.interfaces import DataError, InputError
+from vla_policy.interfaces import ACTION, DataError, InputError
 
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
@@ -20,7 +20,7 @@ SMALLEST_SPREAD = 1e-6  # of a channel, relative to its magnitude (at least 1): 
 
 @dataclass(frozen=True)
 class _Affine:
-    """normalised = (value - offset) * gain; value = normalised * scale + offset, per channel (D,) float64."""
+    """normalised = (value - offset) * gain; value = normalised * scale + offset, of shape (D,) or (T, D), float64."""
 
     offset: np.ndarray
     scale: np.ndarray
@@ -32,7 +32,7 @@ class _Affine:
 
 
 class Normalizer:
-    """Per-channel affine normalisation of named features.
+    """Affine normalisation of named features, per channel (D,) or, of chunks, per row and channel (T, D).
 
     "min_max" maps [min, max] to [-1, 1], "quantile" maps [q01, q99] there, "mean_std" gives zero mean and unit
     variance. A channel that is constant in the data maps to 0, and back to the constant.
@@ -46,12 +46,12 @@ class Normalizer:
 
     @classmethod
     def fit(cls, columns: Mapping[str, np.ndarray], mode: str | Mapping[str, str] = "min_max") -> Normalizer:
-        """Fit to values (N, D) of each feature; `mode` for all, or by feature."""
+        """Fit to values (N, D) or (N, T, D) of each feature; `mode` for all, or by feature."""
         modes = dict.fromkeys(columns, mode) if isinstance(mode, str) else mode
-        return cls({key: vector_stats(values) for key, values in columns.items()}, modes)
+        return cls({key: _fitted(values) for key, values in columns.items()}, modes)
 
     def normalize(self, key: str, value: Array) -> Array:
-        """(..., D) in the feature's units to normalised (..., D), numpy or torch."""
+        """(..., D) or (..., T, D) in the feature's units, numpy or torch, to the same shape."""
         offset, gain, _ = self._like(key, value)
         normalized: Array = (value - offset) * gain
         return normalized
@@ -63,7 +63,11 @@ class Normalizer:
         return restored
 
     def usual_range(self, key: str) -> tuple[np.ndarray, np.ndarray]:
-        """Low and high (D,) of the data without outliers, in the feature's units."""
+        """Low and high (D,) of the data without outliers, in the feature's units; of chunks, over all rows."""
+        low, high = self._range(key)
+        return (low, high) if low.ndim == 1 else (low.min(0), high.max(0))
+
+    def _range(self, key: str) -> tuple[np.ndarray, np.ndarray]:
         stats = self.stats[key]
         if "q01" in stats and "q99" in stats:
             return stats["q01"], stats["q99"]
@@ -92,13 +96,17 @@ class Normalizer:
             modes[key] = str(entry.get("mode"))
         return cls(stats, modes)
 
-    def require(self, sizes: Mapping[str, int]) -> None:
-        """`InputError` unless there are statistics for each feature with its number of channels."""
+    def require(self, sizes: Mapping[str, int], rows: int = 0) -> None:
+        """`InputError` unless there are statistics for each feature with its number of channels; those of actions may
+        also be of each of `rows` rows of a chunk.
+        """
         for key, size in sizes.items():
             if key not in self.stats:
                 raise InputError(f"normaliser: expected statistics of {key!r}, found those of {sorted(self.stats)}")
-            if len(self.stats[key]["min"]) != size:
-                raise InputError(f"normaliser: {key}: expected {size} channels, found {len(self.stats[key]['min'])}")
+            found = self.stats[key]["min"].shape
+            if found != (size,) and not (key == ACTION and rows and found == (rows, size)):
+                chunk = f", or {rows} rows of them" if key == ACTION and rows else ""
+                raise InputError(f"normaliser: {key}: expected {size} channels{chunk}, found shape {found}")
 
     def _mode(self, key: str) -> str:
         mode = self.modes.get(key)
@@ -110,8 +118,10 @@ class Normalizer:
         if key not in self._maps:
             raise InputError(f"normaliser: expected one of {sorted(self._maps)}, found {key!r}")
         affine = self._maps[key]
-        if value.shape[-1] != len(affine.offset):
-            raise DataError(f"{key!r}: expected {len(affine.offset)} channels, found shape {tuple(value.shape)}")
+        expected = affine.offset.shape
+        if tuple(value.shape[-len(expected) :]) != expected:
+            what = " rows of ".join(str(size) for size in expected)
+            raise DataError(f"{key!r}: expected {what} channels, found shape {tuple(value.shape)}")
         if isinstance(value, np.ndarray):
             dtype = np.result_type(value.dtype, np.float32)
             offset, gain, scale = (array.astype(dtype) for array in (affine.offset, affine.gain, affine.scale))
@@ -122,6 +132,11 @@ class Normalizer:
             self._tensors[name] = [torch.as_tensor(array).to(value) for array in arrays]
         offset, gain, scale = self._tensors[name]
         return offset, gain, scale
+
+
+def _fitted(values: np.ndarray) -> Stats:
+    shape = values.shape[1:]
+    return {name: value if name == "count" else value.reshape(shape) for name, value in vector_stats(values).items()}
 
 
 def _affine(key: str, stats: Stats, mode: str) -> _Affine:
@@ -147,11 +162,11 @@ def _affine(key: str, stats: Stats, mode: str) -> _Affine:
 
 
 def _numbers(value: Any, where: str) -> np.ndarray:
-    """Finite numbers (D,) from JSON."""
+    """Finite numbers (D,) or (T, D) from JSON."""
     try:
         array = np.array(value)
     except ValueError:  # ragged lists
         array = np.array(None)
-    if array.dtype.kind not in "iuf" or array.ndim != 1 or not np.isfinite(array).all():
+    if array.dtype.kind not in "iuf" or array.ndim not in (1, 2) or not np.isfinite(array).all():
         raise InputError(f"{where}: expected a list of finite numbers, found {value!r:.80}")
     return array

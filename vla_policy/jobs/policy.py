@@ -15,7 +15,10 @@ from vla_policy.models import Backbone, BackboneConfig, DiffusionPolicy, PolicyC
 from vla_policy.training import fit_normalizer
 
 # What the statistics of a normaliser depend on, but for the data.
-NORMALIZED = ("vector_normalization", "action_normalization", "action_relative")
+NORMALIZED = (
+    *("vector_normalization", "action_normalization", "normalization_per_step"),
+    *("action_relative", "action_basis", "predict_past"),
+)
 
 
 def start_policy(config: PolicyConfig, windows: Windows, run: DictConfig) -> tuple[DiffusionPolicy, Any]:

@@ -60,7 +60,7 @@ def make_trainer(config: DictConfig, run_dir: Path) -> Trainer:
     play = rollouts(config, windows.interface.select(policy_config.observation_keys)) if trainer.rollout_every else None
     torch.manual_seed(config.seed)
     policy, initial = start_policy(policy_config, windows, config)
-    policy.card = {"data": described, "training": _training(config, initial)}
+    policy.card = {"data": described, "training": _training(config, trainer, initial)}
     if policy_config.backbone is not None and policy_config.backbone.tuning == "frozen":
         policy.to(Accelerator().device)  # it reads before the trainer has it
         seen: TrainingWindows = FrozenWindows(windows, policy, run_dir, reword)
@@ -92,7 +92,7 @@ def _world_model_trainer(config: DictConfig, run_dir: Path) -> Trainer:
         model = WorldModel(model_config, windows.interface, source.normalizer)
         model.load_stored(source.stored_state(), f"init_from {config.init_from}")
         initial = earlier_training(source)
-    model.card = {"data": described, "training": _training(config, initial)}
+    model.card = {"data": described, "training": _training(config, trainer, initial)}
     return Trainer(
         model,
         windows,
@@ -114,15 +114,16 @@ def write_config(config: DictConfig, run_dir: Path) -> None:
     write_whole(run_dir / "config.yaml", lambda path: OmegaConf.save(resolved, path))
 
 
-def _training(config: DictConfig, initial: Any) -> dict[str, Any]:
+def _training(config: DictConfig, trainer: TrainerConfig, initial: Any) -> dict[str, Any]:
     """What the model card says of the training, which began with `initial` weights."""
-    trainer, modules = config.trainer, config.get("init_modules")
+    modules = config.get("init_modules")
     return {
         "steps": trainer.steps,
         "batch_size": trainer.batch_size,
         **({} if config.get("world_model") else {"noise_samples": config.policy.noise_samples}),
         "optimiser": f"{OPTIMIZERS[trainer.optimizer]}, "
-        f"lr {trainer.lr:g}, weight decay {trainer.weight_decay:g}, warm-up and cosine",
+        f"lr {trainer.lr:g}, warm-up and cosine, weight decay {trainer.weight_decay:g} "
+        f"(by itself {100 * trainer.shrinkage:.2g} % over the run)",
         "weights": _weights(trainer),
         "seed": config.seed,
         "initial_weights": initial,
@@ -131,7 +132,7 @@ def _training(config: DictConfig, initial: Any) -> dict[str, Any]:
     }
 
 
-def _weights(trainer: DictConfig) -> str:
+def _weights(trainer: TrainerConfig) -> str:
     if trainer.ema_max_decay == 0:
         return "as they are after the last step"
     return f"exponential moving average, power {trainer.ema_power:g}, at most {trainer.ema_max_decay:g}"

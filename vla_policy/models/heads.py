@@ -23,8 +23,8 @@ class DenoisingHead(nn.Module):
 
     def __init__(self, config: PolicyConfig, action_dim: int) -> None:
         super().__init__()
-        self.patch, self.shape = config.transformer.patch, (config.horizon, action_dim)
-        self.length = config.horizon // self.patch
+        self.patch, self.shape = config.transformer.patch, (config.rows, action_dim)
+        self.length = config.rows // self.patch
         self.calls = config.objective.inference_steps
         self.objective = make_objective(config.objective)
         self.action_in = nn.Linear(self.patch * action_dim, config.transformer.width)
@@ -90,7 +90,9 @@ class TokenHead(nn.Module):
             raise InputError(
                 f"policy.objective.inference_steps: expected at least 1, found {objective.inference_steps}"
             )
-        self.bins, self.action_dim, self.length = config.objective.bins, action_dim, config.horizon * action_dim
+        choose("policy.objective.unmask", objective.unmask, [None, "confidence", "random"])
+        self.objective = objective
+        self.bins, self.action_dim, self.length = config.objective.bins, action_dim, config.rows * action_dim
         self.greedy = objective.sampler == "greedy"
         self.embedding = nn.Embedding(self.bins + 1, config.transformer.width)
         self.logits = nn.Linear(config.transformer.width, self.bins)
@@ -107,9 +109,16 @@ class TokenHead(nn.Module):
         """Tokens (...) of logits (..., bins): the argmax, or sampled from the predicted distribution."""
         if self.greedy:
             return logits.argmax(-1)
-        chances = logits.float().softmax(-1).to(generator.device)
+        chances = (logits.float() / self.objective.temperature).softmax(-1).to(generator.device)
         drawn = torch.multinomial(chances.flatten(0, -2), 1, generator=generator)
         return drawn.view(logits.shape[:-1]).to(logits.device)
+
+    def surprise(self, logits: Tensor, tokens: Tensor) -> Tensor:
+        """-log p(token) of tokens (...) under logits (..., bins), in nats; in training, of smoothed labels."""
+        if not self.training or self.objective.label_smoothing == 0:
+            return F.cross_entropy(logits.movedim(-1, 1), tokens, reduction="none")
+        labels = smoothed_labels(tokens, self.bins, self.objective.label_smoothing)
+        return -(labels * logits.log_softmax(-1)).sum(-1)
 
 
 class AutoregressiveHead(TokenHead):
@@ -120,7 +129,7 @@ class AutoregressiveHead(TokenHead):
         self.calls = self.length
 
     def predict(self, transformer: ActionTransformer, prefix: Prefix, tokens: Tensor) -> Tensor:
-        """Logits (B, S, n, bins) of each of tokens (B, S, n), given its predecessors."""
+        """Logits (B, S, n, bins) of each of tokens (B, S, n), given its predecessors, as far as they are not hidden."""
         before = F.pad(tokens, (1, 0), value=self.nothing)[..., :-1]
         still = transformer.modulations(torch.zeros(1, 1, device=tokens.device), prefix.context)
         logits: Tensor = self.logits(transformer(self.embedding(before), still, prefix, causal=True))
@@ -129,9 +138,14 @@ class AutoregressiveHead(TokenHead):
     def loss(
         self, transformer: ActionTransformer, prefix: Prefix, actions: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """Cross-entropy; deterministic, so that one draw per observation suffices."""
-        tokens = encode_bins(actions[:, :1], self.bins)
-        return F.cross_entropy(self.predict(transformer, prefix, tokens).flatten(0, 2), tokens.flatten())
+        """The negative log-likelihood per token. Deterministic without `input_masking`: one draw then suffices."""
+        hidden = self.objective.input_masking if self.training else 0.0
+        tokens = encode_bins(actions if hidden else actions[:, :1], self.bins)
+        seen = tokens
+        if hidden:
+            draw = torch.rand(tokens.shape, generator=generator, device=generator.device).to(tokens.device)
+            seen = tokens.masked_fill(draw < hidden, self.nothing)
+        return self.surprise(self.predict(transformer, prefix, seen), tokens).mean()
 
     def sample(self, transformer: ActionTransformer, prefix: Prefix, batch: int, generator: torch.Generator) -> Tensor:
         device = transformer.position.device
@@ -154,6 +168,7 @@ class MaskedHead(TokenHead):
     def __init__(self, config: PolicyConfig, action_dim: int) -> None:
         super().__init__(config, action_dim)
         self.calls = min(config.objective.inference_steps, self.length)
+        self.by_confidence = (config.objective.unmask or ("confidence" if self.greedy else "random")) == "confidence"
 
     def predict(self, transformer: ActionTransformer, prefix: Prefix, tokens: Tensor, time: Tensor) -> Tensor:
         """Logits (B, S, n, bins) for tokens (B, S, n) of which a share `time` (B, S) is masked."""
@@ -171,11 +186,12 @@ class MaskedHead(TokenHead):
         time = 1 - draw[..., -1] * (1 - 1e-3)  # in (0, 1]
         masked = draw[..., :-1] < time[..., None]
         seen = torch.where(masked, self.nothing, tokens)
-        return masked_diffusion_loss(self.predict(transformer, prefix, seen, time), tokens, masked, time)
+        surprise = self.surprise(self.predict(transformer, prefix, seen, time), tokens)
+        return masked_diffusion_loss(surprise, masked, time)
 
     def sample(self, transformer: ActionTransformer, prefix: Prefix, batch: int, generator: torch.Generator) -> Tensor:
-        """Each pass unmasks the same number of tokens: the most confident ones (MaskGIT, Chang et al. 2022, arXiv
-        2202.04200) or, with sampled tokens, random ones (MDLM), since choosing by confidence would bias the samples.
+        """Each pass unmasks the same number of tokens: those with the most confident guesses (MaskGIT, Chang et al.
+        2022, arXiv 2202.04200), or random ones (MDLM).
         """
         device = transformer.position.device
         tokens = torch.full((batch, 1, self.length), self.nothing, device=device)
@@ -184,8 +200,8 @@ class MaskedHead(TokenHead):
             time = torch.full((1, 1), 1 - k / self.calls, device=device)
             logits = self.predict(transformer, prefix, tokens, time)
             guess = self.choose(logits, generator)
-            if self.greedy:
-                first = logits.softmax(-1).amax(-1)
+            if self.by_confidence:
+                first = logits.softmax(-1).gather(-1, guess[..., None])[..., 0]
             else:
                 first = torch.rand(tokens.shape, generator=generator, device=generator.device).to(device)
             fixed = round(self.length * (k + 1) / self.calls)
@@ -196,13 +212,18 @@ class MaskedHead(TokenHead):
         return decode_bins(tokens[:, 0], self.bins, self.action_dim)
 
 
-def masked_diffusion_loss(logits: Tensor, tokens: Tensor, masked: Tensor, time: Tensor) -> Tensor:
+def masked_diffusion_loss(surprise: Tensor, masked: Tensor, time: Tensor) -> Tensor:
     """Mean over draws of (1 / t) * sum over masked tokens of -log p(token) / n (LLaDA's equation 3).
 
-    Logits (B, S, n, bins), tokens and `masked` (B, S, n), times (B, S) in (0, 1].
+    `surprise`, -log p(token), and `masked` (B, S, n); times (B, S) in (0, 1].
     """
-    surprise = F.cross_entropy(logits.movedim(-1, 1), tokens, reduction="none")
     return (surprise * masked / time[..., None]).mean()
+
+
+def smoothed_labels(tokens: Tensor, bins: int, spread: float) -> Tensor:
+    """Distributions (..., bins) for tokens (...): a Gaussian over the bins around each, of `spread` bins."""
+    distance = torch.arange(bins, device=tokens.device) - tokens[..., None]
+    return (-0.5 * (distance / spread).square()).softmax(-1)
 
 
 AnyHead = DenoisingHead | AutoregressiveHead | MaskedHead

@@ -6,7 +6,7 @@ and is the fraction of the noise schedule in DDPM (0 data, towards 1 noise).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -150,7 +150,7 @@ def make_objective(config: ObjectiveConfig) -> Objective:
     return FlowMatching(config) if config.name == "flow" else Ddpm(config)
 
 
-def choose(name: str, value: str, options: list[str]) -> None:
+def choose(name: str, value: str | None, options: Sequence[str | None]) -> None:
     """`InputError` unless `value` is one of `options`."""
     if value not in options:
         raise InputError(f"{name}: expected one of {options}, found {value!r}")

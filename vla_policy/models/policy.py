@@ -26,6 +26,7 @@ from vla_policy.models.checkpoint import (
     restored,
     write_policy,
 )
+from vla_policy.models.chunks import decode_chunks, encode_chunks
 from vla_policy.models.encoder import ObservationEncoder, module_name, vector_token
 from vla_policy.models.heads import make_head
 from vla_policy.models.instructions import FILE as INSTRUCTIONS
@@ -69,7 +70,7 @@ class DiffusionPolicy(TrainableModel):
         self.config, self.normalizer = config, normalizer
         self.interface = interface.select(config.observation_keys)
         self.full_interface = interface.select([*config.observation_keys, *config.auxiliary_keys])
-        _check_vectors(self.full_interface, normalizer)
+        _check_vectors(self.full_interface, normalizer, config.rows)
         self.n_obs_steps, self.n_action_steps = config.n_obs_steps, config.n_action_steps
         self.card = dict(card or {})
         if config.action_relative:
@@ -178,7 +179,7 @@ class DiffusionPolicy(TrainableModel):
         """
         observed = self.observe(batch, generator if self.training else None)
         prefix = self.transformer.prefix(observed.tokens, observed.real, observed.context)
-        actions = self.normalizer.normalize(ACTION, self.relative_actions(batch))
+        actions = self.normalizer.normalize(ACTION, self.chunks(batch))
         actions = actions[:, None].expand(-1, self.config.noise_samples, -1, -1)
         loss = self.head.loss(self.transformer, prefix, actions, generator)
         parts = {"action": loss.detach()}
@@ -194,10 +195,10 @@ class DiffusionPolicy(TrainableModel):
             loss = loss + self.config.language_weight * language
         return loss, parts
 
-    def relative_actions(self, batch: Mapping[str, Any]) -> Tensor:
-        """The batch's actions (B, horizon, D), relative to the newest state if the policy is."""
-        actions: Tensor = batch[ACTION].to(self.device, non_blocking=True)
-        return actions - batch[STATE][:, -1:].to(self.device) if self.config.action_relative else actions
+    def chunks(self, batch: Mapping[str, Any]) -> Tensor:
+        """What is predicted of the batch's actions, before normalisation: `encode_chunks`."""
+        on_device = {key: batch[key].to(self.device, non_blocking=True) for key in (ACTION, STATE) if key in batch}
+        return encode_chunks(on_device, self.config)
 
     def set_n_action_steps(self, n_action_steps: int) -> None:
         """Execute `n_action_steps` of every chunk; `InputError` if a chunk has fewer."""
@@ -211,11 +212,13 @@ class DiffusionPolicy(TrainableModel):
 
     @torch.inference_mode()
     def sample(self, batch: Mapping[str, Any], generator: torch.Generator) -> Tensor:
-        """Chunks (B, horizon, D) in the robot's units for raw observations (B, n_obs_steps, ...) by key."""
+        """Chunks (B, horizon - n_obs_steps + 1, D) in the robot's units for raw observations (B, n_obs_steps, ...) by
+        key; row 0 is due at the newest one's time.
+        """
         count = len(batch[self.config.observation_keys[0]])
-        actions = self.head.sample(self.transformer, self.prefix(batch), count, generator)
-        actions = self.normalizer.unnormalize(ACTION, actions)
-        return actions + batch[STATE][:, -1:].to(self.device) if self.config.action_relative else actions
+        chunks = self.head.sample(self.transformer, self.prefix(batch), count, generator)
+        newest = batch[STATE][:, -1:].to(self.device) if self.config.action_relative else None
+        return decode_chunks(self.normalizer.unnormalize(ACTION, chunks), newest, self.config)
 
     def predict(self, histories: Sequence[Sequence[Observation]], generator: np.random.Generator) -> list[ActionChunk]:
         """One chunk a history of `n_obs_steps` observations, oldest first; row 0 is due at the newest one's time.
@@ -235,7 +238,7 @@ class DiffusionPolicy(TrainableModel):
         batch["task"] = [history[-1].task for history in histories]
         self.eval()
         noise = torch.Generator().manual_seed(int(generator.integers(2**63 - 1)))
-        actions = self.sample(batch, noise)[:, self.n_obs_steps - 1 :].double().cpu().numpy()
+        actions = self.sample(batch, noise).double().cpu().numpy()
         if not np.isfinite(actions).all():
             raise InputError("policy: expected finite actions, found others; its weights or its options are damaged")
         dt = 1.0 / self.interface.fps
@@ -307,7 +310,7 @@ class DiffusionPolicy(TrainableModel):
         return policy
 
 
-def _check_vectors(interface: Interface, normalizer: Normalizer) -> None:
+def _check_vectors(interface: Interface, normalizer: Normalizer, rows: int) -> None:
     """`InputError` unless every feature other than an image is a vector with normalisation statistics."""
     sizes = {}
     for key, feature in {**interface.observations, ACTION: interface.action}.items():
@@ -315,7 +318,7 @@ def _check_vectors(interface: Interface, normalizer: Normalizer) -> None:
             if len(feature.shape) != 1:
                 raise InputError(f"{key}: expected the shape of a vector, found {list(feature.shape)}")
             sizes[key] = feature.shape[0]
-    normalizer.require(sizes)
+    normalizer.require(sizes, rows)
 
 
 def _check_relative(interface: Interface) -> None:

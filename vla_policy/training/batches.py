@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Sampler
 from vla_policy.conf.training_config import DataConfig
 from vla_policy.data import LeRobotDataset, Normalizer, WindowDataset, Windows
 from vla_policy.interfaces import ACTION, STATE, InputError
-from vla_policy.models import PolicyConfig
+from vla_policy.models import PolicyConfig, encode_chunks
 from vla_policy.training.frozen import TrainingWindows
 from vla_policy.world_model import WorldModelConfig
 
@@ -60,12 +60,15 @@ def make_windows(
 
 
 def fit_normalizer(windows: Windows, policy: PolicyConfig) -> Normalizer:
-    """Statistics of the training episodes; of action chunks relative to the newest state if the policy is relative."""
+    """Statistics of the training episodes; those of actions as the policy predicts them, of all rows of a chunk
+    together or with `normalization_per_step` of each.
+    """
     columns = dict(windows.columns)
-    if policy.action_relative and STATE in columns:
-        batch = windows.vectors(np.arange(len(windows)))
-        if batch[STATE].shape[-1] == batch[ACTION].shape[-1]:  # else the policy itself says what is wrong
-            columns[ACTION] = (batch[ACTION] - batch[STATE][:, -1:]).flatten(0, 1).numpy()
+    states, actions = columns.get(STATE), columns[ACTION]
+    fits = states is not None and states.shape[-1] == actions.shape[-1]  # else the policy itself says what is wrong
+    if fits if policy.action_relative else policy.normalization_per_step:
+        chunks = encode_chunks(windows.vectors(np.arange(len(windows))), policy)
+        columns[ACTION] = (chunks if policy.normalization_per_step else chunks.flatten(0, 1)).numpy()
     modes = {key: policy.action_normalization if key == ACTION else policy.vector_normalization for key in columns}
     return Normalizer.fit(columns, modes)
 

@@ -143,7 +143,8 @@ class Trainer:
         if self.val_windows is not None and (last or _due(step, self.config.validate_every)):
             values = self.validate(self.average, self.val_windows, self.config.val_windows)
             self.write(step, values)
-            log.info("step %d  %s", step, "  ".join(f"{name} {value:.5g}" for name, value in values.items()))
+            shown = {name: value for name, value in values.items() if "_row_" not in name}
+            log.info("step %d  %s", step, "  ".join(f"{name} {value:.5g}" for name, value in shown.items()))
         if self.rollouts is not None and self.config.rollout_every and (last or _due(step, self.config.rollout_every)):
             self._roll_out(step)
         if last or _due(step, self.config.save_every):
