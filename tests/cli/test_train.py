@@ -79,7 +79,7 @@ def test_a_run_leaves_config_commit_metrics_and_a_checkpoint(bimanual_dataset: P
         (["data.root={data}", "trainer.rollout_every=5", "rollout.seed=100000"], "rollout.seed"),
         (["data.root={data}", "trainer.rollout_every=5"], "the policy and rollout.env pybullet do not fit: "),
         (["data.root={data}", "init_modules=[encoder]"], "init_modules: expected init_from"),
-        (["data.root={data}", "init_modules=[visions]", "world_model=lewm"], "init_modules: expected null for a world"),
+        (["data.root={data}", "init_modules=[visions]", "world_model=lewm"], "init_modules: expected none for a world"),
         (["data.root=no/such/folder"], "no/such/folder"),
         ([], "root"),
         (["resume=true"], "no config.yaml"),

@@ -96,6 +96,53 @@ def test_each_dataset_is_split_by_episode(roots: list[str]) -> None:
         open_data(DataConfig(roots, n_episodes=5, val_episodes=1), VECTORS)
 
 
+def test_play_is_seen_but_not_imitated(tmp_path: Path) -> None:
+    roots = [str(tmp_path / "shown"), str(tmp_path / "played")]
+    for root, offset in zip(roots, (0.0, 10.0), strict=True):
+        make_small_dataset(Path(root), (TOP,), ("push",), offset=offset, episodes=4)
+    config = PolicyConfig(
+        **{"observation_keys": [STATE, TOP], "auxiliary_keys": [STATE], "action_relative": True},
+        **{"horizon": 4, "n_action_steps": 2, "normalization_per_step": True, **SMALL},
+    )
+    chosen = DataConfig(roots, n_episodes=[2, None], val_episodes=1, action_loss=[True, False])
+    windows, held_out, about = open_data(chosen, config)
+    assert isinstance(windows, MixedWindows)
+    assert [len(part.episodes) for part in windows.parts] == [2, 3]
+    assert isinstance(held_out, WindowDataset)  # of the demonstrations
+    assert (about["demonstrations"], about["imitated"]) == (2, "shown")
+    first = len(windows.parts[0])
+    normalizer = fit_normalizer(windows, config)
+    alone = fit_normalizer(windows.parts[0], config)
+    np.testing.assert_array_equal(normalizer.stats[ACTION]["mean"], alone.stats[ACTION]["mean"])
+    assert (normalizer.stats[STATE]["max"] > 10).all()
+    policy = DiffusionPolicy(config, windows.interface, normalizer)
+    batch = windows.__getitems__([0, first])
+    assert batch["imitated"].tolist() == [True, False]
+    policy.eval()
+    draw = [torch.Generator().manual_seed(0) for _ in range(3)]
+    loss = policy.loss(batch, draw[0])[1]["action"]
+    batch[ACTION][1] += 1.0
+    assert torch.equal(policy.loss(batch, draw[1])[1]["action"], loss)
+    batch[STATE][1] += 1.0
+    _, parts = policy.loss(windows.__getitems__([first, first + 1]), draw[2])
+    assert float(parts["action"]) == 0.0
+    assert float(parts[f"auxiliary/{STATE}"]) > 0.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"action_loss": [True]}, r"data\.action_loss: expected 2 times true or false.*found \[True\]"),
+        ({"action_loss": [False, False]}, "at least one true"),
+        ({"n_episodes": [1]}, r"data\.n_episodes: expected a number, null or a list of 2.*found \[1\]"),
+        ({"n_episodes": "all"}, "data.n_episodes: expected a number.*found 'all'"),
+    ],
+)
+def test_what_is_said_of_several_datasets_fits_them(roots: list[str], changes: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        DataConfig(roots, **changes)
+
+
 def test_one_normaliser_covers_the_mix(roots: list[str]) -> None:
     windows, _, _ = open_data(DataConfig(roots, val_episodes=0), VECTORS)
     stats = fit_normalizer(windows, VECTORS).stats

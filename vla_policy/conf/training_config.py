@@ -27,8 +27,18 @@ class DataConfig:
     all of them
     """
     exclude_episodes: Any = None  # a list of numbers, or one such list a folder
-    n_episodes: int | None = None
-    """train on the first N of a seeded shuffle, nested across N; null: all that are not held out"""
+    symmetries: list[str] = field(default_factory=list)
+    """of the scene, [mirror]: each sample is drawn as it is or as its image under one of them, pictures through the
+    table's homography
+    """
+    action_loss: list[bool] | None = None
+    """with a list, one a dataset: whether its actions are to be imitated; those of play are not, but its pictures
+    teach the encoder what policy.auxiliary_keys say; null: all
+    """
+    n_episodes: Any = None
+    """train on the first N of a seeded shuffle, nested across N; null: all that are not held out; of several datasets
+    N of each, or a list with a number or null for each
+    """
     val_episodes: float = 0.05
     """held-out episodes: a number, or a fraction below 1; 0: none. Of a list, both of each dataset"""
     split_seed: int = 0  # of that shuffle
@@ -49,6 +59,14 @@ class DataConfig:
         weights = self.weights
         if weights is not None and not (len(weights) == len(roots) and all(0 < w < math.inf for w in weights)):
             raise InputError(f"data.weights: expected {len(roots)} positive numbers, one a dataset, found {weights}")
+        counts = self.wanted
+        if len(counts) != len(roots) or not all(count is None or type(count) is int for count in counts):
+            expected = f"a number, null or a list of {len(roots)}, one a dataset"
+            raise InputError(f"data.n_episodes: expected {expected}, found {self.n_episodes!r}")
+        acting = self.action_loss
+        if acting is not None and (len(acting) != len(roots) or not any(acting)):
+            expected = f"{len(roots)} times true or false, one a dataset, at least one true"
+            raise InputError(f"data.action_loss: expected {expected}, found {acting}")
         if self.missing_cameras not in ("refuse", "pad"):
             raise InputError(f"data.missing_cameras: expected 'refuse' or 'pad', found {self.missing_cameras!r}")
         if self.unnamed_channels not in ("refuse", "accept"):
@@ -63,6 +81,12 @@ class DataConfig:
     def roots(self) -> list[str]:
         """The folders, also of a single dataset."""
         return list(self.root) if isinstance(self.root, (list, tuple)) else [self.root]
+
+    @property
+    def wanted(self) -> list[int | None]:
+        """How many episodes to train on, of each folder."""
+        chosen = self.n_episodes
+        return list(chosen) if isinstance(chosen, list) else [chosen] * len(self.roots)
 
     @property
     def excluded(self) -> list[Any]:

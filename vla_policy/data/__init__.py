@@ -2,12 +2,13 @@
 
 from vla_policy.data.augmentation import ColorJitter, centre_crop, crop_size, random_crop
 from vla_policy.data.dataset import Episode, LeRobotDataset
-from vla_policy.data.mix import MixedWindows, Windows, common_interface
+from vla_policy.data.mix import IMITATED, MixedWindows, Windows, common_interface
 from vla_policy.data.normalizer import Normalizer
 from vla_policy.data.windows import WindowDataset
 from vla_policy.data.writer import LeRobotWriter
 
 __all__ = [
+    "IMITATED",
     "ColorJitter",
     "Episode",
     "LeRobotDataset",

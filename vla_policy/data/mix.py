@@ -14,6 +14,8 @@ from vla_policy.data.dataset import LeRobotDataset
 from vla_policy.data.windows import WindowDataset
 from vla_policy.interfaces import ACTION, Feature, InputError, Interface
 
+IMITATED = "imitated"  # of a batch (B,) bool: whose actions count
+
 Indices = Sequence[int] | np.ndarray | torch.Tensor
 
 
@@ -64,17 +66,23 @@ class MixedWindows(Dataset[dict[str, Any]]):
 
     `interface` is their common one (`common_interface`); images of a camera that a part lacks are black. `weights`,
     positive, one per part, are proportional to the probability of sampling from it; without them every window occurs
-    once per epoch.
+    once per epoch. `imitated`, one per part, says whether its actions are to be imitated; batches then have it of each
+    window.
     """
 
     def __init__(
-        self, parts: Sequence[WindowDataset], interface: Interface, weights: Sequence[float] | None = None
+        self,
+        parts: Sequence[WindowDataset],
+        interface: Interface,
+        weights: Sequence[float] | None = None,
+        imitated: Sequence[bool] | None = None,
     ) -> None:
         self.parts, self.interface = list(parts), interface
         self.n_obs_steps = parts[0].n_obs_steps
         lengths = np.array([len(part) for part in parts])
         shares = lengths if weights is None else np.asarray(weights)
         self.shares: np.ndarray = shares / shares.sum()  # fraction of the samples by part
+        self.imitated = None if imitated is None else list(imitated)
         self._part = np.repeat(np.arange(len(parts)), lengths)  # of each window: its part and its index there
         self._index = np.concatenate([np.arange(length) for length in lengths])
         self.probabilities = None if weights is None else (self.shares / lengths)[self._part]
@@ -119,6 +127,8 @@ class MixedWindows(Dataset[dict[str, Any]]):
                     batch[key][rows] = value
                 else:
                     batch.setdefault(key, value.new_zeros((len(chosen), *value.shape[1:])))[rows] = value
+        if self.imitated is not None:
+            batch[IMITATED] = torch.tensor(self.imitated)[torch.from_numpy(self._part[chosen])]
         return batch | {"task": batch["task"].tolist()}
 
 

@@ -12,7 +12,7 @@ from vla_policy.data import Normalizer, Windows
 from vla_policy.interfaces import InputError
 from vla_policy.jobs.scene import tokenizer_corpus
 from vla_policy.models import Backbone, BackboneConfig, DiffusionPolicy, PolicyConfig, TinyVLMConfig, TrainableModel
-from vla_policy.training import fit_normalizer
+from vla_policy.training import RandomSymmetry, fit_normalizer
 
 # What the statistics of a normaliser depend on, but for the data.
 NORMALIZED = (
@@ -21,15 +21,17 @@ NORMALIZED = (
 )
 
 
-def start_policy(config: PolicyConfig, windows: Windows, run: DictConfig) -> tuple[DiffusionPolicy, Any]:
+def start_policy(
+    config: PolicyConfig, windows: Windows, run: DictConfig, augment: RandomSymmetry | None = None
+) -> tuple[DiffusionPolicy, Any]:
     """The policy before its first step, and what the model card says of its initial weights."""
     if run.init_from is not None:
-        policy, initial = _continued(config, windows, run)
+        policy, initial = _continued(config, windows, run, augment)
     elif run.get("init_modules") is not None:
         raise InputError("init_modules: expected init_from, a checkpoint that has them, found none")
     else:
         backbone = _new_backbone(config.backbone, windows, run)
-        normalizer = fit_normalizer(windows, config)
+        normalizer = fit_normalizer(windows, config, augment)
         policy, initial = DiffusionPolicy(config, windows.interface, normalizer, backbone=backbone), "random"
     if policy.backbone is not None:
         for task in windows.tasks:
@@ -42,7 +44,9 @@ def earlier_training(source: TrainableModel) -> Any:
     return source.card.get("training") or "a checkpoint"
 
 
-def _continued(config: PolicyConfig, windows: Windows, run: DictConfig) -> tuple[DiffusionPolicy, Any]:
+def _continued(
+    config: PolicyConfig, windows: Windows, run: DictConfig, augment: RandomSymmetry | None
+) -> tuple[DiffusionPolicy, Any]:
     """A policy with a checkpoint's weights and normalisation or, with `init_modules`, the weights of these alone."""
     name = f"init_from {run.init_from}"
     source = DiffusionPolicy.from_pretrained(run.init_from)
@@ -51,7 +55,7 @@ def _continued(config: PolicyConfig, windows: Windows, run: DictConfig) -> tuple
         source.interface.require(windows.interface, name, f"dataset {run.data.root}")
         normalizer = _same_normalizer(source, config, name)
     else:
-        normalizer = fit_normalizer(windows, config)
+        normalizer = fit_normalizer(windows, config, augment)
     if modules is None or "backbone" in modules:
         backbone = _retuned(source.backbone, config.backbone, name)
     else:

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from vla_policy.data import Windows
 from vla_policy.interfaces import ENVIRONMENT_STATE, IMAGES, STATE, InputError, Interface
 from vla_policy.models import DiffusionPolicy, PolicyConfig
-from vla_policy.training import Annotate, Reword, Rollouts
+from vla_policy.training import Annotate, RandomSymmetry, Reword, Rollouts, Symmetry
 
 if TYPE_CHECKING:
     from sim import PushTConfig
@@ -64,6 +64,25 @@ def rewording(config: DictConfig) -> Reword | None:
         return same[generator.integers(len(same))]
 
     return reword
+
+
+def augmentation(config: DictConfig, interface: Interface) -> RandomSymmetry | None:
+    """The symmetries that `data.symmetries` names, for the features of `interface`; None if it names none.
+
+    `InputError` if the scene has no such symmetry, or it cannot act on a feature.
+    """
+    chosen = list(config.data.symmetries)
+    if not chosen:
+        return None
+    scene = scene_of(config)
+    if scene is None:
+        raise InputError(f"data.symmetries: expected a scene, which says what they are, for {chosen}, found none")
+
+    from sim.symmetry import isometry, table_homography
+
+    env = config.rollout["env"]
+    views = {key: table_homography(key.removeprefix(IMAGES), scene, env) for key in interface.cameras}
+    return RandomSymmetry([Symmetry(*isometry(name, scene), views) for name in chosen], interface)
 
 
 def annotation(config: DictConfig, policy: PolicyConfig) -> Annotate | None:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vla_policy.interfaces import InputError
 from vla_policy.jobs.policy import earlier_training, start_policy
-from vla_policy.jobs.scene import annotation, plain, rewording, rollouts
+from vla_policy.jobs.scene import annotation, augmentation, plain, rewording, rollouts
 from vla_policy.models import PolicyConfig
 from vla_policy.training import (
     OPTIMIZERS,
@@ -57,9 +57,14 @@ def make_trainer(config: DictConfig, run_dir: Path) -> Trainer:
     data, trainer = _typed(DataConfig, config.data), _trainer_config(config)
     annotate, reword = annotation(config, policy_config), rewording(config)
     windows, val_windows, described = open_data(data, policy_config)
+    augment = augmentation(config, windows.interface)
+    if augment is not None:
+        if annotate is not None or reword is not None:
+            raise InputError("data.symmetries: expected a scene without instructions, found one that has them")
+        annotate = augment
     play = rollouts(config, windows.interface.select(policy_config.observation_keys)) if trainer.rollout_every else None
     torch.manual_seed(config.seed)
-    policy, initial = start_policy(policy_config, windows, config)
+    policy, initial = start_policy(policy_config, windows, config, augment)
     policy.card = {"data": described, "training": _training(config, trainer, initial)}
     if policy_config.backbone is not None and policy_config.backbone.tuning == "frozen":
         policy.to(Accelerator().device)  # it reads before the trainer has it
@@ -77,8 +82,13 @@ def _world_model_trainer(config: DictConfig, run_dir: Path) -> Trainer:
     data, trainer = _typed(DataConfig, config.data), _trainer_config(config)
     if trainer.rollout_every:
         raise InputError(f"trainer.rollout_every: expected 0 for a world model, found {trainer.rollout_every}")
-    if config.get("init_modules") is not None:
-        raise InputError(f"init_modules: expected null for a world model, found {config.init_modules}")
+    for name, value in (
+        ("init_modules", config.get("init_modules")),
+        ("data.symmetries", data.symmetries or None),
+        ("data.action_loss", data.action_loss),
+    ):
+        if value is not None:
+            raise InputError(f"{name}: expected none for a world model, found {value}")
     windows, val_windows, described = open_data(data, model_config)
     if val_windows is None:
         raise InputError("data.val_episodes: expected some held-out episodes, by which a collapse is seen, found 0")

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vla_policy.conf.policy_config import PolicyConfig
-from vla_policy.data import ColorJitter, Normalizer, centre_crop, random_crop
+from vla_policy.data import IMITATED, ColorJitter, Normalizer, centre_crop, random_crop
 from vla_policy.interfaces import ACTION, STATE, ActionChunk, InputError, Interface, Observation
 from vla_policy.models.backbone import Backbone
 from vla_policy.models.checkpoint import (
@@ -175,13 +175,11 @@ class DiffusionPolicy(TrainableModel):
         """The head's objective plus the weighted auxiliary errors: a scalar, and its parts by name.
 
         Actions beyond an episode's end repeat its last one and count like any other, as in Diffusion Policy. If the
-        batch has `question` and `answer` (sentences for its first observations), the backbone learns to answer.
+        batch has `imitated` (B,), only its windows' actions count. If it has `question` and `answer` (sentences for
+        its first observations), the backbone learns to answer.
         """
         observed = self.observe(batch, generator if self.training else None)
-        prefix = self.transformer.prefix(observed.tokens, observed.real, observed.context)
-        actions = self.normalizer.normalize(ACTION, self.chunks(batch))
-        actions = actions[:, None].expand(-1, self.config.noise_samples, -1, -1)
-        loss = self.head.loss(self.transformer, prefix, actions, generator)
+        loss = self._action_loss(observed, batch, generator)
         parts = {"action": loss.detach()}
         for key, estimate in observed.estimates.items():
             truth = batch[key][:, -estimate.shape[1] :].to(self.device)
@@ -194,6 +192,19 @@ class DiffusionPolicy(TrainableModel):
             parts["language"] = language.detach()
             loss = loss + self.config.language_weight * language
         return loss, parts
+
+    def _action_loss(self, observed: Observed, batch: Mapping[str, Any], generator: torch.Generator) -> Tensor:
+        tokens, real, context = observed.tokens, observed.real, observed.context
+        actions = self.normalizer.normalize(ACTION, self.chunks(batch))
+        if IMITATED in batch:
+            rows = batch[IMITATED].to(self.device)
+            if not rows.any():
+                return actions.new_zeros(())
+            tokens, actions = tokens[rows], actions[rows]
+            real, context = (None if part is None else part[rows] for part in (real, context))
+        prefix = self.transformer.prefix(tokens, real, context)
+        draws = actions[:, None].expand(-1, self.config.noise_samples, -1, -1)
+        return self.head.loss(self.transformer, prefix, draws, generator)
 
     def chunks(self, batch: Mapping[str, Any]) -> Tensor:
         """What is predicted of the batch's actions, before normalisation: `encode_chunks`."""

@@ -5,6 +5,7 @@ from vla_policy.training.batches import fit_normalizer, make_windows, split_epis
 from vla_policy.training.datasets import open_data
 from vla_policy.training.frozen import FrozenWindows, Reword, TrainingWindows
 from vla_policy.training.loop import Annotate, Rollouts, Trainer
+from vla_policy.training.symmetry import RandomSymmetry, Symmetry
 from vla_policy.training.validation import validate_policy, validate_world_model
 
 __all__ = [
@@ -12,8 +13,10 @@ __all__ = [
     "Annotate",
     "DataConfig",
     "FrozenWindows",
+    "RandomSymmetry",
     "Reword",
     "Rollouts",
+    "Symmetry",
     "Trainer",
     "TrainerConfig",
     "TrainingWindows",

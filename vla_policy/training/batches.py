@@ -10,17 +10,18 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from vla_policy.conf.training_config import DataConfig
-from vla_policy.data import LeRobotDataset, Normalizer, WindowDataset, Windows
+from vla_policy.data import IMITATED, LeRobotDataset, Normalizer, WindowDataset, Windows
 from vla_policy.interfaces import ACTION, STATE, InputError
 from vla_policy.models import PolicyConfig, encode_chunks
 from vla_policy.training.frozen import TrainingWindows
+from vla_policy.training.symmetry import RandomSymmetry
 from vla_policy.world_model import WorldModelConfig
 
 ModelConfig = PolicyConfig | WorldModelConfig  # both say what a window of the data has to hold
 
 
-def split_episodes(episodes: Sequence[int], config: DataConfig) -> tuple[list[int], list[int]]:
-    """Episodes to train on and held-out episodes.
+def split_episodes(episodes: Sequence[int], config: DataConfig, which: int = 0) -> tuple[list[int], list[int]]:
+    """Episodes to train on and held-out episodes of one of the configuration's datasets.
 
     One seeded shuffle decides: training takes the first `n_episodes` of it (default: all but the held-out ones), so
     that smaller training sets are part of larger ones; validation takes `val_episodes` (below 1: a fraction) from its
@@ -32,7 +33,8 @@ def split_episodes(episodes: Sequence[int], config: DataConfig) -> tuple[list[in
     if held_out < 0:
         raise InputError(f"data.val_episodes: expected a fraction or a number of episodes, found {held_out}")
     held_out = int(held_out) if held_out >= 1 or held_out == 0 else max(1, round(held_out * count))
-    wanted = count - held_out if config.n_episodes is None else config.n_episodes
+    asked = config.wanted[which]
+    wanted = count - held_out if asked is None else asked
     if wanted < 1 or wanted + held_out > count:
         raise InputError(
             f"data.n_episodes and data.val_episodes: expected at least 1 episode and at most the dataset's {count} "
@@ -59,18 +61,29 @@ def make_windows(
     return WindowDataset(dataset, keys, *steps, episodes, cache_dir, cache, model.whole_windows)
 
 
-def fit_normalizer(windows: Windows, policy: PolicyConfig) -> Normalizer:
-    """Statistics of the training episodes; those of actions as the policy predicts them, of all rows of a chunk
-    together or with `normalization_per_step` of each.
+def fit_normalizer(windows: Windows, policy: PolicyConfig, augmentation: RandomSymmetry | None = None) -> Normalizer:
+    """Statistics of the training episodes, and of their images under the symmetries of an `augmentation`; those of
+    actions as the policy predicts them, of all rows of a chunk together or with `normalization_per_step` of each.
     """
-    columns = dict(windows.columns)
-    states, actions = columns.get(STATE), columns[ACTION]
-    fits = states is not None and states.shape[-1] == actions.shape[-1]  # else the policy itself says what is wrong
-    if fits if policy.action_relative else policy.normalization_per_step:
-        chunks = encode_chunks(windows.vectors(np.arange(len(windows))), policy)
-        columns[ACTION] = (chunks if policy.normalization_per_step else chunks.flatten(0, 1)).numpy()
+    columns = {key: torch.from_numpy(values) for key, values in windows.columns.items()}
+    relative_to = columns.get(STATE)
+    fits = relative_to is not None and relative_to.shape[-1] == columns[ACTION].shape[-1]
+    if fits if policy.action_relative else policy.normalization_per_step:  # else the policy itself says what is wrong
+        batch = windows.vectors(np.arange(len(windows)))
+        imitated = batch.get(IMITATED, slice(None))
+        vectors = [{key: batch[key][imitated] for key in columns}]
+        vectors += augmentation.images(vectors[0]) if augmentation is not None else []
+        chunks = torch.cat([encode_chunks(some, policy) for some in vectors])
+        actions = chunks if policy.normalization_per_step else chunks.flatten(0, 1)
+    else:
+        actions = None
+    if augmentation is not None:
+        moved = augmentation.images(columns)
+        columns = {key: torch.cat([values, *(some[key] for some in moved)]) for key, values in columns.items()}
+    if actions is not None:
+        columns[ACTION] = actions
     modes = {key: policy.action_normalization if key == ACTION else policy.vector_normalization for key in columns}
-    return Normalizer.fit(columns, modes)
+    return Normalizer.fit({key: values.numpy() for key, values in columns.items()}, modes)
 
 
 class StepSampler(Sampler[list[int]]):

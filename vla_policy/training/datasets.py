@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from vla_policy.conf.training_config import DataConfig
-from vla_policy.data import LeRobotDataset, MixedWindows, Windows, common_interface
+from vla_policy.data import LeRobotDataset, MixedWindows, WindowDataset, Windows, common_interface
+from vla_policy.interfaces import InputError
 from vla_policy.training.batches import ModelConfig, make_windows, split_episodes
 
 SHOWN_TASKS = 12  # sentences in a description
@@ -26,17 +27,22 @@ def open_data(config: DataConfig, model: ModelConfig) -> tuple[Windows, Windows 
     interface = common_interface(datasets, keys, config.missing_cameras == "pad", accept_unnamed)
     missing = [set(keys) - dataset.interface.observations.keys() for dataset in datasets]
     filled = [[index for index in dataset.episodes if dataset.length(index)] for dataset in datasets]
-    splits = [split_episodes(episodes, config) for episodes in filled]
+    splits = [split_episodes(episodes, config, which) for which, episodes in enumerate(filled)]
 
-    def windows(episodes: Sequence[list[int]]) -> Windows:
-        parts = [
-            make_windows(dataset, model, chosen, config.cache_dir, config.cache, padded, config.pad_after)
-            for dataset, chosen, padded in zip(datasets, episodes, missing, strict=True)
-        ]
-        return parts[0] if len(parts) == 1 else MixedWindows(parts, interface, config.weights)
+    def windows(which: int, episodes: list[int]) -> WindowDataset:
+        reading = config.cache_dir, config.cache, missing[which], config.pad_after
+        return make_windows(datasets[which], model, episodes, *reading)
 
-    training = windows([episodes for episodes, _ in splits])
-    held_out = windows([episodes for _, episodes in splits]) if splits[0][1] else None
+    def joined(parts: list[WindowDataset], *mixing: Sequence[Any] | None) -> Windows:
+        return parts[0] if len(parts) == 1 else MixedWindows(parts, interface, *mixing)
+
+    if config.action_loss is not None and not model.auxiliary_keys:
+        raise InputError("data.action_loss: expected policy.auxiliary_keys, which play is to teach, found none")
+    parts = [windows(which, episodes) for which, (episodes, _) in enumerate(splits)]
+    training = joined(parts, config.weights, config.action_loss)
+    imitated = config.action_loss or [True] * len(splits)
+    tested = [windows(k, episodes) for k, (_, episodes) in enumerate(splits) if imitated[k] and episodes]
+    held_out = joined(tested) if tested else None
     return training, held_out, _description(config, datasets, splits, training)
 
 
@@ -53,7 +59,11 @@ def _description(
     description = {
         "dataset": ", ".join(names),
         "tasks": " / ".join(windows.tasks[:SHOWN_TASKS]) + (f" / and {more} more" if more > 0 else ""),
-        "demonstrations": sum(len(episodes) for episodes, _ in splits),
+        "demonstrations": sum(
+            len(episodes)
+            for (episodes, _), imitated in zip(splits, config.action_loss or [True] * len(splits), strict=True)
+            if imitated
+        ),
         "split": f"{' and '.join(counts)} episodes, split seed {config.split_seed}",
         "held_out_episodes": held_out if len(names) > 1 else held_out[names[0]],
         "windows": len(windows),
@@ -63,4 +73,9 @@ def _description(
     if isinstance(windows, MixedWindows):
         shares = zip(names, windows.shares, strict=True)
         description["samples"] = ", ".join(f"{100 * share:.1f} % from {name}" for name, share in shares)
+        if windows.imitated is not None:
+            acting = [name for name, imitated in zip(names, windows.imitated, strict=True) if imitated]
+            description["imitated"] = ", ".join(acting)
+    if config.symmetries:
+        description["symmetries"] = ", ".join(config.symmetries)
     return description
