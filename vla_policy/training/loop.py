@@ -6,6 +6,7 @@ import itertools
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from time import process_time
 from typing import Any, cast
 
 import numpy as np
@@ -79,13 +80,14 @@ class Trainer:
         schedule = get_cosine_schedule_with_warmup(self.optimizers[0], config.warmup_steps, config.steps)
         self._schedule = schedule.lr_lambdas[0]
         self.wrapped, *self.prepared = self.accelerator.prepare(self.model, *self.optimizers)
-        self.progress: dict[str, Any] = {"step": 0, "best": None}
+        self.progress: dict[str, Any] = {"step": 0, "best": None, "core_seconds": 0.0}
+        self._began = process_time()
 
     def fit(self, resume: bool = False) -> None:
         """Train until `config.steps`; with `resume` from the last saved state, if there is one."""
         state = self.run_dir / STATE_FILE
         if resume and state.is_file():
-            self.progress = load_state(state, self.model, self.average, self.optimizers)
+            self.progress |= load_state(state, self.model, self.average, self.optimizers)
         start, steps = self.progress["step"], self.config.steps
         self._averaged.n_averaged.fill_(start + 1)
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
@@ -149,8 +151,14 @@ class Trainer:
             self._roll_out(step)
         if last or _due(step, self.config.save_every):
             self._save("last", step)
-            self.progress["step"] = step
+            self.progress |= {"step": step, "core_seconds": self.core_seconds}
+            self._began = process_time()
             save_state(self.run_dir / STATE_FILE, self.model, self.average, self.optimizers, self.progress)
+
+    @property
+    def core_seconds(self) -> float:
+        """Processor time of the whole run so far, of all threads and over all resumptions."""
+        return float(self.progress["core_seconds"]) + process_time() - self._began
 
     def learning_rate(self, step: int) -> float:
         """Linear warm-up, then half a cosine to 0; steps count from 1."""
@@ -171,7 +179,8 @@ class Trainer:
             self._save("best", step, {f"rollout_{name}": round(value, 4) for name, value in values.items()})
 
     def _save(self, name: str, step: int, measured: Mapping[str, Any] | None = None) -> None:
-        training = {**self.average.card.get("training", {}), "step": step, **(measured or {})}
+        minutes = round(self.core_seconds / 60, 2)
+        training = {**self.average.card.get("training", {}), "step": step, "core_minutes": minutes, **(measured or {})}
         if self.rollouts is not None:
             training["checkpoint"] = f"{name}; best means: {SELECTION}"
         card = {**self.average.card, "training": training}

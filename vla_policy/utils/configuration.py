@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from importlib.resources import files
 from typing import Any, TypeVar, cast
 
 from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
@@ -118,7 +120,8 @@ def load_config(name: str, overrides: Sequence[str]) -> DictConfig:
             raise InputError(f"override: expected key=value, found {override!r}")
     refuse_task(overrides)
     store_options(name)
-    with initialize_config_module("vla_policy.conf", version_base="1.3"):
+    known = GlobalHydra.instance().is_initialized()  # within a program of Hydra's, whose search path is ours
+    with nullcontext() if known else initialize_config_module("vla_policy.conf", version_base="1.3"):
         return compose(name, overrides=as_they_are(overrides))
 
 

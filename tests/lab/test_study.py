@@ -1,0 +1,124 @@
+"""Studies as files: combinations, mistakes, budgets, and results that are reported."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vla_policy.interfaces import InputError
+from vla_policy.lab.report import report, results_table, trajectory
+from vla_policy.lab.run import RESULT, RUNS, begin, run_cell
+from vla_policy.lab.study import read_study
+
+STUDY = {
+    "title": "Decay",
+    "overrides": ["scene=pusht"],
+    "factors": {
+        "recipe": {"standard": [], "strong": "trainer.weight_decay=1.0"},
+        "episodes": {10: "data.n_episodes=10", 20: ["data.n_episodes=20"], 40: "data.n_episodes=40"},
+    },
+    "seeds": [3, 4],
+    "core_hours": 2.0,
+    "figures": [{"y": "success_rate", "x": "episodes", "line": "recipe", "fit": True}],
+    "efficiency": {"factor": "recipe", "standard": "standard", "data": "episodes"},
+}
+
+
+def written(folder: Path, **changes: object) -> Path:
+    path = folder / "decay.yaml"
+    path.write_text(yaml.safe_dump({**STUDY, **changes}, sort_keys=False))
+    return path
+
+
+def finished(out: Path, name: str, levels: dict, seed: int, **result: object) -> None:
+    folder = out / RUNS / name
+    folder.mkdir(parents=True)
+    (folder / RESULT).write_text(json.dumps({"levels": levels, "seed": seed, "core_hours": 0.1, **result}))
+
+
+def test_every_combination_of_the_first_seed_comes_first(tmp_path: Path) -> None:
+    cells = read_study(written(tmp_path)).cells()
+    assert len(cells) == 2 * 3 * 2
+    assert [cell.seed for cell in cells] == [3] * 6 + [4] * 6
+    assert cells[4].name == "recipe=strong,episodes=20,seed=3"
+    assert cells[4].overrides == ["trainer.weight_decay=1.0", "data.n_episodes=20"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": [1, 1]}, r"seeds: expected one or more different numbers, found \[1, 1\]"),
+        ({"core_hours": 0}, "core_hours: expected a number above 0"),
+        ({"factors": {"recipe": {}}}, "factors.recipe: expected levels"),
+        (
+            {"factors": {"recipe": {"a": "wild"}}},
+            "factors.recipe.a: expected key=value or a list of them, found 'wild'",
+        ),
+        ({"figures": [{"y": "val/loss", "x": "width"}]}, r"figures.0.x: expected one of the factors .*found 'width'"),
+        (
+            {"efficiency": {"factor": "recipe", "standard": "plain", "data": "episodes"}},
+            r"efficiency.standard: expected",
+        ),
+        ({"budget": 3}, "Key 'budget' not in 'Study'"),
+    ],
+)
+def test_mistakes_name_the_file_and_the_key(tmp_path: Path, changes: dict, message: str) -> None:
+    with pytest.raises(InputError, match=rf"decay.yaml: {message}"):
+        read_study(written(tmp_path, **changes))
+
+
+def test_a_folder_keeps_to_its_study(tmp_path: Path) -> None:
+    begin(written(tmp_path), tmp_path / "out")
+    begin(written(tmp_path), tmp_path / "out")
+    with pytest.raises(InputError, match="holds another study"):
+        begin(written(tmp_path, title="Other"), tmp_path / "out")
+
+
+def test_nothing_is_begun_beyond_the_budget_and_nothing_done_twice(tmp_path: Path) -> None:
+    study = begin(written(tmp_path, core_hours=0.25), tmp_path / "out")
+    cells = study.cells()
+    finished(tmp_path / "out", cells[0].name, cells[0].levels, 3)
+    finished(tmp_path / "out", cells[1].name, cells[1].levels, 3, failed="training stopped at step 7")
+    kept = run_cell(study, 1, tmp_path / "out")
+    assert kept is not None
+    assert kept["failed"] == "training stopped at step 7"
+    assert run_cell(study, 2, tmp_path / "out") is None  # 0.2 spent, the dearest cost 0.1
+    assert not (tmp_path / "out" / RUNS / cells[2].name).exists()
+
+
+def test_the_report_keeps_training_seeds_apart_from_rollouts(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    study = begin(written(tmp_path), out)
+    for cell in study.cells():
+        amount, strong = float(cell.levels["episodes"]), cell.levels["recipe"] == "strong"
+        loss = 2 / (amount * (3 if strong else 1)) ** 0.5 + 0.1  # strong: as with three times the data
+        successes = 40 + 10 * (cell.seed == 4)
+        more = {"n_episodes": 100, "n_success": successes, "success_rate": successes / 100, "val/loss": loss}
+        finished(out, cell.name, cell.levels, cell.seed, **more)
+    _, found, paths = report(out)
+    first = found["groups"][0]
+    assert first["success_rate"] == {"mean": pytest.approx(0.45), "low": 0.4, "high": 0.5}
+    assert (first["success"]["n_success"], first["success"]["n_episodes"]) == (90, 200)
+    assert first["success"]["ci95"] == pytest.approx([0.3797, 0.5217], abs=2e-3)
+    for entry in found["data_efficiency"]:
+        assert entry["times"] == pytest.approx(3.0, rel=0.02)
+        assert entry["extrapolated"] == (entry["data"] > 14)
+    assert all(path.stat().st_size > 0 for path in paths)
+    assert [path.name for path in paths] == ["results.csv", "report.json", "figure_0.png"]
+    assert results_table(study, found).row_count == 6
+    with pytest.raises(InputError, match=r"expected a folder that `vla-lab run` has made, found no study.yaml"):
+        report(tmp_path)
+
+
+def test_along_a_run_steps_become_epochs_or_operations(tmp_path: Path) -> None:
+    study = begin(written(tmp_path), tmp_path)
+    cell = study.cells()[0]
+    training = tmp_path / RUNS / cell.name / "training"
+    training.mkdir(parents=True)
+    (training / "metrics.csv").write_text("step,metric,value\n10,val/loss,1.5\n10,train/loss,1.0\n20,val/loss,1.25\n")
+    row = {"levels": cell.levels, "seed": cell.seed, "batch_size": 32, "windows": 64, "flops_per_step": 1000}
+    assert trajectory(row, "epochs", "val/loss", tmp_path) == [(5.0, 1.5), (10.0, 1.25)]
+    assert trajectory(row, "flops", "val/loss", tmp_path) == [(10_000, 1.5), (20_000, 1.25)]
+    with pytest.raises(InputError, match=r"figures: y: expected one of .*found 'val/los'"):
+        trajectory(row, "epochs", "val/los", tmp_path)
