@@ -6,12 +6,13 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from vla_policy.conf.policy_config import BackboneConfig, PolicyConfig
-from vla_policy.conf.training_config import DataConfig, TrainerConfig
+from vla_policy.conf.training_config import DataConfig, DistillConfig, TrainerConfig
 from vla_policy.conf.world_model_config import WorldModelConfig
 
 _store = ConfigStore.instance().store
 _store("default", asdict(DataConfig(MISSING)), group="data", package="data")
 _store("default", asdict(TrainerConfig()), group="trainer", package="trainer")
+_store("default", asdict(DistillConfig()), group="distill", package="distill")
 _store("policy_defaults", asdict(PolicyConfig()) | {"observation_keys": MISSING}, package="policy")
 _store("tiny", {"backbone": asdict(BackboneConfig())}, group="backbone", package="policy")
 _store("world_model_defaults", asdict(WorldModelConfig()), package="world_model")

@@ -175,6 +175,10 @@ class PolicyConfig:
     """a scale for each row of a chunk instead of one for all: relative actions spread the more the later they are,
     and under a common scale the first rows, which are executed, have next to no part in the loss
     """
+    ensemble: int = 1
+    """networks whose predictions are averaged at every denoising step; each is trained by itself, `vla-lab ensemble`
+    joins them
+    """
     language_weight: float = 1.0  # of the backbone's own loss on questions and answers, if the training has any
     encoder: EncoderConfig | None = field(default_factory=EncoderConfig)  # null: images go to the backbone alone
     backbone: BackboneConfig | None = None  # null: no instruction
@@ -192,6 +196,9 @@ class PolicyConfig:
                 f"policy.action_normalization: expected quantile or min_max, whose range {self.objective.name} divides "
                 "into bins, found 'mean_std'"
             )
+        if self.ensemble > 1 and (tokens or self.backbone is not None):
+            what = "action tokens" if tokens else "a backbone"
+            raise InputError(f"policy.ensemble: expected 1 for a policy with {what}, found {self.ensemble}")
         if not tokens and self.objective.clip_sample and self.action_normalization != "min_max":
             raise InputError(
                 "policy.objective.clip_sample: expected policy.action_normalization 'min_max', which keeps actions "
@@ -236,6 +243,7 @@ class PolicyConfig:
     def _check_ranges(self) -> None:
         check_words(self, "policy", "observation_keys", "auxiliary_keys")
         check_ranges(self, "policy", n_obs_steps=(1, LONGEST), horizon=(1, LONGEST), noise_samples=(1, LONGEST))
+        check_ranges(self, "policy", ensemble=(1, 64))
         check_ranges(self, "policy", auxiliary_weight=(0, LARGEST_WEIGHT), language_weight=(0, LARGEST_WEIGHT))
         if self.encoder is not None:
             check_encoder(self.encoder, "policy.encoder")

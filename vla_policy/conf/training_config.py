@@ -143,3 +143,18 @@ class TrainerConfig:
     def shrinkage(self) -> float:
         """The part of a matrix that weight decay alone takes away in a run, whose mean learning rate is lr / 2."""
         return 1.0 - math.exp(-self.weight_decay * self.lr * self.steps / 2)
+
+
+@dataclass
+class DistillConfig:
+    """What a policy is taught by, beside or instead of demonstrations."""
+
+    teacher: str | None = None  # a checkpoint, also an ensemble; null: the demonstrations teach
+    target: str = "outputs"
+    """outputs | samples: what the teacher predicts for the same noisy actions, which needs the same objective; or the
+    chunks that it samples for the same observations, which any teacher can give
+    """
+
+    def __post_init__(self) -> None:
+        if self.target not in ("outputs", "samples"):
+            raise InputError(f"distill.target: expected outputs or samples, found {self.target!r}")

@@ -6,7 +6,7 @@ The simulation is imported where there is a scene: a robot that trains on its ow
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -66,17 +66,16 @@ def rewording(config: DictConfig) -> Reword | None:
     return reword
 
 
-def augmentation(config: DictConfig, interface: Interface) -> RandomSymmetry | None:
-    """The symmetries that `data.symmetries` names, for the features of `interface`; None if it names none.
+def augmentation(config: DictConfig, chosen: Sequence[str], interface: Interface) -> RandomSymmetry | None:
+    """The `chosen` symmetries (`data.symmetries`) for the features of `interface`; None without any.
 
     `InputError` if the scene has no such symmetry, or it cannot act on a feature.
     """
-    chosen = list(config.data.symmetries)
     if not chosen:
         return None
     scene = scene_of(config)
     if scene is None:
-        raise InputError(f"data.symmetries: expected a scene, which says what they are, for {chosen}, found none")
+        raise InputError(f"data.symmetries: expected a scene, which says what they are, for {list(chosen)}, found none")
 
     from sim.symmetry import isometry, table_homography
 

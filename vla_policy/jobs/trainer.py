@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,12 +10,15 @@ import torch
 from accelerate import Accelerator
 from omegaconf import DictConfig, OmegaConf
 
-from vla_policy.interfaces import InputError
+from vla_policy.conf.training_config import DistillConfig
+from vla_policy.interfaces import InputError, within
+from vla_policy.jobs.distill import composed, sampled_actions
 from vla_policy.jobs.policy import earlier_training, start_policy
 from vla_policy.jobs.scene import annotation, augmentation, plain, rewording, rollouts
-from vla_policy.models import PolicyConfig
+from vla_policy.models import DiffusionPolicy, PolicyConfig
 from vla_policy.training import (
     OPTIMIZERS,
+    Annotate,
     DataConfig,
     FrozenWindows,
     Trainer,
@@ -57,24 +59,41 @@ def make_trainer(config: DictConfig, run_dir: Path) -> Trainer:
     data, trainer = _typed(DataConfig, config.data), _trainer_config(config)
     annotate, reword = annotation(config, policy_config), rewording(config)
     windows, val_windows, described = open_data(data, policy_config)
-    augment = augmentation(config, windows.interface)
-    if augment is not None:
-        if annotate is not None or reword is not None:
-            raise InputError("data.symmetries: expected a scene without instructions, found one that has them")
-        annotate = augment
+    augment = augmentation(config, data.symmetries, windows.interface)
+    if augment is not None and (annotate is not None or reword is not None):
+        raise InputError("data.symmetries: expected a scene without instructions, found one that has them")
+    if policy_config.ensemble > 1:
+        raise InputError(
+            f"policy.ensemble: expected 1 in training, found {policy_config.ensemble}; see vla-lab ensemble"
+        )
     play = rollouts(config, windows.interface.select(policy_config.observation_keys)) if trainer.rollout_every else None
     torch.manual_seed(config.seed)
     policy, initial = start_policy(policy_config, windows, config, augment)
     policy.card = {"data": described, "training": _training(config, trainer, initial)}
+    sampled = _taught(policy, config)
     if policy_config.backbone is not None and policy_config.backbone.tuning == "frozen":
         policy.to(Accelerator().device)  # it reads before the trainer has it
         seen: TrainingWindows = FrozenWindows(windows, policy, run_dir, reword)
         held_out: TrainingWindows | None = None if val_windows is None else FrozenWindows(val_windows, policy, run_dir)
     else:
         seen, held_out = windows, val_windows
-    return Trainer(
-        policy, seen, run_dir, trainer, config.seed, held_out, play, data.num_workers, plain(config), annotate
-    )
+    added = composed(annotate, augment, sampled)
+    return Trainer(policy, seen, run_dir, trainer, config.seed, held_out, play, data.num_workers, plain(config), added)
+
+
+def _taught(policy: DiffusionPolicy, config: DictConfig) -> Annotate | None:
+    """Give the policy its teacher, if there is one; what adds the teacher's samples to a batch, if they are the aim."""
+    distill = _typed(DistillConfig, config.get("distill") or OmegaConf.create())
+    if distill.teacher is None:
+        return None
+    with within(f"distill.teacher {distill.teacher}"):
+        teacher = DiffusionPolicy.from_pretrained(distill.teacher).to(Accelerator().device)
+        teacher.interface.require(policy.interface, "teacher", "the data")
+        policy.card["training"] |= {"teacher": f"{distill.target} of {distill.teacher}"}
+        if distill.target == "samples":
+            return sampled_actions(teacher)
+        policy.learn_from(teacher)
+    return None
 
 
 def _world_model_trainer(config: DictConfig, run_dir: Path) -> Trainer:
@@ -86,6 +105,7 @@ def _world_model_trainer(config: DictConfig, run_dir: Path) -> Trainer:
         ("init_modules", config.get("init_modules")),
         ("data.symmetries", data.symmetries or None),
         ("data.action_loss", data.action_loss),
+        ("distill.teacher", OmegaConf.select(config, "distill.teacher")),
     ):
         if value is not None:
             raise InputError(f"{name}: expected none for a world model, found {value}")
@@ -157,9 +177,7 @@ def _trainer_config(config: DictConfig) -> TrainerConfig:
 
 
 def _typed(kind: type[Section], config: DictConfig) -> Section:
-    """A section of the configuration as its dataclass, types checked."""
-    known = {item.name for item in fields(kind)}  # type: ignore[arg-type]
-    assert known == set(config), f"conf and {kind.__name__} disagree: {known ^ set(config)}"
+    """A section of the configuration as its dataclass, checked; keys that an older run lacks have their defaults."""
     typed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), config))
     assert isinstance(typed, kind)
     return typed

@@ -11,6 +11,7 @@ from vla_policy.conf.policy_config import (
 from vla_policy.models.backbone import Backbone
 from vla_policy.models.checkpoint import update_card
 from vla_policy.models.chunks import encode_chunks
+from vla_policy.models.ensemble import join_policies
 from vla_policy.models.policy import BACKBONE_HIDDEN, BACKBONE_REAL, DiffusionPolicy
 from vla_policy.models.trainable import TrainableModel
 
@@ -27,5 +28,6 @@ __all__ = [
     "TrainableModel",
     "TransformerConfig",
     "encode_chunks",
+    "join_policies",
     "update_card",
 ]

@@ -8,14 +8,18 @@ Shapes: B observations, S draws an observation, T action steps, D action dimensi
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vla_policy.conf.policy_config import PolicyConfig
 from vla_policy.interfaces import InputError
-from vla_policy.models.objectives import choose, make_objective
+from vla_policy.models.objectives import Predict, choose, make_objective
 from vla_policy.models.transformer import ActionTransformer, Prefix
+
+Teach = Callable[[Tensor, Tensor], Tensor]  # noisy actions (B, S, T, D) at times (B, S) to a teacher's prediction
 
 
 class DenoisingHead(nn.Module):
@@ -42,24 +46,44 @@ class DenoisingHead(nn.Module):
         return rows.flatten(2, 3)
 
     def loss(
-        self, transformer: ActionTransformer, prefix: Prefix, actions: Tensor, generator: torch.Generator
+        self,
+        transformer: ActionTransformer,
+        prefix: Prefix,
+        actions: Tensor,
+        generator: torch.Generator,
+        teach: Teach | None = None,
     ) -> Tensor:
-        """Mean squared error of the prediction."""
+        """Mean squared error of the prediction, of what `teach` predicts for the same noisy actions if it is given."""
         noise = torch.randn(actions.shape, generator=generator, device=generator.device).to(actions.device)
         pair = self.objective.corrupt(actions, noise, generator)
-        return F.mse_loss(
-            self.denoise(transformer, pair.noisy, transformer.modulations(pair.time, prefix.context), prefix),
-            pair.target,
-        )
+        found = self.denoise(transformer, pair.noisy, transformer.modulations(pair.time, prefix.context), prefix)
+        return F.mse_loss(found, pair.target if teach is None else teach(pair.noisy, pair.time))
 
-    def sample(self, transformer: ActionTransformer, prefix: Prefix, batch: int, generator: torch.Generator) -> Tensor:
-        device = transformer.position.device
-        noise = torch.randn((batch, 1, *self.shape), generator=generator, device=generator.device).to(device)
-        times = torch.tensor([self.objective.times()], device=device)
+    def predictor(self, transformer: ActionTransformer, prefix: Prefix) -> Predict:
+        """The prediction for noisy actions (B, S, T, D) at the k-th of the sampler's times."""
+        times = torch.tensor([self.objective.times()], device=transformer.position.device)
         steps = [parts.split(1, dim=1) for parts in transformer.modulations(times, prefix.context)]
 
         def predict(x: Tensor, k: int) -> Tensor:
             return self.denoise(transformer, x, [parts[k] for parts in steps], prefix)
+
+        return predict
+
+    def sample(
+        self,
+        transformer: ActionTransformer,
+        prefix: Prefix,
+        batch: int,
+        generator: torch.Generator,
+        others: Sequence[Predict] = (),
+    ) -> Tensor:
+        """With the predictions of `others`, of an ensemble, averaged with this one's at each step."""
+        device = transformer.position.device
+        noise = torch.randn((batch, 1, *self.shape), generator=generator, device=generator.device).to(device)
+        members = [self.predictor(transformer, prefix), *others]
+
+        def predict(x: Tensor, k: int) -> Tensor:
+            return members[0](x, k) if not others else torch.stack([member(x, k) for member in members]).mean(0)
 
         return self.objective.sample(predict, noise, generator)[:, 0]
 

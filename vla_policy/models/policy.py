@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -28,9 +29,10 @@ from vla_policy.models.checkpoint import (
 )
 from vla_policy.models.chunks import decode_chunks, encode_chunks
 from vla_policy.models.encoder import ObservationEncoder, module_name, vector_token
-from vla_policy.models.heads import make_head
+from vla_policy.models.heads import DenoisingHead, Teach, make_head
 from vla_policy.models.instructions import FILE as INSTRUCTIONS
 from vla_policy.models.instructions import KnownInstructions
+from vla_policy.models.objectives import Predict
 from vla_policy.models.trainable import TrainableModel
 from vla_policy.models.transformer import ActionTransformer, Prefix
 
@@ -102,7 +104,11 @@ class DiffusionPolicy(TrainableModel):
             if pretrained and name.startswith("backbone.") and not value.requires_grad
         }
         self.head = make_head(config, interface.action.shape[0])
+        self._teacher: Callable[[], DiffusionPolicy] | None = None
         self.transformer = ActionTransformer(self.head.length, config.transformer)
+        single = replace(config, ensemble=1)
+        others = (DiffusionPolicy(single, interface, normalizer) for _ in range(config.ensemble - 1))
+        self.others = nn.ModuleList(others)
         strength = config.encoder.color_jitter if config.encoder else 0.0
         self.color_jitter = ColorJitter(strength, strength, strength) if strength else None
 
@@ -204,7 +210,38 @@ class DiffusionPolicy(TrainableModel):
             real, context = (None if part is None else part[rows] for part in (real, context))
         prefix = self.transformer.prefix(tokens, real, context)
         draws = actions[:, None].expand(-1, self.config.noise_samples, -1, -1)
-        return self.head.loss(self.transformer, prefix, draws, generator)
+        if self._teacher is None or not self.training:
+            return self.head.loss(self.transformer, prefix, draws, generator)
+        shown = batch if IMITATED not in batch else {k: v[rows] for k, v in batch.items() if isinstance(v, Tensor)}
+        teach = self._teacher().predictions(shown)
+        return cast(DenoisingHead, self.head).loss(self.transformer, prefix, draws, generator, teach)
+
+    def learn_from(self, teacher: DiffusionPolicy) -> None:
+        """In training, aim at what the teacher predicts for the same noisy actions instead of at the demonstrations.
+
+        `InputError` if it predicts something else: of another objective, in other rows, under another normalisation.
+        """
+        _check_teacher(self, teacher)
+        frozen = teacher.eval().requires_grad_(False)
+        self._teacher = lambda: frozen  # not a submodule: it is neither trained nor stored
+
+    @torch.no_grad()
+    def predictions(self, batch: Mapping[str, Any]) -> Teach:
+        """What it predicts, an ensemble on average, for noisy actions under these observations, at any time."""
+        members = [self, *(cast(DiffusionPolicy, member) for member in self.others)]
+        prefixes = [member.prefix(batch) for member in members]
+
+        @torch.no_grad()
+        def teach(noisy: Tensor, time: Tensor) -> Tensor:
+            found = [
+                cast(DenoisingHead, m.head).denoise(
+                    m.transformer, noisy, m.transformer.modulations(time, prefix.context), prefix
+                )
+                for m, prefix in zip(members, prefixes, strict=True)
+            ]
+            return torch.stack(found).mean(0)
+
+        return teach
 
     def chunks(self, batch: Mapping[str, Any]) -> Tensor:
         """What is predicted of the batch's actions, before normalisation: `encode_chunks`."""
@@ -227,9 +264,14 @@ class DiffusionPolicy(TrainableModel):
         key; row 0 is due at the newest one's time.
         """
         count = len(batch[self.config.observation_keys[0]])
-        chunks = self.head.sample(self.transformer, self.prefix(batch), count, generator)
+        averaged: dict[str, Any] = {"others": self._other_predictors(batch)} if self.others else {}
+        chunks = self.head.sample(self.transformer, self.prefix(batch), count, generator, **averaged)
         newest = batch[STATE][:, -1:].to(self.device) if self.config.action_relative else None
         return decode_chunks(self.normalizer.unnormalize(ACTION, chunks), newest, self.config)
+
+    def _other_predictors(self, batch: Mapping[str, Any]) -> list[Predict]:
+        members = [cast(DiffusionPolicy, member) for member in self.others]
+        return [cast(DenoisingHead, m.head).predictor(m.transformer, m.prefix(batch)) for m in members]
 
     def predict(self, histories: Sequence[Sequence[Observation]], generator: np.random.Generator) -> list[ActionChunk]:
         """One chunk a history of `n_obs_steps` observations, oldest first; row 0 is due at the newest one's time.
@@ -330,6 +372,21 @@ def _check_vectors(interface: Interface, normalizer: Normalizer, rows: int) -> N
                 raise InputError(f"{key}: expected the shape of a vector, found {list(feature.shape)}")
             sizes[key] = feature.shape[0]
     normalizer.require(sizes, rows)
+
+
+def _check_teacher(student: DiffusionPolicy, teacher: DiffusionPolicy) -> None:
+    """`InputError` unless both predict the same quantity of the same observations."""
+    if not isinstance(student.head, DenoisingHead):
+        found = student.config.objective.name
+        raise InputError(f"teacher: expected flow or ddpm, which have outputs to match, found {found}")
+    rows = ("horizon", "n_obs_steps", "predict_past", "action_basis", "action_relative")
+    for key in (*rows, "objective.name", "objective.prediction", "objective.train_steps"):
+        ours, theirs = attrgetter(key)(student.config), attrgetter(key)(teacher.config)
+        if ours != theirs:
+            raise InputError(f"teacher: expected policy.{key} {ours!r}, found {theirs!r}")
+    if teacher.normalizer.to_dict()[ACTION] != student.normalizer.to_dict()[ACTION]:
+        raise InputError("teacher: expected this policy's normalisation of actions, found another")
+    teacher.interface.require(student.interface, "teacher", "the policy's data")
 
 
 def _check_relative(interface: Interface) -> None:

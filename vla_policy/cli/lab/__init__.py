@@ -10,6 +10,7 @@ from vla_policy.cli.dispatch import Subcommand, dispatch
 
 SUBCOMMANDS = {
     "run": Subcommand("STUDY [key=value ...]", "all runs of a study within its budget, or those that are missing"),
+    "ensemble": Subcommand("OUT CHECKPOINT ...", "several trained policies joined into one checkpoint"),
     "report": Subcommand("OUT", "tables and figures of what a study has found so far"),
 }
 

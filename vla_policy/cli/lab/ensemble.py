@@ -1,0 +1,25 @@
+"""vla-lab ensemble: several trained policies joined into one checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vla_policy.cli.common import say
+from vla_policy.cli.help import config_parser
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Write the checkpoint of an ensemble."""
+    description = (
+        "Join policies that differ in their training seed alone; their predictions are averaged at every denoising "
+        "step, so that a chunk takes as many passes more."
+    )
+    parser = config_parser("vla-lab ensemble", description)
+    parser.add_argument("OUT", help="folder of the joint checkpoint")
+    parser.add_argument("CHECKPOINT", nargs="+", help="two or more folders or hub names")
+    parsed = parser.parse_args(arguments)
+
+    from vla_policy.models import join_policies
+
+    join_policies(parsed.CHECKPOINT).save_pretrained(parsed.OUT)
+    say(f"{len(parsed.CHECKPOINT)} policies in {parsed.OUT}")

@@ -1,0 +1,44 @@
+"""`distill` in the configuration: a policy that learns from another one instead of from the recorded actions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vla_policy.interfaces import ACTION
+from vla_policy.models import DiffusionPolicy
+from vla_policy.training import Annotate
+
+
+def sampled_actions(teacher: DiffusionPolicy) -> Annotate:
+    """Replaces the actions of every batch, from the newest observation on, by chunks that the teacher samples."""
+    teacher.eval().requires_grad_(False)
+
+    def annotate(batch: Mapping[str, Any], generator: np.random.Generator) -> dict[str, Tensor]:
+        noise = torch.Generator().manual_seed(int(generator.integers(2**63 - 1)))
+        chunks = teacher.sample(batch, noise).to(batch[ACTION])
+        rows = min(chunks.shape[1], batch[ACTION].shape[1] - teacher.n_obs_steps + 1)
+        actions = batch[ACTION].clone()
+        actions[:, teacher.n_obs_steps - 1 :][:, :rows] = chunks[:, :rows]
+        return {ACTION: actions}
+
+    return annotate
+
+
+def composed(*annotations: Annotate | None) -> Annotate | None:
+    """One annotation that applies several, each to what the ones before it have made."""
+    wanted = [annotation for annotation in annotations if annotation is not None]
+    if len(wanted) <= 1:
+        return wanted[0] if wanted else None
+
+    def annotate(batch: Mapping[str, Any], generator: np.random.Generator) -> dict[str, Any]:
+        changed: dict[str, Any] = {}
+        for annotation in wanted:
+            changed |= annotation({**batch, **changed}, generator)
+        return changed
+
+    return annotate
