@@ -18,7 +18,7 @@ setup: $(VENV)/.ready
 PIP = (while sleep 8 >/dev/null 2>&1; do echo "installing: $$(du -sm $(VENV) | cut -f1) MB so far"; done) & \
 	trap "kill $$!" EXIT; $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-$(VENV)/.ready: requirements.txt setup.py
+$(VENV)/.ready: requirements.txt pyproject.toml setup.py
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, found " + sys.version.split()[0] + "; name one with PYTHON=python3.11")'
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	@$(PIP) $$(grep '^torch==' requirements.txt)

@@ -17,6 +17,7 @@ COMMANDS = [
     "vla-train",
     "vla-eval",
     "vla-bench",
+    "vla-lab",
     "vla-describe",
     "vla-calibrate",
     "vla-sim",
