@@ -25,6 +25,7 @@ OPTIONS = {
     "calibrate": "vla_policy.evaluation.surprise.calibration:CalibrateConfig",
     "collect": "vla_policy.collection.collect:CollectConfig",
     "eval": "vla_policy.evaluation.success.evaluate:EvalConfig",
+    "generalization": "vla_policy.evaluation.generalization.study:GeneralizationConfig",
     "graph": "vla_policy.graph.application:GraphConfig",
     "instructions": "vla_policy.cli.calibrate.instructions:InstructionsConfig",
     "latency": "vla_policy.cli.bench.latency:LatencyConfig",

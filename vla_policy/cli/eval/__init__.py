@@ -14,6 +14,7 @@ SUBCOMMANDS = {
     "demonstrations": Subcommand("EVALUATION ...", "success against the number of demonstrations, table and plot"),
     "objectives": Subcommand("EVALUATION ...", "success, speed and size of policies that differ in the objective"),
     "open-loop": Subcommand("CHECKPOINT DATASET ...", "the error on recorded episodes, for robots without a simulator"),
+    "generalization": Subcommand("CHECKPOINT DATASET ...", "what its training says about new episodes, and a bound"),
     "swap": Subcommand("CHECKPOINT ...", "the same starts under different instructions"),
     "refusals": Subcommand("CHECKPOINT ...", "which sentences a policy refuses, of those that it knows and others"),
     "answers": Subcommand("CHECKPOINT DATASET ...", "how often its language head answers right about what it sees"),

@@ -1,0 +1,190 @@
+"""`vla-eval generalization`: what there is to say about new episodes, and which of it is worth anything."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.table import Table
+from torch import Tensor
+from torch.func import functional_call
+
+from vla_policy.conf.training_config import DataConfig
+from vla_policy.data import LeRobotDataset, WindowDataset
+from vla_policy.evaluation.formats import interval, percent
+from vla_policy.evaluation.generalization.certificate import compressed_bits, finite_hypothesis_bound
+from vla_policy.evaluation.generalization.flatness import (
+    effective_dimension,
+    hessian_product,
+    leading_eigenvalues,
+    trace,
+)
+from vla_policy.evaluation.statistics import mean_interval
+from vla_policy.evaluation.success.open_loop import stated_episodes
+from vla_policy.interfaces import ACTION, InputError
+from vla_policy.models import DiffusionPolicy
+from vla_policy.training import make_windows, split_episodes
+
+PRIOR_PRECISION = 1.0  # of the effective dimension
+
+
+@dataclass
+class GeneralizationConfig:
+    """What a checkpoint's training says about new episodes."""
+
+    n_windows: int = 512  # of training and of held-out episodes each, for losses and errors
+    hessian_windows: int = 64  # of the training episodes, on which the loss's curvature is taken
+    eigenvalues: int = 5  # the largest ones
+    trace_draws: int = 10  # of Hutchinson's estimate
+    delta: float = 0.05  # probability that the bound does not hold
+    seed: int = 0  # of windows, noise and draws
+    device: str = "auto"  # auto | cpu | cuda
+    out: str = "outputs/generalization/${now:%Y-%m-%d_%H-%M-%S}"  # folder of what is found
+
+
+def generalization(policy: DiffusionPolicy, dataset: LeRobotDataset, config: GeneralizationConfig) -> dict[str, Any]:
+    """Losses and errors on training and held-out episodes, flatness, compressed size, the bound, and rollouts.
+
+    `InputError` if the card does not say which episodes of `dataset` the policy was trained on.
+    """
+    policy = policy.eval()
+    trained, held_out = _episodes(policy, dataset)
+    windows, others = (make_windows(dataset, policy.config, episodes) for episodes in (trained, held_out))
+    seen, unseen = _measured(policy, windows, config), _measured(policy, others, config)
+    batch = windows.__getitems__(_chosen(windows, config.hessian_windows, config.seed))
+
+    def loss(weights: Mapping[str, Tensor]) -> Tensor:
+        """The same function of the weights at every call."""
+        found: tuple[Tensor, Any] = functional_call(
+            policy, dict(weights), (batch, torch.Generator().manual_seed(config.seed))
+        )
+        return found[0]
+
+    bits, compressed = _compressed(policy, loss)
+    bound = finite_hypothesis_bound(seen["worse_than_holding"], compressed, len(trained), config.delta)
+    return {
+        "training_episodes": len(trained),
+        "held_out_episodes": len(held_out),
+        "training": seen,
+        "held_out": unseen,
+        "hessian": _curvature(policy, loss, config),
+        "compressed": {"bits_a_weight": bits, "bits": compressed},
+        "bound": {"risk": bound, "vacuous": bound >= 1, "delta": config.delta},
+        "evaluations": policy.card.get("evaluations", []),
+    }
+
+
+def _compressed(policy: DiffusionPolicy, loss: Callable[[Mapping[str, Tensor]], Tensor]) -> tuple[int, float]:
+    weights = {name: value.detach() for name, value in policy.named_parameters()}
+    with torch.no_grad():
+        return compressed_bits(weights, lambda changed: float(loss(changed)))
+
+
+def _curvature(
+    policy: DiffusionPolicy, loss: Callable[[Mapping[str, Tensor]], Tensor], config: GeneralizationConfig
+) -> dict[str, Any]:
+    weights = {name: value for name, value in policy.named_parameters() if value.requires_grad}
+    product = hessian_product(lambda: loss(weights), list(weights.values()))
+    size = sum(value.numel() for value in weights.values())
+    eigenvalues = leading_eigenvalues(product, size, config.eigenvalues, config.seed)
+    mean, error = trace(product, size, config.trace_draws, config.seed)
+    return {
+        "eigenvalues": eigenvalues,
+        "trace": mean,
+        "trace_standard_error": error,
+        "effective_dimension": effective_dimension(eigenvalues, PRIOR_PRECISION),
+        "parameters": size,
+    }
+
+
+def _episodes(policy: DiffusionPolicy, dataset: LeRobotDataset) -> tuple[list[int], list[int]]:
+    """Training and held-out episodes, from what the card says of the split."""
+    data = policy.card.get("data") or {}
+    said = re.fullmatch(r"(\d+) of (\d+) episodes, split seed (\d+)", str(data.get("split", "")))
+    held_out = stated_episodes(policy.card, dataset)
+    if said is None or not held_out:
+        raise InputError(
+            f"{dataset.root}: expected a policy trained on it alone with held-out episodes, found {data.get('split')!r}"
+        )
+    count, total, seed = (int(number) for number in said.groups())
+    split = DataConfig(str(dataset.root), n_episodes=count, val_episodes=len(held_out), split_seed=seed)
+    filled = [index for index in dataset.episodes if dataset.length(index)]
+    trained, again = split_episodes(filled, split)
+    if len(filled) != total or sorted(again) != sorted(held_out):
+        raise InputError(f"{dataset.root}: expected the {total} episodes that the policy was trained on, found others")
+    return trained, held_out
+
+
+def _chosen(windows: WindowDataset, count: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).permutation(len(windows))[:count]
+
+
+def _measured(policy: DiffusionPolicy, windows: WindowDataset, config: GeneralizationConfig) -> dict[str, Any]:
+    """The loss, the error of the executed actions, and how often holding the last action would have been closer."""
+    losses, errors, worse = [], [], []
+    generator = torch.Generator().manual_seed(config.seed)
+    begin, steps = policy.n_obs_steps - 1, policy.n_action_steps
+    for batch in _batches(windows, _chosen(windows, config.n_windows, config.seed)):
+        with torch.no_grad():
+            losses += [float(policy.loss(batch, generator)[0])] * len(batch[ACTION])
+        due = batch[ACTION][:, begin : begin + steps]
+        error = (policy.sample(batch, generator)[:, :steps].cpu() - due).abs().mean((1, 2))
+        errors += error.tolist()
+        if begin:
+            worse += (error > (batch[ACTION][:, begin - 1 : begin] - due).abs().mean((1, 2))).tolist()
+    return {
+        "loss": float(np.mean(losses)),
+        "action_error": float(np.mean(errors)),
+        "action_error_ci95": mean_interval(errors),
+        "worse_than_holding": float(np.mean(worse)) if worse else 1.0,
+        "n_windows": len(errors),
+    }
+
+
+def _batches(windows: WindowDataset, chosen: np.ndarray) -> Iterator[dict[str, Any]]:
+    for first in range(0, len(chosen), 128):
+        yield windows.__getitems__(chosen[first : first + 128])
+
+
+def generalization_table(found: Mapping[str, Any]) -> Table:
+    """Training beside held-out, then what the weights say, then what counts."""
+    seen, unseen, hessian = found["training"], found["held_out"], found["hessian"]
+    table = Table(title="generalisation", title_justify="left")
+    for column in ("", f"training, {found['training_episodes']} episodes", f"held out, {found['held_out_episodes']}"):
+        table.add_column(column, justify="right")
+    table.add_row("loss", f"{seen['loss']:.4g}", f"{unseen['loss']:.4g}")
+    table.add_row("error of executed actions", *(_error(part) for part in (seen, unseen)))
+    table.add_row("worse than holding", *(percent(part["worse_than_holding"]) for part in (seen, unseen)))
+    table.add_section()
+    largest = ", ".join(f"{value:.3g}" for value in hessian["eigenvalues"])
+    table.add_row("Hessian's largest eigenvalues", largest)
+    table.add_row("Hessian's trace", f"{hessian['trace']:.4g} +- {hessian['trace_standard_error']:.2g}")
+    table.add_row("effective dimension, at least", f"{hessian['effective_dimension']:.2f} of {hessian['parameters']}")
+    size = found["compressed"]
+    table.add_row("compressed", f"{size['bits'] / 8e3:.0f} kB, {size['bits_a_weight']} bits a weight")
+    bound = found["bound"]
+    said = "says nothing: " if bound["vacuous"] else ""
+    table.add_row("bound on worse than holding", f"{said}{100 * bound['risk']:.0f} % (delta {bound['delta']:g})")
+    table.add_section()
+    for entry in found["evaluations"] or [None]:
+        table.add_row("rollouts, what counts", "none yet: vla-eval rollout" if entry is None else _rollouts(entry))
+    return table
+
+
+def _error(part: Mapping[str, Any]) -> str:
+    return f"{part['action_error']:.4g} {interval(part['action_error_ci95'])}"
+
+
+def _rollouts(entry: Mapping[str, Any]) -> str:
+    low_high: Sequence[float] = entry["success_ci95"]
+    return f"{entry['n_success']} / {entry['n_episodes']}, exact {interval(low_high, 100, 1)} %"
+
+
+def report_path(config: GeneralizationConfig) -> Path:
+    """Where the numbers go."""
+    return Path(config.out) / "generalization.json"
