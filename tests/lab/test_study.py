@@ -10,6 +10,8 @@ from vla_policy.interfaces import InputError
 from vla_policy.lab.report import report, results_table, trajectory
 from vla_policy.lab.run import RESULT, RUNS, begin, run_cell
 from vla_policy.lab.study import read_study
+from vla_policy.models import PolicyConfig
+from vla_policy.utils.configuration import load_config
 
 STUDY = {
     "title": "Decay",
@@ -122,3 +124,14 @@ def test_along_a_run_steps_become_epochs_or_operations(tmp_path: Path) -> None:
     assert trajectory(row, "flops", "val/loss", tmp_path) == [(10_000, 1.5), (20_000, 1.25)]
     with pytest.raises(InputError, match=r"figures: y: expected one of .*found 'val/los'"):
         trajectory(row, "epochs", "val/los", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[2] / "studies").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_every_override_of_the_shipped_studies_composes(path: Path) -> None:
+    study = read_study(path)
+    for cell in study.cells():
+        if cell.seed == study.seeds[0]:
+            config = load_config("train", [*study.overrides, *cell.overrides, "data.root=none", f"seed={cell.seed}"])
+            PolicyConfig.from_dict(config.policy)
