@@ -21,7 +21,14 @@ def test_the_small_study_goes_on_after_a_kill_and_reports(tmp_path: Path) -> Non
     data, out = tmp_path / "data", tmp_path / "out"
     collect = [sys.executable, "-m", "vla_policy.cli.collect", str(data), "n_episodes=4", "cameras=[]", "num_workers=0"]
     subprocess.run(collect, check=True, capture_output=True)
-    words = lab("run", str(ROOT / "studies" / "small.yaml"), f"data.root={data}", "trainer.threads=1", f"out={out}")
+    words = lab(
+        "run",
+        str(ROOT / "studies" / "small.yaml"),
+        f"data.root={data}",
+        "trainer.threads=1",
+        f"out={out}",
+        "trainer.steps=4",
+    )
     first = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not list(out.glob("runs/*/result.json")):
         assert first.poll() is None, "it ended without a result"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from vla_policy.interfaces import InputError
+from vla_policy.lab import fits
 from vla_policy.lab.fits import (
     PowerLaw,
     RepeatedData,
@@ -43,7 +44,8 @@ def test_two_amounts_are_too_few() -> None:
         fit_power_law([(10, 1.0), (20, 0.5), (20, 0.6)])
 
 
-def test_the_interval_is_of_training_seeds_and_has_none_without_spread() -> None:
+def test_the_interval_is_of_training_seeds_and_has_none_without_spread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fits, "RESAMPLES", 200)
     generator = np.random.default_rng(1)
     exact = [(amount, 2 / amount**0.5) for amount in (10, 25, 50, 100) for _ in range(3)]
     noisy = [(amount, loss * generator.normal(1, 0.05)) for amount, loss in exact]

@@ -47,7 +47,7 @@ def leading_eigenvalues(product: Product, size: int, count: int, seed: int = 0) 
     try:
         values = eigsh(operator, k=count, which="LA", v0=start, tol=TOLERANCE, maxiter=5, return_eigenvectors=False)
     except ArpackNoConvergence as error:  # the small ones lie close together
-        values = error.eigenvalues
+        values = np.real(error.eigenvalues)
     return sorted((float(value) for value in values), reverse=True)
 
 
