@@ -19,7 +19,7 @@ from vla_policy.cli.collect import main
 from vla_policy.collection.collect import CollectConfig, collect
 from vla_policy.collection.demonstrator import Demonstration
 from vla_policy.data import LeRobotDataset
-from vla_policy.data.layout import COLLECTION
+from vla_policy.data.format.layout import COLLECTION
 from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, STATE, InputError
 
 SEED = 201

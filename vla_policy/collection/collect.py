@@ -20,7 +20,7 @@ import numpy as np
 from sim import TASK, PushTConfig, make_env
 from vla_policy.collection.demonstrator import BEHAVIOURS, Demonstration, demonstrations
 from vla_policy.data import LeRobotWriter
-from vla_policy.data.layout import COLLECTION
+from vla_policy.data.format.layout import COLLECTION
 from vla_policy.evaluation.statistics import success_interval
 from vla_policy.interfaces import Failure, InputError
 from vla_policy.rollouts.scenes import with_scene

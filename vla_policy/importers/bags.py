@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vla_policy.data.writer import LeRobotWriter
+from vla_policy.data.writing.writer import LeRobotWriter
 from vla_policy.importers.bag_clock import Timeline, Track, clock_notes, timelines
 from vla_policy.importers.bag_commands import CommandSource, command_sources, set_points
 from vla_policy.interfaces import ACTION, STATE, InputError

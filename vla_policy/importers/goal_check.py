@@ -8,7 +8,7 @@ import numpy as np
 
 from sim.geometry import GOAL_POSE, coverage, pose_from_features
 from vla_policy.data import LeRobotDataset
-from vla_policy.data.quality import Finding
+from vla_policy.data.format.findings import Finding
 from vla_policy.importers.pusht import ROBOT_TYPE
 from vla_policy.interfaces import ENVIRONMENT_STATE, GOAL_STATE, InputError
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from vla_policy.data.dataset import check_finite
-from vla_policy.data.writer import LeRobotWriter
+from vla_policy.data.writing.writer import LeRobotWriter
 from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, GOAL_STATE, IMAGES, STATE, Feature, InputError, Interface
 from vla_policy.utils.files import broken
 

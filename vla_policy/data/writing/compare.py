@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from vla_policy.data.dataset import LeRobotDataset
-from vla_policy.data.layout import EpisodeRecord
-from vla_policy.data.parquet import read_parquet
-from vla_policy.data.video import packets
+from vla_policy.data.format.layout import EpisodeRecord
+from vla_policy.data.format.parquet import read_parquet
+from vla_policy.data.format.video import packets
 from vla_policy.interfaces import Failure
 
 OPEN_FILES = 4  # of each kind; enough because episodes are compared in order
