@@ -200,7 +200,7 @@ class Pictures:
     def __iter__(self) -> Iterator[np.ndarray]:
         """Yield T frames (H, W, 3) uint8; `InputError` names what cannot be decoded."""
         wanted, held = set(self._places), {}
-        messages = enumerate(self._bag.read([self._stream.topic]))
+        messages = enumerate(self._bag.read([self._stream.source.topic]))
         for place, frames in groupby(self._places):
             while place not in held:
                 number, recorded = next(messages, (-1, None))
@@ -210,7 +210,7 @@ class Pictures:
                     held[number] = decode(recorded.message, self._stream)
                 if len(held) > HELD:
                     late = f"one behind {HELD} later ones"
-                    raise InputError(f"{self._stream.topic}: expected pictures in order of time, found {late}")
+                    raise InputError(f"{self._stream.source.topic}: expected pictures in order of time, found {late}")
             picture = held.pop(place)
             for _ in frames:
                 yield picture
@@ -237,7 +237,7 @@ def _index(bag: Bag, contract: Contract) -> _Index:
         if topics.get(topic) != kind:
             found = topics.get(topic, f"only {sorted(topics)}")
             raise InputError(f"expected {kind} on /{topic}, found {found or 'no type'}")
-    cameras = {stream.topic.lstrip("/"): stream for stream in streams if stream.feature.dtype == "image"}
+    cameras = {stream.source.topic.lstrip("/"): stream for stream in streams if stream.is_camera}
     ours = [topic for topic, kind in _OURS.items() if topics.get(topic) == kind]
     tracks = {topic: Track(topic) for topic in [*wanted, *(source.topic for source in sources)]}
     index = _Index(tracks | ({INTERVENTION: Track(INTERVENTION)} if INTERVENTION in ours else {}), sources, {}, [])
@@ -273,7 +273,7 @@ class _Samples(NamedTuple):
 
 
 def _pictures(contract: Contract, lines: Mapping[str, Timeline]) -> dict[str, _Samples]:
-    times = {key: lines[contract.stream(key).topic.lstrip("/")].times for key in contract.interface.cameras}
+    times = {key: lines[contract.stream(key).source.topic.lstrip("/")].times for key in contract.interface.cameras}
     return {key: _Samples.of(t, range(len(t))) for key, t in times.items()}
 
 
@@ -281,7 +281,7 @@ def _decode(
     bag: Bag, contract: Contract, sources: Sequence[CommandSource], lines: Mapping[str, Timeline]
 ) -> tuple[dict[str, _Samples], dict[str, _Samples]]:
     """The vectors by key and the commands by topic, in the second pass over a bag."""
-    streams = [stream for stream in contract.streams if stream.feature.dtype != "image"]
+    streams = [stream for stream in contract.streams if not stream.is_camera]
     reader, commanded = Reader(streams), {source.topic: source for source in sources}
     found: dict[str, list[tuple[float, Any]]] = {key: [] for key in [*(stream.key for stream in streams), *commanded]}
     when = {topic: iter(line.times.tolist()) for topic, line in lines.items()}

@@ -81,10 +81,10 @@ class PushTSimNode(Node):
     def _advertise(self, clock_rate: float) -> None:
         command = self._contract.command
         self._streams = {
-            s.key: self.create_publisher(Image, s.topic, common.IMAGE_QOS)
-            if s.type == IMAGE
-            else self.create_publisher(PoseStamped, s.topic, common.STATE_QOS)
-            for s in self._contract.streams
+            stream.key: self.create_publisher(Image, stream.source.topic, common.IMAGE_QOS)
+            if stream.is_camera
+            else self.create_publisher(PoseStamped, stream.source.topic, common.STATE_QOS)
+            for stream in self._contract.streams
         }
         self._info = self.create_publisher(CameraInfo, "~/camera/camera_info", common.IMAGE_QOS)
         self._joints = self.create_publisher(JointState, "~/joint_states", common.STATE_QOS)

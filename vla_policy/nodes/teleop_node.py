@@ -89,8 +89,8 @@ class TeleopNode(Node):
         self._pointed = [self._names.index(name) for name in pointing.channels]
         self._pointer = Pointer(pointing, self._view.feature.shape)
         self._window = window("teleop: hold the left button to lead", self._pointer.on_mouse)
-        kind = common.message_class(self._view.type)
-        self.create_subscription(kind, self._view.topic, self._on_picture, common.IMAGE_QOS)
+        source = self._view.source
+        self.create_subscription(common.message_class(source.type), source.topic, self._on_picture, common.IMAGE_QOS)
         self._window_timer = common.every(self, 1.0 / WINDOW_RATE, self._look)
 
     def _connect(self) -> None:

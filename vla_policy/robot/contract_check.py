@@ -11,7 +11,7 @@ import numpy as np
 
 from vla_policy.interfaces import STATE, DataError
 from vla_policy.robot.bags import Bag, read_bag
-from vla_policy.robot.contract import IMAGE_TYPES, JOINT_STATE, Contract, Source, Stream
+from vla_policy.robot.contract import JOINT_STATE, Contract, Source, Stream
 from vla_policy.robot.contract.findings import NOTE, OK, WRONG, Finding
 from vla_policy.robot.messages import CommandReader, Reader, seconds
 
@@ -107,8 +107,7 @@ def _of_rate(contract: Contract, stream: Stream, source: Source, received: Recei
     if not received.times:
         return
     timeouts, fps = contract.timeouts, contract.interface.fps
-    camera = stream.type in IMAGE_TYPES
-    name, most = ("camera", timeouts.camera) if camera or stream.key != STATE else ("state", timeouts.state)
+    name, most = ("camera", timeouts.camera) if stream.is_camera or stream.key != STATE else ("state", timeouts.state)
     beside = len(stream.sources) > 1 and stream.slop > most  # a slow part of a vector
     period, longest = received.period, float(np.max(np.diff(received.times), initial=0.0))
     text = f"{source.topic}: {1 / period:.4g} Hz"

@@ -114,8 +114,7 @@ def decode(message: Any, stream: Stream) -> np.ndarray:
 
     `DataError` names the topic and what does not fit: encoding, size, a joint the robot does not have.
     """
-    (source,) = stream.sources
-    return _value(message, source, stream.feature)
+    return _value(message, stream.source, stream.feature)
 
 
 def _value(message: Any, source: Source, feature: Feature) -> np.ndarray:

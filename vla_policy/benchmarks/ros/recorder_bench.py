@@ -27,7 +27,7 @@ from vla_policy.interfaces import InputError
 from vla_policy.nodes import common
 from vla_policy.robot.bag_storage import has_end
 from vla_policy.robot.bags import RESULT, SUCCESS, read_bag, read_recordings
-from vla_policy.robot.contract import IMAGE, Contract, load_contract
+from vla_policy.robot.contract import Contract, load_contract
 from vla_policy.robot.messages import seconds
 
 TWO_CAMERAS = "so101"  # a contract with two cameras of 480 x 640 at 30 Hz
@@ -234,7 +234,7 @@ def _digest(path: Path) -> str:
 def two_cameras(duration: float, root: Path, log: Path) -> dict[str, Any]:
     """Record two cameras for `duration` seconds; frames kept and the recorder's CPU use."""
     contract = load_contract(TWO_CAMERAS)
-    cameras = [stream.topic for stream in contract.streams if stream.type == IMAGE]
+    cameras = [stream.source.topic for stream in contract.streams if stream.is_camera]
     height, width, _ = contract.interface.observations[contract.interface.cameras[0]].shape
     with (
         Processes(log) as processes,
@@ -276,7 +276,7 @@ class _Joints(Spinning):
     def __init__(self, contract: Contract) -> None:
         super().__init__("joints")
         self._names = list(contract.interface.action.names)
-        topics = [*(s.topic for s in contract.streams if s.type != IMAGE), "command/executed"]
+        topics = [*(stream.source.topic for stream in contract.streams if not stream.is_camera), "command/executed"]
         self._joints = [self.create_publisher(JointState, topic, common.STATE_QOS) for topic in topics]
         self._ticker = common.Ticker(0.02, self._publish)
 

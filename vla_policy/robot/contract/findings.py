@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vla_policy.interfaces import STATE
-from vla_policy.robot.contract.spec import ARRAY, IMAGE_TYPES, TWIST, Contract, Output, Source, Stream
+from vla_policy.robot.contract.spec import ARRAY, TWIST, Contract, Output, Source, Stream
 
 OK, NOTE, WRONG = "ok", "note", "wrong"
 
@@ -36,7 +36,7 @@ def describe(contract: Contract) -> list[Finding]:
 
 
 def _of_stream(stream: Stream) -> Finding:
-    if stream.type in IMAGE_TYPES:
+    if stream.is_camera:
         return _of_camera(stream)
     topics = " and ".join(_of_source(source) for source in stream.sources)
     together = f", put together where they are within {stream.slop:g} s" if len(stream.sources) > 1 else ""
@@ -49,11 +49,12 @@ def _of_source(source: Source) -> str:
 
 
 def _of_camera(stream: Stream) -> Finding:
-    picture = stream.sources[0].picture
+    source = stream.source
+    picture = source.picture
     assert picture is not None
     height, width, _ = stream.feature.shape
     top, left, rows, columns = picture.crop
-    text = f"{stream.key}: pictures of {picture.size[0]} x {picture.size[1]} of {stream.topic}"
+    text = f"{stream.key}: pictures of {picture.size[0]} x {picture.size[1]} of {source.topic}"
     if (rows, columns) != picture.size:
         text += f", of which {rows} x {columns} from row {top} and column {left}"
     if (rows, columns) != (height, width):

@@ -77,14 +77,15 @@ class Stream:
     slop: float = 0.02
 
     @property
-    def topic(self) -> str:
-        """The first source's topic, a camera's only one."""
-        return self.sources[0].topic
+    def source(self) -> Source:
+        """The only source, as every camera has one; `ValueError` for a vector of several."""
+        (source,) = self.sources
+        return source
 
     @property
-    def type(self) -> str:
-        """The first source's message type."""
-        return self.sources[0].type
+    def is_camera(self) -> bool:
+        """Whether the observation is an image."""
+        return self.feature.dtype == "image"
 
 
 @dataclass(frozen=True, eq=False)
