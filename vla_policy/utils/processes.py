@@ -18,6 +18,6 @@ def die_with_parent() -> None:
 
 
 def console_script(name: str) -> list[str]:
-    """The command that runs an installed console script; found by its name, since ROS 2 installs scripts outside PATH."""
+    """The command that runs an installed console script, which ROS 2 installs outside PATH."""
     run = f"from importlib.metadata import entry_points; entry_points(group='console_scripts')[{name!r}].load()()"
     return [sys.executable, "-c", run]
