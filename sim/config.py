@@ -1,4 +1,8 @@
-"""Everything about PushT that can be chosen; `scene=` chooses, `vla_policy/conf/scene/` has the choices."""
+"""Everything about PushT that can be chosen, with its defaults: `scene.KEY=VALUE`.
+
+`vla_policy/conf/scene/` has the scenes that `scene=` selects, as differences from these defaults. Lengths are metres in
+the arm's base frame: x forward, y left, z up.
+"""
 
 from __future__ import annotations
 
@@ -74,6 +78,7 @@ class CameraConfig:
     supersampling: int = 2
     """Rays a pixel along each side, averaged."""
     up: Vector = (0.0, 0.0, 1.0)
+    """A direction that is up in the image."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,7 @@ class GoalConfig:
 
 @dataclass(frozen=True)
 class PushTConfig:
-    """The PushT scene; `video` is the camera that `PushTEnv.render` looks through.
+    """The PushT scene; `video` is the camera of videos and contact sheets, which `PushTEnv.render` looks through.
 
     With `goals` it is the language-conditioned task, and `goal_pose` and `colours.goal` and `.block` are not used.
     """
@@ -121,9 +126,11 @@ class PushTConfig:
     arm: ArmConfig = field(default_factory=ArmConfig)
     colours: ColourConfig = field(default_factory=ColourConfig)
     cameras: dict[str, CameraConfig] = field(default_factory=_cameras)
+    """By name; a new one: `+scene.cameras.side={position: [...], target: [...], field_of_view: 30}`."""
     goal_pose: Vector = tuple(GOAL_POSE.tolist())
     """x, y in metres, angle in radians"""
     max_episode_steps: int = 300
+    """Control steps after which an episode is truncated."""
     goals: dict[str, GoalConfig] = field(default_factory=dict)
     """By name; an instruction says which one. None: the single goal at `goal_pose`."""
     block_colours: dict[str, Vector] = field(default_factory=dict)
