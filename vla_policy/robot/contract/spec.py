@@ -161,25 +161,16 @@ class CommandSpec:
 class Timeouts:
     """Longest silence per input before the arm holds, and tolerances of time stamps; seconds."""
 
-    policy: float = 0.13
-    """The policy's heartbeat, 25 Hz."""
-    monitor: float = 0.13
-    """The surprise monitor's heartbeat, 25 Hz."""
-    camera: float = 0.18
-    """Any observation of the policy: the camera's period plus the tolerated delay of a frame."""
-    state: float = 0.15
-    """The robot's state at the gate."""
-    teleop: float = 0.15
-    """Commands of teleoperation."""
-    chunk: float = 1.0
-    """Between the end of a chunk and the next one."""
-    emergency_stop: float | None = None
-    """For an emergency stop with a heartbeat, false while it is not pressed."""
+    policy: float = 0.13  # the policy's heartbeat, 25 Hz
+    monitor: float = 0.13  # the surprise monitor's heartbeat, 25 Hz
+    camera: float = 0.18  # any observation of the policy: the camera's period plus the tolerated delay of a frame
+    state: float = 0.15  # the robot's state at the gate
+    teleop: float = 0.15  # commands of teleoperation
+    chunk: float = 1.0  # between the end of a chunk and the next one
+    emergency_stop: float | None = None  # for an emergency stop with a heartbeat, false while it is not pressed
     clock_jump: float = 0.1
-    slop: float = 0.02
-    """Between observations that are combined, and into the future."""
-    max_age: float = 0.5
-    """Of observations, the robot's state and teleoperation targets on arrival."""
+    slop: float = 0.02  # between observations that are combined, and into the future
+    max_age: float = 0.5  # of observations, the robot's state and teleoperation targets on arrival
 
 
 @dataclass(frozen=True)
