@@ -20,10 +20,8 @@ class PlanConfig:
     free_speed: float = 0.016
     push_speed: float = 0.008
     pitch: float = 0.006  # between neighbouring contacts
-    distances: tuple[float, ...] = (
-        0.002,
-        *np.geomspace(0.004, 0.15, 8).tolist(),
-    )  # of a first push; see `Planner.plan`
+    distances: tuple[float, ...] = (0.002, *np.geomspace(0.004, 0.15, 8).tolist())
+    """Lengths of a first push that are tried, besides the one that ends nearest to the goal."""
     min_push: float = 0.0005
     clearance: float = 0.008  # between pusher and block on the way
     border: float = 0.002  # between the pusher's centre and the end of the workspace
