@@ -184,7 +184,7 @@ def test_mistakes_give_one_clear_line(
 
 
 def test_another_collection_is_not_continued(collected: Path) -> None:
-    with pytest.raises(InputError, match=r"expected noise 0\.002 to go on with, found 0\.004"):
+    with pytest.raises(InputError, match=r"expected noise 0\.002 to continue, found 0\.004"):
         collect(collected, CollectConfig(n_episodes=3, seed=SEED, noise=0.004, num_workers=0))
 
 

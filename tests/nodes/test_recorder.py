@@ -18,7 +18,7 @@ from helpers.ros import ROOT, own_domain, wait_for
 from vla_policy.benchmarks.ros.recorder_bench import Filmed, RecorderClient, survive_kills, two_cameras
 from vla_policy.data import LeRobotDataset
 from vla_policy.graph.processes import Processes
-from vla_policy.importers.bags import bag_episode
+from vla_policy.importers.bag_episode import bag_episode
 from vla_policy.interfaces import ACTION, STATE
 from vla_policy.robot.bags import read_bag, read_recordings
 from vla_policy.robot.contract import load_contract

@@ -77,7 +77,7 @@ def import_pusht(
             }
             if pixels.goal_features is not None:
                 columns[GOAL_STATE] = pixels.goal_features(state[:, 2:])
-            frames = {CAMERA: _pictures(Path(source), arrays["image"], rows)} if images else {}
+            frames = {CAMERA: _images(Path(source), arrays["image"], rows)} if images else {}
             writer.add_episode(columns, frames, task)
     return writer
 
@@ -103,7 +103,7 @@ def _load(path: Path, images: bool) -> dict[str, Any]:
     return arrays
 
 
-def _pictures(path: Path, array: Any, rows: slice) -> np.ndarray:
+def _images(path: Path, array: Any, rows: slice) -> np.ndarray:
     """Rows of the image array (uint8, or floats from 0 to 255) as uint8."""
     with _naming(path, "image"):
         frames = np.asarray(array[rows])

@@ -18,7 +18,8 @@ from std_srvs.srv import SetBool, Trigger
 from vla_policy.interfaces import InputError, Refused
 from vla_policy.nodes import common
 from vla_policy.nodes.importer import Importer
-from vla_policy.robot.bags import FAILURE, RESULT, SUCCESS, TASK, BagThread, BagWriter, name_result, read_recordings
+from vla_policy.robot.bag_writer import BagThread, BagWriter
+from vla_policy.robot.bags import FAILURE, RESULT, SUCCESS, TASK, name_result, read_recordings
 from vla_policy.robot.contract import IMAGE_TYPES, JOINT_STATE, TRAJECTORY, find_config, load_contract
 from vla_policy.robot.messages import Reader
 from vla_policy.runtime import Watchdog
