@@ -65,8 +65,8 @@ class CommandGateNode(Node):
         command, state = self._contract.command, self._contract.stream(STATE)
         self._setpoint_resets = 0
         self._joints = None
-        if command.led is not None and command.led.inverse is not None:
-            self._joints = JointTargets(command.led.inverse, command.rate, followed=not self._dry_run)
+        if command.ik_output is not None and command.ik_output.inverse is not None:
+            self._joints = JointTargets(command.ik_output.inverse, command.rate, followed=not self._dry_run)
         # Reentrant: the arm can be disabled while a controller is being queried before enabling.
         asking, self._asked = ReentrantCallbackGroup(), 0
         self._robot, self._controllers = [], []  # one an output
@@ -225,17 +225,17 @@ class CommandGateNode(Node):
 
     def _send(self, command: Command, now: float) -> None:
         spec, action, target = self._contract.command, command.action.copy(), None
-        if self._joints is not None and spec.led is not None:
+        if self._joints is not None and spec.ik_output is not None:
             if self._setpoint_resets != self._gate.setpoint_resets:
                 self._joints.reset()
                 self._setpoint_resets = self._gate.setpoint_resets
-            target = self._follow(self._joints, pose(spec.led, spec.led.part(action)))
-            action[list(spec.led.channels)] = tip(target, spec.led.fields, self._joints.kinematics)
+            target = self._follow(self._joints, pose(spec.ik_output, spec.ik_output.part(action)))
+            action[list(spec.ik_output.channels)] = tip(target, spec.ik_output.fields, self._joints.kinematics)
         # A velocity computed towards the held pose would run away if the measured one is stale: holding only brakes.
         measured = None if command.status == "hold" else self._gate.measured
         for output, publisher in zip(spec.outputs, self._robot, strict=False):  # none in a dry run
             part, velocity = output.part(command.action), output.velocity(self._gate.velocity)
-            if self._joints is not None and target is not None and output is spec.led:
+            if self._joints is not None and target is not None and output is spec.ik_output:
                 part, velocity = target, self._joints.velocity
             here = None if measured is None else output.part(measured)
             publisher.publish(encode(output, part, velocity, here, now, self._period))

@@ -27,7 +27,7 @@ POSE_FIELDS = ("x", "y", "z", "qx", "qy", "qz", "qw")
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageRegion:
     """A camera's image size and the part of it that is the feature.
 
     `size` is (height, width) of the message's image; its region `crop` (top, left, height, width) is scaled to the
@@ -54,7 +54,7 @@ class Source:
     conversion: Conversion = UNCHANGED
     kinematics: Kinematics | None = None
     frame_id: str = ""
-    picture: Picture | None = None
+    region: ImageRegion | None = None
 
     @property
     def joints(self) -> tuple[str, ...]:
@@ -152,7 +152,7 @@ class CommandSpec:
     following_error: np.ndarray
 
     @property
-    def led(self) -> Output | None:
+    def ik_output(self) -> Output | None:
         """The output that needs inverse kinematics, if any."""
         return next((output for output in self.outputs if output.inverse is not None), None)
 
