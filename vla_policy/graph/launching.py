@@ -78,7 +78,7 @@ def require(package: str, argument: str) -> None:
 
 
 def without_gate(_event: Any, context: Any) -> list[Any]:
-    """When the gate's process has ended, the launch ends; for `on_exit`. A second shutdown would be an error of its."""
+    """End the launch when the gate's process has ended, for `on_exit`, unless the launch is ending already."""
     from launch.actions import Shutdown
 
     return [] if context.is_shutdown else [Shutdown(reason="the command gate has ended")]

@@ -31,9 +31,9 @@ class Controller:
 
     async def obstacle(self) -> str:
         """Why commands would not be followed; "" if nothing is known to prevent it."""
-        return self._unheard() or self._of_other_joints(await self._joints())
+        return self._without_subscriber() or self._joint_mismatch(await self._joints())
 
-    def _unheard(self) -> str:
+    def _without_subscriber(self) -> str:
         if self._publisher.get_subscription_count():
             return ""
         topic = self._publisher.topic_name
@@ -42,7 +42,7 @@ class Controller:
         found = of_others if others else "none; does the controller run?"
         return f"{topic}: expected a subscriber of {self._spec.type}, found {found}"
 
-    def _of_other_joints(self, found: list[str] | None) -> str:
+    def _joint_mismatch(self, found: list[str] | None) -> str:
         wanted = list(self._spec.joints)
         # A trajectory names its joints, an array does not: there the order matters too.
         same = found == wanted or (self._spec.type == TRAJECTORY and sorted(found or []) == sorted(wanted))
