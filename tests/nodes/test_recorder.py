@@ -267,7 +267,7 @@ def test_one_recorder_a_folder_and_no_import_outlives_it(
     with Processes(tmp_path / "second") as others:
         second = others.start("recorder", root=str(root))
         assert second.wait(60) == 2
-        assert others.last_words("recorder") == f"error: {root}: expected no other recorder, found one at work"
+        assert others.last_words("recorder") == f"error: {root}: expected no other recorder, found one that is running"
     assert names(root) == ["episode_000000.mcap.part"]  # which the second one has left alone
     assert client.end()[0]
     wait_for(recorder.children, "the import")

@@ -14,7 +14,7 @@ Config = TypeVar("Config")
 
 # Beyond any current model: a larger configuration is a mistake, and would take hours and all memory to build.
 WIDEST, DEEPEST, LONGEST = 65536, 1000, 4096
-LARGEST_PICTURE = 4096  # side of an input image, pixels
+LARGEST_IMAGE = 4096  # side of an input image, pixels
 LARGEST_WEIGHT = 1e6  # of a loss term
 
 
@@ -108,17 +108,17 @@ class TinyVLMConfig:
 class BackboneConfig:
     """The vision-language model that encodes the instruction and the cameras' images."""
 
-    path: str | None = None  # hub name or folder of a pretrained model; null: a tiny one from nothing, or init_from's
+    path: str | None = None  # hub name or folder of a pretrained model; null: a tiny one from scratch, or init_from's
     layer: int | None = None  # whose hidden states the action transformer sees, from 1; null: the last
     tuning: str = "full"  # full | lora | frozen
     lora_rank: int = 16  # lora: rank of the low-rank updates
-    use_instruction: bool = True  # false: it never sees the words, for ablations
+    use_instruction: bool = True  # false: the instruction is ignored, for ablations
     max_text_tokens: int = 64  # of an instruction or a question
     tiny: TinyVLMConfig = field(default_factory=TinyVLMConfig)  # the model that is built without a path
 
     def __post_init__(self) -> None:
         check_ranges(self, "policy.backbone", lora_rank=(1, WIDEST), max_text_tokens=(1, LONGEST))
-        tiny = dict.fromkeys(("image_size", "patch_size", "scale_factor"), (1, LARGEST_PICTURE))
+        tiny = dict.fromkeys(("image_size", "patch_size", "scale_factor"), (1, LARGEST_IMAGE))
         tiny |= dict.fromkeys(("vision_depth", "text_depth"), (0, DEEPEST))
         tiny |= {"width": (1, WIDEST), "heads": (1, WIDEST), "vocab_size": (1, 2**20)}
         check_ranges(self.tiny, "policy.backbone.tiny", **tiny)
@@ -145,7 +145,7 @@ class PolicyConfig:
     auxiliary_weight: float = 1.0  # of the loss on auxiliary_keys
     n_obs_steps: int = 2  # observations that a chunk is predicted from
     n_image_steps: int | None = None
-    """The newest observation steps whose pictures are encoded, default all: vectors tell of motion for less."""
+    """The newest observation steps whose images are encoded, default all: vectors show motion at a lower cost."""
     horizon: int = 16  # predicted steps, from the oldest observation on
     n_action_steps: int = 8  # steps executed before the next chunk
     action_relative: bool = False  # actions relative to the newest observation.state
@@ -160,7 +160,7 @@ class PolicyConfig:
     backbone: BackboneConfig | None = None  # null: no instruction
     transformer: TransformerConfig = field(default_factory=TransformerConfig)  # the action transformer
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
-    """what is predicted, and how actions are sampled; see policy="""
+    """the training objective and the sampler; see policy="""
 
     def __post_init__(self) -> None:
         self._check_ranges()

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from vla_policy.conf.policy_config import (
     DEEPEST,
-    LARGEST_PICTURE,
+    LARGEST_IMAGE,
     LARGEST_WEIGHT,
     LONGEST,
     WIDEST,
@@ -54,7 +54,7 @@ class PredictorConfig:
 class WorldModelConfig:
     """LeWorldModel. One step of the model is `frame_skip` frames long."""
 
-    cameras: list[str] = field(default_factory=lambda: [IMAGES + "top"])  # pictures that are encoded
+    cameras: list[str] = field(default_factory=lambda: [IMAGES + "top"])  # images that are encoded
     latent: int = 128  # dimensions of a latent
     history: int = 3  # frames, frame_skip apart, that a prediction is made from
     frame_skip: int = 5  # frames, and commands, a step of the model
@@ -72,7 +72,7 @@ class WorldModelConfig:
         check_transformer(self.predictor, "world_model.predictor")
         check_encoder(self.vision, "world_model.vision")
         check_ranges(self.vision, "world_model.vision", width=(1, WIDEST), depth=(0, DEEPEST), heads=(1, WIDEST))
-        pictures = dict.fromkeys(("image_size", "patch_size"), (1, LARGEST_PICTURE))
+        pictures = dict.fromkeys(("image_size", "patch_size"), (1, LARGEST_IMAGE))
         check_ranges(self.vision, "world_model.vision", **pictures)
         if self.vision.kind not in ("cnn", "vit", "frozen"):
             raise InputError(f"world_model.vision.kind: expected cnn, vit or frozen, found {self.vision.kind!r}")

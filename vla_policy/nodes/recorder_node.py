@@ -23,7 +23,7 @@ from vla_policy.robot.bags import FAILURE, RESULT, SUCCESS, TASK, name_result, r
 from vla_policy.robot.contract import IMAGE_TYPES, JOINT_STATE, TRAJECTORY, find_config, load_contract
 from vla_policy.robot.messages import Reader
 from vla_policy.runtime import Watchdog
-from vla_policy.utils.locks import only_one
+from vla_policy.utils.locks import lock_file
 
 CHECK_SECONDS = 0.25
 WATCH_SECONDS = 0.04  # shorter than a gap that the watchdog takes for a suspension of this process
@@ -58,7 +58,7 @@ class RecorderNode(Node):
         self._root = Path(common.parameter(self, "root", "outputs/recordings", "folder of bags and dataset"))
         self._task = common.parameter(self, "task", "", "the instruction; empty: the contract's") or self._contract.task
         self._bags, self._dataset = self._root / "bags", self._root / "dataset"
-        self._lock = only_one(self._root / LOCK, "recorder")
+        self._lock = lock_file(self._root / LOCK, "recorder")
         self._bag: BagThread | None = None
         self._status = self.create_publisher(String, "~/status", common.LATCHED_QOS)
         self._last_status, self._problem, self._given_up = "", False, ""

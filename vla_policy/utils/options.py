@@ -73,7 +73,7 @@ def _yaml(name: str) -> str:
 
 @dataclass(frozen=True)
 class Option:
-    """A key, its default as YAML has it, what it means, and the keys below it."""
+    """A key, its default in YAML, its meaning, and the keys below it."""
 
     key: str
     default: str
@@ -81,7 +81,7 @@ class Option:
     below: list[Option] = field(default_factory=list)
 
     def lines(self, indent: int = 0) -> Iterator[str]:
-        """`key: default  # meaning` in as many lines as it needs."""
+        """`key: default  # meaning`, wrapped."""
         text = f"{' ' * indent}{self.key}: {self.default}".rstrip()
         first = max(len(text) + 2, COLUMN)
         meaning = wrap(self.meaning, WIDTH - 2 - min(first, COLUMN + 14))
@@ -94,7 +94,7 @@ class Option:
 
 
 def explained(name: str) -> str:
-    """What `--help` says of conf/<name>.yaml and of the command's options."""
+    """The help text of conf/<name>.yaml and of the command's options."""
     text = _yaml(name)
     title = [line for line in text.splitlines() if line.startswith("#")]
     groups = [Option(*found) for found in re.findall(r"^  - (\w+): (\w+)(?:\s+# (.*))?$", text, re.MULTILINE)]
@@ -104,7 +104,7 @@ def explained(name: str) -> str:
 
 
 def options(module: str, kind: str) -> list[Option]:
-    """The fields of a dataclass, those that it inherits first, as its source has them."""
+    """The fields of a dataclass, inherited ones first, from its source."""
     module, node = _find(module, kind)
     assert isinstance(node, ast.ClassDef)
     found: dict[str, Option] = {}
@@ -124,7 +124,7 @@ def options(module: str, kind: str) -> list[Option]:
 
 
 def _default(module: str, value: ast.expr) -> tuple[str, list[Option]]:
-    """A default as YAML has it, or the options of a dataclass that stands for it."""
+    """A default in YAML, or the options of the dataclass that it is."""
     if isinstance(value, ast.Call) and ast.unparse(value.func) == "field":
         (factory,) = (word.value for word in value.keywords if word.arg == "default_factory")
         value = factory.body if isinstance(factory, ast.Lambda) else ast.Call(factory, [], [])

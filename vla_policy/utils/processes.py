@@ -13,7 +13,7 @@ _LIBC = ctypes.CDLL(None)  # loaded here: a forked child should not
 
 
 def die_with_parent() -> None:
-    """Let the kernel end this process when the one that started it is gone; for `preexec_fn`."""
+    """Ask the kernel to terminate this process when its parent ends; for `preexec_fn`."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 

@@ -19,7 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vla_policy.conf.policy_config import DEEPEST, LARGEST_PICTURE, WIDEST, check_ranges
+from vla_policy.conf.policy_config import DEEPEST, LARGEST_IMAGE, WIDEST, check_ranges
 from vla_policy.interfaces import InputError, within
 from vla_policy.models.checkpoint import check_header, read_header, sizes_only
 
@@ -130,7 +130,7 @@ def _stored_config(text: str, path: Path) -> DecoderConfig:
     found = DecoderConfig(**config)
     with within(path):
         sizes = dict.fromkeys(names - {"depth", "image_size", "patch_size"}, (1, WIDEST))
-        pictures = dict.fromkeys(("image_size", "patch_size"), (1, LARGEST_PICTURE))
+        pictures = dict.fromkeys(("image_size", "patch_size"), (1, LARGEST_IMAGE))
         check_ranges(found, "decoder", depth=(0, DEEPEST), **pictures, **sizes)
         if found.width % found.heads:
             raise InputError(f"decoder.width: expected a multiple of heads {found.heads}, found {found.width}")

@@ -21,7 +21,7 @@ class NumpyWorldModel:
         self.model = model.eval()
         self.cameras = list(model.config.cameras)
         self.history, self.frame_skip = model.config.history, model.config.frame_skip
-        self._encoded: dict[int, tuple[Observation, np.ndarray]] = {}  # by id, which the observation beside it keeps
+        self._encoded: dict[int, tuple[Observation, np.ndarray]] = {}  # by id, which the stored observation keeps alive
 
     def encode(self, observation: Observation) -> np.ndarray:
         """The latent (D,); `InputError` for pictures that do not fit the model's interface."""

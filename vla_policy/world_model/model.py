@@ -53,7 +53,7 @@ class WorldModel(TrainableModel):
         self.projector = projector(features, config.latent)
         action = config.frame_skip * self.interface.action.shape[0]
         self.predictor = Predictor(config.latent, action, config.history, config.predictor)
-        self._left_alone = {name for name, value in self.named_parameters() if not value.requires_grad}
+        self._frozen = {name for name, value in self.named_parameters() if not value.requires_grad}
 
     @property
     def device(self) -> torch.device:
@@ -114,11 +114,11 @@ class WorldModel(TrainableModel):
 
     def stored_state(self) -> dict[str, Tensor]:
         """The weights of a checkpoint, without a frozen encoder's, which are loaded from its path."""
-        return {name: value for name, value in self.state_dict().items() if name not in self._left_alone}
+        return {name: value for name, value in self.state_dict().items() if name not in self._frozen}
 
     def load_stored(self, weights: Mapping[str, Tensor], source: str) -> None:
         """Restore `stored_state`; `InputError` names the first difference of `source`."""
-        rest = {name: value for name, value in self.state_dict().items() if name in self._left_alone}
+        rest = {name: value for name, value in self.state_dict().items() if name in self._frozen}
         load_weights(self, {**rest, **weights}, source)
 
     def save_pretrained(self, folder: str | Path) -> None:

@@ -118,5 +118,5 @@ def _vision_part(model: Any, path: str) -> nn.Module:
         part = model
     if part is None:
         found = type(model).__name__
-        raise InputError(f"world_model.vision.path: expected a model of pictures in {path}, found {found}")
+        raise InputError(f"world_model.vision.path: expected a vision model in {path}, found {found}")
     return cast(nn.Module, part)

@@ -381,7 +381,7 @@ def test_a_folder_of_somebody_elses_meta_is_refused(tmp_path):
 def test_second_writer_is_refused(bimanual_dataset):
     with (
         LeRobotWriter(bimanual_dataset, bimanual_interface()),
-        pytest.raises(InputError, match="one at work"),
+        pytest.raises(InputError, match="one that is running"),
     ):
         LeRobotWriter(bimanual_dataset, bimanual_interface())
     LeRobotWriter(bimanual_dataset, bimanual_interface()).close()
