@@ -111,7 +111,7 @@ class PushTConfig:
     goal_pose: Vector = tuple(GOAL_POSE.tolist())  # x, y in metres, angle in radians
     max_episode_steps: int = 300  # control steps after which an episode is truncated
     goals: dict[str, GoalConfig] = field(default_factory=dict)
-    """By name; an instruction says which one. None: the single goal at `goal_pose`."""
+    """By name; an instruction names one of them. Empty: the single goal at `goal_pose`."""
     block_colours: dict[str, Vector] = field(default_factory=dict)
     """With goals the block has one of these, sampled per episode; none: `colours.block`."""
     paraphrases: str = "training"  # the templates that instructions are made from: training | held_out
@@ -122,12 +122,12 @@ class PushTConfig:
             raise InputError(f"scene.paraphrases: expected one of {list(PARAPHRASES)}, found {self.paraphrases!r}")
         if self.instruction is not None and not self.instruction.strip():
             raise InputError(f"scene.instruction: expected some words or null, found {self.instruction!r}")
-        asked = {
+        for_goals = {
             "block_colours": self.block_colours,
             "paraphrases": self.paraphrases != "training",
             "instruction": self.instruction,
         }
-        for key in (key for key, value in asked.items() if value and not self.goals):
+        for key in (key for key, value in for_goals.items() if value and not self.goals):
             raise InputError(f"scene.{key}: expected goals beside it, as scene=pusht_language has, found none")
 
     @classmethod

@@ -52,13 +52,13 @@ class Controller:
         """The controller's joints; None if it has no parameter service or no such parameter."""
         if self._client is None or not self._client.service_is_ready():
             return None
-        asked = self._client.call_async(GetParameters.Request(names=["joints"]))
-        patience = self._node.create_timer(ANSWER, asked.cancel, callback_group=self._group, clock=common.STEADY)
+        future = self._client.call_async(GetParameters.Request(names=["joints"]))
+        patience = self._node.create_timer(ANSWER, future.cancel, callback_group=self._group, clock=common.STEADY)
         try:
-            answer: Any = await asked
+            answer: Any = await future
         finally:
             self._node.destroy_timer(patience)
-            self._client.remove_pending_request(asked)
+            self._client.remove_pending_request(future)
         values = answer.values if answer is not None else []
         lists = [v.string_array_value for v in values if v.type == ParameterType.PARAMETER_STRING_ARRAY]
         return list(lists[0]) if lists else None

@@ -151,8 +151,8 @@ class ModelNode(LifecycleNode):
         try:
             return change(request, response)
         except RCLError:
-            asked = request.transition.label or f"transition {request.transition.id}"
-            self.get_logger().warning(f"refused: {asked} of a node that is {self._state_machine.current_state[1]}")
+            name = request.transition.label or f"transition {request.transition.id}"
+            self.get_logger().warning(f"refused: {name} of a node that is {self._state_machine.current_state[1]}")
             response.success = False
             return response
 

@@ -188,15 +188,15 @@ class TeleopNode(Node):
 
     def _resume_or_clear(self) -> None:
         """Clear the emergency stop, which does not yet enable the gate; enable the gate if no stop is set."""
-        asked = self._enable.call_async(SetBool.Request(data=not self._stopped))
+        future = self._enable.call_async(SetBool.Request(data=not self._stopped))
         if not self._stopped:
-            asked.add_done_callback(self._on_answer)
+            future.add_done_callback(self._on_answer)
         else:
             self._stopped = False
             self.get_logger().warning("emergency stop cleared; resume once more to enable the arm")
 
-    def _on_answer(self, asked: Future) -> None:
-        answer = asked.result()
+    def _on_answer(self, future: Future) -> None:
+        answer = future.result()
         if not answer.success:
             self.get_logger().warning(f"{answer.message}; disabled, resume once more")
             self._enable.call_async(SetBool.Request(data=False))

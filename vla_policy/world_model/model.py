@@ -59,11 +59,11 @@ class WorldModel(TrainableModel):
     def device(self) -> torch.device:
         return self.predictor.position.device
 
-    def encode(self, pictures: Mapping[str, Tensor]) -> Tensor:
+    def encode(self, images: Mapping[str, Tensor]) -> Tensor:
         """Latents (..., D) of the cameras' images (..., H, W, 3) uint8 by key."""
         features, shape = [], None
         for key, vision in zip(self.config.cameras, self.visions, strict=True):
-            frames = pictures[key].to(self.device)
+            frames = images[key].to(self.device)
             shape = frames.shape[:-3]
             features.append(vision(self._resized(frames.flatten(0, -4))))
         assert shape is not None
@@ -138,10 +138,10 @@ class WorldModel(TrainableModel):
     def _resized(self, frames: Tensor) -> Tensor:
         """Images (M, H, W, 3) resized for the encoder: (M, size, size, 3) float, 0 to 255."""
         size = (self.config.vision.image_size,) * 2
-        pictures = frames.float()
-        if pictures.shape[1:3] == size:
-            return pictures
-        small = F.interpolate(pictures.movedim(-1, 1), size, mode="bilinear", antialias=True, align_corners=False)
+        images = frames.float()
+        if images.shape[1:3] == size:
+            return images
+        small = F.interpolate(images.movedim(-1, 1), size, mode="bilinear", antialias=True, align_corners=False)
         return small.movedim(1, -1)
 
 

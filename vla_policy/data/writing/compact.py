@@ -108,7 +108,7 @@ def _require_accounted(dataset: LeRobotDataset) -> None:
         for index in sorted({*expected, *found}):
             if found.get(index, 0) != expected.get(index, 0):
                 raise InputError(
-                    f"{path}: expected {expected.get(index, 0)} rows of episode {index}, as meta/episodes says, found "
+                    f"{path}: expected {expected.get(index, 0)} rows of episode {index}, as in meta/episodes, found "
                     f"{found.get(index, 0)}"
                 )
 

@@ -21,7 +21,7 @@ OPEN_FILES = 4  # of each kind; enough because episodes are compared in order
 def require_same(
     before: LeRobotDataset, after: LeRobotDataset, progress: Callable[[Sequence[str]], Iterable[str]] = iter
 ) -> None:
-    """`Failure` naming the first episode that is not the same in both, but for the files that it lies in."""
+    """`Failure` naming the first episode that is not the same in both, apart from the files that contain it."""
     if not _same_rows(_about(before), _about(after)):
         raise Failure(f"{after.root / 'meta' / 'episodes'}: expected the rows of {before.root}, found others")
     found = {record.index: record for record in after.records}

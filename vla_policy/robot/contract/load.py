@@ -16,16 +16,7 @@ import yaml
 from vla_policy.interfaces import STATE, Feature, InputError, Interface
 from vla_policy.robot.contract import spec, values
 from vla_policy.robot.contract.parts import PART, Part, parts, vector
-from vla_policy.robot.contract.spec import (
-    POSE_FIELDS,
-    CommandSpec,
-    Contract,
-    ImageRegion,
-    Output,
-    Source,
-    Stream,
-    Timeouts,
-)
+from vla_policy.robot.contract.spec import POSE_FIELDS, CommandSpec, Contract, Output, Source, Stream, Timeouts
 from vla_policy.robot.kinematics import Kinematics
 from vla_policy.robot.pointing import Pointing
 
@@ -170,7 +161,7 @@ def _camera(key: str, data: Any) -> Stream:
         expected = f"[top, left, height, width] within an image of {rows} x {columns}"
         raise InputError(f"{key}: crop: expected {expected}, found {list(crop)}")
     topic = values.topic(data["topic"], f"{key}: topic")
-    region = ImageRegion((rows, columns), (top, left, height, width))
+    region = spec.ImageRegion((rows, columns), (top, left, height, width))
     return Stream(key, feature, (Source(topic, data["type"], region=region),))
 
 
