@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from vla_policy.conf.policy_config import (
+from vla_policy.conf.checks import (
     DEEPEST,
     LARGEST_IMAGE,
     LARGEST_WEIGHT,

@@ -19,7 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vla_policy.conf.policy_config import DEEPEST, LARGEST_IMAGE, WIDEST, check_ranges
+from vla_policy.conf.checks import DEEPEST, LARGEST_IMAGE, WIDEST, check_ranges
 from vla_policy.interfaces import InputError, within
 from vla_policy.models.checkpoint import check_header, read_header, sizes_only
 
