@@ -3,7 +3,7 @@
 from sim.config import TASK, GoalConfig, PushTConfig
 from sim.disturbances import Disturbance, DisturbedEnv
 from sim.env import PushTEnv, PushTState
-from sim.gym_pusht import GymPushTEnv, make_env
+from sim.gym_pusht import GymPushTEnv, make_disturbed_env, make_env
 from sim.language_env import LanguagePushTEnv
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "PushTConfig",
     "PushTEnv",
     "PushTState",
+    "make_disturbed_env",
     "make_env",
 ]

@@ -86,7 +86,7 @@ class DisturbedEnv(gymnasium.Wrapper):
     """An environment in which `disturbance` happens once an episode.
 
     `info` gains `event`, the kind from the first step that differs on and "" before, and `event_step`, that step.
-    Everything random comes from the reset's seed, and a reset takes everything back. `save_state` and `restore_state`
+    Everything random comes from the reset's seed, and a reset undoes everything. `save_state` and `restore_state`
     are those of the environment inside: a state that it restores is undisturbed.
     """
 

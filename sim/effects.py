@@ -320,15 +320,7 @@ class UnknownObject(SceneEffect):
             useMaximalCoordinates=True,
             physicsClientId=cid,
         )
-        pb.changeDynamics(
-            body,
-            -1,
-            lateralFriction=physics.table_friction,
-            linearDamping=physics.linear_damping,
-            angularDamping=physics.angular_damping,
-            activationState=pb.ACTIVATION_STATE_DISABLE_SLEEPING,
-            physicsClientId=cid,
-        )
+        self.env.scene.make_pushable(body)
 
 
 def _inside_walls(shape: shapely.Geometry) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, overload
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -115,40 +115,16 @@ class GymPushTEnv(gymnasium.Env):
         return observation, info
 
 
-@overload
-def make_env(
-    name: str,
-    cameras: Sequence[str] = ...,
-    config: PushTConfig | None = ...,
-    render_mode: str | None = ...,
-    disturbance: None = ...,
-) -> PushTEnv | GymPushTEnv: ...
-
-
-@overload
-def make_env(
-    name: str,
-    cameras: Sequence[str] = ...,
-    config: PushTConfig | None = ...,
-    render_mode: str | None = ...,
-    disturbance: Disturbance | None = ...,
-) -> PushTEnv | GymPushTEnv | DisturbedEnv: ...
-
-
 def make_env(
     name: str,
     cameras: Sequence[str] = ("top",),
     config: PushTConfig | None = None,
     render_mode: str | None = None,
-    disturbance: Disturbance | None = None,
-) -> PushTEnv | GymPushTEnv | DisturbedEnv:
+) -> PushTEnv | GymPushTEnv:
     """The environment "pybullet" or "gym_pusht", which takes no scene from `config`; `InputError` for another name.
 
-    With `config.goals` it is the language-conditioned one, which only PyBullet has. A disturbance wraps it in a
-    `DisturbedEnv`; in gym-pusht those of images and actions can be had, not those of the scene.
+    With `config.goals` it is the language-conditioned one, which only PyBullet has.
     """
-    if disturbance is not None:
-        return DisturbedEnv(make_env(name, cameras, config, render_mode), disturbance)
     if name == "pybullet" and config is not None and config.goals:
         return LanguagePushTEnv(config, cameras, render_mode)
     if name == "pybullet":
@@ -158,3 +134,14 @@ def make_env(
             raise InputError(f"env: expected 'pybullet' for a task with goals {list(config.goals)}, found 'gym_pusht'")
         return GymPushTEnv(cameras, (config or PushTConfig()).max_episode_steps, render_mode)
     raise InputError(f"env: expected 'pybullet' or 'gym_pusht', found {name!r}")
+
+
+def make_disturbed_env(
+    name: str, cameras: Sequence[str], config: PushTConfig | None, disturbance: Disturbance | None
+) -> PushTEnv | GymPushTEnv | DisturbedEnv:
+    """The environment of `make_env`, in a `DisturbedEnv` if there is a disturbance.
+
+    gym-pusht has disturbances of images and actions, not of the scene.
+    """
+    env = make_env(name, cameras, config)
+    return env if disturbance is None else DisturbedEnv(env, disturbance)

@@ -13,7 +13,7 @@ from sim.config import PushTConfig
 from sim.geometry import T_SHAPE, WORKSPACE_CENTRE, transform
 from vla_policy.interfaces import InputError
 
-LANGUAGE_TASK = "Push the T-shaped block onto the goal that the instruction names."  # what all of them have in common
+LANGUAGE_TASK = "Push the T-shaped block onto the goal that the instruction names."  # common to all of them
 
 TEMPLATES = {
     "training": (

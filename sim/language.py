@@ -22,7 +22,7 @@ INSTRUCTIONS = 0.5  # of the questions
 
 
 @dataclass(frozen=True)
-class Asked:
+class Question:
     """A scene with the pusher (2,) and the block (3,), and the goal of the question."""
 
     pusher: np.ndarray
@@ -60,14 +60,14 @@ def question_answer(
     """A question of a `kind` (default: drawn, half of them an instruction) about a scene with the pusher (2,) and the
     block (3,), and its answer.
 
-    `InputError` for a scene without `config.goals`, which questions call by their names.
+    `InputError` for a scene without `config.goals`, by whose names questions refer to them.
     """
     names = _names(config)
     if kind is None:
         others = list(KINDS)[1:]
         kind = "instruction" if generator.random() < INSTRUCTIONS else others[generator.integers(len(others))]
     goal = names[generator.integers(len(names))]
-    return KINDS[kind](Asked(np.asarray(pusher, float), np.asarray(block_pose, float), goal, config, generator))
+    return KINDS[kind](Question(np.asarray(pusher, float), np.asarray(block_pose, float), goal, config, generator))
 
 
 def corpus(config: PushTConfig, count: int, generator: np.random.Generator) -> Iterator[str]:
@@ -86,7 +86,7 @@ def corpus(config: PushTConfig, count: int, generator: np.random.Generator) -> I
 
 def _names(config: PushTConfig) -> list[str]:
     if not config.goals:
-        raise InputError("scene.goals: expected at least one goal to speak of, found none")
+        raise InputError("scene.goals: expected at least one goal, found none")
     return list(config.goals)
 
 
@@ -107,60 +107,60 @@ def turn_words(angle: float) -> str:
     return f"turned {abs(degrees)} degrees{sense}"
 
 
-def _instruction(asked: Asked) -> Pair:
-    choices = sentences(asked.config, asked.goal, "training")
-    sentence = choices[asked.generator.integers(len(choices))]
-    return sentence, f"the {asked.goal} goal, with the T {asked.offset(asked.goal)}"
+def _instruction(question: Question) -> Pair:
+    choices = sentences(question.config, question.goal, "training")
+    sentence = choices[question.generator.integers(len(choices))]
+    return sentence, f"the {question.goal} goal, with the T {question.offset(question.goal)}"
 
 
-def _caption(asked: Asked) -> Pair:
-    words = asked.offset(asked.nearest).replace(" it", f" the {asked.nearest} goal", 1)
+def _caption(question: Question) -> Pair:
+    words = question.offset(question.nearest).replace(" it", f" the {question.nearest} goal", 1)
     return "what do you see?", f"the T is {words}"
 
 
-def _where(asked: Asked) -> Pair:
-    return f"where is the T seen from the {asked.goal} goal?", asked.offset(asked.goal)
+def _where(question: Question) -> Pair:
+    return f"where is the T seen from the {question.goal} goal?", question.offset(question.goal)
 
 
-def _turn(asked: Asked) -> Pair:
-    turn = turn_words(asked.block[2] - asked.pose(asked.goal)[2])
-    return f"how is the T turned against the {asked.goal} goal?", turn
+def _turn(question: Question) -> Pair:
+    turn = turn_words(question.block[2] - question.pose(question.goal)[2])
+    return f"how is the T turned against the {question.goal} goal?", turn
 
 
-def _far(asked: Asked) -> Pair:
-    return f"how far is the T from the {asked.goal} goal?", f"{round(100 * asked.distance(asked.goal))} cm"
+def _far(question: Question) -> Pair:
+    return f"how far is the T from the {question.goal} goal?", f"{round(100 * question.distance(question.goal))} cm"
 
 
-def _nearest(asked: Asked) -> Pair:
-    return "which goal is nearest to the T?", f"the {asked.nearest} goal"
+def _nearest(question: Question) -> Pair:
+    return "which goal is nearest to the T?", f"the {question.nearest} goal"
 
 
-def _covered(asked: Asked) -> Pair:
-    percent = 10 * round(10 * coverage(asked.block, asked.pose(asked.goal)))
-    return f"how much of the {asked.goal} goal does the T cover?", f"{percent} percent" if percent else "nothing"
+def _covered(question: Question) -> Pair:
+    percent = 10 * round(10 * coverage(question.block, question.pose(question.goal)))
+    return f"how much of the {question.goal} goal does the T cover?", f"{percent} percent" if percent else "nothing"
 
 
-def _pusher(asked: Asked) -> Pair:
-    return "where is the pusher seen from the T?", offset_words(asked.pusher - centre(asked.block))
+def _pusher(question: Question) -> Pair:
+    return "where is the pusher seen from the T?", offset_words(question.pusher - centre(question.block))
 
 
-def _block_place(asked: Asked) -> Pair:
-    return "where is the T?", f"at the arm's {place(asked.block)}"
+def _block_place(question: Question) -> Pair:
+    return "where is the T?", f"at the arm's {place(question.block)}"
 
 
-def _goal_place(asked: Asked) -> Pair:
-    return f"where is the {asked.goal} goal?", f"at the arm's {place(asked.pose(asked.goal))}"
+def _goal_place(question: Question) -> Pair:
+    return f"where is the {question.goal} goal?", f"at the arm's {place(question.pose(question.goal))}"
 
 
-def _goal_there(asked: Asked) -> Pair:
-    known = places(asked.config)
-    if asked.goal not in known:  # it shares its quarter, so that the answer would not be the only one
-        return _goal_place(asked)
-    return f"which goal is at the arm's {known[asked.goal]}?", f"the {asked.goal} goal"
+def _goal_there(question: Question) -> Pair:
+    known = places(question.config)
+    if question.goal not in known:  # it shares its quarter, so that the answer would not be the only one
+        return _goal_place(question)
+    return f"which goal is at the arm's {known[question.goal]}?", f"the {question.goal} goal"
 
 
 # The answer to an instruction is the goal and the block's pose relative to it.
-KINDS: dict[str, Callable[[Asked], Pair]] = {
+KINDS: dict[str, Callable[[Question], Pair]] = {
     "instruction": _instruction,
     "caption": _caption,
     "where": _where,

@@ -14,7 +14,7 @@ from vla_policy.interfaces import InputError
 Vector = tuple[float, float, float]
 T = TypeVar("T")
 
-_BLANK: dict[Any, Any] = {Vector: (0.0, 0.0, 0.0), float: 0.0}  # what a new entry's required fields are converted like
+_BLANK: dict[Any, Any] = {Vector: (0.0, 0.0, 0.0), float: 0.0}  # stand-ins whose type a new entry's required fields get
 
 
 def replace(default: T, values: Mapping[str, Any], where: str) -> T:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -85,6 +86,20 @@ class Scene:
         position, quaternion = self._block_base(pose)
         pb.resetBasePositionAndOrientation(self.block, position, quaternion, physicsClientId=self.client)
         pb.resetBaseVelocity(self.block, (0, 0, 0), (0, 0, 0), physicsClientId=self.client)
+
+    def make_pushable(self, body: int, **dynamics: Any) -> None:
+        """Give a body the block's friction and damping, and other `dynamics` of PyBullet's `changeDynamics`."""
+        physics = self.config.physics
+        pb.changeDynamics(
+            body,
+            -1,
+            lateralFriction=physics.table_friction,
+            linearDamping=physics.linear_damping,
+            angularDamping=physics.angular_damping,
+            activationState=pb.ACTIVATION_STATE_DISABLE_SLEEPING,
+            physicsClientId=self.client,
+            **dynamics,
+        )
 
     def joint_targets(self, pusher: np.ndarray) -> np.ndarray:
         """Joint angles (..., 6) for pusher positions (..., 2)."""
@@ -169,22 +184,12 @@ class Scene:
         return self._add_boxes(boxes, goal.colour, (x, y, GOAL_THICKNESS / 2), angle, solid=False)
 
     def _add_block(self, pose: np.ndarray, colour: Vector) -> int:
-        cid, physics = self.client, self.config.physics
+        physics = self.config.physics
         boxes = _t_boxes(physics.block_height, physics.centre_of_mass)
         position, _ = self._block_base(pose)
         block = self._add_boxes(boxes, colour, position, float(pose[2]), mass=physics.block_mass)
         about_z = physics.block_mass * physics.gyration_radius**2
-        pb.changeDynamics(
-            block,
-            -1,
-            mass=physics.block_mass,
-            lateralFriction=physics.table_friction,
-            linearDamping=physics.linear_damping,
-            angularDamping=physics.angular_damping,
-            localInertiaDiagonal=[about_z / 2, about_z / 2, about_z],
-            activationState=pb.ACTIVATION_STATE_DISABLE_SLEEPING,
-            physicsClientId=cid,
-        )
+        self.make_pushable(block, mass=physics.block_mass, localInertiaDiagonal=[about_z / 2, about_z / 2, about_z])
         return block
 
     def _block_base(self, pose: np.ndarray) -> tuple[tuple, tuple]:

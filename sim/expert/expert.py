@@ -22,12 +22,9 @@ class ExpertConfig:
     """Motion of the pusher: speeds in metres per step (0.1 s); free and pushing speeds are the plan's."""
 
     plan: PlanConfig = field(default_factory=PlanConfig)
-    last_speed: float = 0.002
-    """At the end of a push."""
-    slowing: float = 0.3
-    """Increase in speed per metre that remains of the push."""
-    lead: float = 2.0
-    """Steps by which the target leads the pusher: the lag of the PD controller, 0.2 s."""
+    last_speed: float = 0.002  # at the end of a push
+    slowing: float = 0.3  # increase in speed per metre that remains of the push
+    lead: float = 2.0  # steps by which the target leads the pusher: the lag of the PD controller, 0.2 s
 
 
 class Expert:

@@ -19,32 +19,22 @@ class PlanConfig:
 
     free_speed: float = 0.016
     push_speed: float = 0.008
-    pitch: float = 0.006
-    """Between neighbouring contacts."""
+    pitch: float = 0.006  # between neighbouring contacts
     distances: tuple[float, ...] = (0.002, *np.geomspace(0.004, 0.15, 8).tolist())
-    """How far a first push may go, besides the distance that ends nearest to the goal."""
+    """Lengths of a first push that are tried, besides the one that ends nearest to the goal."""
     min_push: float = 0.0005
-    clearance: float = 0.008
-    """Between pusher and block on the way."""
-    border: float = 0.002
-    """Between the pusher's centre and the end of the workspace."""
-    spread: float = 0.042
-    """Weight of a radian in metres: about the block's radius of gyration."""
-    push_cost: float = 3.0
-    """Fixed cost of a push, so that postponing a necessary one never pays."""
-    switch_cost: float = 12.0
-    """Changing the contact, besides the path."""
-    keep_bonus: float = 4.0
-    """For keeping the last contact."""
-    leave_cost: float = 20000.0
-    """Pushing a corner of the block into a wall, steps per metre; the model has no walls."""
-    tolerance: float = 0.0015
-    """The pose distance at which the goal counts as covered."""
+    clearance: float = 0.008  # between pusher and block on the way
+    border: float = 0.002  # between the pusher's centre and the end of the workspace
+    spread: float = 0.042  # weight of a radian in metres: about the block's radius of gyration
+    push_cost: float = 3.0  # fixed cost of a push, so that postponing a necessary one never pays
+    switch_cost: float = 12.0  # changing the contact, besides the path
+    keep_bonus: float = 4.0  # for keeping the last contact
+    leave_cost: float = 20000.0  # pushing a corner of the block into a wall, steps per metre; the model has no walls
+    tolerance: float = 0.0015  # the pose distance at which the goal counts as covered
     guess_cost: float = 25.0
     guess_speed: float = 0.003
     """Heuristic cost of a pose that two pushes do not bring to the goal: another push plus distance / speed."""
-    stuck_cost: float = 60.0
-    """A pose from which no second push is possible."""
+    stuck_cost: float = 60.0  # a pose from which no second push is possible
 
 
 @dataclass(frozen=True)

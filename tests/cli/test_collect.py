@@ -19,7 +19,7 @@ from vla_policy.cli.collect import main
 from vla_policy.collection.collect import CollectConfig, collect
 from vla_policy.collection.demonstrator import Demonstration
 from vla_policy.data import LeRobotDataset
-from vla_policy.data.layout import COLLECTION
+from vla_policy.data.format.layout import COLLECTION
 from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, STATE, InputError
 
 SEED = 201
@@ -184,7 +184,7 @@ def test_mistakes_give_one_clear_line(
 
 
 def test_another_collection_is_not_continued(collected: Path) -> None:
-    with pytest.raises(InputError, match=r"expected noise 0\.002 to go on with, found 0\.004"):
+    with pytest.raises(InputError, match=r"expected noise 0\.002 to continue, found 0\.004"):
         collect(collected, CollectConfig(n_episodes=3, seed=SEED, noise=0.004, num_workers=0))
 
 

@@ -12,7 +12,7 @@ from vla_policy.cli.eval import main as eval_main
 from vla_policy.cli.help import checkpoint_arguments, config_parser
 from vla_policy.interfaces import InputError
 from vla_policy.jobs import train as train_job
-from vla_policy.utils.configuration import as_they_are, load_config, options
+from vla_policy.utils.configuration import load_config, options, quoted_words
 
 PLAIN = [
     "/x/my data",
@@ -75,7 +75,7 @@ def test_what_is_hydra_syntax_stays_that() -> None:
         "e=[]",
         "--help",
     ]
-    assert as_they_are(words) == words
+    assert quoted_words(words) == words
     assert load_config("train", ["data.exclude_episodes=[[3,17],[]]"]).data.exclude_episodes == [[3, 17], []]
 
 
@@ -96,9 +96,9 @@ def test_a_sweep_stays_a_sweep_of_values_that_are_taken_as_they_are() -> None:
         "--multirun",
         "trainer.lr=choice(1e-3,1e-4)",
     ]
-    assert as_they_are(words, sweep=True) == words
-    assert as_they_are(["data.root=/x/müller,/y/it's"], sweep=True) == [r"data.root='/x/müller','/y/it\'s'"]
-    assert as_they_are(["data.root=/x,1e3"], sweep=True) == ["data.root=/x,'1e3'"]
+    assert quoted_words(words, sweep=True) == words
+    assert quoted_words(["data.root=/x/müller,/y/it's"], sweep=True) == [r"data.root='/x/müller','/y/it\'s'"]
+    assert quoted_words(["data.root=/x,1e3"], sweep=True) == ["data.root=/x,'1e3'"]
 
 
 @pytest.mark.parametrize("multirun", [False, True])

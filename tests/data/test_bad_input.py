@@ -10,7 +10,7 @@ import pytest
 from helpers.bimanual import HEAD, TASK, WRIST, bimanual_episode, bimanual_interface
 
 from vla_policy.data import LeRobotDataset, LeRobotWriter, WindowDataset
-from vla_policy.data.compact import compact
+from vla_policy.data.writing.compact import compact
 from vla_policy.interfaces import ACTION, STATE, Feature, InputError, Interface
 
 

@@ -13,9 +13,9 @@ from helpers.plain_dataset import FRONT, SIZE, picture, png, write_plain_dataset
 from PIL import Image
 
 from vla_policy.data import LeRobotDataset, WindowDataset
-from vla_policy.data.features import channel_names
+from vla_policy.data.format.features import channel_names
 from vla_policy.data.inspection import inspect
-from vla_policy.data.pictures import save_frame
+from vla_policy.data.rendering import save_frame
 from vla_policy.interfaces import ACTION, STATE, InputError
 
 DEPTH = "observation.images.depth"

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from vla_policy.data import LeRobotDataset, LeRobotWriter, WindowDataset
-from vla_policy.data.compact import compact
+from vla_policy.data.writing.compact import compact
 from vla_policy.interfaces import ACTION, IMAGES, STATE, InputError
 
 CAMERA = IMAGES + "front"

@@ -11,8 +11,8 @@ from helpers.bimanual import HEAD, WRIST, make_bimanual_dataset
 from torch.utils.data import DataLoader
 
 from vla_policy.data import LeRobotDataset, WindowDataset, video_frames
-from vla_policy.data.compact import compact
 from vla_policy.data.video_frames import VideoFrames
+from vla_policy.data.writing.compact import compact
 from vla_policy.interfaces import STATE, InputError
 
 

@@ -21,7 +21,7 @@ from helpers.plain_dataset import write_plain_dataset
 
 from vla_policy.data import LeRobotDataset, WindowDataset
 from vla_policy.data.inspection import inspect
-from vla_policy.data.pictures import save_frame
+from vla_policy.data.rendering import save_frame
 from vla_policy.interfaces import InputError
 
 MEMORY = 6 * 2**30  # bytes of address space beyond what is taken at the start

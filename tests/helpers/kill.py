@@ -16,7 +16,7 @@ def killed(operation: int, work: Callable[..., object], *args: Any) -> bool:
     Counted are the changes that Python makes; libraries write to temporary files that Python renames.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["helpers.bimanual", "helpers.kill", "vla_policy.data.compact"])
+    context.set_forkserver_preload(["helpers.bimanual", "helpers.kill", "vla_policy.data.writing.compact"])
     process = context.Process(target=_work_and_die, args=(operation, work, args))
     process.start()
     process.join()

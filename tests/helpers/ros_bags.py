@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vla_policy.robot.bags import BagWriter
+from vla_policy.robot.bag_writer import BagWriter
 from vla_policy.robot.contract import ARRAY, IMAGE, JOINT_STATE, POSE, TRAJECTORY, Contract, load_contract
 
 SAME = Path(__file__).parents[2] / "config" / "pusht_sim.yaml"

@@ -30,7 +30,7 @@ from helpers.ros_bags import (
     write_rosbag,
 )
 
-from vla_policy.importers.bags import BagEpisode, bag_episode
+from vla_policy.importers.bag_episode import BagEpisode, bag_episode
 from vla_policy.interfaces import ACTION, IMAGES, STATE, InputError
 
 
@@ -127,7 +127,7 @@ def test_commands_of_an_earlier_clock_are_no_commands(tmp_path: Path) -> None:
 def test_an_arm_that_is_led_by_hand_after_its_last_command_has_no_actions(tmp_path: Path) -> None:
     messages = [m for m in joint_messages() if m.topic != FRONT or m.t > EPOCH + 1.0]
     messages = [m for m in messages if m.topic != COMMANDS or m.t < EPOCH + 0.5]
-    with pytest.raises(InputError, match=r"found the last one over at \d+\.4\d+ s and the first frame at"):
+    with pytest.raises(InputError, match=r"found the last one ends at \d+\.4\d+ s, the first frame is at"):
         episode_of(tmp_path, messages)
 
 

@@ -28,8 +28,8 @@ from mcap.writer import CompressionType, Writer
 
 from vla_policy.cli.dataset import main as vla_dataset
 from vla_policy.data import LeRobotDataset
-from vla_policy.importers import bags as bag_import
-from vla_policy.importers.bags import BagEpisode, bag_episode, read_episode
+from vla_policy.importers import bag_episode as bag_import
+from vla_policy.importers.bag_episode import BagEpisode, bag_episode, read_episode
 from vla_policy.interfaces import ACTION, IMAGES, STATE, InputError
 from vla_policy.robot.bags import Bag, find_bags
 
@@ -174,7 +174,7 @@ def test_files_that_metadata_does_not_list_are_named(tmp_path: Path) -> None:
 
 def test_a_folder_of_folders_without_metadata_is_named(tmp_path: Path) -> None:
     write_mcap(tmp_path / "interrupted" / "episode_000000.mcap", joint_messages(0.2))
-    with pytest.raises(InputError, match=r"found none \(bag files without metadata.yaml lie in interrupted: name such"):
+    with pytest.raises(InputError, match=r"found none \(bag files without metadata.yaml are in interrupted: name such"):
         find_bags(tmp_path)
 
 
@@ -242,7 +242,7 @@ def test_pictures_that_come_long_after_their_time(tmp_path: Path, monkeypatch: p
     bag = write_mcap(tmp_path / "a.mcap", [*others, *reversed(pictures)])
     whole(bag_episode(bag, contract))
     monkeypatch.setattr(bag_import, "HELD", 10)
-    with pytest.raises(InputError, match="front: expected pictures in order of time, found one behind 10 later ones"):
+    with pytest.raises(InputError, match="front: expected images in order of time, found one behind 10 later ones"):
         list(bag_episode(bag, contract).images[CAMERA])
 
 

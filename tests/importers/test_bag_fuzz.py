@@ -23,7 +23,7 @@ from helpers.ros_bags import (
     write_rosbag,
 )
 
-from vla_policy.importers.bags import read_episode
+from vla_policy.importers.bag_episode import read_episode
 from vla_policy.interfaces import InputError
 from vla_policy.robot.bags import find_bags
 from vla_policy.robot.contract import Contract

@@ -19,9 +19,10 @@ from helpers.ros_bags import PUSHT, SAME, cut, type_store, write_pusht_bag
 
 from vla_policy.cli.dataset import main as vla_dataset
 from vla_policy.data import LeRobotDataset
-from vla_policy.importers.bags import BagEpisode, bag_episode
+from vla_policy.importers.bag_episode import BagEpisode, bag_episode
 from vla_policy.interfaces import ACTION, IMAGES, STATE, InputError
-from vla_policy.robot.bags import BagThread, BagWriter, bag_digest, find_bags, name_result, read_bag, read_recordings
+from vla_policy.robot.bag_writer import BagThread, BagWriter
+from vla_policy.robot.bags import bag_digest, find_bags, name_result, read_bag, read_recordings
 from vla_policy.robot.contract import load_contract
 
 TOP = IMAGES + "top"

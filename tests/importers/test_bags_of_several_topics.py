@@ -15,9 +15,9 @@ pytest.importorskip("rosbags")
 
 from helpers.ros_bags import EPOCH, type_store
 
-from vla_policy.importers.bags import bag_episode
+from vla_policy.importers.bag_episode import bag_episode
 from vla_policy.interfaces import ACTION, IMAGES, STATE
-from vla_policy.robot.bags import BagWriter
+from vla_policy.robot.bag_writer import BagWriter
 from vla_policy.robot.contract import COMPRESSED, JOINT_STATE, TRAJECTORY, load_contract
 
 CONFIG = Path(__file__).parents[2] / "config"

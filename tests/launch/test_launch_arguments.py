@@ -152,7 +152,7 @@ def test_the_view_shows_what_the_simulation_sends() -> None:
     assert view["Global Options"]["Fixed Frame"] == contract.command.frame_id
     shown = {display["Class"].rpartition("/")[2]: display for display in view["Displays"]}
     assert {"Image", "RobotModel", "TF", "Pose"} <= set(shown)
-    assert shown["Image"]["Topic"]["Value"] == contract.stream("observation.images.top").topic
+    assert shown["Image"]["Topic"]["Value"] == contract.stream("observation.images.top").source.topic
     assert shown["Image"]["Topic"]["Reliability Policy"] == "Best Effort"  # as pictures are sent
     assert shown["Pose"]["Topic"]["Value"] == contract.command.outputs[0].topic
     assert shown["RobotModel"]["Description Topic"]["Durability Policy"] == "Transient Local"

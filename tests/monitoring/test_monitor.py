@@ -230,7 +230,7 @@ def test_the_monitor_standardises_decides_and_says_since_when() -> None:
 @pytest.mark.parametrize(
     ("observation", "command", "reason"),
     [
-        (Observation({}, "", 1.0), np.zeros(2), "no picture of observation.images.top"),
+        (Observation({}, "", 1.0), np.zeros(2), "no image of observation.images.top"),
         (Observation({TOP: np.full((4, 4, 3), np.nan)}, "", 1.0), np.zeros(2), "expected uint8 pixels, found float64"),
         (seen(0, 1.0), np.array([0.1, np.nan]), "the command is not finite"),
     ],

@@ -159,6 +159,6 @@ def test_disabling_overtakes_an_enabling_that_waits_for_the_controller(tmp_path:
             asked = robot._enable.call_async(SetBool.Request(data=True))
             assert robot.enable(False).success
             wait_for(asked.done, "the gate's answer")
-            return asked.result().message == "cannot enable: asked for something else meanwhile"
+            return asked.result().message == "cannot enable: another request came meanwhile"
 
         wait_for(overtaken, "the refusal")

@@ -44,7 +44,7 @@ class JointArm(FakeRobot):
         kind = common.message_class(output.type)
         self.create_subscription(kind, output.topic, self._on_joints, common.HEARTBEAT_QOS)
         self.create_subscription(JointState, "command/executed", lambda m: self.executed.append(m.position), 50)
-        self._joint_states = self.create_publisher(JointState, contract.stream(STATE).topic, common.STATE_QOS)
+        self._joint_states = self.create_publisher(JointState, contract.stream(STATE).source.topic, common.STATE_QOS)
         self._joint_ticker = common.Ticker(0.02, self._tell_joints)
 
     def close(self) -> None:

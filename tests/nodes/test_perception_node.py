@@ -51,7 +51,7 @@ def test_who_lags_and_who_is_silent_is_said_in_words() -> None:
             apart = f"the {IMAGES}top nearest to the newest {STATE}, "
             wait_for(lambda: perception.problem().startswith(apart), "streams out of phase")
             off, age = 0.0, 1.0
-            old = re.compile(rf"no picture from {TOPIC} that counts since .* s: they are 1\.0\d s old when they come")
+            old = re.compile(rf"no valid picture from {TOPIC} since .* s: they are 1\.0\d s old when they come")
             wait_for(lambda: old.match(perception.problem()), "old pictures")
             off, age = None, 0.0
             silent = re.compile(rf"no message from {STATE_TOPIC} since \d+\.\d s$")

@@ -15,10 +15,10 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from helpers.ros import ROOT, own_domain, wait_for
 
-from vla_policy.benchmarks.ros.recorder_bench import Filmed, RecorderClient, survive_kills, two_cameras
+from vla_policy.benchmarks.ros.recorder_bench import RecorderClient, RobotWithCamera, survive_kills, two_cameras
 from vla_policy.data import LeRobotDataset
 from vla_policy.graph.processes import Processes
-from vla_policy.importers.bags import bag_episode
+from vla_policy.importers.bag_episode import bag_episode
 from vla_policy.interfaces import ACTION, STATE
 from vla_policy.robot.bags import read_bag, read_recordings
 from vla_policy.robot.contract import load_contract
@@ -38,8 +38,8 @@ def contract(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def robot() -> Iterator[Filmed]:
-    with own_domain(), Filmed() as robot:
+def robot() -> Iterator[RobotWithCamera]:
+    with own_domain(), RobotWithCamera() as robot:
         yield robot
 
 
@@ -77,7 +77,7 @@ def names(root: Path) -> list[str]:
 
 
 def test_episodes_survive_a_kill_and_become_a_dataset(
-    robot: Filmed, root: Path, start: Callable[..., psutil.Process], contract: Path, tmp_path: Path
+    robot: RobotWithCamera, root: Path, start: Callable[..., psutil.Process], contract: Path, tmp_path: Path
 ) -> None:
     recorder, client = start(task="keep still"), RecorderClient(robot)
     client.start()
@@ -125,7 +125,7 @@ def test_episodes_survive_a_kill_and_become_a_dataset(
 
 
 def test_bags_that_were_moved_away_stay_imported_and_their_numbers_taken(
-    robot: Filmed, root: Path, start: Callable[..., psutil.Process]
+    robot: RobotWithCamera, root: Path, start: Callable[..., psutil.Process]
 ) -> None:
     recorder, client = start(), RecorderClient(robot)
     client.start()
@@ -147,7 +147,7 @@ def test_bags_that_were_moved_away_stay_imported_and_their_numbers_taken(
 
 
 def test_a_full_disk_is_said_at_once_and_no_finished_episode_is_lost(
-    robot: Filmed, root: Path, start: Callable[..., psutil.Process]
+    robot: RobotWithCamera, root: Path, start: Callable[..., psutil.Process]
 ) -> None:
     """The limit of a process on its files stands in for the disk."""
     recorder, client = start(), RecorderClient(robot)
@@ -191,7 +191,7 @@ def test_a_full_disk_is_said_at_once_and_no_finished_episode_is_lost(
 
 
 def test_a_silent_camera_is_said_soon_and_a_standstill_is_not_its_fault(
-    robot: Filmed, start: Callable[..., psutil.Process]
+    robot: RobotWithCamera, start: Callable[..., psutil.Process]
 ) -> None:
     """The timeout of 0.22 s and a look every quarter of a second make it half a second, mostly."""
     recorder, client = start(), RecorderClient(robot)
@@ -219,7 +219,7 @@ def test_a_silent_camera_is_said_soon_and_a_standstill_is_not_its_fault(
 
 
 def test_a_clock_that_is_set_back_loses_nothing(root: Path, start: Callable[..., psutil.Process]) -> None:
-    with own_domain(), Filmed(simulated=True) as robot:
+    with own_domain(), RobotWithCamera(simulated=True) as robot:
         client = RecorderClient(robot)
         start(use_sim_time=True)
         begin = robot.now()
@@ -235,7 +235,7 @@ def test_a_clock_that_is_set_back_loses_nothing(root: Path, start: Callable[...,
 
 def test_a_writer_that_breaks_is_said_and_makes_no_success(root: Path, start: Callable[..., psutil.Process]) -> None:
     """Messages that came before time zero are at times which a bag cannot hold."""
-    with own_domain(), Filmed(simulated=True) as robot:
+    with own_domain(), RobotWithCamera(simulated=True) as robot:
         client = RecorderClient(robot)
         start(use_sim_time=True)
         client.start()
@@ -247,7 +247,9 @@ def test_a_writer_that_breaks_is_said_and_makes_no_success(root: Path, start: Ca
     assert (root / "bags" / "interrupted" / "episode_000000.mcap").is_file()
 
 
-def test_without_a_clock_nothing_is_recorded(robot: Filmed, root: Path, start: Callable[..., psutil.Process]) -> None:
+def test_without_a_clock_nothing_is_recorded(
+    robot: RobotWithCamera, root: Path, start: Callable[..., psutil.Process]
+) -> None:
     start(use_sim_time=True)
     client = RecorderClient(robot)
     ok, why = client.try_to_start()
@@ -257,7 +259,7 @@ def test_without_a_clock_nothing_is_recorded(robot: Filmed, root: Path, start: C
 
 
 def test_one_recorder_a_folder_and_no_import_outlives_it(
-    robot: Filmed, root: Path, start: Callable[..., psutil.Process], tmp_path: Path
+    robot: RobotWithCamera, root: Path, start: Callable[..., psutil.Process], tmp_path: Path
 ) -> None:
     recorder, client = start(), RecorderClient(robot)
     client.start()
@@ -265,7 +267,7 @@ def test_one_recorder_a_folder_and_no_import_outlives_it(
     with Processes(tmp_path / "second") as others:
         second = others.start("recorder", root=str(root))
         assert second.wait(60) == 2
-        assert others.last_words("recorder") == f"error: {root}: expected no other recorder, found one at work"
+        assert others.last_words("recorder") == f"error: {root}: expected no other recorder, found one that is running"
     assert names(root) == ["episode_000000.mcap.part"]  # which the second one has left alone
     assert client.end()[0]
     wait_for(recorder.children, "the import")
@@ -283,7 +285,7 @@ def test_finished_episodes_survive_kills_at_random_moments(tmp_path: Path, root:
     with own_domain():
         found = survive_kills(4, root, tmp_path / "log", str(contract))
     assert found["episodes_intact"] == found["episodes_expected"] > 0
-    assert found["repairs_said"] == len(found["lost_s"]) > 0
+    assert found["repairs_reported"] == len(found["lost_s"]) > 0
     assert np.median(found["lost_s"]) <= 1.0, found["lost_s"]  # of all, unless this computer stood still meanwhile
 
 

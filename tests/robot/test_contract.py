@@ -14,7 +14,7 @@ from sim.interface import pusht_interface
 from vla_policy.cli import sim
 from vla_policy.interfaces import IMAGES, STATE, Feature, InputError, Interface
 from vla_policy.models import DiffusionPolicy
-from vla_policy.robot.contract import IMAGE, JOINT_STATE, POSE, TWIST, Picture, Source, Stream, load_contract
+from vla_policy.robot.contract import IMAGE, JOINT_STATE, POSE, TWIST, ImageRegion, Source, Stream, load_contract
 from vla_policy.robot.messages import decode, require_frame
 
 ROOT = Path(__file__).parents[2]
@@ -115,7 +115,7 @@ def image_message(pixels: np.ndarray, encoding: str, padding: int = 0) -> Messag
 
 
 TOP = Stream(
-    IMAGES + "top", Feature("image", (3, 4, 3)), (Source("camera", IMAGE, picture=Picture((3, 4), (0, 0, 3, 4))),)
+    IMAGES + "top", Feature("image", (3, 4, 3)), (Source("camera", IMAGE, region=ImageRegion((3, 4), (0, 0, 3, 4))),)
 )
 
 

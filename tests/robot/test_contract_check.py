@@ -140,7 +140,7 @@ def test_joints_in_another_order_are_told(tmp_path: Path) -> None:
         ({"places": [0.0, -90.0, 90.0, -90.0, -90.0, 0.0]}, WRONG, "box of -2.4 to -0.5 rad, found -90; degrees?"),
         ({"rate": 5.0}, WRONG, "/joint_states: 5 Hz, slower than timeouts.state of 0.1 s allows: the arm would hold"),
         ({"camera": 5.0}, WRONG, "/front/color/image_raw: 5 Hz, slower than timeouts.camera of 0.12 s allows"),
-        ({"camera": 15.0}, NOTE, "/front/color/image_raw: 15 Hz, fewer than the 30 that are decided about"),
+        ({"camera": 15.0}, NOTE, "/front/color/image_raw: 15 Hz, below the control rate of 30 Hz"),
         ({"height": 240, "data": bytes(240 * 1920)}, WRONG, "expected 480 x 640 pixels, found 240 x 640"),
         ({"encoding": "16UC1"}, WRONG, "encoding: expected one of"),
         ({"header": header(0.0)}, WRONG, "/front/color/image_raw: expected time stamps, found 0"),
@@ -169,7 +169,7 @@ def test_parts_that_never_meet_are_named() -> None:
         gripper.add(t, Message(header=header(t - 1.0), name=["drive_joint"], position=[0.1]))
     there = {"xarm/joint_states": arm, "xarm_gripper/joint_states": gripper}
     wrong = texts(check_observations(load_contract("xarm6_gripper"), there, live=False), WRONG)
-    assert "observation.state: its parts never were within 0.25 s of each other (slop)" in wrong
+    assert "observation.state: its parts were never within 0.25 s of each other (slop)" in wrong
 
 
 @pytest.mark.parametrize(
@@ -184,13 +184,13 @@ def test_slow_streams_out_of_phase_are_named(offset: float, met: float, level: s
         message.header = header(t if in_phase else t + offset)
     found = check_observations(load_contract("ur5e"), there, live=False)
     for other in (WRONG, NOTE):
-        assert ("they would make no observation" in texts(found, other)) == (level == other)
+        assert ("they would not form an observation" in texts(found, other)) == (level == other)
 
 
 def test_a_contract_is_told_in_words() -> None:
     told = {finding.text: finding.level for finding in findings.describe(load_contract("xarm6_gripper"))}
     assert told["gripper: 0 to 1 are 0.85 to 0 rad on /xarm_gripper/joint_states"] == OK
-    assert any("put together where they are within 0.25 s" in text for text in told)
+    assert any("combined where they are within 0.25 s" in text for text in told)
     told = {finding.text: finding.level for finding in findings.describe(load_contract("bi_so101"))}
     assert any("of which 720 x 960 from row 0 and column 160, scaled to 240 x 320" in text for text in told)
 
@@ -203,4 +203,4 @@ def stretched(folder: Path) -> Contract:
 
 
 def test_pictures_that_are_stretched_are_a_note(tmp_path: Path) -> None:
-    assert "1.33 times as high as they are wide: crop them?" in texts(findings.describe(stretched(tmp_path)), NOTE)
+    assert "stretches their height by 1.33: crop them?" in texts(findings.describe(stretched(tmp_path)), NOTE)

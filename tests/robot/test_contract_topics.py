@@ -187,7 +187,7 @@ def test_degrees_and_percents_follow_from_each_other(tmp_path: Path) -> None:
         ([(("observations", STATE, "slop"), -1)], "observation.state: slop: expected a number above 0, found -1"),
         (
             [(("observations", IMAGES + "front", "crop"), [0, 0, 481, 640])],
-            "crop: expected .* within a picture of 480 x 640",
+            "crop: expected .* within an image of 480 x 640",
         ),
         ([(("observations", IMAGES + "front", "crop"), [0, 0, 0, 640])], "crop: expected"),
         (
@@ -204,7 +204,7 @@ def test_mistakes_are_named(tmp_path: Path, changes: list, message: str) -> None
 def test_a_tip_and_a_gripper_beside_it(tmp_path: Path) -> None:
     pytest.importorskip("pinocchio")
     contract = load_contract(tip_and_gripper(tmp_path))
-    led = contract.command.led
+    led = contract.command.ik_output
     assert led is not None
     assert led.channels == (0, 1)
     assert contract.command.outputs[1].inverse is None

@@ -254,7 +254,7 @@ def test_a_controller_of_twists_needs_no_other_word_of_where_the_tip_is(tmp_path
     del data["action"]["constants"]
     (tmp_path / "servo.yaml").write_text(yaml.safe_dump(data))
     contract, state = load_contract(tmp_path / "servo.yaml"), Message(name=JOINTS, position=start())
-    assert contract.command.led is None
+    assert contract.command.ik_output is None
     np.testing.assert_allclose(decode(state, contract.stream(STATE)), [0.45, 0.0], atol=1e-5)
     assert away_from_constants(state, contract.command.outputs[0]) == ""
 

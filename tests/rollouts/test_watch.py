@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers.point_env import PointEnv, Scripted
 
-from sim import Disturbance, make_env
+from sim import Disturbance, make_disturbed_env
 from sim.geometry import GOAL_POSE
 from vla_policy.evaluation.success.aftermath import aftermath_summary, watched_summary
 from vla_policy.evaluation.surprise.episodes import StopAfterEvent
@@ -106,7 +106,7 @@ def test_an_episode_ends_so_many_observations_after_its_event(after: int) -> Non
     disturbance = Disturbance("dropped_actions", step=3)
     (result,) = rollout(
         HoldPolicy(),
-        lambda: StopAfterEvent(make_env("pybullet", (), None, disturbance=disturbance), after),
+        lambda: StopAfterEvent(make_disturbed_env("pybullet", (), None, disturbance), after),
         [50000],
         num_workers=0,
     )

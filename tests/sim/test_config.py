@@ -1,7 +1,8 @@
-"""The scene's configuration: YAML and dataclass agree, mistakes are named, choices reach the simulation."""
+"""The scene's configuration: the dataclass states each default, mistakes are named, choices reach the simulation."""
 
 from dataclasses import asdict, replace
 from importlib import resources
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -11,15 +12,28 @@ from vla_policy.evaluation.success.checkpoint import env_factory
 from vla_policy.evaluation.success.evaluate import EvalConfig
 from vla_policy.interfaces import InputError
 from vla_policy.rollouts.baselines import HoldPolicy
-from vla_policy.utils.configuration import typed_config
+from vla_policy.utils.configuration import load_config, typed_config
 
-YAML = resources.files("vla_policy.conf").joinpath("scene/pusht.yaml").read_text(encoding="utf-8")
+DEFAULTS = OmegaConf.to_container(OmegaConf.create(asdict(PushTConfig())))
 
 
-def test_yaml_holds_every_default() -> None:
-    values = OmegaConf.to_container(OmegaConf.create(YAML))
+def test_a_scene_has_every_default_of_the_dataclass() -> None:
+    values = OmegaConf.to_container(load_config("eval", []).scene)
     assert PushTConfig.from_mapping(values) == PushTConfig()
-    assert values == OmegaConf.to_container(OmegaConf.create(asdict(PushTConfig())))
+    assert values == DEFAULTS
+
+
+def test_scenes_repeat_no_default() -> None:
+    for file in resources.files("vla_policy.conf").joinpath("scene").iterdir():
+        values = OmegaConf.to_container(OmegaConf.create(file.read_text(encoding="utf-8") or "{}"))
+        assert _repeated(values, DEFAULTS) == [], file
+
+
+def _repeated(values: dict[str, Any], defaults: dict[str, Any]) -> list[str]:
+    """Keys whose value is the default's."""
+    both = [key for key in values if key in defaults]
+    nested = [name for key in both if isinstance(values[key], dict) for name in _repeated(values[key], defaults[key])]
+    return [key for key in both if values[key] == defaults[key]] + nested
 
 
 def test_the_language_task_changes_the_goals_and_little_else() -> None:

@@ -7,7 +7,7 @@ import pytest
 import shapely
 from helpers.language import four_goals
 
-from sim import Disturbance, DisturbedEnv, PushTConfig, PushTEnv, make_env
+from sim import Disturbance, DisturbedEnv, PushTConfig, PushTEnv, make_disturbed_env, make_env
 from sim.bullet import pb
 from sim.config import CameraConfig
 from sim.disturbances import FIRST, KINDS, LAST
@@ -270,7 +270,7 @@ def test_the_step_is_drawn_from_the_seed(plain: PushTEnv) -> None:
 
 
 def test_the_language_task_and_gym_pusht() -> None:
-    env = make_env("pybullet", ("top",), four_goals(), disturbance=Disturbance("recolour", step=1))
+    env = make_disturbed_env("pybullet", ("top",), four_goals(), Disturbance("recolour", step=1))
     plain = make_env("pybullet", ("top",), four_goals())
     (ours, told), (theirs, reference) = env.reset(seed=7), plain.reset(seed=7)
     np.testing.assert_array_equal(ours[TOP], theirs[TOP])
@@ -279,7 +279,7 @@ def test_the_language_task_and_gym_pusht() -> None:
     assert env.get_wrapper_attr("save_state")().assignment.instruction == env.task
     env.close(), plain.close()
     pytest.importorskip("gym_pusht")
-    env = make_env("gym_pusht", ("top",), disturbance=Disturbance("frozen_camera", step=0))
+    env = make_disturbed_env("gym_pusht", ("top",), None, Disturbance("frozen_camera", step=0))
     before, info = env.reset(seed=1)
     after, *_ = env.step(info["block_pose"][:2])
     np.testing.assert_array_equal(before[TOP], after[TOP])
@@ -287,7 +287,7 @@ def test_the_language_task_and_gym_pusht() -> None:
     env.close()
     for kind in (kind for kind, effect in KINDS.items() if issubclass(effect, SceneEffect)):
         with pytest.raises(InputError, match=rf"kind: expected one of \['frozen_camera', .*found '{kind}'"):
-            make_env("gym_pusht", (), disturbance=Disturbance(kind))
+            make_disturbed_env("gym_pusht", (), None, Disturbance(kind))
 
 
 @pytest.mark.parametrize(
@@ -326,7 +326,7 @@ def test_every_kind_says_what_it_does_and_in_which_unit() -> None:
 
 
 def test_a_step_without_a_reset_is_refused() -> None:
-    env = make_env("pybullet", (), disturbance=Disturbance("stuck_block", step=0))
+    env = make_disturbed_env("pybullet", (), None, Disturbance("stuck_block", step=0))
     with pytest.raises(InputError, match="expected a reset"):
         env.step(AWAY)
     env.close()

@@ -13,7 +13,7 @@ from sim import GoalConfig, PushTConfig
 from sim.geometry import coverage, transform
 from sim.instructions import TEMPLATES, centre, commanded_pose, named_goal, place, places, sentences
 from sim.interface import draw_start
-from sim.language import KINDS, Asked, corpus, offset_words, question_answer, turn_words
+from sim.language import KINDS, Question, corpus, offset_words, question_answer, turn_words
 from vla_policy.interfaces import InputError
 
 CONFIG = four_goals()
@@ -127,7 +127,7 @@ def test_an_instruction_is_answered_by_its_goal_and_where_the_block_is() -> None
 
 
 def question_answer_of(kind: str, goal: str, block_pose: np.ndarray) -> str:
-    return KINDS[kind](Asked(PUSHER, block_pose, goal, CONFIG, np.random.default_rng(0)))[1]
+    return KINDS[kind](Question(PUSHER, block_pose, goal, CONFIG, np.random.default_rng(0)))[1]
 
 
 def test_corpus_and_questions_repeat_with_their_generator() -> None:

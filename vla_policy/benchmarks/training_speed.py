@@ -1,4 +1,4 @@
-"""Training throughput, and the share of each step spent waiting for data."""
+"""Training throughput, and the fraction of each step spent waiting for data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def training_speed(trainer: Trainer, warmup: int, steps: int) -> dict[str, Any]:
     """Run `steps` steps after `warmup` steps, with the trainer's own loader; nothing is saved.
 
     `samples_per_s` counts observations; `step_ms` and its part `wait_ms`, from asking for a batch until it is there,
-    are `percentiles`; `wait_share` is the waiting's part of the whole time.
+    are `percentiles`; `wait_share` is its fraction of the whole time.
     """
     if warmup < 0 or steps < 1:
         raise InputError(f"warmup, steps: expected at least 0 and 1, found {warmup} and {steps}")

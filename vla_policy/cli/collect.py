@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(sys.argv[1:] if arguments is None else list(arguments))
 
     from vla_policy.collection.collect import CollectConfig
-    from vla_policy.data.layout import COLLECTION
+    from vla_policy.data.format.layout import COLLECTION
 
     config = typed_config(CollectConfig, "collect", options.overrides)
     summary = _collect(Path(options.OUT), config)

@@ -12,7 +12,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from vla_policy.cli.common import user_errors
-from vla_policy.utils.configuration import as_they_are, refuse_task
+from vla_policy.utils.configuration import quoted_words, refuse_task
+from vla_policy.utils.options import store_options
 
 
 @hydra.main(version_base="1.3", config_path="pkg://vla_policy.conf", config_name="train")
@@ -36,7 +37,8 @@ def run(config: DictConfig) -> None:
 def main() -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands errors over; `user_errors` makes them one line
     refuse_task(sys.argv[1:])
-    sys.argv[1:] = as_they_are(sys.argv[1:], sweep=not {"-m", "--multirun"}.isdisjoint(sys.argv))
+    store_options("train")
+    sys.argv[1:] = quoted_words(sys.argv[1:], sweep=not {"-m", "--multirun"}.isdisjoint(sys.argv))
     run()
 
 

@@ -1,6 +1,6 @@
 """Collect demonstrations of the scripted expert, or play, into a LeRobotDataset, resumable after a kill.
 
-Starts are tried in the order of their seeds. `meta/collection.json` records what became of each; it is written just
+Starts are tried in the order of their seeds. `meta/collection.json` records the outcome of each; it is written just
 before the episode itself, so that after a kill the entries beyond the last whole episode are dropped and tried again,
 with the same outcome.
 """
@@ -20,7 +20,7 @@ import numpy as np
 from sim import TASK, PushTConfig, make_env
 from vla_policy.collection.demonstrator import BEHAVIOURS, Demonstration, demonstrations
 from vla_policy.data import LeRobotWriter
-from vla_policy.data.layout import COLLECTION
+from vla_policy.data.format.layout import COLLECTION
 from vla_policy.evaluation.statistics import success_interval
 from vla_policy.interfaces import Failure, InputError
 from vla_policy.rollouts.scenes import with_scene
@@ -28,7 +28,7 @@ from vla_policy.utils.files import read_json, write_json
 from vla_policy.utils.provenance import git_commit
 
 ROBOT_TYPES = {"pybullet": "xarm6", "gym_pusht": "pusht"}
-MAX_FAILURES = 50  # in a row: nothing is going to come of it
+MAX_FAILURES = 50  # in a row, after which collecting stops
 
 
 @dataclass
@@ -40,14 +40,14 @@ class CollectConfig:
     env: str = "pybullet"  # pybullet (the arm) | gym_pusht
     cameras: list[str] = field(default_factory=lambda: ["top"])  # [] for none; pybullet also has oblique and video
     behaviour: str = "expert"
-    """expert | noisy (the expert again) | random (pushes anywhere near the block); of the last two every episode
-    is kept, whatever came of it, and the executed target is what is recorded
+    """expert | noisy (the expert with noise) | random (pushes anywhere near the block); of the last two every
+    episode is kept, and the executed target is recorded
     """
     noise: float = 0.003
-    """metres, standard deviation added to every executed target; the recorded one is the expert's own"""
+    """metres, standard deviation of the noise on every executed target; the recorded one is the expert's own"""
     after_success: int = 10
-    """control steps that the player goes on: what is shown then goes beyond the threshold of success rather than
-    stops at it
+    """control steps that an episode continues after success, so that demonstrations go beyond its threshold rather
+    than stop at it
     """
     num_workers: int | None = None  # processes; null: one a core, 0: all in this one
     codec: str = "h264"  # h264 | av1
@@ -67,13 +67,13 @@ class CollectConfig:
         return len(os.sched_getaffinity(0)) if self.num_workers is None else self.num_workers
 
     def identity(self) -> dict[str, Any]:
-        """What a collection has to agree on to be continued."""
+        """The settings that must match to continue a collection."""
         return {key: value for key, value in asdict(self).items() if key not in ("n_episodes", "num_workers")}
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """What became of one start; `episode` is its index in the dataset, None if it was not kept; instruction, goal."""
+    """The outcome of one start; `episode` is its index in the dataset, None if it was not kept."""
 
     seed: int
     steps: int
@@ -88,8 +88,8 @@ def collect(
 ) -> dict[str, Any]:
     """Fill the dataset at `root` up to `config.n_episodes` successful episodes; the summary, also in COLLECTION.
 
-    `on_attempt` hears of every start and of all so far, those of an earlier, interrupted run included. `InputError` if
-    `root` holds anything but a collection of the same configuration.
+    `on_attempt(attempt, attempts)` is called after every start, with all attempts so far, including those of an
+    interrupted run. `InputError` if `root` contains anything but a collection of the same configuration.
     """
     scene = PushTConfig.from_mapping(config.scene)
     env_factory = functools.partial(make_env, config.env, tuple(config.cameras), scene)
@@ -98,18 +98,18 @@ def collect(
     probe.close()
     attempts = _earlier_attempts(root, config)
     with LeRobotWriter(root, interface, ROBOT_TYPES[config.env], config.codec) as writer:
-        attempts = attempts[: _whole(attempts, writer.num_episodes, root)]
+        attempts = attempts[: _complete(attempts, writer.num_episodes, root)]
         seeds = itertools.count(config.seed + len(attempts))
         if writer.num_episodes < config.n_episodes:
-            how = config.noise, config.workers, config.behaviour, config.after_success
-            with demonstrations(env_factory, seeds, *how) as played:
-                for demonstration in played:
+            settings = config.noise, config.workers, config.behaviour, config.after_success
+            with demonstrations(env_factory, seeds, *settings) as recorded:
+                for demonstration in recorded:
                     attempts.append(_store(writer, demonstration, attempts, config))
                     if on_attempt is not None:
                         on_attempt(attempts[-1], attempts)
                     if writer.num_episodes >= config.n_episodes:
                         break
-                    _give_up(attempts)
+                    _require_progress(attempts)
         summary = _summary(attempts, config)
         write_json(root / COLLECTION, summary)
     return summary
@@ -119,23 +119,23 @@ def _earlier_attempts(root: Path, config: CollectConfig) -> list[Attempt]:
     path = root / COLLECTION
     if not path.exists():
         if (root / "meta" / "info.json").exists():
-            raise InputError(f"{root}: expected a new folder or a collection to go on with, found another dataset")
+            raise InputError(f"{root}: expected a new folder or a collection to continue, found another dataset")
         return []
     found = read_json(path)
     stored = with_scene(found["config"])
     for key, value in config.identity().items():
         if key == "behaviour" and key not in stored and value == "expert":
-            continue  # from before there were others
+            continue  # stored before there were others
         if key == "after_success" and stored.get(key, 0) == value:
-            continue  # from before it could be chosen
+            continue  # stored before it could be chosen
         if key == "scene" and PushTConfig.from_mapping(stored.get(key, {})) == PushTConfig.from_mapping(value):
-            continue  # the same scene, however much of it was spelled out
+            continue  # equal scenes, whether defaults were stored or not
         if stored.get(key) != value:
-            raise InputError(f"{path}: expected {key} {stored.get(key)!r} to go on with, found {value!r}")
+            raise InputError(f"{path}: expected {key} {stored.get(key)!r} to continue, found {value!r}")
     return [Attempt(**attempt) for attempt in found["attempts"]]
 
 
-def _whole(attempts: list[Attempt], num_episodes: int, root: Path) -> int:
+def _complete(attempts: list[Attempt], num_episodes: int, root: Path) -> int:
     """How many attempts end with the last whole episode."""
     if num_episodes == 0:
         return 0
@@ -155,14 +155,14 @@ def _store(writer: LeRobotWriter, new: Demonstration, attempts: list[Attempt], c
     return attempt
 
 
-def _give_up(attempts: list[Attempt]) -> None:
+def _require_progress(attempts: list[Attempt]) -> None:
     if len(attempts) >= MAX_FAILURES and all(attempt.episode is None for attempt in attempts[-MAX_FAILURES:]):
-        raise Failure(f"expert: expected a success now and then, found {MAX_FAILURES} failures in a row")
+        raise Failure(f"expert: expected successes, found {MAX_FAILURES} failures in a row")
 
 
 def _summary(attempts: list[Attempt], config: CollectConfig) -> dict[str, Any]:
     good = [attempt for attempt in attempts if attempt.episode is not None]
-    succeeded = {}  # of play nobody knows, nor cares
+    succeeded = {}  # success is defined for the expert alone
     if config.behaviour == "expert":
         succeeded = {
             "successful": len(good),

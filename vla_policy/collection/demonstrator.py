@@ -1,4 +1,4 @@
-"""One recorded episode: the scripted expert plays, with or without noise, or pushes go anywhere."""
+"""Recording of episodes by the scripted expert, with or without noise, or by random pushes."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ BEHAVIOURS = ("expert", "noisy", "random")
 
 @dataclass(frozen=True)
 class Demonstration:
-    """What became of one start: T steps, vectors (T, D) and images (T, H, W, 3) a key; none of an episode that is not
-    to be kept, an expert's failure.
+    """The outcome of one start: T steps, with vectors (T, D) and images (T, H, W, 3) by key if the episode is kept,
+    which an expert's failure is not.
 
-    `task` is the instruction, `goal` the name of the goal that it means, "" if there is but one.
+    `task` is the instruction, `goal` the name of the goal that it names, "" if there is only one.
     """
 
     seed: int
@@ -50,22 +50,22 @@ class Demonstration:
 def demonstrate(
     env: gymnasium.Env, seed: int, noise: float, behaviour: str = "expert", after_success: int = 0
 ) -> Demonstration:
-    """Play the start of this seed; normal noise of `noise` metres is added to every target before it is executed.
+    """Run an episode from the start of this seed, with normal noise of `noise` metres on every executed target.
 
-    The player goes on for `after_success` steps: what is shown then goes beyond the threshold and does not stop at it.
+    It continues for `after_success` steps, so that demonstrations go beyond the threshold of success.
 
-    Of the "expert" the target that it wanted is recorded, so that the demonstrations show how to recover (DART, Laskey
-    et al. 2017), and only its successes are kept. Of "noisy" (the expert again) and "random" (pushes anywhere near the
-    block) the target that was executed is recorded, which is what a world model has to know, and every episode is kept.
+    For "expert" its own target is recorded, so that the demonstrations show how to recover (DART, Laskey et al. 2017),
+    and only successes are kept. For "noisy" (the expert) and "random" (pushes anywhere near the block) the executed
+    target is recorded, which a world model needs, and every episode is kept.
     """
     generator = np.random.default_rng([seed, 1])
     observation, info = env.reset(seed=seed)
-    player = RandomPushes(generator) if behaviour == "random" else Expert(info["goal_pose"])
+    agent = RandomPushes(generator) if behaviour == "random" else Expert(info["goal_pose"])
     frames: dict[str, list[np.ndarray]] = {key: [] for key in (*observation, ACTION)}
     covered, success, left = 0.0, False, after_success
     done = False
     while not done:
-        action = player.act(observation[STATE], pose_from_features(observation[ENVIRONMENT_STATE])).astype(np.float32)
+        action = agent.act(observation[STATE], pose_from_features(observation[ENVIRONMENT_STATE])).astype(np.float32)
         executed = action + noise * generator.standard_normal(2)
         executed = np.clip(executed, env.action_space.low, env.action_space.high)  # type: ignore[attr-defined]
         recorded = action if behaviour == "expert" else executed.astype(np.float32)
@@ -92,7 +92,7 @@ def demonstrations(
     behaviour: str = "expert",
     after_success: int = 0,
 ) -> Iterator[Iterator[Demonstration]]:
-    """Demonstrations in the order of `seeds`, without end, played ahead in spawned processes (0: in this one)."""
+    """Demonstrations in the order of `seeds`, without end, computed ahead in spawned processes (0: in this one)."""
     if num_workers == 0:
         env = env_factory()
         try:
@@ -100,8 +100,8 @@ def demonstrations(
         finally:
             env.close()
         return
-    how = noise, behaviour, after_success
-    pool = ProcessPoolExecutor(num_workers, get_context("spawn"), _start_worker, (env_factory, *how))
+    settings = noise, behaviour, after_success
+    pool = ProcessPoolExecutor(num_workers, get_context("spawn"), _start_worker, (env_factory, *settings))
     try:
         yield _in_order(pool, seeds, 2 * num_workers)
     finally:
@@ -116,7 +116,7 @@ def _in_order(pool: ProcessPoolExecutor, seeds: Iterator[int], ahead: int) -> It
         yield running.pop(0).result()
 
 
-_worker: list[Callable[[int], Demonstration]] = []  # plays a seed in a worker process's environment, made once
+_worker: list[Callable[[int], Demonstration]] = []  # runs a seed in the worker process's one environment
 
 
 def _start_worker(env_factory: EnvFactory, noise: float, behaviour: str, after_success: int) -> None:

@@ -4,51 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from vla_policy.conf.checks import (
+    DEEPEST,
+    LARGEST_IMAGE,
+    LARGEST_WEIGHT,
+    LONGEST,
+    WIDEST,
+    check_encoder,
+    check_ranges,
+    check_transformer,
+    check_words,
+    typed,
+)
 from vla_policy.interfaces import IMAGES, STATE, InputError
-
-Config = TypeVar("Config")
-
-# Beyond any current model: a larger configuration is a mistake, and would take hours and all memory to build.
-WIDEST, DEEPEST, LONGEST = 65536, 1000, 4096
-LARGEST_PICTURE = 4096  # side of an input image, pixels
-LARGEST_WEIGHT = 1e6  # of a loss term
-
-
-def check_ranges(config: Any, where: str, **ranges: tuple[float, float]) -> None:
-    """`InputError` for a field, or an entry of a list, that is out of its range, bounds included, or not a number."""
-    for name, (least, most) in ranges.items():
-        value = getattr(config, name)
-        for number in value if isinstance(value, list) else [value]:
-            if not isinstance(number, int | float):  # OmegaConf lets lists of lists pass
-                raise InputError(f"{where}.{name}: expected numbers, found {value}")
-            if not least <= number <= most:
-                expected = f"at least {least}" if number < least else f"at most {most}"
-                raise InputError(f"{where}.{name}: expected {expected}, found {value}")
-
-
-def check_words(config: Any, where: str, *names: str) -> None:
-    """`InputError` for a field that is no list of strings."""
-    for name in names:
-        value = getattr(config, name)
-        if not all(isinstance(word, str) for word in value):
-            raise InputError(f"{where}.{name}: expected words, found {value}")
-
-
-def check_encoder(config: Any, where: str) -> None:
-    """The sizes of a convolutional encoder."""
-    if not 1 <= len(config.channels) <= 8:
-        raise InputError(f"{where}.channels: expected 1 to 8 stages, found {config.channels}")
-    check_ranges(config, where, channels=(1, WIDEST), keypoints=(1, WIDEST), grid=(0, 32))
-
-
-def check_transformer(config: Any, where: str) -> None:
-    """The sizes of a transformer."""
-    check_ranges(config, where, width=(1, WIDEST), depth=(0, DEEPEST), heads=(1, WIDEST))
-    check_ranges(config, where, mlp_ratio=(0.01, 100), dropout=(0, 1))
 
 
 @dataclass
@@ -119,17 +91,17 @@ class TinyVLMConfig:
 class BackboneConfig:
     """The vision-language model that encodes the instruction and the cameras' images."""
 
-    path: str | None = None  # hub name or folder of a pretrained model; null: a tiny one from nothing, or init_from's
+    path: str | None = None  # hub name or folder of a pretrained model; null: a tiny one from scratch, or init_from's
     layer: int | None = None  # whose hidden states the action transformer sees, from 1; null: the last
     tuning: str = "full"  # full | lora | frozen
     lora_rank: int = 16  # lora: rank of the low-rank updates
-    use_instruction: bool = True  # false: it never sees the words, for ablations
+    use_instruction: bool = True  # false: the instruction is ignored, for ablations
     max_text_tokens: int = 64  # of an instruction or a question
     tiny: TinyVLMConfig = field(default_factory=TinyVLMConfig)  # the model that is built without a path
 
     def __post_init__(self) -> None:
         check_ranges(self, "policy.backbone", lora_rank=(1, WIDEST), max_text_tokens=(1, LONGEST))
-        tiny = dict.fromkeys(("image_size", "patch_size", "scale_factor"), (1, LARGEST_PICTURE))
+        tiny = dict.fromkeys(("image_size", "patch_size", "scale_factor"), (1, LARGEST_IMAGE))
         tiny |= dict.fromkeys(("vision_depth", "text_depth"), (0, DEEPEST))
         tiny |= {"width": (1, WIDEST), "heads": (1, WIDEST), "vocab_size": (1, 2**20)}
         check_ranges(self.tiny, "policy.backbone.tiny", **tiny)
@@ -156,7 +128,7 @@ class PolicyConfig:
     auxiliary_weight: float = 1.0  # of the loss on auxiliary_keys
     n_obs_steps: int = 2  # observations that a chunk is predicted from
     n_image_steps: int | None = None
-    """The newest observation steps whose pictures are encoded, default all: vectors tell of motion for less."""
+    """The newest observation steps whose images are encoded, default all: vectors show motion at a lower cost."""
     horizon: int = 16  # predicted steps, from the oldest observation on
     n_action_steps: int = 8  # steps executed before the next chunk
     action_relative: bool = False  # actions relative to the newest observation.state
@@ -184,7 +156,7 @@ class PolicyConfig:
     backbone: BackboneConfig | None = None  # null: no instruction
     transformer: TransformerConfig = field(default_factory=TransformerConfig)  # the action transformer
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
-    """what is predicted, and how actions are sampled; see policy="""
+    """the training objective and the sampler; see policy="""
 
     def __post_init__(self) -> None:
         self._check_ranges()
@@ -277,13 +249,3 @@ class PolicyConfig:
     def from_dict(cls, data: Mapping[str, Any] | DictConfig) -> PolicyConfig:
         """Typed and checked; an unknown key or a value of another type raises OmegaConf's error naming it."""
         return typed(cls, data)
-
-
-def typed(kind: type[Config], data: Mapping[str, Any] | DictConfig) -> Config:
-    """`data` as the dataclass `kind`, with its defaults for missing keys."""
-    if not isinstance(data, Mapping | DictConfig):
-        raise InputError(f"expected the options of a {kind.__name__}, found {data!r}")
-    config = data if isinstance(data, DictConfig) else OmegaConf.create(dict(data))
-    read = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), config))
-    assert isinstance(read, kind)
-    return read

@@ -18,7 +18,7 @@ class DataConfig:
     root: Any = MISSING  # a folder or a list of folders
     weights: list[float] | None = None
     """with a list, one positive number a dataset: the probability (as given, over their sum) that a sample comes
-    from it; null: in proportion to its windows, each of which comes once an epoch
+    from it; null: in proportion to its windows, each of which occurs once an epoch
     """
     missing_cameras: str = "refuse"
     """refuse | pad: a camera that some dataset of the list lacks is an error, or black there"""
@@ -43,10 +43,10 @@ class DataConfig:
     """held-out episodes: a number, or a fraction below 1; 0: none. Of a list, both of each dataset"""
     split_seed: int = 0  # of that shuffle
     pad_after: int | None = None
-    """frames that a window may reach behind its episode, whose last one repeats there; null: all, so that every
-    moment is learned from; Diffusion Policy leaves the last ones out with n_action_steps - 1
+    """frames that a window may reach beyond its episode's end, where the last one is repeated; null: all, so that
+    every time step is trained on; Diffusion Policy's n_action_steps - 1 leaves the last ones out
     """
-    cache: bool = True  # decode the videos once, into a file of plain frames; false: again for every sample, slower
+    cache: bool = True  # decode the videos once, into a file of raw frames; false: for every sample, which is slower
     cache_dir: str | None = None  # folder of that file; null: inside the dataset
     num_workers: int = 0  # loader processes; memory-mapped frames need none
 

@@ -8,18 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from vla_policy.conf.policy_config import (
-    DEEPEST,
-    LARGEST_PICTURE,
-    LARGEST_WEIGHT,
-    LONGEST,
-    WIDEST,
-    check_encoder,
-    check_ranges,
-    check_transformer,
-    check_words,
-    typed,
-)
+from vla_policy.conf import checks
 from vla_policy.interfaces import IMAGES, InputError
 
 
@@ -54,7 +43,7 @@ class PredictorConfig:
 class WorldModelConfig:
     """LeWorldModel. One step of the model is `frame_skip` frames long."""
 
-    cameras: list[str] = field(default_factory=lambda: [IMAGES + "top"])  # pictures that are encoded
+    cameras: list[str] = field(default_factory=lambda: [IMAGES + "top"])  # images that are encoded
     latent: int = 128  # dimensions of a latent
     history: int = 3  # frames, frame_skip apart, that a prediction is made from
     frame_skip: int = 5  # frames, and commands, a step of the model
@@ -64,16 +53,26 @@ class WorldModelConfig:
     predictor: PredictorConfig = field(default_factory=PredictorConfig)  # the transformer
 
     def __post_init__(self) -> None:
-        check_words(self, "world_model", "cameras")
+        checks.check_words(self, "world_model", "cameras")
         if not self.cameras or not all(key.startswith(IMAGES) for key in self.cameras):
             raise InputError(f"world_model.cameras: expected keys that begin with {IMAGES!r}, found {self.cameras}")
-        check_ranges(self, "world_model", latent=(1, WIDEST), history=(1, LONGEST), frame_skip=(1, LONGEST))
-        check_ranges(self, "world_model", sigreg_directions=(1, WIDEST), sigreg_weight=(0, LARGEST_WEIGHT))
-        check_transformer(self.predictor, "world_model.predictor")
-        check_encoder(self.vision, "world_model.vision")
-        check_ranges(self.vision, "world_model.vision", width=(1, WIDEST), depth=(0, DEEPEST), heads=(1, WIDEST))
-        pictures = dict.fromkeys(("image_size", "patch_size"), (1, LARGEST_PICTURE))
-        check_ranges(self.vision, "world_model.vision", **pictures)
+        checks.check_ranges(
+            self, "world_model", latent=(1, checks.WIDEST), history=(1, checks.LONGEST), frame_skip=(1, checks.LONGEST)
+        )
+        checks.check_ranges(
+            self, "world_model", sigreg_directions=(1, checks.WIDEST), sigreg_weight=(0, checks.LARGEST_WEIGHT)
+        )
+        checks.check_transformer(self.predictor, "world_model.predictor")
+        checks.check_encoder(self.vision, "world_model.vision")
+        checks.check_ranges(
+            self.vision,
+            "world_model.vision",
+            width=(1, checks.WIDEST),
+            depth=(0, checks.DEEPEST),
+            heads=(1, checks.WIDEST),
+        )
+        sides = dict.fromkeys(("image_size", "patch_size"), (1, checks.LARGEST_IMAGE))
+        checks.check_ranges(self.vision, "world_model.vision", **sides)
         if self.vision.kind not in ("cnn", "vit", "frozen"):
             raise InputError(f"world_model.vision.kind: expected cnn, vit or frozen, found {self.vision.kind!r}")
         if (self.vision.path is None) == (self.vision.kind == "frozen"):
@@ -116,4 +115,4 @@ class WorldModelConfig:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any] | DictConfig) -> WorldModelConfig:
         """Typed and checked; an unknown key or a value of another type raises OmegaConf's error naming it."""
-        return typed(cls, data)
+        return checks.typed(cls, data)

@@ -5,7 +5,7 @@ from vla_policy.data.dataset import Episode, LeRobotDataset
 from vla_policy.data.mix import IMITATED, MixedWindows, Windows, common_interface
 from vla_policy.data.normalizer import Normalizer
 from vla_policy.data.windows import WindowDataset
-from vla_policy.data.writer import LeRobotWriter
+from vla_policy.data.writing.writer import LeRobotWriter
 
 __all__ = [
     "IMITATED",

@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from vla_policy.data import video
-from vla_policy.data.exchange import Exchange
-from vla_policy.data.features import read_features
-from vla_policy.data.index import read_index, read_info, video_keys
-from vla_policy.data.layout import EpisodeRecord
-from vla_policy.data.parquet import read_parquet
-from vla_policy.data.pictures_in_parquet import read_pictures
-from vla_policy.data.quality import Finding, listed
-from vla_policy.data.spans import locate
+from vla_policy.data.format import video
+from vla_policy.data.format.encoded_images import read_images
+from vla_policy.data.format.features import read_features
+from vla_policy.data.format.findings import Finding, listed
+from vla_policy.data.format.index import read_index, read_info, video_keys
+from vla_policy.data.format.layout import EpisodeRecord
+from vla_policy.data.format.parquet import read_parquet
+from vla_policy.data.format.spans import locate
 from vla_policy.interfaces import InputError, Interface
+from vla_policy.utils.exchange import Exchange
 from vla_policy.utils.files import read_json
 
 log = logging.getLogger(__name__)
@@ -161,11 +161,11 @@ class LeRobotDataset:
 
     def frames(self, index: int, key: str) -> np.ndarray:
         """All frames of a camera in an episode, (T, H, W, 3) uint8 RGB."""
-        shown = self.iter_frames(index, key)
-        first = next(shown, None)  # checks the declared size before memory is allocated
+        decoded = self.iter_frames(index, key)
+        first = next(decoded, None)  # checks the declared size before memory is allocated
         frames = np.empty((0 if first is None else self._record(index).length, *self.image_shape(key)), np.uint8)
         if first is not None:
-            for row, frame in zip(frames, chain([first], shown), strict=True):
+            for row, frame in zip(frames, chain([first], decoded), strict=True):
                 row[...] = frame
         return frames
 
@@ -176,11 +176,11 @@ class LeRobotDataset:
             return
         path = record.data
         if self.in_parquet(key):
-            shown = read_pictures(path, key, record.index, record.length, shape)
+            decoded = read_images(path, key, record.index, record.length, shape)
         else:
             span = record.span(key)
-            path, shown = span.path, video.decode(span.path, span.start, record.length, self.fps)
-        for frame in shown:
+            path, decoded = span.path, video.decode(span.path, span.start, record.length, self.fps)
+        for frame in decoded:
             if frame.shape != shape:
                 raise InputError(f"{path}: expected frames of shape {shape}, found {frame.shape}")
             yield frame

@@ -15,11 +15,12 @@ import numpy as np
 from rich.progress import track
 
 from vla_policy.data.dataset import LeRobotDataset
-from vla_policy.data.quality import Finding, camera_findings, thumbnail
+from vla_policy.data.format.findings import Finding
+from vla_policy.data.quality import camera_findings, thumbnail
 from vla_policy.interfaces import ACTION, STATE, InputError
 from vla_policy.utils.files import TEMPORARY, read_json, reserve, write_json, write_whole
 
-LARGE = 2**30  # bytes
+LARGE = 2**30  # bytes; for larger caches the first image is checked before space is allocated
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def open_cache(
     """
     for record in dataset.records:
         if record.index in episodes and key in record.videos and record.videos[key].problem:
-            raise _bad(record.index, record.videos[key].problem)
+            raise _unreadable(record.index, record.videos[key].problem)
     folder = Path(cache_dir) if cache_dir is not None else dataset.root / ".cache"
     path = folder / f"{key}-{_fingerprint(dataset, key)}.npy"
     try:
@@ -64,7 +65,7 @@ def open_cache(
     notes = read_json(path.with_suffix(".json"))
     broken = {int(episode): reason for episode, reason in notes["broken"].items()}
     for episode in sorted(set(episodes) & set(broken)):
-        raise _bad(episode, broken[episode])
+        raise _unreadable(episode, broken[episode])
     findings = [Finding.from_dict(finding) for finding in notes["findings"]]
     return FrameCache(np.load(path, mmap_mode="r"), findings, broken)
 
@@ -89,7 +90,7 @@ def _build(dataset: LeRobotDataset, key: str, needed: Collection[int], path: Pat
     def fill(temporary: Path) -> None:
         shape = (dataset.num_frames, *dataset.image_shape(key))
         if np.prod(shape, dtype=float) > LARGE:
-            _see_one(dataset, key, needed)
+            _check_first_image(dataset, key, needed)
         with open(temporary, "wb") as file:
             reserve(file, temporary.parent, int(np.prod(shape)) + 4096)
         frames = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
@@ -98,7 +99,7 @@ def _build(dataset: LeRobotDataset, key: str, needed: Collection[int], path: Pat
                 findings.extend(_decode(dataset, key, episode, frames[dataset.rows(episode)]))
             except InputError as error:
                 if episode in needed:
-                    raise _bad(episode, str(error)) from None
+                    raise _unreadable(episode, str(error)) from None
                 broken[episode] = str(error)
         frames.flush()
 
@@ -106,11 +107,11 @@ def _build(dataset: LeRobotDataset, key: str, needed: Collection[int], path: Pat
     write_json(path.with_suffix(".json"), {"findings": [f.to_dict() for f in findings], "broken": broken})
 
 
-def _bad(episode: int, reason: str) -> InputError:
+def _unreadable(episode: int, reason: str) -> InputError:
     return InputError(f"episode {episode}: {reason}; data.exclude_episodes=[{episode}] leaves it out")
 
 
-def _see_one(dataset: LeRobotDataset, key: str, episodes: Collection[int]) -> None:
+def _check_first_image(dataset: LeRobotDataset, key: str, episodes: Collection[int]) -> None:
     """`InputError` if the first image does not have the declared size, before disk space is allocated."""
     for episode in episodes:
         if dataset.length(episode):

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from vla_policy.data import video
 from vla_policy.data.dataset import LeRobotDataset
-from vla_policy.data.layout import BOOKKEEPING
-from vla_policy.data.parquet import read_parquet
-from vla_policy.data.quality import ColumnCheck, Finding, camera_findings, thumbnail
-from vla_policy.data.stats import ImageStats, Stats, merge_stats, vector_stats
+from vla_policy.data.format import video
+from vla_policy.data.format.findings import Finding
+from vla_policy.data.format.layout import BOOKKEEPING
+from vla_policy.data.format.parquet import read_parquet
+from vla_policy.data.format.stats import ImageStats, Stats, merge_stats, vector_stats
+from vla_policy.data.quality import ColumnCheck, camera_findings, thumbnail
 from vla_policy.interfaces import ACTION, STATE, InputError
 
 

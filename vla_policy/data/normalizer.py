@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from vla_policy.data.stats import Stats, vector_stats
+from vla_policy.data.format.stats import Stats, vector_stats
 from vla_policy.interfaces import ACTION, DataError, InputError
 
 Array = TypeVar("Array", np.ndarray, torch.Tensor)

@@ -1,72 +1,22 @@
-"""Warnings about readable but suspicious recordings, by episode and key."""
+"""Checks of readable but suspicious recordings: black and frozen images, constant channels, irregular times."""
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from vla_policy.data.layout import BOOKKEEPING
+from vla_policy.data.format.findings import Finding
+from vla_policy.data.format.layout import BOOKKEEPING
 
 GRID = 16  # blocks along each side of a thumbnail
 BLACK = 8.0  # upper bound of the block brightness (0 to 255) of a black frame
 STILL = 2.0  # upper bound of the change in block brightness (0 to 255) between equal frames, for codec noise
 FROZEN_SECONDS = 2.0
-NUMBER = re.compile(r"(?P<channel>channel \d+)|-?\d+(\.\d+)?(e[+-]?\d+)?")
 IRREGULAR = 1e-3  # seconds
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One warning; `episode` is None if it applies to the whole dataset."""
-
-    episode: int | None
-    key: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{'all episodes' if self.episode is None else f'episode {self.episode}'}, {self.key}: {self.message}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-compatible, with the warning as `text`."""
-        return asdict(self) | {"text": str(self)}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Finding:
-        return cls(data["episode"], data["key"], data["message"])
-
-
-def listed(episodes: Collection[int]) -> str:
-    """Numbers as ranges: "0 to 3, 5, 7 to 9"."""
-    runs: list[list[int]] = []
-    for index in sorted(episodes):
-        if runs and index == runs[-1][-1] + 1:
-            runs[-1][1:] = [index]
-        else:
-            runs.append([index])
-    return ", ".join(" to ".join(map(str, run)) for run in runs) or "none"
-
-
-def folded(findings: Iterable[Finding]) -> list[str]:
-    """One line per kind of finding: the first of those about one channel that differ only in episode and numbers, and
-    the episodes of the others.
-    """
-    kinds: dict[tuple[str, str], list[Finding]] = defaultdict(list)
-    for finding in findings:
-        kinds[finding.key, NUMBER.sub(lambda match: match["channel"] or "#", finding.message)].append(finding)
-    return [_fold(same) for same in kinds.values()]
-
-
-def _fold(same: Sequence[Finding]) -> str:
-    if len(same) == 1:
-        return str(same[0])
-    episodes = {finding.episode for finding in same if finding.episode is not None}
-    where = f", in episodes {listed(episodes)}" if len(episodes) > 1 else ""
-    return f"{same[0]} (and {len(same) - 1} more like it{where})"
 
 
 def thumbnail(frame: np.ndarray) -> np.ndarray:

@@ -12,8 +12,8 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 from vla_policy.data.dataset import LeRobotDataset
-from vla_policy.data.pictures_in_parquet import KeptPictures
-from vla_policy.data.video import naming
+from vla_policy.data.format.encoded_images import ImageCache
+from vla_policy.data.format.video import naming
 from vla_policy.interfaces import InputError
 
 OPEN_VIDEOS = 16  # per camera, kept open between batches
@@ -31,7 +31,7 @@ class VideoFrames:
         self._fps = dataset.fps
         self._key, self._records = key, dataset.records
         self._starts = np.cumsum(dataset.lengths) - dataset.lengths
-        self._pictures = KeptPictures(key, self.shape[1:]) if dataset.in_parquet(key) else None
+        self._encoded = ImageCache(key, self.shape[1:]) if dataset.in_parquet(key) else None
         self._open: OrderedDict[Path, _Video] = OrderedDict()
         self._process = os.getpid()
 
@@ -49,8 +49,8 @@ class VideoFrames:
     def _frame(self, row: int) -> np.ndarray:
         episode = int(np.searchsorted(self._starts, row, side="right")) - 1
         record, number = self._records[episode], row - int(self._starts[episode])
-        if self._pictures is not None:
-            return self._pictures.frame(record, number)
+        if self._encoded is not None:
+            return self._encoded.frame(record, number)
         span = record.span(self._key)
         frame = self._video(span.path).frame(span.start + number / self._fps)
         if frame.shape != self.shape[1:]:

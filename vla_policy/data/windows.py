@@ -12,8 +12,9 @@ import torch
 from torch.utils.data import Dataset
 
 from vla_policy.data.dataset import LeRobotDataset
+from vla_policy.data.format.findings import Finding, folded, listed
 from vla_policy.data.frame_cache import open_cache
-from vla_policy.data.quality import ColumnCheck, Finding, folded, listed
+from vla_policy.data.quality import ColumnCheck
 from vla_policy.data.video_frames import VideoFrames
 from vla_policy.interfaces import ACTION, InputError
 
@@ -61,7 +62,7 @@ class WindowDataset(Dataset[dict[str, Any]]):
         self.episodes = list(dataset.episodes if episodes is None else episodes)
         self.n_obs_steps, self.horizon, self.pad_after = n_obs_steps, horizon, pad_after
         self.findings = [Finding(None, key, f"left out: {why}") for key, why in dataset.left_out.items()]
-        self._leave_out_empty()
+        self._skip_empty()
         self._read_columns()
         self._open_frames(cache_dir, cache)
         self._index_windows(whole)
@@ -80,11 +81,11 @@ class WindowDataset(Dataset[dict[str, Any]]):
 
     def __getitems__(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> dict[str, Any]:
         seen = self._frame_rows[self._rows(indices)[:, : self.n_obs_steps]]
-        pictures = {key: torch.from_numpy(frames[seen]) for key, frames in self._frames.items()}
-        return pictures | self.vectors(indices)
+        images = {key: torch.from_numpy(frames[seen]) for key, frames in self._frames.items()}
+        return images | self.vectors(indices)
 
     def vectors(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> dict[str, Any]:
-        """The batch without its pictures."""
+        """The batch without images."""
         inside = self._rows(indices)
         batch: dict[str, Any] = {
             key: torch.from_numpy(values[inside if key == ACTION else inside[:, : self.n_obs_steps]])
@@ -126,18 +127,18 @@ class WindowDataset(Dataset[dict[str, Any]]):
             check.add(index, {key: episode.columns[key] for key in [*keys, "timestamp", "frame_index"]})
             for key, values in parts.items():
                 values.append(episode.columns[key])
-        self._refuse(bad)
+        self._require_readable(bad)
         self.findings += check.findings()
         joined = {key: np.concatenate(values) for key, values in parts.items()} if self.episodes else {}
         self.columns = {key: np.ascontiguousarray(joined[key], np.float32) for key in keys if joined}
         self._tasks = joined.get("task_index", np.zeros(0, np.int64))
 
-    def _leave_out_empty(self) -> None:
+    def _skip_empty(self) -> None:
         empty = [index for index in self.dataset.episodes if self.dataset.length(index) == 0]
         self.findings += [Finding(index, "data", "no frames") for index in empty]
         self.episodes = [index for index in self.episodes if index not in empty]
 
-    def _refuse(self, bad: Mapping[int, str]) -> None:
+    def _require_readable(self, bad: Mapping[int, str]) -> None:
         """`InputError` naming the bad episodes, if any."""
         if bad:
             hint = f"; data.exclude_episodes={sorted(bad)} leaves such episodes out"
@@ -148,7 +149,7 @@ class WindowDataset(Dataset[dict[str, Any]]):
         self._frames: dict[str, np.ndarray | VideoFrames] = {}
         for key in self.interface.cameras:
             if not cached:
-                next(self.dataset.iter_frames(self.episodes[0], key), None)  # fails early for images of another size
+                next(self.dataset.iter_frames(self.episodes[0], key), None)  # fail early for images of another size
                 self._frames[key] = VideoFrames(self.dataset, key)
                 continue
             cache = open_cache(self.dataset, key, self.episodes, cache_dir)

@@ -5,13 +5,10 @@ from __future__ import annotations
 import importlib.util
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vla_policy.interfaces import InputError
 from vla_policy.robot.contract import find_config
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass
@@ -24,14 +21,14 @@ class GraphConfig:
     contract: str = "pusht_sim"  # robot contract: a name in config/ or a file
     scene: str = "pusht"  # pusht | pusht_language, with several goals
     instruction: str = ""  # of all episodes; empty: with several goals each has its own, else the contract's
-    check_instruction: bool = True  # the policy says stop for an instruction that it cannot read
+    check_instruction: bool = True  # the policy requests a stop for an instruction that it does not understand
     monitor: str | None = None  # folder of a calibrated surprise monitor; null: none runs
     max_steps: int = 300  # control periods an episode
     rearm: int = 10  # times an episode that the gate is armed again after it stopped the arm; stops are reported
     device: str = "cpu"  # cpu | cuda
     threads: int = 1  # torch's threads in the policy's process
     domain_id: int | None = 77  # ROS_DOMAIN_ID, one without a real arm; null: that of the environment
-    out: str = "outputs/sim/${now:%Y-%m-%d_%H-%M-%S}"  # folder of what is found
+    out: str = "outputs/sim/${now:%Y-%m-%d_%H-%M-%S}"  # output folder
 
 
 def require_ros() -> None:

@@ -1,4 +1,4 @@
-"""Checks a contract against the running graph with a node that only listens."""
+"""Checks a contract against the running graph with a node that only subscribes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from vla_policy.robot.contract_check import ReceivedTopic, check_observations
 from vla_policy.robot.messages import Reader
 
 DISCOVERY = 2.0  # seconds until all endpoints are discovered
-LISTENING = 3.0  # seconds
+RECEIVING = 3.0  # seconds
 
 
-def check_graph(contract: Contract, seconds: float = LISTENING) -> list[Finding]:
-    """Findings on topics, rates, joints, publishers and subscribers after listening for `seconds`."""
+def check_graph(contract: Contract, seconds: float = RECEIVING) -> list[Finding]:
+    """Findings on topics, rates, joints, publishers and subscribers after receiving for `seconds`."""
     rclpy.init()
     try:
         node = Node("contract_check")
@@ -72,15 +72,19 @@ def _of_commands(node: Node, contract: Contract) -> list[Finding]:
     for output in contract.command.outputs:
         name = node.resolve_topic_name(output.topic)
         others = [info.node_name for info in node.get_publishers_info_by_topic(name)]
-        listeners = node.get_subscriptions_info_by_topic(name)
-        kinds = sorted({info.topic_type for info in listeners})
-        if not listeners:
-            found.append(Finding(WRONG, f"{output.topic}: nobody listens to commands: is the controller active?"))
+        subscribers = node.get_subscriptions_info_by_topic(name)
+        kinds = sorted({info.topic_type for info in subscribers})
+        if not subscribers:
+            found.append(
+                Finding(
+                    WRONG, f"{output.topic}: expected a subscriber of commands, found none: is the controller active?"
+                )
+            )
         elif kinds != [output.type]:
-            found.append(Finding(WRONG, f"{output.topic}: expected {output.type}, its listeners expect {kinds}"))
+            found.append(Finding(WRONG, f"{output.topic}: expected {output.type}, its subscribers expect {kinds}"))
         else:
-            names = sorted({info.node_name for info in listeners})
+            names = sorted({info.node_name for info in subscribers})
             found.append(Finding(OK, f"{output.topic}: {' and '.join(names)} would follow the commands"))
         if others:
-            found.append(Finding(WRONG, f"{output.topic}: others send commands: {others}"))
+            found.append(Finding(WRONG, f"{output.topic}: expected no other publisher of commands, found {others}"))
     return found

@@ -78,7 +78,7 @@ def require(package: str, argument: str) -> None:
 
 
 def without_gate(_event: Any, context: Any) -> list[Any]:
-    """When the gate's process has ended, the launch ends; for `on_exit`. A second shutdown would be an error of its."""
+    """End the launch when the gate's process has ended, for `on_exit`, unless the launch is ending already."""
     from launch.actions import Shutdown
 
     return [] if context.is_shutdown else [Shutdown(reason="the command gate has ended")]
@@ -114,7 +114,9 @@ def rviz(contract: Contract, namespace: str = "") -> list[Any]:
     """RViz with the package's view, remapped to the contract's topics."""
     require("rviz2", "rviz")
     topics = [(f"{SIM}/robot_description", f"{namespace}/robot_description")]
-    topics += [(f"{SIM}/camera/image_raw", contract.stream(camera).topic) for camera in contract.interface.cameras[:1]]
+    topics += [
+        (f"{SIM}/camera/image_raw", contract.stream(camera).source.topic) for camera in contract.interface.cameras[:1]
+    ]
     poses = [output.topic for output in contract.command.outputs if output.type == POSE]
     topics += [(f"{SIM}/target_pose", topic) for topic in poses[:1]]
     arguments = ["-d", str(find_config("pusht", ".rviz", "rviz")), "-f", contract.command.frame_id]

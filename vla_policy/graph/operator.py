@@ -31,7 +31,7 @@ ACTIVATE = (Transition.TRANSITION_ACTIVATE, LifecycleState.PRIMARY_STATE_ACTIVE)
 
 
 class GraphError(Failure):
-    """The graph did not do what it was asked to; the message says who and what."""
+    """A node did not respond as requested, or has ended; the message names it."""
 
 
 @dataclass(frozen=True)

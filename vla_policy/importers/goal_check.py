@@ -8,11 +8,11 @@ import numpy as np
 
 from sim.geometry import GOAL_POSE, coverage, pose_from_features
 from vla_policy.data import LeRobotDataset
-from vla_policy.data.quality import Finding
+from vla_policy.data.format.findings import Finding
 from vla_policy.importers.pusht import ROBOT_TYPE
 from vla_policy.interfaces import ENVIRONMENT_STATE, GOAL_STATE, InputError
 
-ELSEWHERE = "the block covers nothing of the goal at the end; was it elsewhere? import-pusht takes goal_pose=x,y,angle"
+ELSEWHERE = "the block does not cover the goal at the end; import-pusht takes another one as goal_pose=x,y,angle"
 
 
 def goal_findings(dataset: LeRobotDataset) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from vla_policy.data.dataset import check_finite
-from vla_policy.data.writer import LeRobotWriter
+from vla_policy.data.writing.writer import LeRobotWriter
 from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, GOAL_STATE, IMAGES, STATE, Feature, InputError, Interface
 from vla_policy.utils.files import broken
 
@@ -77,7 +77,7 @@ def import_pusht(
             }
             if pixels.goal_features is not None:
                 columns[GOAL_STATE] = pixels.goal_features(state[:, 2:])
-            frames = {CAMERA: _pictures(Path(source), arrays["image"], rows)} if images else {}
+            frames = {CAMERA: _images(Path(source), arrays["image"], rows)} if images else {}
             writer.add_episode(columns, frames, task)
     return writer
 
@@ -103,7 +103,7 @@ def _load(path: Path, images: bool) -> dict[str, Any]:
     return arrays
 
 
-def _pictures(path: Path, array: Any, rows: slice) -> np.ndarray:
+def _images(path: Path, array: Any, rows: slice) -> np.ndarray:
     """Rows of the image array (uint8, or floats from 0 to 255) as uint8."""
     with _naming(path, "image"):
         frames = np.asarray(array[rows])

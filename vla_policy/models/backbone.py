@@ -28,7 +28,8 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from vla_policy.conf.policy_config import DEEPEST, BackboneConfig
+from vla_policy.conf.checks import DEEPEST
+from vla_policy.conf.policy_config import BackboneConfig
 from vla_policy.interfaces import InputError
 from vla_policy.models.checkpoint import WEIGHTS, Stored, check_header, distinct, sizes_only
 from vla_policy.models.instructions import KnownInstructions

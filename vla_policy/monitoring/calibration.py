@@ -52,7 +52,7 @@ class Calibration:
                 )
 
     def save(self, folder: Path, **more: Any) -> None:
-        """Write calibration.json into `folder`; `more` is stored beside it for people."""
+        """Write calibration.json into `folder`; `more` is stored beside it for information."""
         write_json(folder / FILE, {**asdict(self), **more})
 
     @classmethod

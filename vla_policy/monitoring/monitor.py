@@ -63,11 +63,11 @@ class Monitor:
 
     def _fault(self, observation: Observation, command: np.ndarray | None) -> str:
         for key in self.score.cameras:
-            picture = observation.values.get(key)
-            if picture is None:
-                return f"no picture of {key}"
-            if np.asarray(picture).dtype != np.uint8:
-                return f"{key}: expected uint8 pixels, found {np.asarray(picture).dtype}"
+            image = observation.values.get(key)
+            if image is None:
+                return f"no image of {key}"
+            if np.asarray(image).dtype != np.uint8:
+                return f"{key}: expected uint8 pixels, found {np.asarray(image).dtype}"
         if command is not None:
             self._channels = self._channels or len(command)
             if len(command) != self._channels:

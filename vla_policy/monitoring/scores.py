@@ -22,7 +22,7 @@ class LatentModel(Protocol):
 
     @property
     def cameras(self) -> Sequence[str]:
-        """Observation keys that it looks at."""
+        """Observation keys of the cameras that it uses."""
 
     @property
     def history(self) -> int:
@@ -44,11 +44,11 @@ class LatentModel(Protocol):
 
 
 class Score(Protocol):
-    """Surprise as one number for each observation, of what came before it in the episode."""
+    """Surprise as one number for each observation, given those before it in the episode."""
 
     @property
     def cameras(self) -> Sequence[str]:
-        """Observation keys that it looks at."""
+        """Observation keys of the cameras that it uses."""
 
     def reset(self) -> None:
         """Clear the history, at the start of an episode."""

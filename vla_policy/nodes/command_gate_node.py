@@ -30,7 +30,7 @@ from vla_policy.robot.messages import Reader, away_from_constants, chunk_of, is_
 from vla_policy.runtime import Command, Gate, State, Timing, gate_config
 from vla_policy.runtime.contract import EMERGENCY_STOP
 
-PUBLISHERS_EVERY = 10  # ticks between two looks at who else sends commands
+PUBLISHERS_EVERY = 10  # ticks between two checks for other publishers
 ACKNOWLEDGEMENT_TIMEOUT = 0.5  # seconds to wait at shutdown until the robot has received the last command
 EMERGENCY_STOPS = (EMERGENCY_STOP, "teleop/emergency_stop")
 
@@ -47,7 +47,7 @@ class CommandGateNode(Node):
         self._contract = load_contract(common.parameter(self, "contract", "pusht_sim", "robot contract: name or file"))
         self._dry_run = common.parameter(self, "dry_run", True, "send nothing to the robot, only command/executed")
         heartbeats = common.parameter(
-            self, "heartbeats", ["policy/stop"], "Bool topics: the arm holds when one says true or falls silent"
+            self, "heartbeats", ["policy/stop"], "Bool topics: the arm holds while one is true or silent"
         )
         heartbeats = list(filter(None, heartbeats))  # ROS parameters cannot be an empty list
         self._gate = Gate(gate_config(self._contract, heartbeats, self._dry_run))
@@ -58,22 +58,22 @@ class CommandGateNode(Node):
         self._ticks, self._last_tick = 0, 0.0
         self._last_chunk: ActionChunk | None = None
         self._status: tuple[State, str] | None = None
-        self._rival: str | None = None  # what was said of another publisher of commands
+        self._rival: str | None = None  # the fault that was reported for another publisher of commands
         self._connect(heartbeats)
 
     def _connect(self, heartbeats: list[str]) -> None:
         command, state = self._contract.command, self._contract.stream(STATE)
         self._setpoint_resets = 0
         self._joints = None
-        if command.led is not None and command.led.inverse is not None:
-            self._joints = JointTargets(command.led.inverse, command.rate, followed=not self._dry_run)
+        if command.ik_output is not None and command.ik_output.inverse is not None:
+            self._joints = JointTargets(command.ik_output.inverse, command.rate, followed=not self._dry_run)
         # Reentrant: the arm can be disabled while a controller is being queried before enabling.
-        asking, self._asked = ReentrantCallbackGroup(), 0
+        reentrant, self._requests = ReentrantCallbackGroup(), 0
         self._robot, self._controllers = [], []  # one an output
         for output in () if self._dry_run else command.outputs:
             publisher = self.create_publisher(common.message_class(output.type), output.topic, common.COMMAND_QOS)
             self._robot.append(publisher)
-            self._controllers.append(Controller(self, publisher, output, asking))
+            self._controllers.append(Controller(self, publisher, output, reentrant))
         self._executed = self.create_publisher(JointState, "command/executed", 10)
         self._state = self.create_publisher(String, "~/state", common.LATCHED_QOS)
         self._reader = Reader([state])
@@ -87,11 +87,11 @@ class CommandGateNode(Node):
             on_stop = partial(self._on_emergency_stop, name)
             common.subscribe_with_latched(self, Bool, name, on_stop, common.HEARTBEAT_QOS, events)
         single = ["policy/action_chunk", "teleop/target", *heartbeats, *EMERGENCY_STOPS]
-        self._sources = Counter(source.topic for source in state.sources) + Counter(single)
+        self._most_publishers = Counter(source.topic for source in state.sources) + Counter(single)
         for name in heartbeats:
             self.create_subscription(Bool, name, partial(self._on_heartbeat, name), common.HEARTBEAT_QOS)
             self.create_subscription(String, f"{name}_reason", partial(self._on_reason, name), common.LATCHED_QOS)
-        self.create_service(SetBool, "~/enable", self._on_enable, callback_group=asking)
+        self.create_service(SetBool, "~/enable", self._on_enable, callback_group=reentrant)
         self._diagnostics = common.Diagnostics(self, self._report)
         self._ticker = common.Ticker(1.0 / command.rate, self._tick)
 
@@ -158,15 +158,15 @@ class CommandGateNode(Node):
             self._gate.supervisor.fault(f"{name}: a publisher of it is not reliable or sends no Bool")
 
     async def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        self._asked += 1
-        asked, obstacle = self._asked, ""
+        self._requests += 1
+        number, obstacle = self._requests, ""
         if request.data:
             obstacle = "; ".join(filter(None, [await controller.obstacle() for controller in self._controllers]))
         with self._lock:
             try:
                 if request.data:
-                    if obstacle or asked != self._asked:
-                        raise Refused(f"cannot enable: {obstacle or 'asked for something else meanwhile'}")
+                    if obstacle or number != self._requests:
+                        raise Refused(f"cannot enable: {obstacle or 'another request came meanwhile'}")
                     self._require_singles()
                     self._gate.enable(common.now(self), common.steady())
                 else:
@@ -212,8 +212,8 @@ class CommandGateNode(Node):
             self._gate.supervisor.hold(str(error))
 
     def _require_singles(self) -> None:
-        """`Refused` if two want to lead the arm, vouch for it or say where it is: which one is obeyed is chance."""
-        for name, most in self._sources.items():
+        """`Refused` if a topic of targets, heartbeats or the state has more publishers than expected."""
+        for name, most in self._most_publishers.items():
             topic = self.resolve_topic_name(name)
             if (count := self.count_publishers(topic)) > most:
                 expected = "one publisher" if most == 1 else f"{most} publishers"
@@ -225,17 +225,17 @@ class CommandGateNode(Node):
 
     def _send(self, command: Command, now: float) -> None:
         spec, action, target = self._contract.command, command.action.copy(), None
-        if self._joints is not None and spec.led is not None:
+        if self._joints is not None and spec.ik_output is not None:
             if self._setpoint_resets != self._gate.setpoint_resets:
                 self._joints.reset()
                 self._setpoint_resets = self._gate.setpoint_resets
-            target = self._follow(self._joints, pose(spec.led, spec.led.part(action)))
-            action[list(spec.led.channels)] = tip(target, spec.led.fields, self._joints.kinematics)
+            target = self._follow(self._joints, pose(spec.ik_output, spec.ik_output.part(action)))
+            action[list(spec.ik_output.channels)] = tip(target, spec.ik_output.fields, self._joints.kinematics)
         # A velocity computed towards the held pose would run away if the measured one is stale: holding only brakes.
         measured = None if command.status == "hold" else self._gate.measured
         for output, publisher in zip(spec.outputs, self._robot, strict=False):  # none in a dry run
             part, velocity = output.part(command.action), output.velocity(self._gate.velocity)
-            if self._joints is not None and target is not None and output is spec.led:
+            if self._joints is not None and target is not None and output is spec.ik_output:
                 part, velocity = target, self._joints.velocity
             here = None if measured is None else output.part(measured)
             publisher.publish(encode(output, part, velocity, here, now, self._period))

@@ -31,9 +31,9 @@ class Controller:
 
     async def obstacle(self) -> str:
         """Why commands would not be followed; "" if nothing is known to prevent it."""
-        return self._unheard() or self._of_other_joints(await self._joints())
+        return self._without_subscriber() or self._joint_mismatch(await self._joints())
 
-    def _unheard(self) -> str:
+    def _without_subscriber(self) -> str:
         if self._publisher.get_subscription_count():
             return ""
         topic = self._publisher.topic_name
@@ -42,7 +42,7 @@ class Controller:
         found = of_others if others else "none; does the controller run?"
         return f"{topic}: expected a subscriber of {self._spec.type}, found {found}"
 
-    def _of_other_joints(self, found: list[str] | None) -> str:
+    def _joint_mismatch(self, found: list[str] | None) -> str:
         wanted = list(self._spec.joints)
         # A trajectory names its joints, an array does not: there the order matters too.
         same = found == wanted or (self._spec.type == TRAJECTORY and sorted(found or []) == sorted(wanted))
@@ -52,13 +52,13 @@ class Controller:
         """The controller's joints; None if it has no parameter service or no such parameter."""
         if self._client is None or not self._client.service_is_ready():
             return None
-        asked = self._client.call_async(GetParameters.Request(names=["joints"]))
-        patience = self._node.create_timer(ANSWER, asked.cancel, callback_group=self._group, clock=common.STEADY)
+        future = self._client.call_async(GetParameters.Request(names=["joints"]))
+        patience = self._node.create_timer(ANSWER, future.cancel, callback_group=self._group, clock=common.STEADY)
         try:
-            answer: Any = await asked
+            answer: Any = await future
         finally:
             self._node.destroy_timer(patience)
-            self._client.remove_pending_request(asked)
+            self._client.remove_pending_request(future)
         values = answer.values if answer is not None else []
         lists = [v.string_array_value for v in values if v.type == ParameterType.PARAMETER_STRING_ARRAY]
         return list(lists[0]) if lists else None

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import queue
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from vla_policy.utils.processes import die_with_parent
+from vla_policy.utils.processes import console_script, die_with_parent
 
 LEFT_OUT = 1  # exit status of an import that skipped a bag
 
@@ -45,8 +44,8 @@ class Importer:
 
     def _import(self, path: Path) -> int:
         words = ["import-bag", str(path), str(self._dataset), f"contract={self._contract}"]
-        command = [sys.executable, "-m", "vla_policy.cli.dataset", *words]
-        done = subprocess.run(command, capture_output=True, text=True, process_group=0, preexec_fn=_humble)
+        command = [*console_script("vla-dataset"), *words]
+        done = subprocess.run(command, capture_output=True, text=True, process_group=0, preexec_fn=_lower_priority)
         lines = done.stdout.strip().splitlines()
         if done.returncode not in (0, LEFT_OUT):
             why = [f"status {done.returncode}", *done.stderr.strip().splitlines()][-1]
@@ -57,6 +56,6 @@ class Importer:
         return done.returncode
 
 
-def _humble() -> None:
+def _lower_priority() -> None:
     die_with_parent()
     os.nice(19)

@@ -48,8 +48,8 @@ class ModelNode(LifecycleNode):
             if service.srv_type is ChangeState:
                 service.callback = partial(self._on_change, service.callback)
         self.diagnostics = common.Diagnostics(self, self._report)
-        self._looks = 0
-        self._heartbeat = common.Ticker(1.0 / common.HEARTBEAT_RATE / common.CHECKS_PER_HEARTBEAT, self._look)
+        self._checks = 0
+        self._heartbeat = common.Ticker(1.0 / common.HEARTBEAT_RATE / common.CHECKS_PER_HEARTBEAT, self._check)
 
     def load(self) -> None:
         """Load and warm up; sets `perception`. An exception fails the configure transition."""
@@ -138,7 +138,7 @@ class ModelNode(LifecycleNode):
         if problem != previous:
             self._reason.publish(String(data=problem))
         self._stop.publish(Bool(data=bool(problem)))
-        if problem and _but_numbers(problem) != _but_numbers(previous):  # last, since logging is slow
+        if problem and _without_numbers(problem) != _without_numbers(previous):  # last, since logging is slow
             self.get_logger().warning(f"stop: {problem}")
 
     def _on_change(
@@ -151,14 +151,14 @@ class ModelNode(LifecycleNode):
         try:
             return change(request, response)
         except RCLError:
-            asked = request.transition.label or f"transition {request.transition.id}"
-            self.get_logger().warning(f"refused: {asked} of a node that is {self._state_machine.current_state[1]}")
+            name = request.transition.label or f"transition {request.transition.id}"
+            self.get_logger().warning(f"refused: {name} of a node that is {self._state_machine.current_state[1]}")
             response.success = False
             return response
 
-    def _look(self) -> None:
-        self._looks += 1
-        if self._looks % common.CHECKS_PER_HEARTBEAT == 0 or bool(self.problem()) != bool(self._stop_reason):
+    def _check(self) -> None:
+        self._checks += 1
+        if self._checks % common.CHECKS_PER_HEARTBEAT == 0 or bool(self.problem()) != bool(self._stop_reason):
             self.beat()
 
     def _release(self) -> None:
@@ -180,6 +180,6 @@ class ModelNode(LifecycleNode):
         return level, problem or "running", {"active": self.active, **self.values(), **refused}
 
 
-def _but_numbers(problem: str) -> str:
+def _without_numbers(problem: str) -> str:
     """A problem without its numbers, so that one with a running time in it is logged once."""
     return re.sub(r"\d+(\.\d+)?", "", problem)

@@ -18,8 +18,8 @@ GIL_SECONDS = 0.001  # switch interval, so that inference does not delay the hea
 
 
 def robot_policy(contract: Contract, checkpoint: str, device: str, threads: int) -> DiffusionPolicy:
-    """The policy of a folder or hub repository on `device`, with so many threads for torch; `InputError` unless the
-    robot can serve it and both count in the same units.
+    """The policy of a folder or hub repository on `device`, with `threads` threads of torch; `InputError` unless the
+    robot provides what it needs, in the same units.
     """
     from vla_policy.models.loading import load_policy  # torch takes seconds, which belong to configure
 
@@ -36,13 +36,13 @@ def robot_interface(contract: Contract, checkpoint: str) -> Interface:
 
     parts = read_checkpoint(checkpoint, POLICY)
     config = parse_config(PolicyConfig.from_dict, parts)
-    interface = parts.interface.select(config.observation_keys)  # without what training alone sees
+    interface = parts.interface.select(config.observation_keys)  # without observations of training alone
     _require(contract, checkpoint, interface, parts.normalizer, config.action_relative)
     return interface
 
 
 def share_process(threads: int) -> None:
-    """Leave a heartbeat in this process its time: `threads` for torch, and short turns of Python's threads."""
+    """Limit torch to `threads`, and let Python switch threads often: heartbeats in this process must be on time."""
     import torch
 
     torch.set_num_threads(threads)
@@ -50,8 +50,8 @@ def share_process(threads: int) -> None:
 
 
 def _require(contract: Contract, checkpoint: str, interface: Interface, normalizer: Normalizer, relative: bool) -> None:
-    """`InputError` unless the robot can serve the policy and both count in the same units; ranges of actions that are
-    `relative` to the state tell nothing of these.
+    """`InputError` unless the robot provides what the policy needs, in the same units. Ranges of actions that are
+    `relative` to the state are not compared.
     """
     needs = f"checkpoint {Path(checkpoint).name}"
     contract.require(interface, needs)

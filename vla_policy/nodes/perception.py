@@ -15,7 +15,7 @@ from vla_policy.robot.contract import IMAGE_TYPES, Contract, Stream
 from vla_policy.robot.messages import Reader, seconds
 from vla_policy.runtime import ObservationBuffer, Watchdog
 
-TOGETHER = "a moment of all streams"
+TOGETHER = "an observation of all streams"
 
 
 def listen(node: Node, reader: Reader, on_message: Callable[[str, Any], None]) -> list[Any]:
@@ -41,7 +41,7 @@ class Perception:
         self.buffer = ObservationBuffer([stream.key for stream in streams], timeouts.slop, timeouts.max_age)
         self._reader = Reader(streams)
         self._keys = {source.topic: stream.key for stream in streams for source in stream.sources}
-        self._joined = {stream.key: _words(stream) for stream in streams if len(stream.sources) > 1}
+        self._joined = {stream.key: _joined_name(stream) for stream in streams if len(stream.sources) > 1}
         silences = {topic: contract.silences[topic] for topic in self._reader.topics}
         together = dict.fromkeys([*self._joined.values(), TOGETHER], timeouts.camera)
         self._watchdog = Watchdog({**silences, **together})
@@ -68,14 +68,14 @@ class Perception:
 
     def _silence(self, topic: str, age: float) -> str:
         if topic in self._joined.values():
-            return f"nothing of {topic} since {age:.1f} s"
+            return f"no {topic} since {age:.1f} s"
         what = "picture" if self._reader.topics[topic] in IMAGE_TYPES else "message"
         since = "yet" if math.isinf(age) else f"since {age:.1f} s"
         if refusal := self.buffer.refusals[self._keys[topic]]:
-            return f"no {what} from {topic} that counts {since}: they are {refusal}"
-        return f"no {what} from {topic} {since}{self._of_another_type(topic)}"
+            return f"no valid {what} from {topic} {since}: they are {refusal}"
+        return f"no {what} from {topic} {since}{self._other_types(topic)}"
 
-    def _of_another_type(self, topic: str) -> str:
+    def _other_types(self, topic: str) -> str:
         """Publishers of the topic with another message type, which the subscription does not match."""
         publishers = self._node.get_publishers_info_by_topic(self._node.resolve_topic_name(topic))
         expected = self._reader.topics[topic]
@@ -110,6 +110,6 @@ class Perception:
             self._on_sample()
 
 
-def _words(stream: Stream) -> str:
+def _joined_name(stream: Stream) -> str:
     """The name of a stream whose parts arrive, but more than `slop` apart."""
     return f"{stream.key} ({' and '.join(source.topic for source in stream.sources)} within {stream.slop:g} s)"

@@ -41,7 +41,9 @@ class PolicyNode(ModelNode):
         self._checkpoint = common.parameter(self, "checkpoint", "checkpoints/pusht_image", "folder or hub name")
         self._contract = common.parameter(self, "contract", "pusht_sim", "robot contract: name or file")
         self._task = common.parameter(self, "task", "", "the instruction; empty: the contract's")
-        self._checked = common.parameter(self, "check_instruction", True, "say stop for one that it cannot read")
+        self._checked = common.parameter(
+            self, "check_instruction", True, "request a stop for one that is not understood"
+        )
         self._seed = common.parameter(self, "seed", 0, "of the policy's noise", (0, 2**31 - 1))
         self._device = common.parameter(self, "device", "cpu", "cpu or cuda")
         self._threads = common.parameter(self, "threads", 1, "of torch on a CPU", (1, 256))
@@ -87,7 +89,7 @@ class PolicyNode(ModelNode):
 
     def problem(self) -> str:
         if self.active and self._unreadable:
-            self.answered()  # no prediction is due meanwhile
+            self.answered()  # no chunk is expected meanwhile
             return self._unreadable
         return super().problem() or ("" if self._running else "not running")
 

@@ -40,14 +40,12 @@ class PushTSimNode(Node):
     def __init__(self) -> None:
         super().__init__("pusht_sim")
         contract = load_contract(common.parameter(self, "contract", "pusht_sim", "robot contract: name or file"))
-        seed = common.parameter(
-            self, "seed", 0, "of the start that the first reset makes; each counts on", (0, 2**31 - 1)
-        )
+        seed = common.parameter(self, "seed", 0, "of the first start; each reset adds one", (0, 2**31 - 1))
         scene = common.parameter(self, "scene", "pusht", "pusht or pusht_language, with several goals")
         task = common.parameter(self, "task", "", "the instruction of all episodes; empty: each has its own")
-        kind = common.parameter(self, "disturbance", "", "what happens once in every episode; empty: nothing")
+        kind = common.parameter(self, "disturbance", "", "happens once in every episode; empty: none")
         clock_rate = common.parameter(self, "clock_rate", 0.0, "Hz of /clock; 0: none, all use system time", (0.0, 1e3))
-        contract.require_simulated()  # else its images and poses would mix with those of a real arm
+        contract.require_simulated()  # else its images and poses could mix with those of a real arm
         if [output.type for output in contract.command.outputs] != [POSE]:
             found = [output.type for output in contract.command.outputs]
             raise InputError(f"pusht_sim: expected one topic of commands of type {POSE}, found {found}")
@@ -69,7 +67,7 @@ class PushTSimNode(Node):
         self._stalled, self._late = 0, Timing()
         self._reset(seed)
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=common.vital, args=(self._live,), name="world", daemon=True)
+        self._thread = threading.Thread(target=common.vital, args=(self._run,), name="world", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -81,10 +79,10 @@ class PushTSimNode(Node):
     def _advertise(self, clock_rate: float) -> None:
         command = self._contract.command
         self._streams = {
-            s.key: self.create_publisher(Image, s.topic, common.IMAGE_QOS)
-            if s.type == IMAGE
-            else self.create_publisher(PoseStamped, s.topic, common.STATE_QOS)
-            for s in self._contract.streams
+            stream.key: self.create_publisher(Image, stream.source.topic, common.IMAGE_QOS)
+            if stream.is_camera
+            else self.create_publisher(PoseStamped, stream.source.topic, common.STATE_QOS)
+            for stream in self._contract.streams
         }
         self._info = self.create_publisher(CameraInfo, "~/camera/camera_info", common.IMAGE_QOS)
         self._joints = self.create_publisher(JointState, "~/joint_states", common.STATE_QOS)
@@ -127,7 +125,7 @@ class PushTSimNode(Node):
         self._end = self._time() + self._dt  # of the control period in progress
         self._publish(observation, info, self._end - self._dt)
 
-    def _live(self) -> None:
+    def _run(self) -> None:
         while not self._closing.is_set():
             wait = self._end + GRACE - self._time()
             if wait > 0:
@@ -173,7 +171,7 @@ class PushTSimNode(Node):
 
     def _report(self) -> tuple[bytes, str, dict[str, Any]]:
         level = common.Diagnostics.WARN if self._stalled else common.Diagnostics.OK
-        message = f"stood still for {self._stalled} control periods" if self._stalled else "in real time"
+        message = f"paused for {self._stalled} control periods" if self._stalled else "in real time"
         values = {
             "seed": self._seed,
             "instruction": self._env.task,

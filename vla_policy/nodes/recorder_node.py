@@ -18,13 +18,14 @@ from std_srvs.srv import SetBool, Trigger
 from vla_policy.interfaces import InputError, Refused
 from vla_policy.nodes import common
 from vla_policy.nodes.importer import Importer
-from vla_policy.robot.bags import FAILURE, RESULT, SUCCESS, TASK, BagThread, BagWriter, name_result, read_recordings
+from vla_policy.robot.bag_writer import BagThread, BagWriter
+from vla_policy.robot.bags import FAILURE, RESULT, SUCCESS, TASK, name_result, read_recordings
 from vla_policy.robot.contract import IMAGE_TYPES, JOINT_STATE, TRAJECTORY, find_config, load_contract
 from vla_policy.robot.messages import Reader
 from vla_policy.runtime import Watchdog
-from vla_policy.utils.locks import only_one
+from vla_policy.utils.locks import lock_file
 
-LOOK_SECONDS = 0.25
+CHECK_SECONDS = 0.25
 WATCH_SECONDS = 0.04  # shorter than a gap that the watchdog takes for a suspension of this process
 LONGEST_WAIT = 0.5  # seconds from a message's arrival until it is read; a kill loses as much
 LEAST_FREE = 1 << 30  # bytes on the disk to begin an episode
@@ -57,7 +58,7 @@ class RecorderNode(Node):
         self._root = Path(common.parameter(self, "root", "outputs/recordings", "folder of bags and dataset"))
         self._task = common.parameter(self, "task", "", "the instruction; empty: the contract's") or self._contract.task
         self._bags, self._dataset = self._root / "bags", self._root / "dataset"
-        self._lock = only_one(self._root / LOCK, "recorder")
+        self._lock = lock_file(self._root / LOCK, "recorder")
         self._bag: BagThread | None = None
         self._status = self.create_publisher(String, "~/status", common.LATCHED_QOS)
         self._last_status, self._problem, self._given_up = "", False, ""
@@ -65,7 +66,7 @@ class RecorderNode(Node):
         self._behind, self._longest = 0.0, 0.0  # longest wait of a message in seconds, before and since the last check
         self._importer = Importer(self._bags, self._dataset, self._contract_file, self._publish_status)
         self._subscribe()
-        self._timer = common.every(self, LOOK_SECONDS, self._look_after)
+        self._timer = common.every(self, CHECK_SECONDS, self._check)
         self._watch_timer = common.every(self, WATCH_SECONDS, self._watch)
         self._diagnostics = common.Diagnostics(self, self._report)
         self._repair()
@@ -138,7 +139,7 @@ class RecorderNode(Node):
     def _watch(self) -> None:
         self._watchdog.check(common.steady())
 
-    def _look_after(self) -> None:
+    def _check(self) -> None:
         silent = self._watchdog.check(common.steady())
         self._behind, self._longest = self._longest, 0.0
         if self._bag is None:
@@ -147,7 +148,7 @@ class RecorderNode(Node):
             self._give_up(self._bag.error)
             return
         problems = [f"{topic} is silent" for topic in silent]
-        problems += ["messages wait, this computer is too busy"] if self._behind > LONGEST_WAIT else []
+        problems += ["messages are delayed, this computer is too busy"] if self._behind > LONGEST_WAIT else []
         problems += [f"messages of {topic} are dropped: the disk is too slow" for topic in sorted(self._bag.dropped)]
         problems += [f"less than {LEAST_FREE >> 20} MiB are free"] if _free(self._bags) < LEAST_FREE else []
         if problems:
@@ -174,7 +175,7 @@ class RecorderNode(Node):
         if silent:
             raise Refused(f"start_episode: expected every stream of the contract, but {', '.join(silent)} is silent")
         if self._behind > LONGEST_WAIT:
-            raise Refused(f"start_episode: expected to keep up, but messages wait for {self._behind:.1f} s")
+            raise Refused(f"start_episode: expected to keep up, but messages are delayed by {self._behind:.1f} s")
         self._bags.mkdir(parents=True, exist_ok=True)
         free = _free(self._bags)
         if free < LEAST_FREE:

@@ -34,7 +34,7 @@ class SurpriseMonitorNode(ModelNode):
         self._gate_state = ""
         super().__init__("surprise_monitor")
         self._calibration = common.parameter(self, "calibration", "", "folder of a calibrated monitor")
-        self._checkpoint = common.parameter(self, "checkpoint", "checkpoints/pusht_image", "the policy it watches")
+        self._checkpoint = common.parameter(self, "checkpoint", "checkpoints/pusht_image", "the monitored policy")
         self._contract = common.parameter(self, "contract", "pusht_sim", "robot contract: name or file")
         self._threads = common.parameter(self, "threads", 1, "of torch on a CPU", (1, 256))
 
@@ -51,7 +51,7 @@ class SurpriseMonitorNode(ModelNode):
         self._periods = Periods(1.0 / interface.fps, 1.0 / contract.command.rate)
         self._chunk: ActionChunk | None = None
         self._lock = threading.Lock()  # the monitor runs in the worker's thread
-        self._worker = Worker(self._judge, self._on_surprises, self.broken)
+        self._worker = Worker(self._score_periods, self._on_surprises, self.broken)
         self.perception = Perception(self, contract, interface.observations, self._on_sample)
         self._surprise = self.create_lifecycle_publisher(Float64, "~/surprise", 10)
         self._inputs = [
@@ -62,7 +62,7 @@ class SurpriseMonitorNode(ModelNode):
         self._reset = self.create_service(Trigger, "~/reset", self._on_reset)
 
     def begin(self) -> None:
-        self._forget()
+        self._clear()
 
     def free(self) -> None:
         if self._worker is not None:
@@ -79,7 +79,7 @@ class SurpriseMonitorNode(ModelNode):
     def values(self) -> dict[str, Any]:
         return {"surprise": self._score, **common.flat("update_ms", self._update.summary())}
 
-    def _forget(self) -> None:
+    def _clear(self) -> None:
         with self._lock:
             self._monitor.reset()
             self._surprised = ""
@@ -88,7 +88,7 @@ class SurpriseMonitorNode(ModelNode):
             self.perception.buffer.clear(common.now(self))
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        self._forget()
+        self._clear()
         response.success = True
         return response
 
@@ -97,7 +97,7 @@ class SurpriseMonitorNode(ModelNode):
         self._gate_state = state
         # From running back to armed means a late policy: this episode's alarm stays.
         if state == "idle" or (state == "armed" and before not in ("armed", "running")):
-            self._forget()
+            self._clear()
 
     def _on_command(self, message: JointState) -> None:
         self._periods.command(seconds(message.header.stamp), np.array(message.position))
@@ -106,7 +106,7 @@ class SurpriseMonitorNode(ModelNode):
     def _on_chunk(self, message: JointTrajectory) -> None:
         try:
             self._chunk = chunk_of(message, self._names)
-        except DataError as error:  # the gate's to judge; this node goes on
+        except DataError as error:  # the gate rejects it; this node continues
             self.get_logger().warning(str(error))
 
     def _on_sample(self) -> None:
@@ -119,8 +119,8 @@ class SurpriseMonitorNode(ModelNode):
         if self.active and self._worker is not None and not self._worker.busy and (periods := self._periods.take()):
             self._worker.ask((periods, self._chunk))
 
-    def _judge(self, question: tuple[list[Period], ActionChunk | None]) -> list[Surprise]:
-        periods, chunk = question
+    def _score_periods(self, request: tuple[list[Period], ActionChunk | None]) -> list[Surprise]:
+        periods, chunk = request
         begin = common.steady()
         with self._lock:
             surprises = [self._monitor.update(period.observation, period.command, chunk) for period in periods]

@@ -46,11 +46,11 @@ class TeleopNode(Node):
         self._contract = load_contract(common.parameter(self, "contract", "pusht_sim", "robot contract: name or file"))
         scale = common.parameter(self, "scale", TELEOP_SCALE, "part of the contract's speed limit", (0.0, 1.0))
         axes = common.parameter(self, "axes", [1, 0], "of the gamepad, one a channel")
-        deadman = common.parameter(self, "deadman_button", 4, "held while the gamepad leads", (0, 63))
+        deadman = common.parameter(self, "deadman_button", 4, "held while the gamepad moves the arm", (0, 63))
         self._resume = common.parameter(self, "resume_button", 7, "enables the gate", (0, 63))
         self._stop = common.parameter(self, "stop_button", 1, "emergency stop", (0, 63))
         keyboard = common.parameter(self, "keyboard", sys.stdin.isatty(), "read keys from the terminal")
-        mouse = common.parameter(self, "mouse", True, "a window of the camera's picture, where there is a display")
+        mouse = common.parameter(self, "mouse", True, "a window with the camera's image, where there is a display")
         self._names = list(self._contract.interface.action.names)
         if len(axes) > len(self._names) or min(axes, default=0) < 0:
             raise InputError(f"teleop: axes: expected {len(self._names)} at most, from 0 on, found {list(axes)}")
@@ -85,13 +85,13 @@ class TeleopNode(Node):
             self.get_logger().warning(f"no mouse: {reason}; gamepad and keyboard work without")
             return
         self._view = self._contract.stream(pointing.camera)
-        self._picture, self._seen = np.zeros(self._view.feature.shape, np.uint8), 0.0
+        self._image, self._seen = np.zeros(self._view.feature.shape, np.uint8), 0.0
         self._pointed = [self._names.index(name) for name in pointing.channels]
         self._pointer = Pointer(pointing, self._view.feature.shape)
         self._window = window("teleop: hold the left button to lead", self._pointer.on_mouse)
-        kind = common.message_class(self._view.type)
-        self.create_subscription(kind, self._view.topic, self._on_picture, common.IMAGE_QOS)
-        self._window_timer = common.every(self, 1.0 / WINDOW_RATE, self._look)
+        source = self._view.source
+        self.create_subscription(common.message_class(source.type), source.topic, self._on_image, common.IMAGE_QOS)
+        self._window_timer = common.every(self, 1.0 / WINDOW_RATE, self._update_window)
 
     def _connect(self) -> None:
         state = self._contract.stream(STATE)
@@ -145,20 +145,20 @@ class TeleopNode(Node):
         elif key:
             self._let_go()
 
-    def _on_picture(self, message: Any) -> None:
+    def _on_image(self, message: Any) -> None:
         try:
-            self._picture, self._seen = decode(message, self._view), common.steady()
+            self._image, self._seen = decode(message, self._view), common.steady()
         except DataError as error:
             self.get_logger().warning(str(error), throttle_duration_sec=1.0)
 
-    def _look(self) -> None:
+    def _update_window(self) -> None:
         """Show the image and handle the mouse; a stale image releases the deadman."""
         assert self._window is not None
-        key = self._window.show(self._pointer.enlarged(self._picture), self._pointer.mark)
+        key = self._window.show(self._pointer.enlarged(self._image), self._pointer.mark)
         if key is None:
             self._let_go()
             self._window_timer.cancel()
-            self.get_logger().warning("no mouse any more: its window was closed")
+            self.get_logger().warning("no mouse: its window was closed")
             return
         self._on_key(key)
         place = self._pointer.place
@@ -188,15 +188,15 @@ class TeleopNode(Node):
 
     def _resume_or_clear(self) -> None:
         """Clear the emergency stop, which does not yet enable the gate; enable the gate if no stop is set."""
-        asked = self._enable.call_async(SetBool.Request(data=not self._stopped))
+        future = self._enable.call_async(SetBool.Request(data=not self._stopped))
         if not self._stopped:
-            asked.add_done_callback(self._on_answer)
+            future.add_done_callback(self._on_answer)
         else:
             self._stopped = False
-            self.get_logger().warning("emergency stop taken back; resume once more to enable the arm")
+            self.get_logger().warning("emergency stop cleared; resume once more to enable the arm")
 
-    def _on_answer(self, asked: Future) -> None:
-        answer = asked.result()
+    def _on_answer(self, future: Future) -> None:
+        answer = future.result()
         if not answer.success:
             self.get_logger().warning(f"{answer.message}; disabled, resume once more")
             self._enable.call_async(SetBool.Request(data=False))

@@ -18,7 +18,7 @@ _COMPRESSED = (".zstd", ".zst")  # follows the storage's suffix
 _MAGIC = b"\x89MCAP0\r\n"  # MCAP files begin and end with it
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # no serialised message begins with it: CDR begins with a zero
 _RECORD = 1 << 30  # bytes; longer MCAP records are taken as corrupt before memory is allocated
-WANTED = "expected rosbags and mcap to be installed (pip install rosbags mcap), found none"
+NOT_INSTALLED = "expected rosbags and mcap to be installed (pip install rosbags mcap), found none"
 
 
 class Serialised(NamedTuple):
@@ -53,7 +53,7 @@ def read_storage(path: Path) -> Iterator[Serialised]:
     except InputError:
         raise
     except Exception as error:  # the readers raise AssertionErrors and others for corrupt files
-        raise InputError(f"{path}: expected a whole bag, found a broken one ({words(error)})") from None
+        raise InputError(f"{path}: expected a whole bag, found a broken one ({error_text(error)})") from None
 
 
 def has_end(path: Path) -> bool:
@@ -69,7 +69,7 @@ def has_end(path: Path) -> bool:
         return tail == _MAGIC
 
 
-def words(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """A reader's error in one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
@@ -84,7 +84,7 @@ def _mcap(path: Path) -> Iterator[tuple[str, str, int, bytes]]:
         from mcap.exceptions import McapError
         from mcap.reader import NonSeekingReader
     except ImportError:
-        raise InputError(f"mcap: {WANTED}") from None
+        raise InputError(f"mcap: {NOT_INSTALLED}") from None
     read = 0
     with _open(path) as file:
         try:
@@ -94,16 +94,16 @@ def _mcap(path: Path) -> Iterator[tuple[str, str, int, bytes]]:
                 read += 1
         except (McapError, struct.error, EOFError) as error:
             if read == 0:
-                raise InputError(f"{path}: expected an MCAP file with messages, found {words(error)}") from None
+                raise InputError(f"{path}: expected an MCAP file with messages, found {error_text(error)}") from None
             if has_end(path):  # a truncated file is no error
-                raise InputError(f"{path}: expected a whole bag, found a broken one ({words(error)})") from None
+                raise InputError(f"{path}: expected a whole bag, found a broken one ({error_text(error)})") from None
 
 
 def _sqlite(path: Path) -> Iterator[tuple[str, str, int, bytes]]:
     try:
         from rosbags.rosbag2 import Reader
     except ImportError:
-        raise InputError(f"rosbags: {WANTED}") from None
+        raise InputError(f"rosbags: {NOT_INSTALLED}") from None
     with _decompressed(path) as plain, Reader(plain) as reader:
         for connection, nanoseconds, data in reader.messages():
             yield connection.topic, connection.msgtype, nanoseconds, data
@@ -135,5 +135,5 @@ def _decompressor() -> Any:
     try:
         from zstandard import ZstdDecompressor
     except ImportError:
-        raise InputError(f"zstandard: {WANTED}") from None
+        raise InputError(f"zstandard: {NOT_INSTALLED}") from None
     return ZstdDecompressor()

@@ -1,4 +1,4 @@
-"""Recorded ROS 2 messages: crash-safe writing of MCAP files, and reading of any bag."""
+"""Reading of recorded ROS 2 messages: bags of one file or several, and what a dataset was imported from."""
 
 from __future__ import annotations
 
@@ -7,32 +7,24 @@ import json
 import math
 import os
 import re
-import threading
-from collections import Counter, deque
 from collections.abc import Collection, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path, PurePath
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
 from vla_policy.interfaces import InputError
-from vla_policy.robot.bag_storage import WANTED, Serialised, has_end, is_storage, read_storage, words
+from vla_policy.robot.bag_storage import NOT_INSTALLED, Serialised, error_text, has_end, is_storage, read_storage
 
-if TYPE_CHECKING:
-    from mcap.writer import Writer
-
-BATCH_SECONDS = 0.1  # between two writes of a `BagThread`
 TASK, RESULT = "task", "recorder/result"  # topics with one text per episode
 SUCCESS, FAILURE = "success", "failure"
 RECORDINGS = "recordings.json"  # in a dataset's folder: one entry per episode, with the bag and its digest
 STRING = "std_msgs/msg/String"
-ROOM = 128 << 20  # bytes of the write queue: two seconds of two cameras of 480 x 640 at 30 Hz
-ENDS = 1 << 16  # bytes at both ends of a bag that its digest covers
+DIGEST_BYTES = 1 << 16  # at both ends of a bag, which its digest covers
 METADATA = "metadata.yaml"  # written by a rosbag2 recorder when it closes a bag
-SPLIT_GAP = 0.5  # longest gap in seconds between consecutive files of a split recording
+SPLIT_GAP = 0.5  # seconds, longest gap between consecutive files of a split recording
 _INFORMATION = "rosbag2_bagfile_information"
 _NUMBERED = re.compile(r"(.+)_(?:0|[1-9]\d*)(\.mcap|\.db3)(\.zstd|\.zst)?")
 
@@ -44,115 +36,6 @@ class Recorded(NamedTuple):
     type: str
     t: float
     message: Any
-
-
-class BagWriter:
-    """Writes serialised messages to one MCAP file, unchunked, so that flushed data survives a kill."""
-
-    def __init__(self, path: Path) -> None:
-        self._types = _typestore()
-        from mcap.writer import Writer
-
-        self.path, self.messages = path, 0
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: IO[bytes] = path.open("xb")
-        self._writer: Writer = Writer(self._file, use_chunking=False)
-        self._writer.start(profile="ros2", library="vla_policy")
-        self._schemas: dict[str, int] = {}
-        self._channels: dict[str, int] = {}
-
-    def write(self, topic: str, kind: str, t: float, data: bytes) -> None:
-        """A serialised message of the type `kind`, e.g. "sensor_msgs/msg/Image", received at `t` seconds."""
-        if topic not in self._channels:
-            if kind not in self._schemas:
-                text, _ = self._types.generate_msgdef(kind, ros_version=2)
-                self._schemas[kind] = self._writer.register_schema(kind, "ros2msg", text.encode())
-            self._channels[topic] = self._writer.register_channel(topic, "cdr", self._schemas[kind])
-        nanoseconds = round(t * 1e9)
-        self._writer.add_message(self._channels[topic], nanoseconds, data, nanoseconds)
-        self.messages += 1
-
-    def write_text(self, topic: str, text: str, t: float) -> None:
-        """A `std_msgs/String`."""
-        self.write(topic, STRING, t, bytes(self._types.serialize_cdr(self._types.types[STRING](text), STRING)))
-
-    def flush(self) -> None:
-        """Pass all data to the operating system."""
-        self._writer.flush()
-        self._file.flush()
-
-    def close(self) -> None:
-        """Finish and fsync the file. `OSError` if the disk is full."""
-        try:
-            self._writer.finish()
-            self.flush()
-            os.fsync(self._file.fileno())
-        finally:
-            self._file.close()
-
-    def abandon(self) -> None:
-        """Close the file without a footer; it is readable up to what was written."""
-        with suppress(OSError):
-            self._file.close()
-
-
-class BagThread:
-    """Writes a bag in its own thread, so that `put` never blocks on the disk.
-
-    The queue holds at most `room` bytes; messages beyond that are dropped and counted by topic in `dropped`. The queue
-    is written and flushed every `BATCH_SECONDS`. An `error`, of the disk or of a message that cannot be written, ends
-    the bag.
-    """
-
-    def __init__(self, bag: BagWriter, room: int = ROOM) -> None:
-        self.path, self.waiting = bag.path, 0  # bytes
-        self.dropped: Counter[str] = Counter()
-        self._bag, self._room = bag, room
-        self.error: Exception | None = None
-        self._messages: deque[tuple[str, str, float, bytes]] = deque()
-        self._lock, self._stopping = threading.Lock(), threading.Event()
-        self._thread = threading.Thread(target=self._run, name="bag", daemon=True)
-        self._thread.start()
-
-    @property
-    def messages(self) -> int:
-        """Messages written so far."""
-        return self._bag.messages
-
-    def put(self, topic: str, kind: str, t: float, data: bytes) -> None:
-        """As `BagWriter.write`."""
-        with self._lock:
-            fits = self.error is None and self.waiting + len(data) <= self._room
-            self.waiting += len(data) if fits else 0
-        if fits:
-            self._messages.append((topic, kind, t, data))
-        else:
-            self.dropped[topic] += 1
-
-    def stop(self) -> BagWriter:
-        """Wait until everything is written and hand the writer to the caller. Raises `error`, if there is one."""
-        self._stopping.set()
-        self._thread.join()
-        if self.error is not None:
-            raise self.error
-        return self._bag
-
-    def _run(self) -> None:
-        try:
-            while not self._stopping.wait(BATCH_SECONDS):
-                self._write()
-            self._write()
-        except Exception as error:  # any error: the bag must not count as complete
-            self.error = error
-            self._bag.abandon()
-
-    def _write(self) -> None:
-        while self._messages:
-            message = self._messages.popleft()
-            self._bag.write(*message)
-            with self._lock:
-                self.waiting -= len(message[-1])
-        self._bag.flush()
 
 
 @dataclass(frozen=True)
@@ -186,15 +69,14 @@ class Bag:
 
     def read(self, topics: Collection[str]) -> Iterator[Recorded]:
         """The messages of these topics, ignoring leading slashes; `InputError` names a corrupt one."""
-        wanted, types = {topic.lstrip("/") for topic in topics}, _typestore()
+        wanted, types = {topic.lstrip("/") for topic in topics}, typestore()
         for topic, kind, nanoseconds, data in self.messages():
             if topic.lstrip("/") in wanted:
                 try:
                     message = types.deserialize_cdr(data, kind)
                 except Exception as error:  # rosbags raises AssertionErrors and those of numpy and struct
-                    raise InputError(
-                        f"{self.path}: {topic}: expected a {kind or 'message of a known type'}, found {words(error)}"
-                    ) from None
+                    expected = f"expected a {kind or 'message of a known type'}"
+                    raise InputError(f"{self.path}: {topic}: {expected}, found {error_text(error)}") from None
                 yield Recorded(topic.lstrip("/"), kind, nanoseconds * 1e-9, message)
 
     def topics(self) -> dict[str, str]:
@@ -239,7 +121,7 @@ def find_bags(path: Path) -> list[Bag]:
         found += [Bag(folder)] if listed else [bag for bag in _unlisted(folder) if bag.parts]
     if not found:
         other = [folder.name for folder in folders if _storages(folder)]
-        beside = f" (bag files without {METADATA} lie in {', '.join(other)}: name such a folder)" if other else ""
+        beside = f" (bag files without {METADATA} are in {', '.join(other)}: name such a folder)" if other else ""
         raise InputError(f"{path}: expected a bag, or a folder of bags, found none{beside}")
     return sorted(found, key=lambda bag: bag.path)
 
@@ -257,8 +139,8 @@ def bag_digest(path: Path) -> str:
     try:
         with (path / "metadata.yaml" if path.is_dir() else path).open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            digest = hashlib.sha256(size.to_bytes(8, "little") + file.read(ENDS))
-            file.seek(-min(ENDS, size), os.SEEK_END)
+            digest = hashlib.sha256(size.to_bytes(8, "little") + file.read(DIGEST_BYTES))
+            file.seek(-min(DIGEST_BYTES, size), os.SEEK_END)
             digest.update(file.read())
     except OSError as error:
         raise InputError(f"{path}: expected a bag that can be read, found {error.strerror}") from None
@@ -271,7 +153,7 @@ def read_recordings(dataset: Path) -> list[dict[str, Any]]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: expected JSON, found something else ({words(error)})") from None
+        raise InputError(f"{path}: expected JSON, found something else ({error_text(error)})") from None
     known = {"episode": int, "bag": str}
     for entry in entries if isinstance(entries, list) else [entries]:
         kinds = known | ({"digest": str} if isinstance(entry, dict) and "digest" in entry else {})
@@ -304,7 +186,7 @@ def _listed(folder: Path) -> list[Path]:
         raise InputError(f"{path}: expected a bag's metadata, found {error.strerror}") from None
     except (yaml.YAMLError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise InputError(
-            f"{path}: expected {_INFORMATION}: relative_file_paths, a list of files, found {words(error)}"
+            f"{path}: expected {_INFORMATION}: relative_file_paths, a list of files, found {error_text(error)}"
         ) from None
     missing = [name for name in names if not is_storage(folder / name)]
     if missing or not names:
@@ -362,9 +244,10 @@ def _first(file: Path) -> float:
 
 
 @cache  # compiles the (de)serialisers
-def _typestore() -> Any:
+def typestore() -> Any:
+    """ROS 2 Jazzy's message types; `InputError` if rosbags is not installed."""
     try:
         from rosbags.typesys import Stores, get_typestore
     except ImportError:
-        raise InputError(f"rosbags: {WANTED}") from None
+        raise InputError(f"rosbags: {NOT_INSTALLED}") from None
     return get_typestore(Stores.ROS2_JAZZY)

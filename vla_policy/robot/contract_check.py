@@ -11,14 +11,14 @@ import numpy as np
 
 from vla_policy.interfaces import STATE, DataError
 from vla_policy.robot.bags import Bag, read_bag
-from vla_policy.robot.contract import IMAGE_TYPES, JOINT_STATE, Contract, Source, Stream
+from vla_policy.robot.contract import JOINT_STATE, Contract, Source, Stream
 from vla_policy.robot.contract.findings import NOTE, OK, WRONG, Finding
 from vla_policy.robot.messages import CommandReader, Reader, seconds
 
-KEPT = 30  # messages of a topic that are looked into
-FEWEST = 5  # stamps by which streams are judged
-RARELY = 0.1  # of the stamps may lack a partner, as where a message was lost
-SPAN = 10.0  # seconds of a bag that are looked at
+KEPT = 30  # messages of a topic that are decoded
+FEWEST = 5  # stamps needed to judge the alignment of streams
+RARELY = 0.1  # fraction of the stamps that may have no partner, e.g. because a message was lost
+SPAN = 10.0  # seconds of a bag that are checked
 EXECUTED = "command/executed"
 
 
@@ -107,8 +107,7 @@ def _of_rate(contract: Contract, stream: Stream, source: Source, received: Recei
     if not received.times:
         return
     timeouts, fps = contract.timeouts, contract.interface.fps
-    camera = stream.type in IMAGE_TYPES
-    name, most = ("camera", timeouts.camera) if camera or stream.key != STATE else ("state", timeouts.state)
+    name, most = ("camera", timeouts.camera) if stream.is_camera or stream.key != STATE else ("state", timeouts.state)
     beside = len(stream.sources) > 1 and stream.slop > most  # a slow part of a vector
     period, longest = received.period, float(np.max(np.diff(received.times), initial=0.0))
     text = f"{source.topic}: {1 / period:.4g} Hz"
@@ -121,7 +120,7 @@ def _of_rate(contract: Contract, stream: Stream, source: Source, received: Recei
             NOTE, f"{text}, once silent for {longest:.2g} s: with timeouts.{name} of {most:g} s the arm holds"
         )
     elif period > 1.1 / fps and not beside:
-        yield Finding(NOTE, f"{text}, fewer than the {fps:g} that are decided about: the last is taken again")
+        yield Finding(NOTE, f"{text}, below the control rate of {fps:g} Hz: samples are repeated")
     else:
         yield Finding(OK, text)
 
@@ -130,7 +129,7 @@ def _of_stamps(topic: str, received: Mapping[str, ReceivedTopic], contract: Cont
     ages = [t - seconds(message.header.stamp) for t, message in _bare(received, topic).messages]
     age, timeouts = float(np.median(ages)), contract.timeouts
     if any(seconds(message.header.stamp) == 0 for _, message in _bare(received, topic).messages):
-        text = "the gate and the policy would refuse them" if live else "the times of receipt count"
+        text = "the gate and the policy would refuse them" if live else "receive times are used"
         yield Finding(WRONG if live else NOTE, f"{topic}: expected time stamps, found 0: {text}")
     elif live and (age > timeouts.max_age or age < -timeouts.slop):
         bounds = f"from {-timeouts.slop:g} (timeouts.slop) to {timeouts.max_age:g} s (timeouts.max_age)"
@@ -169,15 +168,15 @@ def _of_samples(contract: Contract, received: Mapping[str, ReceivedTopic]) -> It
         if stream.key in newest:
             yield Finding(OK, f"{stream.key}: messages can be read")
         elif complete and not refused:
-            yield Finding(WRONG, f"{stream.key}: its parts never were within {stream.slop:g} s of each other (slop)")
+            yield Finding(WRONG, f"{stream.key}: its parts were never within {stream.slop:g} s of each other (slop)")
     if STATE in newest:
-        yield from _of_place(contract, newest[STATE])
+        yield from _of_position(contract, newest[STATE])
     if len(stamps) == len(contract.streams):
-        yield from _of_moments(contract.timeouts.slop, {key: np.array(sorted(t)) for key, t in stamps.items()})
+        yield from _of_alignment(contract.timeouts.slop, {key: np.array(sorted(t)) for key, t in stamps.items()})
 
 
-def _of_moments(slop: float, stamps: Mapping[str, np.ndarray]) -> Iterator[Finding]:
-    """Whether the stamps of the slowest stream, while all are there, are near enough to those of each other one."""
+def _of_alignment(slop: float, stamps: Mapping[str, np.ndarray]) -> Iterator[Finding]:
+    """Whether the stamps of the slowest stream have partners in every other one, while all streams are present."""
     begin, end = max(t[0] for t in stamps.values()), min(t[-1] for t in stamps.values())
     common = {key: t[(t >= begin) & (t <= end)] for key, t in stamps.items()}
     slowest = min(common, key=lambda key: len(common[key]))
@@ -186,11 +185,11 @@ def _of_moments(slop: float, stamps: Mapping[str, np.ndarray]) -> Iterator[Findi
         if len(apart) < FEWEST or (share := float((apart > slop).mean())) <= RARELY:
             continue
         text = f"{100 * share:.0f} % of the stamps are more than timeouts.slop, {slop:g} s, apart"
-        text += f" ({np.median(apart):.3f} s in the middle): they would make no observation"
+        text += f" (median {np.median(apart):.3f} s): they would not form an observation"
         yield Finding(WRONG if share > 0.5 else NOTE, f"{slowest} and {key}: {text}")
 
 
-def _of_place(contract: Contract, state: np.ndarray) -> Iterator[Finding]:
+def _of_position(contract: Contract, state: np.ndarray) -> Iterator[Finding]:
     command, action = contract.command, contract.interface.action
     step = command.speed / command.rate
     for k in np.flatnonzero((state < command.low - step) | (state > command.high + step)):

@@ -23,7 +23,7 @@ FAR = 0.5  # radians or metres between successive joint targets: beyond is anoth
 
 
 class NoSolution(Failure):
-    """There are no joints with which the tip could follow its target, within the limits and fast enough."""
+    """No joints within the limits bring the tip to its target in time."""
 
 
 class Kinematics:
@@ -57,7 +57,7 @@ class Kinematics:
         self._model = pin.buildReducedModel(whole, still, pin.neutral(whole))
         if self._model.frames[self._model.getFrameId(base)].parentJoint != 0:
             raise InputError(f"kinematics: {urdf.name}: expected a base that does not move, found {base!r}")
-        self._within = _pink().limits.ConfigurationLimit(self._model, config_limit_gain=1.0)
+        self._joint_limits = _pink().limits.ConfigurationLimit(self._model, config_limit_gain=1.0)
         self._limits(speed)
 
     def _limits(self, speed: Sequence[float] | None) -> None:
@@ -101,7 +101,7 @@ class Kinematics:
             if np.abs(task.compute_error(configuration)).max() < TOLERANCE:
                 return np.asarray(configuration.q[self._places])
             try:
-                step = pink.solve_ik(configuration, [task], 1.0, "daqp", limits=[self._within])
+                step = pink.solve_ik(configuration, [task], 1.0, "daqp", limits=[self._joint_limits])
             except pink.exceptions.PinkError:
                 break
             configuration.integrate_inplace(step, 1.0)
@@ -146,34 +146,34 @@ class JointTargets:
         return held
 
     def follow(self, pose: np.ndarray) -> np.ndarray:
-        """The next joints (n,) on the way to a tip's pose (7,); `NoSolution` if they cannot, and then none are told.
+        """The next joints (n,) on the way to a tip's pose (7,); without any `NoSolution`, and the last targets stay.
 
         Where a joint would exceed its speed the tip moves a part of its straight path: interpolating between distant
         joint targets would leave that path, for instance towards the table.
         """
         self.velocity = np.zeros_like(self.velocity)
         kinematics, last = self.kinematics, self.hold()
-        if late := self._late(last):
+        if late := self._following_error(last):
             self.reset()
             raise NoSolution(late)
         step = kinematics.solve(pose, last) - last
-        far = int(np.argmax(np.abs(step)))
-        if abs(step[far]) > FAR:
+        largest = int(np.argmax(np.abs(step)))
+        if abs(step[largest]) > FAR:
             raise NoSolution(
-                f"kinematics: {kinematics.joints[far]}: expected a target within {FAR:g} of the last, "
-                f"found {step[far]:+.2f}"
+                f"kinematics: {kinematics.joints[largest]}: expected a target within {FAR:g} of the last, "
+                f"found {step[largest]:+.2f}"
             )
-        slower = self._slower(step)
-        if slower < 1.0:
-            part = kinematics.solve(between(kinematics.pose(last), pose, slower), last) - last
-            self._require_near(last + self._slower(part) * part, pose, step)
-            step = self._slower(part) * part
-        if late := self._late(last + step):  # and what was told last is led no further
+        fraction = self._speed_fraction(step)
+        if fraction < 1.0:
+            part = kinematics.solve(between(kinematics.pose(last), pose, fraction), last) - last
+            self._require_near(last + self._speed_fraction(part) * part, pose, step)
+            step = self._speed_fraction(part) * part
+        if late := self._following_error(last + step):
             raise NoSolution(late)
         self._last, self.velocity = last + step, step * self._rate
         return self._last
 
-    def _late(self, commanded: np.ndarray) -> str:
+    def _following_error(self, commanded: np.ndarray) -> str:
         """The joint whose error to `commanded` (n,) exceeds its following error, in words; "" if none."""
         if not self._followed or self._measured is None:
             return ""
@@ -191,7 +191,7 @@ class JointTargets:
             found = f"expected the tip within {BEHIND:g} m of its target, found {behind:.3f}"
             raise NoSolution(f"kinematics: {name} is too slow: {found}")
 
-    def _slower(self, step: np.ndarray) -> float:
+    def _speed_fraction(self, step: np.ndarray) -> float:
         """The fraction (0 to 1) of a joint step (n,) that the speed limits allow per command."""
         return float(1.0 / max(1.0, (np.abs(step) / self.kinematics.speed).max() * self._rate))
 

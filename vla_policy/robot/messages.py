@@ -21,7 +21,7 @@ from vla_policy.robot.contract import (
     Stream,
 )
 from vla_policy.robot.kinematics import Kinematics
-from vla_policy.robot.pixels import read_picture
+from vla_policy.robot.pixels import read_image
 
 
 def seconds(stamp: Any) -> float:
@@ -114,14 +114,13 @@ def decode(message: Any, stream: Stream) -> np.ndarray:
 
     `DataError` names the topic and what does not fit: encoding, size, a joint the robot does not have.
     """
-    (source,) = stream.sources
-    return _value(message, source, stream.feature)
+    return _value(message, stream.source, stream.feature)
 
 
 def _value(message: Any, source: Source, feature: Feature) -> np.ndarray:
     """The image, or the source's part (n,) of a vector."""
     if source.type in IMAGE_TYPES:
-        return read_picture(message, source, *feature.shape[:2])
+        return read_image(message, source, *feature.shape[:2])
     if source.kinematics is not None:
         return tip(joints(message, source.kinematics, source.topic), source.fields, source.kinematics)
     if source.type == JOINT_STATE:

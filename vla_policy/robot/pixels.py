@@ -37,14 +37,14 @@ FORMATS = ("JPEG", "PNG")
 _UNREADABLE = (OSError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
-def read_picture(message: Any, source: Source, height: int, width: int) -> np.ndarray:
+def read_image(message: Any, source: Source, height: int, width: int) -> np.ndarray:
     """A camera's feature (height, width, 3) uint8 RGB from an Image or CompressedImage.
 
-    `DataError` names the topic and what does not fit: encoding, size, a picture that cannot be decoded.
+    `DataError` names the topic and what does not fit: encoding, size, an image that cannot be decoded.
     """
-    assert source.picture is not None
+    assert source.region is not None
     rgb = _decompress(message, source) if source.type == COMPRESSED else _decode(message, source)
-    top, left, rows, columns = source.picture.crop
+    top, left, rows, columns = source.region.crop
     part = rgb[top : top + rows, left : left + columns]
     if (rows, columns) != (height, width):
         part = np.asarray(Image.fromarray(part).resize((width, height), Image.Resampling.BILINEAR))
@@ -53,14 +53,14 @@ def read_picture(message: Any, source: Source, height: int, width: int) -> np.nd
 
 def _decompress(message: Any, source: Source) -> np.ndarray:
     try:
-        with Image.open(io.BytesIO(bytes(message.data)), formats=FORMATS) as picture:
-            _require_size(source, picture.height, picture.width)  # before memory is allocated
-            if picture.mode.startswith(("I", "F")):
-                raise DataError(f"{source.topic}: expected 8 bits a channel, found {picture.mode!r}")
-            return np.asarray(picture.convert("RGB"))
+        with Image.open(io.BytesIO(bytes(message.data)), formats=FORMATS) as image:
+            _require_size(source, image.height, image.width)  # before memory is allocated
+            if image.mode.startswith(("I", "F")):
+                raise DataError(f"{source.topic}: expected 8 bits a channel, found {image.mode!r}")
+            return np.asarray(image.convert("RGB"))
     except _UNREADABLE as error:
         found = f"{message.format!r} of {len(message.data)} bytes ({error})"
-        raise DataError(f"{source.topic}: expected a picture in {' or '.join(FORMATS)}, found {found}") from None
+        raise DataError(f"{source.topic}: expected an image in {' or '.join(FORMATS)}, found {found}") from None
 
 
 def _decode(message: Any, source: Source) -> np.ndarray:
@@ -123,7 +123,7 @@ def _demosaic(mosaic: np.ndarray, pattern: str) -> np.ndarray:
 
 
 def _require_size(source: Source, height: int, width: int) -> None:
-    assert source.picture is not None
-    rows, columns = source.picture.size
+    assert source.region is not None
+    rows, columns = source.region.size
     if (height, width) != (rows, columns):
         raise DataError(f"{source.topic}: expected {rows} x {columns} pixels, found {height} x {width}")

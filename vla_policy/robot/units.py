@@ -40,7 +40,7 @@ def require_same_scale(contract: Contract, interface: Interface, ranges: Ranges,
         if undeclared:
             problems.append(
                 f"units: expected declared ones, found none of {' and '.join(undeclared)}; declare them in its "
-                "interface.json or, knowing that they are the robot's, say 'units_unknown: accept' in the contract"
+                "interface.json or, knowing that they are the robot's, set 'units_unknown: accept' in the contract"
             )
     outside: dict[str, str] = {}
     for key, names in ((ACTION, action.names), (STATE, contract.interface.observations[STATE].names)):

@@ -10,6 +10,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from vla_policy.interfaces import InputError
+from vla_policy.utils.options import store_scene
 
 if TYPE_CHECKING:
     from sim import PushTConfig
@@ -31,6 +32,7 @@ def load_scene(name: str, instruction: str = "") -> PushTConfig:
 
     if name not in SCENES:
         raise InputError(f"scene: expected one of {list(SCENES)}, found {name!r}")
+    store_scene()
     with initialize_config_module("vla_policy.conf", version_base="1.3"):
         values = OmegaConf.to_container(compose(overrides=[f"+scene={name}"]).scene)
     scene = PushTConfig.from_mapping(cast(dict[str, object], values))

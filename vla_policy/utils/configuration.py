@@ -23,19 +23,19 @@ T = TypeVar("T")
 TEXTS = {"root", "run_dir", "init_from", "instruction", "dataset", "monitor", "contract", "out", "cache_dir"}
 
 
-def as_they_are(words: Sequence[str], sweep: bool = False) -> list[str]:
-    """`key=value` words for Hydra, with those values in quotes that are no Hydra syntax: paths and sentences with
-    letters outside ASCII, parentheses, quotes, `=`, commas; and numbers where a path or a sentence is meant. With
-    `sweep`, commas stand between values.
+def quoted_words(words: Sequence[str], sweep: bool = False) -> list[str]:
+    """`key=value` words with quotes around values that are not Hydra syntax: paths and sentences with letters outside
+    ASCII, parentheses, quotes, `=`, commas; and around numbers where a path or a sentence is expected. With `sweep`,
+    commas separate values.
     """
-    quoted = [_as_it_is(word, sweep) for word in words]
+    quoted = [_quoted_word(word, sweep) for word in words]
     for word in quoted:
         _require_choice(word)
     return quoted
 
 
 def _require_choice(word: str) -> None:
-    """`InputError` for a choice of a group that is no name: Hydra has a traceback for it."""
+    """`InputError` for a group's choice that is not a name, for which Hydra prints a traceback."""
     try:
         override = OverridesParser.create().parse_override(word)
     except HydraException:  # no override: an option, or a path
@@ -49,7 +49,7 @@ def _require_choice(word: str) -> None:
         raise InputError(f"{override.key_or_group}: expected one of {names}, found {value!r}")
 
 
-def _as_it_is(word: str, sweep: bool) -> str:
+def _quoted_word(word: str, sweep: bool) -> str:
     key, equals, value = word.partition("=")
     as_text = key.rpartition(".")[2] in TEXTS
     if not equals or word.startswith("-") or (_is_syntax(word, sweep) and not as_text):
@@ -70,7 +70,7 @@ def _item(text: str, as_text: bool, sweep: bool = False) -> str:
 
 
 def _items(text: str) -> Iterator[str]:
-    """The parts between commas that are in no brackets and in no quotes that open a part."""
+    """The parts between commas outside brackets and outside quotes that open a part."""
     part, depth, quote = "", 0, ""
     for character in text:
         if character == "," and not depth and not quote:
@@ -104,7 +104,7 @@ def _quoted(text: str) -> str:
 
 
 def refuse_task(words: Sequence[str]) -> None:
-    """`InputError` for an override of `task`, as the scene's group was called."""
+    """`InputError` for an override of `task`, the former name of the group `scene`."""
     for word in words:
         if re.match(r"[+~]*task[.=@]", word):
             raise InputError(
@@ -122,7 +122,7 @@ def load_config(name: str, overrides: Sequence[str]) -> DictConfig:
     store_options(name)
     known = GlobalHydra.instance().is_initialized()  # within a program of Hydra's, whose search path is ours
     with nullcontext() if known else initialize_config_module("vla_policy.conf", version_base="1.3"):
-        return compose(name, overrides=as_they_are(overrides))
+        return compose(name, overrides=quoted_words(overrides))
 
 
 def typed_config(kind: Callable[..., T], name: str, overrides: Sequence[str]) -> T:
@@ -156,6 +156,6 @@ def shown(defaults: Mapping[str, Any]) -> str:
 
 def _text(word: str) -> str:
     """The value of a `key=value` word, without the quotes that may stand around it."""
-    (override,) = OverridesParser.create().parse_overrides(as_they_are([word]))
+    (override,) = OverridesParser.create().parse_overrides(quoted_words([word]))
     value = override.value()
     return value if isinstance(value, str) else word.partition("=")[2]

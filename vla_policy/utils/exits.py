@@ -1,4 +1,4 @@
-"""The exit status of a program that an error ends: 2 for what its user can put right, 1 for what went wrong."""
+"""The exit status for an error that ends a program: 2 for a mistake of its user, 1 for a failure."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ OF_PATHS = {
     errno.ELOOP,
     errno.ENAMETOOLONG,
 }
-"""Errors of the operating system that a path causes which the user named."""
+"""Errors of the operating system that are caused by a path, which the user has named."""
 
 
 def exit_status(error: BaseException) -> int:
-    """1 of a `Failure` and of an error of the operating system that no path causes, such as a full disk; otherwise 2.
+    """1 for a `Failure` and for an error of the operating system that no path causes, such as a full disk; otherwise 2.
 
     An `OSError` without a number comes from a library that could not read a file, and is a mistake as well.
     """

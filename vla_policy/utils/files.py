@@ -103,8 +103,8 @@ def broken(path: Path, reason: object) -> str:
 
 
 def reserve(file: IO[bytes], folder: Path, size: int) -> None:
-    """Take `size` bytes for a file in `folder` that is going to be mapped: a full disk would otherwise end the process
-    in the middle of a memory access. `Failure` if there are fewer.
+    """Allocate `size` bytes for a file in `folder` that will be memory-mapped: a full disk would otherwise kill the
+    process later. `Failure` if there is less space.
     """
     try:
         os.posix_fallocate(file.fileno(), 0, size)

@@ -1,4 +1,4 @@
-"""One at a time, also after a kill."""
+"""Advisory file locks, which the kernel releases when a process ends."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import IO
 from vla_policy.interfaces import InputError
 
 
-def only_one(path: Path, who: str) -> IO[str]:
-    """Keep every other `who` out until the returned file is closed or the process dies; `InputError` for a second one.
+def lock_file(path: Path, owner: str) -> IO[str]:
+    """Lock the file at `path`, until the returned one is closed or the process ends.
 
-    `path` is the lock's file; its folder, which is made if needed, is what `who` works on.
+    Its folder, which is created if needed, is what the `owner` works on; `InputError` if another owner holds the lock.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("a")  # which leaves a file alone that is somebody else's
+    file = path.open("a")  # keeps the content of a file that is not this package's
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
-        raise InputError(f"{path.parent}: expected no other {who}, found one at work") from None
+        raise InputError(f"{path.parent}: expected no other {owner}, found one that is running") from None
     return file

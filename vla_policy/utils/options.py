@@ -1,7 +1,7 @@
 """The options of every command: a dataclass states each default once, and what it means beside it.
 
-`conf/<command>.yaml` has what a dataclass cannot say, the choice of a scene. Help is read from the dataclass's source,
-so that it needs none of its imports.
+`conf/<command>.yaml` adds only the choice of a scene, whose defaults `sim.PushTConfig` states. Help is read from the
+dataclass's source, so that it needs none of its imports.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from functools import cache
 from importlib import import_module, resources
 from pathlib import Path
 from textwrap import wrap
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
@@ -38,19 +39,42 @@ OPTIONS = {
     "swap": "vla_policy.evaluation.language.swap:SwapConfig",
     "world_model_eval": "vla_policy.evaluation.imagination.study:WorldModelEvalConfig",
 }
+SCENE = "sim.config:PushTConfig"
 COLUMN, WIDTH = 22, 118  # where comments begin, and where lines end
 
 
 def store_options(name: str) -> None:
-    """Make the defaults of a command known to Hydra, as `<name>_options` in the defaults list of conf/<name>.yaml."""
+    """Make the defaults of a command known to Hydra, as `<name>_options` in the defaults list of conf/<name>.yaml, and
+    those of a scene if it has one.
+    """
     if name in OPTIONS:
-        module, _, kind = OPTIONS[name].partition(":")
-        ConfigStore.instance().store(f"{name}_options", asdict(getattr(import_module(module), kind)()))
+        ConfigStore.instance().store(f"{name}_options", _defaults(OPTIONS[name]))
+    if re.search(r"^  - scene:", _yaml(name), re.MULTILINE):
+        store_scene()
+
+
+def store_scene() -> None:
+    """Make the defaults of the simulated scene known to Hydra, as `scene_defaults`."""
+    try:
+        defaults = _defaults(SCENE)
+    except ModuleNotFoundError:  # a robot need not have the simulation; who chooses a scene meets the error later
+        defaults = {}
+    ConfigStore.instance().store("scene_defaults", defaults, package="scene")
+
+
+def _defaults(path: str) -> dict[str, Any]:
+    """The defaults of the dataclass at `module:name`."""
+    module, _, kind = path.partition(":")
+    return asdict(getattr(import_module(module), kind)())
+
+
+def _yaml(name: str) -> str:
+    return resources.files("vla_policy.conf").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
 class Option:
-    """A key, its default as YAML has it, what it means, and the keys below it."""
+    """A key, its default in YAML, its meaning, and the keys below it."""
 
     key: str
     default: str
@@ -58,7 +82,7 @@ class Option:
     below: list[Option] = field(default_factory=list)
 
     def lines(self, indent: int = 0) -> Iterator[str]:
-        """`key: default  # meaning` in as many lines as it needs."""
+        """`key: default  # meaning`, wrapped."""
         text = f"{' ' * indent}{self.key}: {self.default}".rstrip()
         first = max(len(text) + 2, COLUMN)
         meaning = wrap(self.meaning, WIDTH - 2 - min(first, COLUMN + 14))
@@ -71,8 +95,8 @@ class Option:
 
 
 def explained(name: str) -> str:
-    """What `--help` says of conf/<name>.yaml and of the command's options."""
-    text = resources.files("vla_policy.conf").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    """The help text of conf/<name>.yaml and of the command's options."""
+    text = _yaml(name)
     title = [line for line in text.splitlines() if line.startswith("#")]
     groups = [Option(*found) for found in re.findall(r"^  - (\w+): (\w+)(?:\s+# (.*))?$", text, re.MULTILINE)]
     chosen = {group.key for group in groups}
@@ -81,7 +105,7 @@ def explained(name: str) -> str:
 
 
 def options(module: str, kind: str) -> list[Option]:
-    """The fields of a dataclass, those that it inherits first, as its source has them."""
+    """The fields of a dataclass, inherited ones first, from its source."""
     module, node = _find(module, kind)
     assert isinstance(node, ast.ClassDef)
     found: dict[str, Option] = {}
@@ -101,7 +125,7 @@ def options(module: str, kind: str) -> list[Option]:
 
 
 def _default(module: str, value: ast.expr) -> tuple[str, list[Option]]:
-    """A default as YAML has it, or the options of a dataclass that stands for it."""
+    """A default in YAML, or the options of the dataclass that it is."""
     if isinstance(value, ast.Call) and ast.unparse(value.func) == "field":
         (factory,) = (word.value for word in value.keywords if word.arg == "default_factory")
         value = factory.body if isinstance(factory, ast.Lambda) else ast.Call(factory, [], [])

@@ -1,4 +1,4 @@
-"""The progress bar of everything that takes long."""
+"""The progress bar of long operations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 def progress_bar(console: Console) -> Progress:
-    """Name, bar, count, time; a task's field `state`, which every task has to have, is the text behind the count."""
+    """Name, bar, count, time; every task needs a field `state`, the text behind the count."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -1,4 +1,4 @@
-"""Nodes end with the launch that started them: one that fails or is killed leaves its processes, a live gate too."""
+"""Lets nodes end with the launch that started them: a launch that fails or is killed leaves its processes running."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ STARTER = "VLA_POLICY_STARTER"  # the environment variable with the launch's pro
 
 
 def environment() -> dict[str, str]:
-    """What a launch file of this package gives to its nodes, so that they end with this process."""
+    """Environment variables for nodes that are to end with this process, the launch."""
     return {STARTER: str(os.getpid())}
 
 
 class Starter:
-    """The launch that started this process; nobody where a person or another program did, with `ros2 run` for instance.
+    """The launch that started this process, if any; a process of `ros2 run`, for instance, has none.
 
-    It is watched by its process id, not as the parent: between the two may be a terminal or a debugger.
+    It is tracked by its process id rather than as the parent: a terminal or a debugger may be in between.
     """
 
     def __init__(self) -> None:
@@ -28,5 +28,5 @@ class Starter:
                 self._gone = True
 
     def gone(self) -> bool:
-        """Whether there was one and it has ended."""
+        """Whether there was a launch that has ended."""
         return self._gone or (self._process >= 0 and bool(select.select([self._process], [], [], 0)[0]))

@@ -19,7 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vla_policy.conf.policy_config import DEEPEST, LARGEST_PICTURE, WIDEST, check_ranges
+from vla_policy.conf.checks import DEEPEST, LARGEST_IMAGE, WIDEST, check_ranges
 from vla_policy.interfaces import InputError, within
 from vla_policy.models.checkpoint import check_header, read_header, sizes_only
 
@@ -130,8 +130,8 @@ def _stored_config(text: str, path: Path) -> DecoderConfig:
     found = DecoderConfig(**config)
     with within(path):
         sizes = dict.fromkeys(names - {"depth", "image_size", "patch_size"}, (1, WIDEST))
-        pictures = dict.fromkeys(("image_size", "patch_size"), (1, LARGEST_PICTURE))
-        check_ranges(found, "decoder", depth=(0, DEEPEST), **pictures, **sizes)
+        images = dict.fromkeys(("image_size", "patch_size"), (1, LARGEST_IMAGE))
+        check_ranges(found, "decoder", depth=(0, DEEPEST), **images, **sizes)
         if found.width % found.heads:
             raise InputError(f"decoder.width: expected a multiple of heads {found.heads}, found {found.width}")
     return found
@@ -145,8 +145,8 @@ def train_decoder(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=max(steps, 2), pct_start=0.1)
     decoder.train()
     for _ in range(steps):
-        latents, pictures = batch()
-        loss = F.mse_loss(decoder(latents), pictures.float() / 255)
+        latents, images = batch()
+        loss = F.mse_loss(decoder(latents), images.float() / 255)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)

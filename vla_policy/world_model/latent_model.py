@@ -21,10 +21,10 @@ class NumpyWorldModel:
         self.model = model.eval()
         self.cameras = list(model.config.cameras)
         self.history, self.frame_skip = model.config.history, model.config.frame_skip
-        self._encoded: dict[int, tuple[Observation, np.ndarray]] = {}  # by id, which the observation beside it keeps
+        self._encoded: dict[int, tuple[Observation, np.ndarray]] = {}  # by id, which the stored observation keeps alive
 
     def encode(self, observation: Observation) -> np.ndarray:
-        """The latent (D,); `InputError` for pictures that do not fit the model's interface."""
+        """The latent (D,); `InputError` for images that do not fit the model's interface."""
         if id(observation) not in self._encoded:
             self.encode_all([observation])
         return self._encoded[id(observation)][1]
@@ -33,12 +33,12 @@ class NumpyWorldModel:
         """The latents (N, D); they are kept until others are encoded."""
         for observation in observations:
             observation.check(self.model.interface)
-        pictures = {
+        images = {
             key: torch.from_numpy(np.stack([observation.values[key] for observation in observations]))
             for key in self.cameras
         }
         with torch.inference_mode():
-            latents: np.ndarray = self.model.encode(pictures).cpu().numpy()
+            latents: np.ndarray = self.model.encode(images).cpu().numpy()
         self._encoded = {
             id(observation): (observation, latent) for observation, latent in zip(observations, latents, strict=True)
         }

@@ -53,17 +53,17 @@ class WorldModel(TrainableModel):
         self.projector = projector(features, config.latent)
         action = config.frame_skip * self.interface.action.shape[0]
         self.predictor = Predictor(config.latent, action, config.history, config.predictor)
-        self._left_alone = {name for name, value in self.named_parameters() if not value.requires_grad}
+        self._frozen = {name for name, value in self.named_parameters() if not value.requires_grad}
 
     @property
     def device(self) -> torch.device:
         return self.predictor.position.device
 
-    def encode(self, pictures: Mapping[str, Tensor]) -> Tensor:
+    def encode(self, images: Mapping[str, Tensor]) -> Tensor:
         """Latents (..., D) of the cameras' images (..., H, W, 3) uint8 by key."""
         features, shape = [], None
         for key, vision in zip(self.config.cameras, self.visions, strict=True):
-            frames = pictures[key].to(self.device)
+            frames = images[key].to(self.device)
             shape = frames.shape[:-3]
             features.append(vision(self._resized(frames.flatten(0, -4))))
         assert shape is not None
@@ -114,11 +114,11 @@ class WorldModel(TrainableModel):
 
     def stored_state(self) -> dict[str, Tensor]:
         """The weights of a checkpoint, without a frozen encoder's, which are loaded from its path."""
-        return {name: value for name, value in self.state_dict().items() if name not in self._left_alone}
+        return {name: value for name, value in self.state_dict().items() if name not in self._frozen}
 
     def load_stored(self, weights: Mapping[str, Tensor], source: str) -> None:
         """Restore `stored_state`; `InputError` names the first difference of `source`."""
-        rest = {name: value for name, value in self.state_dict().items() if name in self._left_alone}
+        rest = {name: value for name, value in self.state_dict().items() if name in self._frozen}
         load_weights(self, {**rest, **weights}, source)
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -138,10 +138,10 @@ class WorldModel(TrainableModel):
     def _resized(self, frames: Tensor) -> Tensor:
         """Images (M, H, W, 3) resized for the encoder: (M, size, size, 3) float, 0 to 255."""
         size = (self.config.vision.image_size,) * 2
-        pictures = frames.float()
-        if pictures.shape[1:3] == size:
-            return pictures
-        small = F.interpolate(pictures.movedim(-1, 1), size, mode="bilinear", antialias=True, align_corners=False)
+        images = frames.float()
+        if images.shape[1:3] == size:
+            return images
+        small = F.interpolate(images.movedim(-1, 1), size, mode="bilinear", antialias=True, align_corners=False)
         return small.movedim(1, -1)
 
 

@@ -150,9 +150,9 @@ class Planner:
         return torch.cat([plan[steps:], still])[: len(still)] if steps > 0 else still
 
     @torch.inference_mode()
-    def _encode(self, pictures: Mapping[str, np.ndarray]) -> Tensor:
+    def _encode(self, images: Mapping[str, np.ndarray]) -> Tensor:
         keys = self.model.config.cameras
-        return self.model.encode({key: torch.from_numpy(np.array(pictures[key]))[None] for key in keys})[0]
+        return self.model.encode({key: torch.from_numpy(np.array(images[key]))[None] for key in keys})[0]
 
 
 def planner_interface(model: WorldModel) -> Interface:

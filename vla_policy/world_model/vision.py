@@ -28,9 +28,9 @@ class ConvolutionalVision(nn.Module):
         self.encoder = CameraEncoder(shape, config.width, encoder)
         self.features = config.width * (1 + config.grid**2)
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """Images (M, size, size, 3), 0 to 255, to features (M, F)."""
-        tokens, _ = self.encoder(pictures, torch.zeros(len(pictures), 2, device=pictures.device))
+        tokens, _ = self.encoder(images, torch.zeros(len(images), 2, device=images.device))
         return cast(Tensor, tokens).flatten(1)
 
 
@@ -52,8 +52,8 @@ class TransformerVision(nn.Module):
         )
         self.features = config.width
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        pixels = (pictures / 127.5 - 1.0).movedim(-1, 1)
+    def forward(self, images: Tensor) -> Tensor:
+        pixels = (images / 127.5 - 1.0).movedim(-1, 1)
         return cast(Tensor, self.vit(pixel_values=pixels).last_hidden_state[:, 0])
 
 
@@ -83,8 +83,8 @@ class FrozenVision(nn.Module):
         super().train(False)
         return self
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        pixels = ((pictures / 255.0 - self.mean) / self.std).movedim(-1, 1)
+    def forward(self, images: Tensor) -> Tensor:
+        pixels = ((images / 255.0 - self.mean) / self.std).movedim(-1, 1)
         with torch.no_grad():
             tokens = self.tower(pixel_values=pixels).last_hidden_state
         side = int(tokens.shape[1] ** 0.5)
@@ -118,5 +118,5 @@ def _vision_part(model: Any, path: str) -> nn.Module:
         part = model
     if part is None:
         found = type(model).__name__
-        raise InputError(f"world_model.vision.path: expected a model of pictures in {path}, found {found}")
+        raise InputError(f"world_model.vision.path: expected a vision model in {path}, found {found}")
     return cast(nn.Module, part)

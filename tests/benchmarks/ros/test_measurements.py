@@ -22,7 +22,7 @@ from std_msgs.msg import Bool
 from vla_policy.benchmarks.ros import measurements as bench_ros
 from vla_policy.benchmarks.ros.fault_timing import FAULTS, TRIES, measured
 from vla_policy.benchmarks.ros.harness import HeldBefore
-from vla_policy.benchmarks.ros.measured import Hold, Played
+from vla_policy.benchmarks.ros.measured import Hold, MeasuredEpisode
 from vla_policy.cli.bench.ros import main as ros
 from vla_policy.graph.operator import GraphError
 from vla_policy.graph.processes import Processes
@@ -31,7 +31,9 @@ from vla_policy.nodes.common import drop_realtime, request_realtime
 from vla_policy.utils.files import write_json
 
 pytestmark = pytest.mark.dds
-EPISODE = Played(100000, True, 90, 9.0, ("holding: late",), 1, [20.0], [False], [False], [0.0], {"policy": 1.0}, {})
+EPISODE = MeasuredEpisode(
+    100000, True, 90, 9.0, ("holding: late",), 1, [20.0], [False], [False], [0.0], {"policy": 1.0}, {}
+)
 
 
 def test_every_fault_is_timed_and_storms_lead_nothing_astray(tmp_path: Path) -> None:
@@ -94,21 +96,21 @@ def test_episodes_of_another_policy_or_configuration_are_not_counted_together(tm
         config = bench_ros.RosConfig(out=str(tmp_path), **changes)
         return bench_ros.Bench(str(checkpoint), config, Progress(), "success")
 
-    assert bench().played() == []
+    assert bench().stored_episodes() == []
     write_json(tmp_path / "success.json", {"made_with": bench().made_with, "episodes": [asdict(EPISODE)]})
-    (episode,) = bench(n_episodes=7).played()
+    (episode,) = bench(n_episodes=7).stored_episodes()
     assert (episode.seed, episode.rearmed) == (EPISODE.seed, 1)
     for changes in ({"max_steps": 7}, {"rearm": 0}, {"seed": 7}):
         with pytest.raises(InputError, match=r"success.json: expected episodes made with .*; choose another out="):
-            bench(**changes).played()
+            bench(**changes).stored_episodes()
     with torch.no_grad():
         next(policy.parameters()).add_(1.0)
     policy.save_pretrained(checkpoint)  # trained on, in the same folder
     with pytest.raises(InputError, match=r"success.json: expected episodes made with"):
-        bench().played()
+        bench().stored_episodes()
     write_json(tmp_path / "success.json", [asdict(EPISODE)])
     with pytest.raises(InputError, match="found None"):
-        bench().played()
+        bench().stored_episodes()
 
 
 @pytest.mark.parametrize("error", [TimeoutError("a moving arm: not there"), GraphError("a moving arm: not there")])

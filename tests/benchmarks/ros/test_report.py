@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vla_policy.benchmarks.ros.measured import Hold, Played, Storm
+from vla_policy.benchmarks.ros.measured import Hold, MeasuredEpisode, Storm
 from vla_policy.benchmarks.ros.report import (
     deadlines,
     false_holds,
@@ -22,7 +22,7 @@ from vla_policy.benchmarks.ros.report import (
 from vla_policy.utils.percentiles import percentiles
 
 
-def played(seed: int = 0, **values: object) -> Played:
+def played(seed: int = 0, **values: object) -> MeasuredEpisode:
     defaults = {
         "success": True,
         "steps": 10,
@@ -36,7 +36,7 @@ def played(seed: int = 0, **values: object) -> Played:
         "memory": {"policy": 100.0},
         "diagnostics": {},
     }
-    return Played(seed=seed, **{**defaults, **values})  # type: ignore[arg-type]
+    return MeasuredEpisode(seed=seed, **{**defaults, **values})  # type: ignore[arg-type]
 
 
 def storm(*times: float, held: str = "", off_path: int = 0) -> Storm:
@@ -101,12 +101,12 @@ def test_missed_deadlines_are_accounted_for_by_holds_and_standstills() -> None:
     )
     row = deadlines([episode, played()], 20.0)
     assert (row["commands"], row["missed"], row["while_holding"]) == (8, 3, 2)
-    assert (row["while_the_computer_stood_still"], row["met"]) == (1, True)
+    assert (row["while_stalled"], row["met"]) == (1, True)
     row = deadlines([played(intervals=[41.0] * 4)], 20.0)
     assert (row["found"], row["met"]) == ("4", False)
     row = deadlines([played(intervals=[20.0, 41.0, 60.0, 79.0], stolen=[10.0, 10.0, 30.0, 50.0])], 20.0)
-    assert (row["while_its_host_took_the_processor"], row["found"]) == (2, "1")  # of 21, 40 and 59 ms; a tick is 10
-    assert row["stolen_percent"] == pytest.approx(50.0)
+    assert (row["during_steal_time"], row["found"]) == (2, "1")  # of 21, 40 and 59 ms; a tick is 10
+    assert row["steal_percent"] == pytest.approx(50.0)
 
 
 def test_a_hold_without_a_fault_is_false_but_for_the_monitors_alarms() -> None:
@@ -159,13 +159,13 @@ def test_tables_say_what_was_met() -> None:
         ({}, True),
         ({"episodes_intact": 9}, False),
         ({"episodes_imported": 9}, False),
-        ({"repairs_said": 1}, False),
+        ({"repairs_reported": 1}, False),
         ({"lost_s": [0.1, 1.2]}, False),
     ],
 )
 def test_of_a_killed_recorder_every_finished_episode_is_expected(change: dict, met: bool) -> None:
     kills = {"kills": 2, "episodes_expected": 10, "episodes_intact": 10, "episodes_imported": 10}
-    row = kept_of_kills({**kills, "lost_s": [0.1, 0.3], "repairs_said": 2, **change})
+    row = kept_of_kills({**kills, "lost_s": [0.1, 0.3], "repairs_reported": 2, **change})
     assert row["met"] is met
     assert row["lost_ms"]["max"] == pytest.approx(1e3 * max(row["lost_s"]))
 

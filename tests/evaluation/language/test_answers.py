@@ -23,7 +23,7 @@ from rich.console import Console
 from sim.geometry import pose_features, pose_from_features
 from sim.instructions import meanings
 from sim.interface import draw_start
-from sim.language import KINDS, Asked, offset_words, turn_words
+from sim.language import KINDS, Question, offset_words, turn_words
 from vla_policy.cli.eval import main
 from vla_policy.data import LeRobotDataset, LeRobotWriter
 from vla_policy.evaluation.language.answer_numbers import QUANTITIES, told_distance, told_offset, told_turn
@@ -75,7 +75,7 @@ class Knows:
         self.asked.append(row)
         goals, truths = meanings(SCENE), {}
         for kind, goal in itertools.product(KINDS.values(), SCENE.goals):
-            asked, answer = kind(Asked(self.pushers[row], self.poses[row], goal, SCENE, np.random.default_rng(0)))
+            asked, answer = kind(Question(self.pushers[row], self.poses[row], goal, SCENE, np.random.default_rng(0)))
             truths[goals.get(asked, asked)] = answer
         return truths[goals.get(question, question)]
 
@@ -183,7 +183,7 @@ def test_command_asks_an_untrained_checkpoint(
         ({"n_questions": 25}, "n_questions: expected at most 24, as many as there are frames, found 25"),
         ({"episodes": [4]}, "expected an episode from 0 to 3, found 4"),
         ({"episodes": [0, 1, 2, 3]}, "episodes: expected some to be left, for the most frequent answers, found all"),
-        ({"scene": {}}, "scene.goals: expected at least one goal to speak of, found none"),
+        ({"scene": {}}, "scene.goals: expected at least one goal, found none"),
     ],
 )
 def test_mistakes_are_named(dataset: LeRobotDataset, values: dict[str, Any], message: str) -> None:

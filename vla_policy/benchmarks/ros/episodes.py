@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 
 from vla_policy.benchmarks.ros.harness import Witness
-from vla_policy.benchmarks.ros.measured import Played
+from vla_policy.benchmarks.ros.measured import MeasuredEpisode
 from vla_policy.graph.running import Graph
 
 
-def run_episode(graph: Graph, witness: Witness, max_steps: int, success_coverage: float, rearm: int) -> Played:
+def run_episode(graph: Graph, witness: Witness, max_steps: int, success_coverage: float, rearm: int) -> MeasuredEpisode:
     """Run the next episode and measure its commands."""
     witness.forget()
     begin = time.time()
@@ -21,7 +21,7 @@ def run_episode(graph: Graph, witness: Witness, max_steps: int, success_coverage
         any(stop > end - length and stop - stall < end for stop, stall in witness.stalls)
         for end, length in zip(ends, lengths, strict=True)
     ]
-    return Played(
+    return MeasuredEpisode(
         seed=episode.seed,
         success=episode.success,
         steps=episode.steps,

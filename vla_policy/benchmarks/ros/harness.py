@@ -29,7 +29,7 @@ from vla_policy.nodes.chunks import chunk_message
 from vla_policy.robot.messages import seconds
 
 PATIENCE = 60.0  # seconds; generous, for a busy computer
-HELD = 1e-4  # metres that commands may differ by while the arm is held
+HELD = 1e-4  # metres by which commands may differ while the arm is held
 SETTLED = 0.5  # seconds of a hold that are observed
 START = np.array([0.45, 0.0])  # metres
 HOLDS = ("holding", "fault")

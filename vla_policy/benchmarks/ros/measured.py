@@ -58,7 +58,7 @@ class Storm:
 
 
 @dataclass(frozen=True)
-class Played:
+class MeasuredEpisode:
     """An episode through the graph, measured on the robot's side.
 
     `stops` has the gate's reason for every stop; after `rearmed` of them it was armed again. `intervals` are the

@@ -22,7 +22,7 @@ from vla_policy.models.loading import load_policy
 from vla_policy.robot.contract import load_contract
 
 if TYPE_CHECKING:
-    from vla_policy.benchmarks.ros.measured import Played
+    from vla_policy.benchmarks.ros.measured import MeasuredEpisode
     from vla_policy.graph.running import Graph
 
 TELEPORT = "block_teleport"
@@ -50,7 +50,7 @@ class RosConfig:
     max_steps: int = 300  # control periods an episode
     rearm: int = 10  # times an episode that the gate is armed again after it stopped the arm
     domain_id: int | None = 77  # ROS_DOMAIN_ID, one without a real arm; null: that of the environment
-    out: str = "outputs/bench/ros"  # folder of what is found
+    out: str = "outputs/bench/ros"  # output folder
 
     def __post_init__(self) -> None:
         for key in ("repeats", "n_episodes", "max_steps"):
@@ -71,8 +71,8 @@ class RosConfig:
         return self.only or [name for name in MEASUREMENTS if name != "teleport" or self.monitor is not None]
 
 
-def begun(path: Path, checkpoint: str, seed: int) -> dict[str, Any]:
-    """The file that an earlier call left, or an empty one."""
+def load_results(path: Path, checkpoint: str, seed: int) -> dict[str, Any]:
+    """The results file of an earlier call, or a new one without measurements."""
     from vla_policy.utils.files import read_json, write_json
 
     made_for = {"checkpoint": checkpoint, "seed": seed}
@@ -131,9 +131,9 @@ class Bench:
         """A bar of its own; call the result at every step."""
         return functools.partial(self.progress.advance, self.progress.add_task(self.name + more, total=total, state=""))
 
-    def played(self) -> list[Played]:
+    def stored_episodes(self) -> list[MeasuredEpisode]:
         """The episodes of an earlier call; `InputError` if another policy or configuration made them."""
-        from vla_policy.benchmarks.ros.measured import Played
+        from vla_policy.benchmarks.ros.measured import MeasuredEpisode
         from vla_policy.utils.files import read_json
 
         if not self._file.is_file():
@@ -144,7 +144,7 @@ class Bench:
             raise InputError(
                 f"{self._file}: expected episodes made with {self.made_with}, found {made_with}; choose another out="
             )
-        return [Played(**episode) for episode in stored["episodes"]]
+        return [MeasuredEpisode(**episode) for episode in stored["episodes"]]
 
     @functools.cached_property
     def made_with(self) -> dict[str, Any]:
@@ -157,9 +157,13 @@ class Bench:
         return {"policy": digest, **chosen}
 
     def run_episodes(
-        self, graph: Graph, played: list[Played], more: Callable[[], bool], on_episode: Callable[[Played], None]
+        self,
+        graph: Graph,
+        episodes: list[MeasuredEpisode],
+        more: Callable[[], bool],
+        on_episode: Callable[[MeasuredEpisode], None],
     ) -> None:
-        """Run episodes while `more`, adding each to `played` and to a file."""
+        """Run episodes while `more`, adding each to `episodes` and to a file."""
         from sim.geometry import SUCCESS_COVERAGE
         from vla_policy.benchmarks.ros.episodes import run_episode
         from vla_policy.benchmarks.ros.harness import Witness
@@ -167,10 +171,10 @@ class Bench:
 
         with closing(Witness()) as witness:
             while more():
-                played.append(run_episode(graph, witness, self.config.max_steps, SUCCESS_COVERAGE, self.config.rearm))
-                episodes = [asdict(episode) for episode in played]
-                write_json(self._file, {"made_with": self.made_with, "episodes": episodes})
-                on_episode(played[-1])
+                episode = run_episode(graph, witness, self.config.max_steps, SUCCESS_COVERAGE, self.config.rearm)
+                episodes.append(episode)
+                write_json(self._file, {"made_with": self.made_with, "episodes": [asdict(each) for each in episodes]})
+                on_episode(episode)
 
     @property
     def _file(self) -> Path:
@@ -230,26 +234,26 @@ def _success(bench: Bench) -> Found:
     from vla_policy.benchmarks.ros.report import jitter, paired_success, percentile
     from vla_policy.graph.running import running
 
-    config, played = bench.config, bench.played()[: bench.config.n_episodes]
+    config, episodes = bench.config, bench.stored_episodes()[: bench.config.n_episodes]
     advance = bench.bar(config.n_episodes)
-    advance(len(played))
-    if len(played) < config.n_episodes:
-        with running(bench.log, bench.nodes(None, config.seed + len(played))) as graph:
-            bench.run_episodes(graph, played, lambda: len(played) < config.n_episodes, lambda _: advance())
+    advance(len(episodes))
+    if len(episodes) < config.n_episodes:
+        with running(bench.log, bench.nodes(None, config.seed + len(episodes))) as graph:
+            bench.run_episodes(graph, episodes, lambda: len(episodes) < config.n_episodes, lambda _: advance())
     control_period = 1e3 / load_contract("pusht_sim").interface.fps
-    latency = _measured_by_node(played[-1], "command_gate", "observation_to_command_ms")
+    latency = _measured_by_node(episodes[-1], "command_gate", "observation_to_command_ms")
     delay = math.floor(latency["p50"] / control_period)
-    intervals = np.concatenate([episode.intervals for episode in played])
+    intervals = np.concatenate([episode.intervals for episode in episodes])
     times = {
         "camera stamp to first command of its chunk": percentile(latency, "p95", control_period),
         "jitter of commands": jitter(intervals, 1e3 * bench.period, JITTER),
-        "inference": {**_measured_by_node(played[-1], "policy", "inference_ms"), "target": "", "met": None},
+        "inference": {**_measured_by_node(episodes[-1], "policy", "inference_ms"), "target": "", "met": None},
     }
-    paired = paired_success(played, _in_process(bench, [episode.seed for episode in played], delay), delay)
+    paired = paired_success(episodes, _in_process(bench, [episode.seed for episode in episodes], delay), delay)
     return times, {"success, graph - in process": paired}
 
 
-def _measured_by_node(episode: Played, node: str, name: str) -> dict[str, float]:
+def _measured_by_node(episode: MeasuredEpisode, node: str, name: str) -> dict[str, float]:
     """Rolling percentiles of a node's own measurements, from its diagnostics."""
     return {key: float(episode.diagnostics[node][f"{name}.{key}"]) for key in ("n", "p50", "p95", "p99", "max")}
 
@@ -277,16 +281,18 @@ def _soak(bench: Bench) -> Found:
     from vla_policy.graph.running import running
 
     config = bench.config
-    played: list[Played] = []
+    episodes: list[MeasuredEpisode] = []
     advance = bench.bar(config.soak_minutes)
     with running(bench.log, bench.nodes(config.monitor, config.seed)) as graph:
         end = time.monotonic() + 60 * config.soak_minutes
-        bench.run_episodes(graph, played, lambda: time.monotonic() < end, lambda episode: advance(episode.seconds / 60))
-    intervals = np.concatenate([episode.intervals for episode in played])
+        bench.run_episodes(
+            graph, episodes, lambda: time.monotonic() < end, lambda episode: advance(episode.seconds / 60)
+        )
+    intervals = np.concatenate([episode.intervals for episode in episodes])
     counts = {
-        "missed deadlines unaccounted for": deadlines(played, 1e3 * bench.period),
-        "false holds": false_holds(played),
-        **memory_growth(played),
+        "missed deadlines unaccounted for": deadlines(episodes, 1e3 * bench.period),
+        "false holds": false_holds(episodes),
+        **memory_growth(episodes),
     }
     return {"jitter of commands in the soak": jitter(intervals, 1e3 * bench.period, JITTER)}, counts
 

@@ -27,7 +27,7 @@ from vla_policy.interfaces import InputError
 from vla_policy.nodes import common
 from vla_policy.robot.bag_storage import has_end
 from vla_policy.robot.bags import RESULT, SUCCESS, read_bag, read_recordings
-from vla_policy.robot.contract import IMAGE, Contract, load_contract
+from vla_policy.robot.contract import Contract, load_contract
 from vla_policy.robot.messages import seconds
 
 TWO_CAMERAS = "so101"  # a contract with two cameras of 480 x 640 at 30 Hz
@@ -94,26 +94,26 @@ class RecorderClient:
         self.status.append(message.data)
 
 
-class Filmed(FakeRobot):
+class RobotWithCamera(FakeRobot):
     """A fake robot with a camera at 10 Hz while `filming`, and executed commands at 50 Hz."""
 
     def __init__(self, simulated: bool = False) -> None:
         super().__init__(simulated)
         self.filming, self._frame = True, 0
-        self._pictures = self.create_publisher(Image, "/pusht_sim/camera/image_raw", common.IMAGE_QOS)
+        self._images = self.create_publisher(Image, "/pusht_sim/camera/image_raw", common.IMAGE_QOS)
         self._executed = self.create_publisher(JointState, "command/executed", common.COMMAND_QOS)
-        self._film_ticker = common.Ticker(0.1, self._film)
+        self._camera_ticker = common.Ticker(0.1, self._publish_image)
         self._command_ticker = common.Ticker(0.02, self._command)
 
     def close(self) -> None:
-        self._film_ticker.close()
+        self._camera_ticker.close()
         self._command_ticker.close()
         super().close()
 
-    def _film(self) -> None:
+    def _publish_image(self) -> None:
         if self.filming:
             self._frame += 1
-            self._pictures.publish(picture(bytes([self._frame % 256]) * (96 * 96 * 3), (96, 96), self.now()))
+            self._images.publish(image_message(bytes([self._frame % 256]) * (96 * 96 * 3), (96, 96), self.now()))
 
     def _command(self) -> None:
         if "robot" not in self.alive:
@@ -123,7 +123,7 @@ class Filmed(FakeRobot):
         self._executed.publish(executed)
 
 
-def picture(pixels: bytes, size: tuple[int, int], t: float) -> Image:
+def image_message(pixels: bytes, size: tuple[int, int], t: float) -> Image:
     """An RGB image of height and width `size`."""
     message = Image(height=size[0], width=size[1], encoding="rgb8", step=3 * size[1])
     message.header.stamp = common.stamp(t)
@@ -162,14 +162,14 @@ def survive_kills(
 
     In the result `episodes_expected` were reported as finished, `episodes_intact` still are after all kills and
     `episodes_imported` are in the dataset; `lost_s` is the missing time of each interrupted episode, of which
-    `repairs_said` were reported at the recorder's next start.
+    `repairs_reported` were reported at the recorder's next start.
     """
     rng = np.random.default_rng(seed)
     episodes: list[_Episode] = []
     lost: list[float] = []
     begin, until, repairs = 0.0, 0.0, 0
-    words = log / "recorder.log"
-    with Processes(log) as processes, Filmed() as robot:
+    text = log / "recorder.log"
+    with Processes(log) as processes, RobotWithCamera() as robot:
         client = RecorderClient(robot, lambda: processes["recorder"].poll() is None)
         for attempt in range(kills + 1):
             parts = [part.name.removesuffix(".part") for part in (root / "bags").glob("*.part")]
@@ -179,8 +179,8 @@ def survive_kills(
                 advance()
             if parts:
                 # From the log: of status messages sent before the subscription matched only the last is received.
-                wait_for(lambda: "an interrupted episode was found" in words.read_text(), "the repair")
-                repairs += sum(part in words.read_text() for part in parts)
+                wait_for(lambda: "an interrupted episode was found" in text.read_text(), "the repair")
+                repairs += sum(part in text.read_text() for part in parts)
                 lost += [until - _newest(root / "bags" / "interrupted" / part, begin) for part in parts]
             if attempt < kills:
                 finished, (begin, until) = _record_until_killed(client, processes["recorder"], rng)
@@ -192,7 +192,7 @@ def survive_kills(
         "episodes_intact": sum(episode.intact() for episode in episodes),
         "episodes_imported": len(read_recordings(root / "dataset")),
         "lost_s": lost,
-        "repairs_said": repairs,
+        "repairs_reported": repairs,
     }
 
 
@@ -234,11 +234,11 @@ def _digest(path: Path) -> str:
 def two_cameras(duration: float, root: Path, log: Path) -> dict[str, Any]:
     """Record two cameras for `duration` seconds; frames kept and the recorder's CPU use."""
     contract = load_contract(TWO_CAMERAS)
-    cameras = [stream.topic for stream in contract.streams if stream.type == IMAGE]
+    cameras = [stream.source.topic for stream in contract.streams if stream.is_camera]
     height, width, _ = contract.interface.observations[contract.interface.cameras[0]].shape
     with (
         Processes(log) as processes,
-        _Filming(cameras, (height, width), contract.interface.fps) as filming,
+        _Cameras(cameras, (height, width), contract.interface.fps) as publishers,
         _Joints(contract) as robot,
     ):
         recorder = psutil.Process(processes.start("recorder", contract=TWO_CAMERAS, root=str(root)).pid)
@@ -248,7 +248,7 @@ def two_cameras(duration: float, root: Path, log: Path) -> dict[str, Any]:
         before, _ = recorder.cpu_times(), psutil.cpu_percent()
         time.sleep(duration)
         used, computer, measured = recorder.cpu_times(), psutil.cpu_percent(), time.time() - begin
-        sent = filming.stop()
+        sent = publishers.stop()
         time.sleep(SETTLE)
         ok, bag = client.end()
     if not ok:
@@ -276,7 +276,7 @@ class _Joints(Spinning):
     def __init__(self, contract: Contract) -> None:
         super().__init__("joints")
         self._names = list(contract.interface.action.names)
-        topics = [*(s.topic for s in contract.streams if s.type != IMAGE), "command/executed"]
+        topics = [*(stream.source.topic for stream in contract.streams if not stream.is_camera), "command/executed"]
         self._joints = [self.create_publisher(JointState, topic, common.STATE_QOS) for topic in topics]
         self._ticker = common.Ticker(0.02, self._publish)
 
@@ -291,7 +291,7 @@ class _Joints(Spinning):
             publisher.publish(message)
 
 
-class _Filming:
+class _Cameras:
     """One process per camera, like drivers."""
 
     def __init__(self, topics: Sequence[str], size: tuple[int, int], fps: float) -> None:
@@ -300,7 +300,7 @@ class _Filming:
         self._processes = []
         for topic in topics:
             self._pipes[topic], theirs = context.Pipe()
-            process = context.Process(target=_film, args=(topic, size, fps, theirs), daemon=True)
+            process = context.Process(target=_publish_images, args=(topic, size, fps, theirs), daemon=True)
             process.start()
             self._processes.append(process)
 
@@ -310,7 +310,7 @@ class _Filming:
             pipe.send("stop")
         return {topic: pipe.recv() for topic, pipe in self._pipes.items()}
 
-    def __enter__(self) -> _Filming:
+    def __enter__(self) -> _Cameras:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -319,11 +319,11 @@ class _Filming:
             process.join()
 
 
-def _film(topic: str, size: tuple[int, int], fps: float, pipe: Connection) -> None:
-    """Publish noise until told to stop, then send the stamps."""
+def _publish_images(topic: str, size: tuple[int, int], fps: float, pipe: Connection) -> None:
+    """Publish noise until a message arrives on the pipe, then send the stamps."""
     camera = Spinning("camera" + topic.replace("/", "_"))
     publisher = camera.create_publisher(Image, topic, common.IMAGE_QOS)
-    message = picture(np.random.default_rng(0).bytes(3 * size[0] * size[1]), size, 0.0)
+    message = image_message(np.random.default_rng(0).bytes(3 * size[0] * size[1]), size, 0.0)
     stamps: list[float] = []
 
     def send() -> None:

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from vla_policy.benchmarks.ros.measured import MONITOR, Hold, Played, Storm
+from vla_policy.benchmarks.ros.measured import MONITOR, Hold, MeasuredEpisode, Storm
 from vla_policy.evaluation.formats import interval
 from vla_policy.evaluation.statistics import compare_paired, success_interval
 from vla_policy.utils.percentiles import percentiles
 
 GROWTH = 0.02  # of a process's memory from the second to the last quarter of a soak; below is allocator noise
-LEFT_OUT = 2  # periods without a command that count as a missed deadline
+MISSED_PERIODS = 2  # periods without a command that count as a missed deadline
 TICK = 10.0  # milliseconds, resolution of the kernel's CPU steal time
 LOST = 1.0  # seconds of an episode that a kill may lose
 KEPT = 0.99  # fraction of frames
@@ -64,7 +64,7 @@ def jitter(intervals: Sequence[float] | np.ndarray, period: float, most: float) 
 
 def storm_counts(found: Sequence[Storm], period: float) -> dict[str, dict[str, Any]]:
     """Commands off path, and storms with a missed deadline (of `period` seconds) in which the arm was not held."""
-    late = [storm for storm in found if storm.longest > LEFT_OUT * period and not storm.held]
+    late = [storm for storm in found if storm.longest > MISSED_PERIODS * period and not storm.held]
     longest = percentiles([1e3 * storm.longest for storm in found])
     return {
         "stale commands in storms": count(
@@ -76,37 +76,37 @@ def storm_counts(found: Sequence[Storm], period: float) -> dict[str, dict[str, A
     }
 
 
-def deadlines(episodes: Sequence[Played], period: float) -> dict[str, Any]:
-    """Missed deadlines, `period` in milliseconds, by cause: a hold, a stalled computer, or CPU steal time of at least
-    a command's delay.
+def deadlines(episodes: Sequence[MeasuredEpisode], period: float) -> dict[str, Any]:
+    """Missed deadlines, `period` in milliseconds, by cause: a hold, a stall of the computer, or CPU steal time that is
+    at least the command's delay.
     """
     causes: Counter[str] = Counter()
     for episode in episodes:
         of_each = zip(episode.intervals, episode.held, episode.stalled, episode.stolen, strict=True)
-        for length, held, stalled, taken in of_each:
-            if length > LEFT_OUT * period:
-                robbed = taken >= length - period - TICK
-                causes["held" if held else "stalled" if stalled else "robbed" if robbed else ""] += 1
+        for length, held, stalled, steal in of_each:
+            if length > MISSED_PERIODS * period:
+                stolen = steal >= length - period - TICK
+                causes["held" if held else "stalled" if stalled else "steal time" if stolen else ""] += 1
     intervals = np.concatenate([e.intervals for e in episodes])
     return count(
         causes[""],
         commands=len(intervals),
         missed=causes.total(),
         while_holding=causes["held"],
-        while_the_computer_stood_still=causes["stalled"],
-        while_its_host_took_the_processor=causes["robbed"],
-        stolen_percent=float(100 * np.sum([sum(e.stolen) for e in episodes]) / intervals.sum()),
+        while_stalled=causes["stalled"],
+        during_steal_time=causes["steal time"],
+        steal_percent=float(100 * np.sum([sum(e.stolen) for e in episodes]) / intervals.sum()),
     )
 
 
-def false_holds(episodes: Sequence[Played]) -> dict[str, Any]:
+def false_holds(episodes: Sequence[MeasuredEpisode]) -> dict[str, Any]:
     """Holds in undisturbed episodes. The monitor's false alarm rate is set by its calibration."""
     reasons = Counter(stop for e in episodes for stop in e.stops)
     alarms = sum(n for reason, n in reasons.items() if MONITOR in reason)
     return count(reasons.total() - alarms, alarms=alarms, reasons=reasons, episodes=len(episodes))
 
 
-def memory_growth(episodes: Sequence[Played]) -> dict[str, dict[str, Any]]:
+def memory_growth(episodes: Sequence[MeasuredEpisode]) -> dict[str, dict[str, Any]]:
     """Growth of each process from the second quarter of the episodes to the last; in the first one caches fill."""
     quarter = len(episodes) // 4
     found = {}
@@ -126,14 +126,14 @@ def memory_growth(episodes: Sequence[Played]) -> dict[str, dict[str, Any]]:
 
 
 def kept_of_kills(found: Mapping[str, Any]) -> dict[str, Any]:
-    """What a recorder that was killed again and again kept; see `nodes.recording_bench.survive_kills`."""
+    """What a recorder that was killed again and again kept; see `recorder_bench.survive_kills`."""
     lost = percentiles([1e3 * seconds for seconds in found["lost_s"]])
     most = lost["max"] or 0.0
     whole = found["episodes_intact"] == found["episodes_expected"] <= found["episodes_imported"]
-    repairs, running = found["repairs_said"], len(found["lost_s"])
+    repairs, running = found["repairs_reported"], len(found["lost_s"])
     return {
         "found": f"{found['episodes_intact']} of {found['episodes_expected']} episodes intact, {repairs} of {running} "
-        f"repairs said, at most {most / 1e3:.2f} s lost",
+        f"repairs reported, at most {most / 1e3:.2f} s lost",
         "target": f"all, at most {LOST:g} s",
         "met": whole and repairs == running and most <= 1e3 * LOST,
         "lost_ms": lost,
@@ -153,7 +153,7 @@ def kept_of_cameras(found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def paired_success(graph: Sequence[Played], in_process: Mapping[int, bool], delay: int) -> dict[str, Any]:
+def paired_success(graph: Sequence[MeasuredEpisode], in_process: Mapping[int, bool], delay: int) -> dict[str, Any]:
     """Success through the graph paired by seed with runs in one process, with a delay of `delay` periods.
 
     Through the graph the arm may be stopped and armed again, unlike in one process; the number of stops is reported.

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from vla_policy.benchmarks.ros.measurements import Bench, RosConfig, begun, measure
+from vla_policy.benchmarks.ros.measurements import Bench, RosConfig, load_results, measure
 from vla_policy.cli.common import stdout
 from vla_policy.cli.help import config_parser
 from vla_policy.graph.application import graph_environment, require_ros
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> None:
     from vla_policy.utils.files import write_json
 
     path = Path(config.out) / "ros.json"
-    found = begun(path, options.CHECKPOINT, config.seed)
+    found = load_results(path, options.CHECKPOINT, config.seed)
     with progress_bar(console) as progress:
         for name in config.chosen:
             bench = Bench(options.CHECKPOINT, config, progress, name)

@@ -20,7 +20,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("DATASET", type=Path, help="folder of a LeRobotDataset")
     parsed, chosen = parse_options(parser, arguments, DEFAULTS)
 
-    from vla_policy.data.compact import compact
+    from vla_policy.data.writing.compact import compact
 
     def files() -> int:
         return sum(len(list(parsed.DATASET.rglob(f"*{suffix}"))) for suffix in (".parquet", ".mp4"))

@@ -21,7 +21,7 @@ def main(arguments: Sequence[str]) -> None:
     parsed, chosen = parse_options(parser, arguments, DEFAULTS)
 
     from vla_policy.data import LeRobotDataset
-    from vla_policy.data.pictures import save_frame
+    from vla_policy.data.rendering import save_frame
 
     for path in save_frame(LeRobotDataset(parsed.DATASET), parsed.EPISODE, parsed.FRAME, Path(chosen.out)):
         say(str(path))

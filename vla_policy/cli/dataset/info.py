@@ -27,8 +27,8 @@ def main(arguments: Sequence[str]) -> None:
     parsed, chosen = parse_options(parser, arguments, DEFAULTS)
 
     from vla_policy.data import LeRobotDataset
+    from vla_policy.data.format.findings import Finding, folded
     from vla_policy.data.inspection import inspect
-    from vla_policy.data.quality import Finding, folded
     from vla_policy.importers.goal_check import goal_findings
 
     dataset = LeRobotDataset(parsed.DATASET, strict=False)

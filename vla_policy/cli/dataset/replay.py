@@ -30,7 +30,7 @@ def main(arguments: Sequence[str]) -> None:
     from sim import make_env
     from vla_policy.benchmarks.fidelity import replay_episode
     from vla_policy.data import LeRobotDataset
-    from vla_policy.data.pictures import caption, save_film
+    from vla_policy.data.rendering import caption, save_video
 
     dataset = LeRobotDataset(parsed.DATASET)
     env = make_env(chosen.env, cameras=(), render_mode="rgb_array")
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> None:
         found = replay_episode(dataset, parsed.EPISODE, env, on_frame)
     env.close()
     if chosen.out:
-        save_film(film, Path(chosen.out), round(dataset.fps))
+        save_video(film, Path(chosen.out), round(dataset.fps))
     position, angle = 1000 * found.position_error, np.degrees(found.angle_error)
     coverages = {"recorded": found.recorded_coverage, "replayed": found.coverage}
     about: dict[str, Any] = {

@@ -20,7 +20,7 @@ def main(arguments: Sequence[str]) -> None:
     parsed, chosen = parse_options(parser, arguments, DEFAULTS)
 
     from vla_policy.data import LeRobotDataset
-    from vla_policy.data.pictures import save_episode
+    from vla_policy.data.rendering import save_episode
 
     dataset = LeRobotDataset(parsed.DATASET)
     out = Path(chosen.out or f"episode_{parsed.EPISODE:06d}.png")

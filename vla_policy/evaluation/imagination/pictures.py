@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from vla_policy.data.pictures import INK, PAPER
+from vla_policy.data.rendering import INK, PAPER
 from vla_policy.evaluation.imagination.errors import Imagined
 from vla_policy.evaluation.imagination.recordings import Recording
 from vla_policy.world_model import WorldModel

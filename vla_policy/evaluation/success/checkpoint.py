@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from sim import TASK, make_env
+from sim import TASK, make_disturbed_env
 from sim.instructions import LANGUAGE_TASK
 from vla_policy.evaluation.success.evaluate import EvalConfig, evaluate
 from vla_policy.interfaces import IMAGES, InputError, Policy
@@ -87,7 +87,7 @@ def summaries(checkpoint: str | None, config: EvalConfig, progress: Progress = s
 def env_factory(config: EvalConfig, policy: Policy, watched: Sequence[str] = ()) -> EnvFactory:
     """Makes the environment with the cameras that the policy, or a watch, looks through; picklable."""
     cameras = [key.removeprefix(IMAGES) for key in dict.fromkeys([*policy.interface.cameras, *watched])]
-    factory = functools.partial(make_env, config.env, cameras, config.pusht, disturbance=config.event)
+    factory = functools.partial(make_disturbed_env, config.env, cameras, config.pusht, config.event)
     env = factory()  # a mistake of the user's is better met here than in several workers
     try:
         policy.interface.require(env.interface, "the policy", f"env {config.env}")

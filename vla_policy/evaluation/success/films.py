@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from vla_policy.data.video import encode
+from vla_policy.data.format.video import encode
 from vla_policy.rollouts.results import EpisodeResult, Start
 from vla_policy.rollouts.workers import EnvFactory
 from vla_policy.utils.files import write_whole

@@ -14,7 +14,7 @@ import numpy as np
 from rich.table import Table
 
 from vla_policy.data import LeRobotDataset
-from vla_policy.data.quality import listed
+from vla_policy.data.format.findings import listed
 from vla_policy.evaluation.formats import interval
 from vla_policy.evaluation.statistics import mean_interval
 from vla_policy.interfaces import ACTION, InputError, Observation, Policy

@@ -13,7 +13,7 @@ import torch
 
 from sim import PushTConfig
 from vla_policy.data import LeRobotDataset
-from vla_policy.data.layout import COLLECTION
+from vla_policy.data.format.layout import COLLECTION
 from vla_policy.evaluation.options import RolloutOptions
 from vla_policy.evaluation.surprise.detection import clean
 from vla_policy.evaluation.surprise.episodes import env_with

@@ -8,14 +8,14 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from sim import Disturbance, PushTConfig, make_env
+from sim import Disturbance, PushTConfig, make_disturbed_env
 
 
 def env_with(
     cameras: Sequence[str], scene: PushTConfig, disturbance: Disturbance | None = None, after: int = 0
 ) -> gymnasium.Env:
     """PyBullet, looked at through `cameras`; after an event the episode goes on for `after` steps."""
-    env = make_env("pybullet", cameras, scene, disturbance=disturbance)
+    env = make_disturbed_env("pybullet", cameras, scene, disturbance)
     return env if disturbance is None else StopAfterEvent(env, after)
 
 

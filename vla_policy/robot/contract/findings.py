@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vla_policy.interfaces import STATE
-from vla_policy.robot.contract.spec import ARRAY, IMAGE_TYPES, TWIST, Contract, Output, Source, Stream
+from vla_policy.robot.contract.spec import ARRAY, TWIST, Contract, Output, Source, Stream
 
 OK, NOTE, WRONG = "ok", "note", "wrong"
 
@@ -23,9 +23,7 @@ class Finding(NamedTuple):
 def describe(contract: Contract) -> list[Finding]:
     """The contract's streams, outputs and limits in words."""
     names = contract.interface.action.names
-    found = [
-        Finding(OK, f"{contract.robot_type}: observed and decided about {contract.interface.fps:g} times a second")
-    ]
+    found = [Finding(OK, f"{contract.robot_type}: control rate {contract.interface.fps:g} Hz")]
     found += [_of_stream(stream) for stream in contract.streams]
     found += [Finding(OK, _of_output(output, names)) for output in contract.command.outputs]
     found += _of_limits(contract)
@@ -36,31 +34,32 @@ def describe(contract: Contract) -> list[Finding]:
 
 
 def _of_stream(stream: Stream) -> Finding:
-    if stream.type in IMAGE_TYPES:
+    if stream.is_camera:
         return _of_camera(stream)
     topics = " and ".join(_of_source(source) for source in stream.sources)
-    together = f", put together where they are within {stream.slop:g} s" if len(stream.sources) > 1 else ""
+    together = f", combined where they are within {stream.slop:g} s" if len(stream.sources) > 1 else ""
     return Finding(OK, f"{stream.key}: {topics}{together}")
 
 
 def _of_source(source: Source) -> str:
-    tip = "" if source.kinematics is None else f" of the tip, where the joints {list(source.kinematics.joints)} put it"
+    tip = "" if source.kinematics is None else f" of the tip, computed from the joints {list(source.kinematics.joints)}"
     return f"{list(source.fields)}{tip} of {source.topic}"
 
 
 def _of_camera(stream: Stream) -> Finding:
-    picture = stream.sources[0].picture
-    assert picture is not None
+    source = stream.source
+    region = source.region
+    assert region is not None
     height, width, _ = stream.feature.shape
-    top, left, rows, columns = picture.crop
-    text = f"{stream.key}: pictures of {picture.size[0]} x {picture.size[1]} of {stream.topic}"
-    if (rows, columns) != picture.size:
+    top, left, rows, columns = region.crop
+    text = f"{stream.key}: images of {region.size[0]} x {region.size[1]} on {source.topic}"
+    if (rows, columns) != region.size:
         text += f", of which {rows} x {columns} from row {top} and column {left}"
     if (rows, columns) != (height, width):
         text += f", scaled to {height} x {width}"
     stretch = (height / rows) / (width / columns)
     if abs(stretch - 1.0) > 0.02:
-        return Finding(NOTE, f"{text}, which makes them {stretch:.2f} times as high as they are wide: crop them?")
+        return Finding(NOTE, f"{text}, which stretches their height by {stretch:.2f}: crop them?")
     return Finding(OK, text)
 
 

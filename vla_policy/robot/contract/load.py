@@ -16,7 +16,7 @@ import yaml
 from vla_policy.interfaces import STATE, Feature, InputError, Interface
 from vla_policy.robot.contract import spec, values
 from vla_policy.robot.contract.parts import PART, Part, parts, vector
-from vla_policy.robot.contract.spec import POSE_FIELDS, CommandSpec, Contract, Output, Picture, Source, Stream, Timeouts
+from vla_policy.robot.contract.spec import POSE_FIELDS, CommandSpec, Contract, Output, Source, Stream, Timeouts
 from vla_policy.robot.kinematics import Kinematics
 from vla_policy.robot.pointing import Pointing
 
@@ -158,11 +158,11 @@ def _camera(key: str, data: Any) -> Stream:
     crop = values.integers(data.get("crop", [0, 0, rows, columns]), f"{key}: crop", 4, 0, LARGEST_SIDE)
     top, left, height, width = crop
     if not (height and width and top + height <= rows and left + width <= columns):
-        expected = f"[top, left, height, width] within a picture of {rows} x {columns}"
+        expected = f"[top, left, height, width] within an image of {rows} x {columns}"
         raise InputError(f"{key}: crop: expected {expected}, found {list(crop)}")
     topic = values.topic(data["topic"], f"{key}: topic")
-    picture = Picture((rows, columns), (top, left, height, width))
-    return Stream(key, feature, (Source(topic, data["type"], picture=picture),))
+    region = spec.ImageRegion((rows, columns), (top, left, height, width))
+    return Stream(key, feature, (Source(topic, data["type"], region=region),))
 
 
 def _command(data: Mapping[str, Any], feature: Feature, frame_id: str, kinematics: Kinematics | None) -> CommandSpec:

@@ -27,7 +27,7 @@ POSE_FIELDS = ("x", "y", "z", "qx", "qy", "qz", "qw")
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageRegion:
     """A camera's image size and the part of it that is the feature.
 
     `size` is (height, width) of the message's image; its region `crop` (top, left, height, width) is scaled to the
@@ -54,7 +54,7 @@ class Source:
     conversion: Conversion = UNCHANGED
     kinematics: Kinematics | None = None
     frame_id: str = ""
-    picture: Picture | None = None
+    region: ImageRegion | None = None
 
     @property
     def joints(self) -> tuple[str, ...]:
@@ -77,14 +77,15 @@ class Stream:
     slop: float = 0.02
 
     @property
-    def topic(self) -> str:
-        """The first source's topic, a camera's only one."""
-        return self.sources[0].topic
+    def source(self) -> Source:
+        """The only source, as every camera has one; `ValueError` for a vector of several."""
+        (source,) = self.sources
+        return source
 
     @property
-    def type(self) -> str:
-        """The first source's message type."""
-        return self.sources[0].type
+    def is_camera(self) -> bool:
+        """Whether the observation is an image."""
+        return self.feature.dtype == "image"
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +152,7 @@ class CommandSpec:
     following_error: np.ndarray
 
     @property
-    def led(self) -> Output | None:
+    def ik_output(self) -> Output | None:
         """The output that needs inverse kinematics, if any."""
         return next((output for output in self.outputs if output.inverse is not None), None)
 
@@ -160,25 +161,16 @@ class CommandSpec:
 class Timeouts:
     """Longest silence per input before the arm holds, and tolerances of time stamps; seconds."""
 
-    policy: float = 0.13
-    """The policy's heartbeat, 25 Hz."""
-    monitor: float = 0.13
-    """The surprise monitor's heartbeat, 25 Hz."""
-    camera: float = 0.18
-    """Any observation of the policy: the camera's period plus the tolerated delay of a frame."""
-    state: float = 0.15
-    """The robot's state at the gate."""
-    teleop: float = 0.15
-    """Commands of teleoperation."""
-    chunk: float = 1.0
-    """Between the end of a chunk and the next one."""
-    emergency_stop: float | None = None
-    """For an emergency stop with a heartbeat, false while it is not pressed."""
+    policy: float = 0.13  # the policy's heartbeat, 25 Hz
+    monitor: float = 0.13  # the surprise monitor's heartbeat, 25 Hz
+    camera: float = 0.18  # any observation of the policy: the camera's period plus the tolerated delay of a frame
+    state: float = 0.15  # the robot's state at the gate
+    teleop: float = 0.15  # commands of teleoperation
+    chunk: float = 1.0  # between the end of a chunk and the next one
+    emergency_stop: float | None = None  # for an emergency stop with a heartbeat, false while it is not pressed
     clock_jump: float = 0.1
-    slop: float = 0.02
-    """Between observations that are combined, and into the future."""
-    max_age: float = 0.5
-    """Of observations, the robot's state and teleoperation targets on arrival."""
+    slop: float = 0.02  # between observations that are combined, and into the future
+    max_age: float = 0.5  # of observations, the robot's state and teleoperation targets on arrival
 
 
 @dataclass(frozen=True)

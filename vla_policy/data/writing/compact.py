@@ -18,16 +18,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vla_policy.data import layout
-from vla_policy.data.compare import require_same
 from vla_policy.data.dataset import LeRobotDataset
-from vla_policy.data.exchange import Exchange, link
-from vla_policy.data.index import read_info
-from vla_policy.data.layout import EpisodeRecord, VideoSpan
-from vla_policy.data.leftovers import lock, require_counted
-from vla_policy.data.parquet import read_parquet, write_parquet
-from vla_policy.data.video import merge_signature, read_header, remux
+from vla_policy.data.format import layout
+from vla_policy.data.format.index import read_info
+from vla_policy.data.format.layout import EpisodeRecord, VideoSpan
+from vla_policy.data.format.parquet import read_parquet, write_parquet
+from vla_policy.data.format.video import merge_signature, read_header, remux
+from vla_policy.data.writing.compare import require_same
+from vla_policy.data.writing.journal import lock, require_counted
 from vla_policy.interfaces import InputError
+from vla_policy.utils.exchange import Exchange, link
 from vla_policy.utils.files import sync, write_whole
 
 
@@ -108,7 +108,7 @@ def _require_accounted(dataset: LeRobotDataset) -> None:
         for index in sorted({*expected, *found}):
             if found.get(index, 0) != expected.get(index, 0):
                 raise InputError(
-                    f"{path}: expected {expected.get(index, 0)} rows of episode {index}, as meta/episodes says, found "
+                    f"{path}: expected {expected.get(index, 0)} rows of episode {index}, as in meta/episodes, found "
                     f"{found.get(index, 0)}"
                 )
 

@@ -2,6 +2,7 @@
 
 In valid files an episode begins where its predecessor's frames end, to 1e-11 s. Otherwise a reader would silently show
 images of a neighbouring episode, so such spans are corrected if the file determines them uniquely, and refused if not.
+Spans that are consistent, but not in the order of the episodes' indices, are used with a warning.
 Only headers of shared files are read, nothing is decoded.
 """
 
@@ -13,18 +14,18 @@ from dataclasses import replace
 
 import numpy as np
 
-from vla_policy.data.layout import EpisodeRecord, VideoSpan
-from vla_policy.data.quality import Finding
-from vla_policy.data.video import Header, read_header
+from vla_policy.data.format.findings import Finding, listed
+from vla_policy.data.format.layout import EpisodeRecord, VideoSpan
+from vla_policy.data.format.video import Header, read_header
 from vla_policy.interfaces import InputError
 
 SECONDS = 1e-4  # LeRobot's own tolerance for the time of a frame
 RATE = 2e-6  # relative; 30000/1001 is often declared as 29.97
-FRAMES = 0.01  # off a whole number
+FRAMES = 0.01  # tolerance of a whole number of frames
 
 
 def locate(records: Sequence[EpisodeRecord], fps: float) -> tuple[list[EpisodeRecord], list[Finding]]:
-    """The records with verified spans, and findings on those that were corrected or refused.
+    """The records with verified spans, and findings on those that were corrected, refused, or are in an unusual order.
 
     Unreliable spans have a `VideoSpan.problem`. Files that cannot be opened fail when they are read.
     """
@@ -42,15 +43,16 @@ def locate(records: Sequence[EpisodeRecord], fps: float) -> tuple[list[EpisodeRe
             header = read_header(path)
         except InputError:
             continue
-        film = _Film([records[place] for place in places], spans, header, key, fps)
-        located, complaint = film.locate()
-        findings += [complaint] if complaint else []
+        video = _SharedVideo([records[place] for place in places], spans, header, key, fps)
+        located, finding = video.locate()
+        finding = finding or video.order_finding()
+        findings += [finding] if finding else []
         for place, span in zip(places, located, strict=True):
             videos[place][key] = span
     return [replace(record, videos=spans) for record, spans in zip(records, videos, strict=True)], findings
 
 
-class _Film:
+class _SharedVideo:
     """One video of camera `key` and its episodes, ordered by index."""
 
     def __init__(
@@ -81,6 +83,21 @@ class _Film:
             return self._with_gaps()
         return self._refused()
 
+    def order_finding(self) -> Finding | None:
+        """A warning if the spans are not in the order of the episodes' indices: they may have been swapped."""
+        inversions = np.flatnonzero(np.diff(self.order) < 0)
+        if not len(inversions):
+            return None
+        moved = np.flatnonzero(self.order != np.arange(len(self.order)))
+        indices = listed([self.records[place].index for place in moved.tolist()])
+        first, second = (self.records[self.order[place]].index for place in (inversions[0], inversions[0] + 1))
+        return Finding(
+            first,
+            self.key,
+            f"{self.spans[0].path}: expected episodes in the order of their indices, found episode {first} before "
+            f"episode {second} by from_timestamp (out of order: {indices}), read as declared",
+        )
+
     def _from_lengths(self) -> tuple[list[VideoSpan], Finding]:
         """Spans from the lengths: the file has exactly its episodes' frames."""
         starts = self.header.start + self.before / self.fps
@@ -89,7 +106,7 @@ class _Film:
             replace(span, start=start, stop=stop)
             for span, start, stop in zip(self.spans, starts.tolist(), stops.tolist(), strict=True)
         ]
-        return spans, self._finding(f"the lengths hold, since the file has just the frames of {self._episodes()}")
+        return spans, self._finding(f"the lengths are used: the file has exactly the frames of {self._episodes()}")
 
     def _lie_apart(self) -> bool:
         """Whether the spans are disjoint intervals of whole frames of the file."""
@@ -105,10 +122,10 @@ class _Film:
         for record, span, frames in zip(self.records, self.spans, self.frames, strict=True):
             lacks = f"{span.path}: expected {record.length} frames of episode {record.index}, found {frames:.0f}"
             spans.append(replace(span, problem=lacks if frames < record.length - 0.5 else ""))
-        return spans, self._finding("from_timestamp and to_timestamp hold, since they divide the file without overlap")
+        return spans, self._finding("from_timestamp and to_timestamp are used: they divide the file without overlap")
 
     def _refused(self) -> tuple[list[VideoSpan], Finding]:
-        finding = self._finding("where each lies in the file cannot be told")
+        finding = self._finding("the positions of the episodes in the file are ambiguous")
         return [replace(span, problem=finding.message) for span in self.spans], finding
 
     def _finding(self, conclusion: str) -> Finding:

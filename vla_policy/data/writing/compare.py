@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from vla_policy.data.dataset import LeRobotDataset
-from vla_policy.data.layout import EpisodeRecord
-from vla_policy.data.parquet import read_parquet
-from vla_policy.data.video import packets
+from vla_policy.data.format.layout import EpisodeRecord
+from vla_policy.data.format.parquet import read_parquet
+from vla_policy.data.format.video import packets
 from vla_policy.interfaces import Failure
 
 OPEN_FILES = 4  # of each kind; enough because episodes are compared in order
@@ -21,7 +21,7 @@ OPEN_FILES = 4  # of each kind; enough because episodes are compared in order
 def require_same(
     before: LeRobotDataset, after: LeRobotDataset, progress: Callable[[Sequence[str]], Iterable[str]] = iter
 ) -> None:
-    """`Failure` naming the first episode that is not the same in both, but for the files that it lies in."""
+    """`Failure` naming the first episode that is not the same in both, apart from the files that contain it."""
     if not _same_rows(_about(before), _about(after)):
         raise Failure(f"{after.root / 'meta' / 'episodes'}: expected the rows of {before.root}, found others")
     found = {record.index: record for record in after.records}

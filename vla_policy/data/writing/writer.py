@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from vla_policy.data import layout, metadata, video
 from vla_policy.data.dataset import LeRobotDataset, check_finite
-from vla_policy.data.index import read_stats
-from vla_policy.data.leftovers import lock, mark_unfinished, next_file, remove_unfinished, require_counted
-from vla_policy.data.parquet import write_parquet
-from vla_policy.data.stats import ImageStats, Stats, merge_stats, to_lists, vector_stats
+from vla_policy.data.format import layout, video
+from vla_policy.data.format.index import read_stats
+from vla_policy.data.format.parquet import write_parquet
+from vla_policy.data.format.stats import ImageStats, Stats, merge_stats, to_lists, vector_stats
+from vla_policy.data.writing import metadata
+from vla_policy.data.writing.journal import lock, mark_unfinished, next_file, remove_unfinished, require_counted
 from vla_policy.interfaces import ACTION, InputError, Interface
 from vla_policy.utils.files import sync, write_json, write_whole
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from vla_policy.data.layout import DATA_PATH, VIDEO_PATH, EpisodeRecord, VideoSpan
-from vla_policy.data.parquet import read_parquet
-from vla_policy.data.stats import Stats
+from vla_policy.data.format.layout import DATA_PATH, VIDEO_PATH, EpisodeRecord, VideoSpan
+from vla_policy.data.format.parquet import read_parquet
+from vla_policy.data.format.stats import Stats
 from vla_policy.interfaces import InputError
 from vla_policy.utils.files import read_json, read_json_lines
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from vla_policy.data import layout
-from vla_policy.data.parquet import write_parquet
-from vla_policy.data.stats import Stats, to_lists
+from vla_policy.data.format import layout
+from vla_policy.data.format.parquet import write_parquet
+from vla_policy.data.format.stats import Stats, to_lists
 from vla_policy.interfaces import Interface
 
 

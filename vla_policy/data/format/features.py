@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vla_policy.data.layout import BOOKKEEPING
+from vla_policy.data.format.layout import BOOKKEEPING
 from vla_policy.interfaces import ACTION, LARGEST_SIDE, Feature, InputError, Interface
 
 FLOATS, BITS = {"float16", "float32", "float64"}, (8, 16, 32, 64)

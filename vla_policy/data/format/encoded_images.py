@@ -15,33 +15,33 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
-from vla_policy.data.layout import EpisodeRecord
+from vla_policy.data.format.layout import EpisodeRecord
 from vla_policy.interfaces import InputError
 from vla_policy.utils.files import broken
 
 COLOURS = ("RGB", "RGBA", "P", "L", "1")  # Pillow's modes of at most 8 bits a channel
-KEPT = 16  # episodes per camera whose encoded images are cached
+CACHED_EPISODES = 16  # episodes per camera whose encoded images are cached
 BROKEN = (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError)  # Pillow's errors
 
 
-class KeptPictures:
+class ImageCache:
     """Random access to a camera's images, with a cache of a few episodes' encoded images."""
 
     def __init__(self, key: str, shape: tuple[int, ...]) -> None:
         self._key, self._shape = key, shape
-        self._kept: OrderedDict[int, list[bytes]] = OrderedDict()
+        self._cache: OrderedDict[int, list[bytes]] = OrderedDict()
 
     def frame(self, record: EpisodeRecord, number: int) -> np.ndarray:
         """A frame (H, W, 3) uint8 RGB of an episode; `InputError` naming the file if it is corrupt."""
-        if record.index not in self._kept:
-            if len(self._kept) == KEPT:
-                self._kept.popitem(last=False)
-            self._kept[record.index] = encoded(record.data, self._key, record.index, record.length)
-        self._kept.move_to_end(record.index)
-        return decode(record.data, self._key, self._kept[record.index][number], self._shape)
+        if record.index not in self._cache:
+            if len(self._cache) == CACHED_EPISODES:
+                self._cache.popitem(last=False)
+            self._cache[record.index] = encoded(record.data, self._key, record.index, record.length)
+        self._cache.move_to_end(record.index)
+        return decode(record.data, self._key, self._cache[record.index][number], self._shape)
 
 
-def read_pictures(path: Path, key: str, episode: int, length: int, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+def read_images(path: Path, key: str, episode: int, length: int, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
     """Iterate over an episode's frames (H, W, 3) uint8 RGB; `InputError` naming the file."""
     for data in encoded(path, key, episode, length):
         yield decode(path, key, data, shape)
@@ -64,10 +64,10 @@ def encoded(path: Path, key: str, episode: int, length: int) -> list[bytes]:
 def decode(path: Path, key: str, data: bytes, shape: tuple[int, ...]) -> np.ndarray:
     """One image (H, W, 3); its size is checked against `shape` before decoding."""
     try:
-        picture = Image.open(io.BytesIO(data))
-        if (picture.height, picture.width, 3) == shape and picture.mode in COLOURS:
-            return np.asarray(picture.convert("RGB"))
-        found = f"{picture.mode} of {picture.height} x {picture.width}"
+        image = Image.open(io.BytesIO(data))
+        if (image.height, image.width, 3) == shape and image.mode in COLOURS:
+            return np.asarray(image.convert("RGB"))
+        found = f"{image.mode} of {image.height} x {image.width}"
     except BROKEN as error:
         found = f"a broken one ({error})"
     raise InputError(f"{path}: expected every picture of {key!r} as RGB of {shape[0]} x {shape[1]}, found {found}")

@@ -34,9 +34,7 @@ class Exchange:
         """
         for folder in (self.building, self.replaced):
             if folder.exists():
-                raise InputError(
-                    f"{folder}: expected nothing of this name, which is needed for a while, found something"
-                )
+                raise InputError(f"{folder}: expected no such folder, which is created temporarily, found one")
         write_json(self.journal, {"merged": sorted(str(path.relative_to(self.root)) for path in merged)})
         sync(self.root.parent)
         self.building.mkdir()

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import IO
 
 from vla_policy.data.dataset import LeRobotDataset
-from vla_policy.data.exchange import Exchange
-from vla_policy.data.index import read_info
-from vla_policy.data.layout import CHUNKS_SIZE
+from vla_policy.data.format.index import read_info
+from vla_policy.data.format.layout import CHUNKS_SIZE
 from vla_policy.interfaces import InputError
+from vla_policy.utils.exchange import Exchange
 from vla_policy.utils.files import TEMPORARY, read_json, sync, write_json
-from vla_policy.utils.locks import only_one
+from vla_policy.utils.locks import lock_file
 
 LOCK = ".lock"
 JOURNAL = ".vla_policy.unfinished.json"
@@ -37,7 +37,7 @@ def lock(root: Path) -> IO[str]:
     exchange = Exchange(root.resolve())
     exchange.recover()
     _require_own(root)
-    lock = only_one(root / LOCK, "writer")
+    lock = lock_file(root / LOCK, "writer")
     try:
         exchange.clean()
         remove_unfinished(root)

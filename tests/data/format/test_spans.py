@@ -10,11 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from helpers.bimanual import HEAD, WRIST, make_bimanual_dataset
 
-from vla_policy.data import LeRobotDataset, WindowDataset, spans
-from vla_policy.data.compact import compact
+from vla_policy.data import LeRobotDataset, WindowDataset
+from vla_policy.data.format import spans
+from vla_policy.data.format.video import encode
 from vla_policy.data.inspection import inspect
-from vla_policy.data.video import encode
 from vla_policy.data.video_frames import VideoFrames
+from vla_policy.data.writing.compact import compact
 from vla_policy.interfaces import STATE, InputError
 
 LENGTHS = np.arange(20, 26)
@@ -123,7 +124,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_told_is_refused(dataset, pictures, case):
+def test_ambiguous_spans_are_refused(dataset, pictures, case):
     change, kept, says = REFUSED[case]
     edit_spans(dataset, change)
     film = np.concatenate(pictures)
@@ -198,6 +199,19 @@ def test_a_file_that_does_not_say_how_many_frames_it_has(dataset, pictures):
         assert parts.streams.video[0].frames == 0
     edit_spans(dataset, FAULTS["all zero"])
     assert np.array_equal(LeRobotDataset(dataset).frames(5, HEAD), pictures[5])
+
+
+def test_episodes_out_of_order_in_a_file_are_read_with_a_warning(dataset, pictures, caplog):
+    """Swapped spans of equally long episodes would look the same."""
+    write_film(dataset, np.concatenate([pictures[1], pictures[0], *pictures[2:]]))
+    edit_spans(dataset, lambda starts: np.concatenate([[LENGTHS[1] / FPS, 0.0], starts[2:]]))
+    found = LeRobotDataset(dataset)
+    (warning,) = caplog.messages
+    assert warning.startswith(f"episode 1, {HEAD}: {dataset / VIDEO}: ")
+    assert "episode 1 before episode 0" in warning
+    assert "out of order: 0 to 1" in warning
+    for i, frames in enumerate(pictures):
+        assert_close(found.frames(i, HEAD), frames)
 
 
 def test_files_of_one_episode_are_not_opened(bimanual_dataset, monkeypatch):

@@ -15,6 +15,7 @@ VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.m
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 DATA_FILE_MB = 100
 VIDEO_FILE_MB = 200
+COLLECTION = Path("meta/collection.json")  # how scripted demonstrations were collected
 # Scalar columns that every dataset has besides its features.
 BOOKKEEPING = {
     "timestamp": "float32",
@@ -90,6 +91,3 @@ def _video_feature(key: str, feature: Feature, fps: float, codec: str) -> dict[s
             "has_audio": False,
         },
     }
-
-
-COLLECTION = Path("meta/collection.json")

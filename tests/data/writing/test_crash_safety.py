@@ -26,11 +26,12 @@ from helpers.bimanual import (
 )
 from helpers.kill import killed
 
-from vla_policy.data import LeRobotDataset, LeRobotWriter, video
-from vla_policy.data.compact import compact
-from vla_policy.data.exchange import Exchange
-from vla_policy.data.leftovers import JOURNAL
+from vla_policy.data import LeRobotDataset, LeRobotWriter
+from vla_policy.data.format import video
+from vla_policy.data.writing.compact import compact
+from vla_policy.data.writing.journal import JOURNAL
 from vla_policy.interfaces import ACTION, Failure, InputError
+from vla_policy.utils.exchange import Exchange
 
 WRITE = """
 import itertools, sys
@@ -45,7 +46,7 @@ for i in itertools.count(writer.num_episodes):
 
 COMPACT = """
 import sys
-from vla_policy.data.compact import compact
+from vla_policy.data.writing.compact import compact
 print("ready", flush=True)
 while True:
     compact(sys.argv[1], video_mb=0.05)
@@ -53,7 +54,7 @@ while True:
 
 
 def run_and_kill(program: str, root: Path, seconds: float) -> None:
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     with subprocess.Popen([sys.executable, "-c", program, str(root)], stdout=subprocess.PIPE, env=env) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
@@ -266,7 +267,7 @@ def test_a_folder_of_somebody_else_is_not_taken(shared, tmp_path, name):
     root = shutil.copytree(shared, tmp_path / "d")
     (tmp_path / name).mkdir()
     (tmp_path / name / "mine.txt").write_text("mine")
-    with pytest.raises(InputError, match=f"{tmp_path / name}: expected nothing of this name"):
+    with pytest.raises(InputError, match=f"{tmp_path / name}: expected no such folder"):
         compact(root)
     LeRobotWriter(root, bimanual_interface()).close()
     assert (tmp_path / name / "mine.txt").read_text() == "mine"
@@ -319,7 +320,7 @@ def test_a_merged_file_that_differs_is_not_swapped_in(shared, tmp_path, monkeypa
     def backwards(path, sources, fps):
         return video.remux(path, sources[::-1], fps)
 
-    monkeypatch.setattr("vla_policy.data.compact.remux", backwards)
+    monkeypatch.setattr("vla_policy.data.writing.compact.remux", backwards)
     with pytest.raises(Failure, match=r"expected the frames of episode 0 in .*file-000\.mp4, found others"):
         compact(root)
     assert contents(root) == before
@@ -380,7 +381,7 @@ def test_a_folder_of_somebody_elses_meta_is_refused(tmp_path):
 def test_second_writer_is_refused(bimanual_dataset):
     with (
         LeRobotWriter(bimanual_dataset, bimanual_interface()),
-        pytest.raises(InputError, match="one at work"),
+        pytest.raises(InputError, match="one that is running"),
     ):
         LeRobotWriter(bimanual_dataset, bimanual_interface())
     LeRobotWriter(bimanual_dataset, bimanual_interface()).close()

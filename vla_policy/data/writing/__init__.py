@@ -1,0 +1,1 @@
+"""Crash-safe writing of datasets: new episodes, and merging of small files."""
