@@ -16,6 +16,7 @@ from helpers.worker_cost import Reporting
 
 from sim import Disturbance, PushTConfig, make_env
 from vla_policy.evaluation.language.swap_env import swap_env
+from vla_policy.evaluation.success.films import film
 from vla_policy.evaluation.surprise.episodes import env_with
 from vla_policy.rollouts.baselines import HoldPolicy
 from vla_policy.rollouts.rollout import rollout
@@ -52,6 +53,14 @@ def test_a_worker_does_not_load_the_watchers_models(tmp_path: Path) -> None:
     (result,) = rollout(HoldPolicy(), env, [50000], num_workers=1, watcher=recorder)
     assert result.watched["latent"].shape == (3, 16)
     assert not HEAVY & set(json.loads(out.read_text())["modules"])
+
+
+def test_a_worker_that_films_loads_no_torch(tmp_path: Path) -> None:
+    """It encodes a video, so that it needs PyAV."""
+    results = rollout(HoldPolicy(), ENVIRONMENTS["evaluation"], [50000, 50001], num_workers=0)
+    reporting = functools.partial(Reporting, ENVIRONMENTS["evaluation"], tmp_path / "worker.json")
+    film(reporting, dict(zip(("best", "worst"), results, strict=True)), tmp_path, fps=10, processes=2)
+    assert not (HEAVY - {"av", "pyarrow"}) & set(json.loads((tmp_path / "worker.json").read_text())["modules"])
 
 
 def test_commands_that_start_workers_load_torch_only_when_they_run() -> None:
