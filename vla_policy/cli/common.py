@@ -15,6 +15,11 @@ from vla_policy.interfaces import Failure, InputError
 from vla_policy.utils.exits import exit_status
 
 EXPECTED = (InputError, Failure, HydraException, OmegaConfBaseException, OSError)
+EXTRAS = {  # optional packages, by the extra of pyproject.toml that brings them
+    **dict.fromkeys(("gymnasium", "matplotlib", "pybullet", "pybullet_data", "pybullet_utils", "shapely"), "sim"),
+    **dict.fromkeys(("accelerate", "tensorboard"), "train"),
+    **dict.fromkeys(("mcap", "rosbags"), "bags"),
+}
 WIDEST = 1000  # characters of a line that no terminal shows
 
 
@@ -29,6 +34,14 @@ def fail(error: BaseException) -> None:
         lines.append(str(error.__cause__))
     print("error: " + "\n  ".join(lines), file=sys.stderr)
     raise SystemExit(exit_status(error))
+
+
+def _missing_extra(error: ModuleNotFoundError) -> InputError:
+    """What to install for an optional package; raises `error` for any other module, which is a fault of the program."""
+    package = (error.name or "").partition(".")[0]
+    if package not in EXTRAS:
+        raise error
+    return InputError(f"{package}: expected the package, found none: pip install 'vla_policy[{EXTRAS[package]}]'")
 
 
 def _unknown_key(error: ConfigAttributeError | ConfigKeyError) -> str:
@@ -50,6 +63,8 @@ def user_errors(main: Callable[..., None]) -> Callable[..., None]:
             main(*args, **kwargs)
         except EXPECTED as error:
             fail(error)
+        except ModuleNotFoundError as error:
+            fail(_missing_extra(error))
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             raise SystemExit(130) from None
