@@ -25,6 +25,7 @@ from vla_policy.training import (
     open_data,
     validate_world_model,
 )
+from vla_policy.utils.configuration import literal
 from vla_policy.utils.files import write_whole
 from vla_policy.utils.provenance import git_commit
 from vla_policy.world_model import WorldModel, WorldModelConfig, fit_actions
@@ -109,7 +110,7 @@ def _world_model_trainer(config: DictConfig, run_dir: Path) -> Trainer:
 
 def write_config(config: DictConfig, run_dir: Path) -> None:
     """The resolved configuration, the seed in it, and the commit."""
-    resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    resolved = OmegaConf.create(literal(OmegaConf.to_container(config, resolve=True)))
     resolved.git_commit = config.get("git_commit") or git_commit()
     write_whole(run_dir / "config.yaml", lambda path: OmegaConf.save(resolved, path))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from hydra import compose, initialize_config_module
@@ -23,8 +24,9 @@ TEXTS = {"root", "run_dir", "init_from", "instruction", "dataset", "monitor", "c
 
 def as_they_are(words: Sequence[str], sweep: bool = False) -> list[str]:
     """`key=value` words for Hydra, with those values in quotes that are no Hydra syntax: paths and sentences with
-    letters outside ASCII, parentheses, quotes, `=`, commas; and numbers where a path or a sentence is meant. With
-    `sweep`, commas stand between values.
+    letters outside ASCII, parentheses, quotes, `=`, commas, blanks at an end; and numbers where a path or a sentence is
+    meant. `${...}` in a path that exists is its name, elsewhere an interpolation. With `sweep`, commas stand between
+    values.
     """
     quoted = [_as_it_is(word, sweep) for word in words]
     for word in quoted:
@@ -50,7 +52,11 @@ def _require_choice(word: str) -> None:
 def _as_it_is(word: str, sweep: bool) -> str:
     key, equals, value = word.partition("=")
     as_text = key.rpartition(".")[2] in TEXTS
-    if not equals or word.startswith("-") or (_is_syntax(word, sweep) and not as_text):
+    if not equals or word.startswith("-"):
+        return word
+    if value != value.strip() and not sweep and (_is_text(word) or (as_text and _is_number(word))):
+        return f"{key}={_quoted(value)}"
+    if _is_syntax(word, sweep) and not as_text:
         return word
     if value.startswith("[") and value.endswith("]"):
         quoted = f"{key}=[{','.join(_item(item, as_text) for item in _items(value[1:-1]))}]"
@@ -63,7 +69,7 @@ def _as_it_is(word: str, sweep: bool) -> str:
 
 def _item(text: str, as_text: bool, sweep: bool = False) -> str:
     word = f"key={text}"
-    plain = _is_syntax(word, sweep) and not (as_text and _is_number(word))
+    plain = _is_syntax(word, sweep) and not (as_text and (_is_number(word) or _names_a_path(text)))
     return text if plain else _quoted(text.strip())
 
 
@@ -97,8 +103,31 @@ def _is_number(word: str) -> bool:
     return isinstance(OverridesParser.create().parse_override(word).value(), int | float)
 
 
+def _is_text(word: str) -> bool:
+    """Whether Hydra reads the value as a string, or not at all."""
+    try:
+        return isinstance(OverridesParser.create().parse_override(word).value(), str)
+    except HydraException:
+        return True
+
+
+def _names_a_path(text: str) -> bool:
+    """Whether a file or a folder that exists has `${` in its name, in which OmegaConf would look for an interpolation."""
+    path = Path(text.strip())
+    return any("${" in part.name and part.exists() for part in (path, *path.parents))
+
+
 def _quoted(text: str) -> str:
-    return QuotedString(text, Quote.single).with_quotes()
+    return QuotedString(literal(text) if _names_a_path(text) else text, Quote.single).with_quotes()
+
+
+def literal(value: Any) -> Any:
+    """A value, or a container of values, in which OmegaConf finds no interpolations."""
+    if isinstance(value, dict):
+        return {key: literal(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [literal(each) for each in value]
+    return value.replace("${", r"\${") if isinstance(value, str) else value
 
 
 def refuse_task(words: Sequence[str]) -> None:
@@ -155,4 +184,4 @@ def _text(word: str) -> str:
     """The value of a `key=value` word, without the quotes that may stand around it."""
     (override,) = OverridesParser.create().parse_overrides(as_they_are([word]))
     value = override.value()
-    return value if isinstance(value, str) else word.partition("=")[2]
+    return value.replace(r"\${", "${") if isinstance(value, str) else word.partition("=")[2]
