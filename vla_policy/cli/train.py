@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from vla_policy.cli.common import user_errors
 from vla_policy.utils.configuration import as_they_are, refuse_task
+from vla_policy.utils.options import explained_training
 
 
 @hydra.main(version_base="1.3", config_path="pkg://vla_policy.conf", config_name="train")
@@ -37,7 +40,18 @@ def main() -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands errors over; `user_errors` makes them one line
     refuse_task(sys.argv[1:])
     sys.argv[1:] = as_they_are(sys.argv[1:], sweep=not {"-m", "--multirun"}.isdisjoint(sys.argv))
-    run()
+    if {"-h", "--help"}.isdisjoint(sys.argv):
+        run()
+    else:
+        print(_help())
+
+
+def _help() -> str:
+    """Hydra's help text, whose configuration has values alone, with what each key means beside it."""
+    with redirect_stdout(io.StringIO()) as shown, suppress(SystemExit):
+        run()
+    usage, title, values = shown.getvalue().partition("== Configuration ==\n")
+    return usage + title + explained_training(yaml.safe_load(values))
 
 
 if __name__ == "__main__":

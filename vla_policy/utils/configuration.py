@@ -112,7 +112,7 @@ def _is_text(word: str) -> bool:
 
 
 def _names_a_path(text: str) -> bool:
-    """Whether a file or a folder that exists has `${` in its name, in which OmegaConf would look for an interpolation."""
+    """Whether there is a file or a folder whose name OmegaConf would take for an interpolation."""
     path = Path(text.strip())
     return any("${" in part.name and part.exists() for part in (path, *path.parents))
 
