@@ -12,7 +12,7 @@ from helpers.small_world_model import TOP, make_walks, small_world_model
 
 from vla_policy.evaluation.imagination.errors import blocks, fit_linear, imagine_episode
 from vla_policy.evaluation.imagination.probes import Affine, Quantity, degrees, fit_mlp, millimetres, ridge, score
-from vla_policy.evaluation.imagination.recordings import Recording, record
+from vla_policy.evaluation.imagination.recordings import Recording, encode_episodes
 from vla_policy.evaluation.imagination.report import summarize_latents
 from vla_policy.evaluation.imagination.study import fitting_episodes
 from vla_policy.interfaces import ACTION, InputError
@@ -32,7 +32,7 @@ def always(value: torch.Tensor) -> Affine:
 
 def test_a_recording_has_the_latents_of_its_pictures(tmp_path: Path) -> None:
     dataset, model = make_walks(tmp_path / "walks", episodes=3, length=70), small_world_model()
-    (found,) = record(model, dataset, [1])
+    (found,) = encode_episodes(model, dataset, [1])
     torch.testing.assert_close(found.latents, model.encode({TOP: torch.from_numpy(dataset.frames(1, TOP))}).detach())
     np.testing.assert_array_equal(found.commands, dataset.episode(1).columns[ACTION])
 
@@ -73,7 +73,7 @@ def test_the_linear_model_finds_linear_dynamics_and_foretells_them() -> None:
 
 def test_the_model_imagines_as_it_would_alone(tmp_path: Path) -> None:
     dataset, model = make_walks(tmp_path / "walks", episodes=2), small_world_model()
-    (known,) = record(model, dataset, [0])
+    (known,) = encode_episodes(model, dataset, [0])
     found = imagine_episode(model, known, 3, always(torch.zeros(16)), AVERAGE)
     assert found is not None
     row, t = 7, 11  # the eighth start; the first has two steps of two frames before it
@@ -132,7 +132,7 @@ def test_models_and_datasets_that_do_not_fit_are_refused(tmp_path: Path) -> None
     changed["fps"] = 20.0
     other = WorldModel(known.config, type(known.interface).from_dict(changed), known.normalizer)
     with pytest.raises(InputError, match="fps: expected 20, found 10"):
-        next(iter(record(other, dataset, [0])))
+        next(iter(encode_episodes(other, dataset, [0])))
 
 
 def test_a_collapsed_model_is_called_one() -> None:

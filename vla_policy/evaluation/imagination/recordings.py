@@ -11,10 +11,9 @@ from torch import Tensor
 
 from vla_policy.data import LeRobotDataset
 from vla_policy.data.frame_cache import open_cache
+from vla_policy.evaluation.latents import encode_frames
 from vla_policy.interfaces import ACTION
 from vla_policy.world_model import WorldModel
-
-FRAMES = 64  # encoded at once
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Recording:
     pictures: Mapping[str, np.ndarray]
 
 
-def record(model: WorldModel, dataset: LeRobotDataset, episodes: Sequence[int]) -> Iterator[Recording]:
+def encode_episodes(model: WorldModel, dataset: LeRobotDataset, episodes: Sequence[int]) -> Iterator[Recording]:
     """Encode episodes, one after the other; `InputError` if model and dataset do not fit."""
     model.interface.require(dataset.interface, "the world model", str(dataset.root))
     frames = {key: open_cache(dataset, key, episodes).frames for key in model.config.cameras}
@@ -38,15 +37,4 @@ def record(model: WorldModel, dataset: LeRobotDataset, episodes: Sequence[int]) 
         pictures = {key: every[dataset.rows(index)] for key, every in frames.items()}
         columns = dataset.episode(index).columns
         commands = torch.from_numpy(np.asarray(columns[ACTION], np.float32))
-        yield Recording(index, encode(model, pictures), commands, columns, pictures)
-
-
-@torch.inference_mode()
-def encode(model: WorldModel, pictures: Mapping[str, np.ndarray]) -> Tensor:
-    """Latents (T, D) of pictures (T, H, W, 3) by key, on the CPU."""
-    length = len(next(iter(pictures.values())))
-    parts = []
-    for start in range(0, length, FRAMES):
-        some = {key: torch.from_numpy(np.array(every[start : start + FRAMES])) for key, every in pictures.items()}
-        parts.append(model.encode({key: value.to(model.device) for key, value in some.items()}).cpu())
-    return torch.cat(parts)
+        yield Recording(index, encode_frames(model, pictures), commands, columns, pictures)

@@ -14,7 +14,7 @@ from vla_policy.data import LeRobotDataset
 from vla_policy.evaluation.imagination.errors import fit_linear, imagine_episode
 from vla_policy.evaluation.imagination.pictures import draw_strip, fit_decoder, plot_errors
 from vla_policy.evaluation.imagination.probes import Affine, Probe, fit_mlp, ridge
-from vla_policy.evaluation.imagination.recordings import Recording, record
+from vla_policy.evaluation.imagination.recordings import Recording, encode_episodes
 from vla_policy.evaluation.imagination.report import (
     state_values,
     summarize_errors,
@@ -61,8 +61,8 @@ def evaluate_world_model(
     """Measure, and leave world_model.json, imagination.png and, with a decoder, strip.png in `out`; the summary."""
     chosen = held_out_episodes(config.episodes, model.card, dataset)
     fit_on = fitting_episodes(model, dataset, chosen, config.fit_episodes)
-    recordings = _record(model, dataset, fit_on, "encoding training episodes", tick)
-    held_out = _record(model, dataset, chosen, "encoding held-out episodes", tick)
+    recordings = _encode_episodes(model, dataset, fit_on, "encoding training episodes", tick)
+    held_out = _encode_episodes(model, dataset, chosen, "encoding held-out episodes", tick)
     linear, average = fit_linear(model, recordings), torch.cat([r.latents for r in recordings]).mean(0)
     imagined = [imagine_episode(model, r, config.horizon, linear, average) for r in held_out]
     found = [episode for episode in imagined if episode is not None]
@@ -94,7 +94,7 @@ def evaluate_world_model(
 
 
 def fitting_episodes(model: WorldModel, dataset: LeRobotDataset, held_out: Sequence[int], most: int) -> list[int]:
-    """At most so many of the other episodes, evenly spaced; those that the checkpoint held out are never among them."""
+    """At most `most` of the other episodes, evenly spaced; those that the checkpoint held out are never among them."""
     hidden = set(held_out) | set(stated_episodes(model.card, dataset))
     others = [index for index in dataset.episodes if index not in hidden]
     if not others:
@@ -103,11 +103,11 @@ def fitting_episodes(model: WorldModel, dataset: LeRobotDataset, held_out: Seque
     return [others[row] for row in rows]
 
 
-def _record(
+def _encode_episodes(
     model: WorldModel, dataset: LeRobotDataset, episodes: Sequence[int], name: str, tick: Tick
 ) -> list[Recording]:
     recordings = []
-    for recording in record(model, dataset, episodes):
+    for recording in encode_episodes(model, dataset, episodes):
         recordings.append(recording)
         tick(name, len(episodes))
     return recordings

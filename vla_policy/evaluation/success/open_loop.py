@@ -104,9 +104,7 @@ def _windows(policy: Policy, dataset: LeRobotDataset, index: int) -> Iterator[Wi
     for frame in range(episode.length):
         values = {key: column[frame].astype(np.float32) for key, column in vectors.items()}
         values |= {key: next(frames) for key, frames in pictures.items()}
-        observation = Observation(values, episode.tasks[frame], frame / dataset.fps)
-        observation.check(policy.interface)
-        history.append(observation)
+        history.append(Observation(values, episode.tasks[frame], frame / dataset.fps))
         if frame >= 1 and (frame - 1) % policy.n_action_steps == 0:
             yield frame, history.window()
 

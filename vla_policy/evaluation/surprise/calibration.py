@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from sim import PushTConfig
 from vla_policy.data import LeRobotDataset
 from vla_policy.data.layout import COLLECTION
+from vla_policy.evaluation.latents import encode_frames
 from vla_policy.evaluation.options import RolloutOptions
 from vla_policy.evaluation.surprise.detection import clean
 from vla_policy.evaluation.surprise.episodes import env_with
@@ -26,8 +26,6 @@ from vla_policy.monitoring.conformal import check_alpha
 from vla_policy.utils.files import read_json
 from vla_policy.world_model import WorldModel, nominal_whitening, save_calibration
 from vla_policy.world_model.monitors import DETECTOR, EPISODE_SCORES
-
-BATCH = 256  # frames encoded at once
 
 
 @dataclass
@@ -104,12 +102,7 @@ def recorded_traces(model: WorldModel, root: str) -> list[Trace]:
 def _recorded(model: WorldModel, dataset: LeRobotDataset, index: int) -> Trace:
     frames = {key: dataset.frames(index, key) for key in model.config.cameras}
     commands = np.asarray(dataset.episode(index).columns[ACTION], np.float32)[:-1]
-    latents = []
-    for first in range(0, len(commands) + 1, BATCH):
-        some = {key: torch.from_numpy(f[first : first + BATCH]).to(model.device) for key, f in frames.items()}
-        with torch.inference_mode():
-            latents.append(model.encode(some).cpu().numpy())
-    return Trace(index, True, np.concatenate(latents), commands, {})
+    return Trace(index, True, encode_frames(model, frames).numpy(), commands, {})
 
 
 def calibrate_monitor(
