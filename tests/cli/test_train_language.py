@@ -94,7 +94,7 @@ def test_the_objective_is_all_that_changes(demonstrations: Path, tmp_path: Path,
     ("overrides", "message"),
     [
         (["policy.auxiliary_keys=[]"], "expected observation.environment_state among policy.auxiliary_keys"),
-        (["policy.backbone.tuning=frozen"], "expected full for a model built from nothing, found 'frozen'"),
+        (["policy.backbone.tuning=frozen"], "expected full for a model that is trained from scratch, found 'frozen'"),
         (["policy.backbone.path=no/such/model"], "neither a folder with a model nor readable from the hub"),
         (["policy.backbone.max_text_tokens=2"], "expected at most 2 tokens"),
         (["policy=autoregressive", "policy.action_normalization=mean_std"], "expected quantile or min_max"),

@@ -1,13 +1,15 @@
-"""What every command shares: one clear line instead of a traceback for a mistake or a failure; where tables go."""
+"""What every command shares: errors as one line instead of a traceback, output, the file of the configuration."""
 
 from __future__ import annotations
 
 import functools
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from rich.console import Console
 
@@ -20,11 +22,11 @@ EXTRAS = {  # optional packages, by the extra of pyproject.toml that brings them
     **dict.fromkeys(("accelerate", "tensorboard"), "train"),
     **dict.fromkeys(("mcap", "rosbags"), "bags"),
 }
-WIDEST = 1000  # characters of a line that no terminal shows
+PIPE_WIDTH = 1000  # characters of a line where there is no terminal to wrap it
 
 
 def fail(error: BaseException) -> None:
-    """Print the error in one place and leave with its `exit_status`; the cause is shown where Hydra wraps it."""
+    """Print the error and exit with its `exit_status`; where Hydra wraps an error, its cause is shown."""
     lines = [str(error)]
     if isinstance(error.__cause__, (ConfigAttributeError, ConfigKeyError)):
         lines = [_unknown_key(error.__cause__)]
@@ -37,7 +39,7 @@ def fail(error: BaseException) -> None:
 
 
 def _missing_extra(error: ModuleNotFoundError) -> InputError:
-    """What to install for an optional package; raises `error` for any other module, which is a fault of the program."""
+    """Which extra brings the missing package; raises `error` for any other module, which is a bug."""
     package = (error.name or "").partition(".")[0]
     if package not in EXTRAS:
         raise error
@@ -53,7 +55,7 @@ def _unknown_key(error: ConfigAttributeError | ConfigKeyError) -> str:
 
 
 def user_errors(main: Callable[..., None]) -> Callable[..., None]:
-    """Decorate a command's `main`: a mistake of the user's is one line on stderr and status 2, a failure one line and
+    """Decorate a command's `main`: a mistake of the user is one line on stderr and status 2, a failure one line and
     status 1, Ctrl-C status 130.
     """
 
@@ -73,11 +75,16 @@ def user_errors(main: Callable[..., None]) -> Callable[..., None]:
 
 
 def stdout() -> Console:
-    """Where tables go: as wide as the terminal, and wide enough for everything in a pipe or a file."""
+    """Standard output, as wide as the terminal; in a pipe or a file lines are not wrapped."""
     console = Console()
-    return console if console.is_terminal else Console(width=WIDEST)
+    return console if console.is_terminal else Console(width=PIPE_WIDTH)
 
 
-def say(text: str) -> None:
-    """Print a line of plain text, unbroken."""
+def print_line(text: str) -> None:
+    """Print plain text without markup, highlighting or wrapping."""
     stdout().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def save_config(config: Any, out: Path) -> None:
+    """Write a command's options, a dataclass, to `out`/config.yaml."""
+    OmegaConf.save(OmegaConf.structured(config), out / "config.yaml")

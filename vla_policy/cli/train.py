@@ -21,7 +21,7 @@ from vla_policy.utils.options import explained_training
 @hydra.main(version_base="1.3", config_path="pkg://vla_policy.conf", config_name="train")
 @user_errors
 def run(config: DictConfig) -> None:
-    """One run, in Hydra's output folder."""
+    """One training run, in Hydra's output folder."""
     from vla_policy.jobs import train  # torch is slow to import: not for --help
 
     hydra_config = HydraConfig.get()
@@ -29,15 +29,15 @@ def run(config: DictConfig) -> None:
     try:
         train.run(config, run_dir, hydra_config.overrides.task)
     except BaseException:
-        with suppress(FileNotFoundError):  # of several processes another one was faster
-            if not any(run_dir.iterdir()):  # Hydra makes the folder before anything can be wrong
+        with suppress(FileNotFoundError):  # another process was faster
+            if not any(run_dir.iterdir()):  # Hydra creates the folder before the configuration is checked
                 run_dir.rmdir()
         raise
 
 
 @user_errors
 def main() -> None:
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands errors over; `user_errors` makes them one line
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra re-raises errors; `user_errors` prints them in one line
     refuse_task(sys.argv[1:])
     sys.argv[1:] = as_they_are(sys.argv[1:], sweep=not {"-m", "--multirun"}.isdisjoint(sys.argv))
     if {"-h", "--help"}.isdisjoint(sys.argv):

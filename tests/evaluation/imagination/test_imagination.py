@@ -10,9 +10,9 @@ import pytest
 import torch
 from helpers.small_world_model import TOP, make_walks, small_world_model
 
+from vla_policy.evaluation.imagination.encoded_episodes import EncodedEpisode, encode_episodes
 from vla_policy.evaluation.imagination.errors import blocks, fit_linear, imagine_episode
 from vla_policy.evaluation.imagination.probes import Affine, Quantity, degrees, fit_mlp, millimetres, ridge, score
-from vla_policy.evaluation.imagination.recordings import Recording, encode_episodes
 from vla_policy.evaluation.imagination.report import summarize_latents
 from vla_policy.evaluation.imagination.study import fitting_episodes
 from vla_policy.interfaces import ACTION, InputError
@@ -22,8 +22,8 @@ POSITION = Quantity(slice(0, 2), "mm", millimetres)
 AVERAGE = torch.zeros(16)
 
 
-def recording(latents: torch.Tensor, commands: torch.Tensor) -> Recording:
-    return Recording(0, latents, commands, {}, {})
+def recording(latents: torch.Tensor, commands: torch.Tensor) -> EncodedEpisode:
+    return EncodedEpisode(0, latents, commands, {}, {})
 
 
 def always(value: torch.Tensor) -> Affine:
@@ -50,7 +50,7 @@ def test_copying_the_last_latent_of_a_straight_line_errs_by_its_speed() -> None:
     for step in range(3):
         expected = (2 * (step + 1) * speed).square().mean()
         torch.testing.assert_close(found.errors["copy last"][step], expected)
-    torch.testing.assert_close(found.foretold["linear"], speed.expand(20, 3, 16))
+    torch.testing.assert_close(found.predicted["linear"], speed.expand(20, 3, 16))
     torch.testing.assert_close(found.errors["mean"][2], latents[8 + 2 : 30].square().mean((0, 1)))
     assert imagine_episode(model, recording(latents[:10], torch.zeros(10, 2)), 3, always(speed), AVERAGE) is None
 
@@ -79,7 +79,7 @@ def test_the_model_imagines_as_it_would_alone(tmp_path: Path) -> None:
     row, t = 7, 11  # the eighth start; the first has two steps of two frames before it
     past, future = known.commands[t - 4 : t].reshape(1, 2, 2, 2), known.commands[t : t + 6].reshape(1, 3, 2, 2)
     alone = model.imagine(known.latents[[t - 4, t - 2, t]][None], past, future)[0].detach()
-    torch.testing.assert_close(found.foretold["model"][row], alone)
+    torch.testing.assert_close(found.predicted["model"][row], alone)
     torch.testing.assert_close(found.truth[row], known.latents[[t + 2, t + 4, t + 6]])
 
 

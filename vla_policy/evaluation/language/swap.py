@@ -1,14 +1,14 @@
-"""The swap test: does another instruction send the same start to another goal?
+"""The swap test: does another instruction lead to another goal from the same start?
 
-Which goals a start is played for is drawn from a stream of its own, independent of everything visible; the block's
-colour and the sentence's template are the seed's, so that two episodes of a start differ in the words for the goal
-alone. An episode ends where the block is brought to a goal, commanded or not, or at the step limit.
+The goals of a start are drawn from an independent random stream; the block's colour and the sentence's template depend
+on the seed, so that two episodes of a start differ only in the words for the goal. An episode ends when the block
+reaches a goal, commanded or not, or at the step limit.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from vla_policy.evaluation.language.swap_env import COVERAGE, STEPS, swap_env
 from vla_policy.evaluation.options import RolloutOptions
 from vla_policy.evaluation.success.report import COLUMNS, episode_row
 from vla_policy.interfaces import IMAGES, InputError, Policy
+from vla_policy.rollouts.progress import ProgressCallbacks
 from vla_policy.rollouts.results import EpisodeResult, Start
 from vla_policy.rollouts.rollout import rollout
 from vla_policy.rollouts.workers import PolicyFactory
@@ -33,13 +34,13 @@ OUTCOMES = ("commanded", "other", "none")
 
 @dataclass
 class SwapConfig(RolloutOptions):
-    """The same start, another instruction."""
+    """Episodes from the same starts under different instructions."""
 
-    n_starts: int = 200  # each played once for every instruction
+    n_starts: int = 200  # each run once with every instruction
     instructions: int = 2  # for each start, naming different goals; all goals are commanded equally often
     baseline: str | None = None  # hold | expert: in place of a checkpoint
     scene: dict[str, Any] = field(default_factory=dict)  # what PushTConfig.from_mapping reads, see sim/config.py
-    out: str = "outputs/swap/${now:%Y-%m-%d_%H-%M-%S}"  # folder of what is found
+    out: str = "outputs/swap/${now:%Y-%m-%d_%H-%M-%S}"  # folder of the results
 
     def __post_init__(self) -> None:
         for key, least in {"n_starts": 1, "instructions": 2, "seed": 0}.items():
@@ -59,11 +60,11 @@ class SwapConfig(RolloutOptions):
 
 
 def swap_starts(goals: Sequence[str], config: SwapConfig) -> list[Start]:
-    """Every start with its goals, one after the other; each goal is commanded equally often, first, second and so on.
+    """Every start with each of its goals; each goal is commanded equally often in every position.
 
-    Exactly so if the starts are a multiple of the goals, else up to one.
+    Exactly, if `n_starts` is a multiple of the number of goals, else up to one.
     """
-    generator = np.random.default_rng([config.seed, config.n_starts])  # not a start's, which has one number
+    generator = np.random.default_rng([config.seed, config.n_starts])  # no seed of a start, which is one number
     starts: list[Start] = []
     for first in range(0, config.n_starts, len(goals)):
         order = generator.permutation(len(goals))
@@ -79,10 +80,9 @@ def swap_test(
     out: Path,
     checkpoint: str,
     policy_factory: PolicyFactory | None = None,
-    on_episode: Callable[[EpisodeResult], None] | None = None,
-    on_steps: Callable[[int], None] | None = None,
+    callbacks: ProgressCallbacks = ProgressCallbacks(),  # noqa: B008, immutable
 ) -> dict[str, Any]:
-    """Play the test and leave summary.json and episodes.csv in `out`; the summary."""
+    """Run the test, write summary.json and episodes.csv to `out`; the summary."""
     scene = config.pusht
     cameras = [key.removeprefix(IMAGES) for key in policy.interface.cameras]
     results = rollout(
@@ -93,8 +93,7 @@ def swap_test(
         num_workers=config.num_workers,
         seed=config.policy_seed,
         policy_factory=policy_factory,
-        on_episode=on_episode,
-        on_steps=on_steps,
+        callbacks=callbacks,
     )
     summary = {
         "checkpoint": checkpoint,
@@ -118,9 +117,9 @@ def outcome(result: EpisodeResult) -> str:
 
 
 def summarize_swap(results: Sequence[EpisodeResult], goals: Sequence[str]) -> dict[str, Any]:
-    """Counts of what was reached, with exact intervals: over all episodes, by commanded goal, and paired by start.
+    """Counts of reached goals with exact intervals: over all episodes, by commanded goal, and paired by start.
 
-    The episodes' intervals take them for independent; those of the pairs need not, there is one entry a start.
+    The intervals over episodes assume that these are independent; the paired ones have one entry per start.
     """
     by_start: dict[int, list[EpisodeResult]] = {}
     for result in results:
@@ -146,7 +145,7 @@ def summarize_swap(results: Sequence[EpisodeResult], goals: Sequence[str]) -> di
 
 
 def swap_tables(summary: dict[str, Any]) -> list[Table]:
-    """What was reached, by commanded goal, and start by start."""
+    """Tables of reached goals: overall, paired by start, and by commanded goal."""
     n = f"{summary['n_episodes']} episodes from {summary['n_starts']} starts"
     rates = Table("goal reached", "", "[95 %]", title=f"the same start, another instruction: {n}", title_justify="left")
     for name, found in (summary["outcomes"] | summary["paired"]).items():

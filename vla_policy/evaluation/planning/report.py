@@ -1,4 +1,4 @@
-"""What planning towards goal pictures came to: counts with exact intervals, distances, a table for people."""
+"""Results of planning towards goal images: success with exact intervals, distances, a table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COLUMNS = ["policy", "start", "episode", "frame", "success", "block_success", "p
 def write_planning(
     out: Path, tasks: Sequence[Task], outcomes: Mapping[str, Sequence[Outcome]], summary: Mapping[str, Any]
 ) -> None:
-    """Leave plan.json and episodes.csv, one row a policy and start, in `out`."""
+    """Write plan.json and episodes.csv, a row per policy and start, to `out`."""
     rows = [_row(name, *pair) for name, played in outcomes.items() for pair in zip(tasks, played, strict=True)]
     write_csv(out / "episodes.csv", COLUMNS, rows)
     write_json(out / "plan.json", summary)
@@ -43,7 +43,7 @@ def _row(name: str, task: Task, found: Outcome) -> dict[str, Any]:
 
 
 def summarize_planning(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
-    """Counts, exact intervals and distances of each policy, and the planner against the others, start by start."""
+    """Success and distances of each policy, and the planner's paired differences from the others."""
     planned = [o.success for o in outcomes["planner"]]
     times = np.concatenate([o.plan_ms for o in outcomes["planner"]])
     return {
@@ -76,10 +76,10 @@ def _summary(played: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def planning_table(summary: Mapping[str, Any]) -> Table:
-    """One row a policy; distances are medians at the end of the budget."""
+    """A row per policy; distances are medians at the end of the budget."""
     policies, times = summary["policies"], summary["plan_ms"]
     n = policies["planner"]["n"]
-    table = Table(title=f"{n} goal pictures {summary['ahead']} steps ahead, budget {summary['budget']} steps")
+    table = Table(title=f"{n} goal images {summary['ahead']} steps ahead, budget {summary['budget']} steps")
     table.title_justify = "left"
     for column in ("", "reached  [95 %]", "block alone", "pusher mm", "block mm", "degrees"):
         table.add_column(column)

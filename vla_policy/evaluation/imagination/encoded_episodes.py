@@ -1,4 +1,4 @@
-"""Recorded episodes as a world model sees them: every frame's latent beside the commands and the true state."""
+"""Recorded episodes with the world model's latents of their frames."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from vla_policy.world_model import WorldModel
 
 
 @dataclass(frozen=True)
-class Recording:
+class EncodedEpisode:
     """One episode of T frames: `latents` (T, D), `commands` (T, A), `vectors` (T, ...) and `pictures` (T, H, W, 3) by
-    key; pictures stay on disk until they are looked at.
+    key; pictures are memory-mapped.
     """
 
     episode: int
@@ -29,12 +29,12 @@ class Recording:
     pictures: Mapping[str, np.ndarray]
 
 
-def encode_episodes(model: WorldModel, dataset: LeRobotDataset, episodes: Sequence[int]) -> Iterator[Recording]:
-    """Encode episodes, one after the other; `InputError` if model and dataset do not fit."""
+def encode_episodes(model: WorldModel, dataset: LeRobotDataset, episodes: Sequence[int]) -> Iterator[EncodedEpisode]:
+    """Encode episodes, one after the other; `InputError` if model and dataset do not match."""
     model.interface.require(dataset.interface, "the world model", str(dataset.root))
     frames = {key: open_cache(dataset, key, episodes).frames for key in model.config.cameras}
     for index in episodes:
         pictures = {key: every[dataset.rows(index)] for key, every in frames.items()}
         columns = dataset.episode(index).columns
         commands = torch.from_numpy(np.asarray(columns[ACTION], np.float32))
-        yield Recording(index, encode_frames(model, pictures), commands, columns, pictures)
+        yield EncodedEpisode(index, encode_frames(model, pictures), commands, columns, pictures)
