@@ -53,7 +53,7 @@ def test_help_has_defaults_and_what_they_mean() -> None:
 def test_a_choice_differs_from_what_is_inherited_where_it_says_so() -> None:
     assert "\nnum_envs: 8 " in explained("calibrate")
     assert "\ndetector: whitened_error" in explained("calibrate")  # a constant
-    assert "\nplan:                 # how plans are searched\n  solver: cem " in explained("plan")
+    assert "\nplan:                 # the search for plans\n  solver: cem " in explained("plan")
     assert "\ncameras: [top]        # each timed alone\n" in explained("sim")
 
 

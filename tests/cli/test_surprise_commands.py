@@ -112,7 +112,7 @@ def test_recorded_episodes_are_read_as_they_were_commanded(tmp_path: Path) -> No
     ("changes", "message"),
     [
         ({"n_events": 300}, "n_events: expected at most n_nominal 200"),
-        ({"calibration_seed": 100100}, "calibration_seed: expected seeds other than the unseen ones"),
+        ({"calibration_seed": 100100}, "calibration_seed: expected seeds other than the held-out ones"),
         ({"events": ["earthquake"]}, "expected one of .*block_teleport.*found 'earthquake'"),
         ({"window": 0}, "window: expected at least 1, found 0"),
     ],

@@ -10,6 +10,7 @@ import pytest
 from helpers.point_env import INTERFACE, OwnScripted, PointEnv, Scripted
 
 from vla_policy.interfaces import Feature, InputError, Interface
+from vla_policy.rollouts.progress import ProgressCallbacks
 from vla_policy.rollouts.results import EpisodeResult
 from vla_policy.rollouts.rollout import rollout
 from vla_policy.rollouts.workers import RolloutError
@@ -31,8 +32,7 @@ def test_batched_in_processes_equals_one_after_the_other() -> None:
         SEEDS,
         num_envs=4,
         num_workers=2,
-        on_episode=lambda result: seen.append(result.seed),
-        on_steps=steps.append,
+        callbacks=ProgressCallbacks(lambda result: seen.append(result.seed), steps.append),
     )
     sequential = rollout(Scripted(), PointEnv, SEEDS, num_envs=1, num_workers=0)
     own = rollout(Scripted(), PointEnv, SEEDS, num_envs=4, num_workers=2, policy_factory=OwnScripted)

@@ -70,7 +70,9 @@ def _modules(requested: Any, source: DiffusionPolicy, name: str) -> list[str] | 
         return None
     available = [child for child, module in source.named_children() if any(True for _ in module.parameters())]
     if not isinstance(requested, ListConfig) or not requested or any(module not in available for module in requested):
-        raise InputError(f"init_modules: expected some of {available}, the modules of {name}, found {requested}")
+        raise InputError(
+            f"init_modules: expected a list of some of {available}, the modules of {name}, found {requested}"
+        )
     return list(requested)
 
 

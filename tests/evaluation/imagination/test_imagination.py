@@ -121,7 +121,7 @@ def test_nothing_is_fitted_on_held_out_episodes(tmp_path: Path) -> None:
     model.card = {"data": {"held_out_episodes": {"walks": [2, 5]}}}
     assert fitting_episodes(model, dataset, [5], 99) == [0, 1, 3, 4, 6, 7]  # 2 was held out as well
     assert fitting_episodes(model, dataset, [0, 2], 3) == [1, 4, 7]
-    with pytest.raises(InputError, match="expected episodes beside the held-out ones, found 8"):
+    with pytest.raises(InputError, match="expected episodes that are not held out, found 8"):
         fitting_episodes(model, dataset, list(range(8)), 3)
 
 

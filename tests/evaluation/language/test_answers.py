@@ -180,9 +180,9 @@ def test_command_asks_an_untrained_checkpoint(
     ("values", "message"),
     [
         ({"n_questions": 1}, "n_questions: expected at least 2, found 1"),
-        ({"n_questions": 25}, "n_questions: expected at most 24, as many as there are frames, found 25"),
+        ({"n_questions": 25}, "n_questions: expected at most 24, the number of frames, found 25"),
         ({"episodes": [4]}, "expected an episode from 0 to 3, found 4"),
-        ({"episodes": [0, 1, 2, 3]}, "episodes: expected some to be left, for the most frequent answers, found all"),
+        ({"episodes": [0, 1, 2, 3]}, "episodes: expected others to remain for the most frequent answers, found all"),
         ({"scene": {}}, "scene.goals: expected at least one goal to speak of, found none"),
     ],
 )
