@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from vla_policy.cli.common import print_line, stdout, user_errors
-from vla_policy.cli.help import config_parser, parse_arguments
-from vla_policy.utils.configuration import typed_config
+from vla_policy.cli.help import parse_command
 from vla_policy.utils.progress import progress_bar
 
 # The simulation is imported where it is used: every worker process imports this module.
@@ -23,15 +22,11 @@ console = stdout()
 
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Collect the episodes and print a summary."""
-    description = "Record episodes of the scripted expert, or random pushes; call it again to resume."
-    parser = config_parser("vla-collect", description, "collect")
-    (out,), overrides = parse_arguments(parser, arguments, OUT="folder of the dataset")
+    """Record episodes of the scripted expert, or random pushes; call it again to resume."""
+    (out,), config = parse_command("vla-collect", main.__doc__, "collect", arguments, OUT="folder of the dataset")
 
-    from vla_policy.collection.collect import CollectConfig
     from vla_policy.data.layout import COLLECTION
 
-    config = typed_config(CollectConfig, "collect", overrides)
     summary = _collect(Path(out), config)
     console.print(_table(summary))
     print_line(f"the summary and every seed are in {Path(out) / COLLECTION}")

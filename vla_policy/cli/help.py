@@ -3,24 +3,43 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vla_policy.utils.configuration import options, shown
+from vla_policy.utils.configuration import options, read_config, shown
 from vla_policy.utils.options import explained
 
 KEYS = "keys and their defaults:"
+CHECKPOINT = "folder or hub name"
+DATASET = "folder of a LeRobotDataset"
 
 
-def config_parser(prog: str, description: str, config: str | None = None, more: str = "") -> argparse.ArgumentParser:
+def config_parser(
+    prog: str, description: str | None, config: str | None = None, more: str = ""
+) -> argparse.ArgumentParser:
     """A parser whose help ends with the options of conf/<config>.yaml and `more`."""
     epilog = more
     if config is not None:
         epilog = f"{KEYS}\n\n{_indent(explained(config))}" + (f"\n{more}" if more else "")
     return argparse.ArgumentParser(
-        prog=prog, description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog,
+        description=inspect.cleandoc(description or ""),
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+def parse_command(
+    prog: str, description: str | None, config: str, arguments: Sequence[str] | None, **positionals: str
+) -> tuple[list[str], Any]:
+    """The values of `positionals` (help texts by name), and the options of conf/<config>.yaml as their dataclass.
+
+    `arguments` are by default those of `sys.argv`.
+    """
+    values, overrides = parse_arguments(config_parser(prog, description, config), arguments, **positionals)
+    return values, read_config(config, overrides)
 
 
 def parse_arguments(
@@ -37,7 +56,7 @@ def parse_arguments(
 def episode_parser(prog: str, description: str) -> argparse.ArgumentParser:
     """A parser of a command about one episode of a dataset."""
     parser = config_parser(prog, description)
-    parser.add_argument("DATASET", type=Path, help="folder of a LeRobotDataset")
+    parser.add_argument("DATASET", type=Path, help=DATASET)
     parser.add_argument("EPISODE", type=int, help="index, from 0")
     return parser
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -15,7 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from vla_policy.interfaces import InputError
-from vla_policy.utils.options import store_options
+from vla_policy.utils.options import OPTIONS, store_options
 
 T = TypeVar("T")
 # Keys whose values are paths or sentences, also where they look like numbers.
@@ -149,6 +150,12 @@ def load_config(name: str, overrides: Sequence[str]) -> DictConfig:
     store_options(name)
     with initialize_config_module("vla_policy.conf", version_base="1.3"):
         return compose(name, overrides=as_they_are(overrides))
+
+
+def read_config(name: str, overrides: Sequence[str]) -> Any:
+    """conf/<name>.yaml with overrides as the dataclass that `OPTIONS` names, which is imported only now."""
+    module, _, kind = OPTIONS[name].partition(":")
+    return typed_config(getattr(import_module(module), kind), name, overrides)
 
 
 def typed_config(kind: Callable[..., T], name: str, overrides: Sequence[str]) -> T:

@@ -10,9 +10,8 @@ import numpy as np
 from rich.table import Table
 
 from vla_policy.cli.common import print_line, stdout
-from vla_policy.cli.help import config_parser, parse_arguments
+from vla_policy.cli.help import CHECKPOINT, parse_command
 from vla_policy.evaluation.options import ComputeOptions
-from vla_policy.utils.configuration import typed_config
 
 console = stdout()
 
@@ -28,17 +27,16 @@ class LatencyConfig(ComputeOptions):
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Time the chunks and print the percentiles."""
-    description = "Milliseconds from an observation to an action chunk, preprocessing included."
-    parser = config_parser("vla-bench latency", description, "latency")
-    (checkpoint,), overrides = parse_arguments(parser, arguments, CHECKPOINT="folder or hub name")
+    """Milliseconds from an observation to an action chunk, preprocessing included."""
+    (checkpoint,), config = parse_command(
+        "vla-bench latency", main.__doc__, "latency", arguments, CHECKPOINT=CHECKPOINT
+    )
 
     from vla_policy.evaluation.success.latency import chunk_latency, random_histories, split_latency
     from vla_policy.models.loading import load_policy, machine
     from vla_policy.utils.files import write_json
     from vla_policy.utils.provenance import git_commit
 
-    config = typed_config(LatencyConfig, "latency", overrides)
     policy = load_policy(checkpoint, config.device, config.threads)
     histories = random_histories(policy, seed=config.seed)
     found = chunk_latency(policy, histories, config.repeats, config.warmup, np.random.default_rng(config.seed))

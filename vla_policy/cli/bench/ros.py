@@ -6,23 +6,19 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from vla_policy.benchmarks.ros.measurements import Bench, RosConfig, begun, measure
+from vla_policy.benchmarks.ros.measurements import Bench, begun, measure
 from vla_policy.cli.common import print_line, stdout
-from vla_policy.cli.help import config_parser, parse_arguments
+from vla_policy.cli.help import CHECKPOINT, parse_command
 from vla_policy.graph.application import graph_environment, require_ros
 from vla_policy.interfaces import Failure
-from vla_policy.utils.configuration import typed_config
 from vla_policy.utils.progress import progress_bar
 
 console = stdout()
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run the measurements in turn; each adds its rows to ros.json."""
-    description = "Times to holding, latency, jitter, success and memory of the ROS 2 graph in simulation."
-    parser = config_parser("vla-bench ros", description, "ros")
-    (checkpoint,), overrides = parse_arguments(parser, arguments, CHECKPOINT="folder or hub name")
-    config = typed_config(RosConfig, "ros", overrides)
+    """Times to holding, latency, jitter, success and memory of the ROS 2 graph in simulation."""
+    (checkpoint,), config = parse_command("vla-bench ros", main.__doc__, "ros", arguments, CHECKPOINT=CHECKPOINT)
     require_ros()
     os.environ.update(graph_environment(config.domain_id))
 

@@ -11,9 +11,8 @@ from rich.progress import track
 from rich.table import Table
 
 from vla_policy.cli.common import print_line, stdout
-from vla_policy.cli.help import config_parser, parse_arguments
+from vla_policy.cli.help import parse_command
 from vla_policy.interfaces import InputError
-from vla_policy.utils.configuration import typed_config
 
 if TYPE_CHECKING:
     from sim import PushTConfig
@@ -37,10 +36,8 @@ class SimConfig:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Time the steps, replay the pushes, print both."""
-    description = "Simulation steps per second on one core, and how closely the block follows recorded human pushes."
-    parser = config_parser("vla-bench sim", description, "sim")
-    _, overrides = parse_arguments(parser, arguments)
+    """Simulation steps per second on one core, and how closely the block follows recorded human pushes."""
+    _, config = parse_command("vla-bench sim", main.__doc__, "sim", arguments)
 
     from sim import PushTConfig
     from sim.benchmark import steps_per_second
@@ -48,7 +45,6 @@ def main(arguments: Sequence[str]) -> None:
     from vla_policy.utils.files import write_json
     from vla_policy.utils.provenance import git_commit
 
-    config = typed_config(SimConfig, "sim", overrides)
     if config.steps < 1:
         raise InputError(f"steps: expected at least 1, found {config.steps}")
     scene = PushTConfig.from_mapping(config.scene)

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from vla_policy.cli.common import print_line
-from vla_policy.cli.help import config_parser, parse_arguments
+from vla_policy.cli.help import parse_command
 from vla_policy.evaluation.options import ComputeOptions
 from vla_policy.interfaces import InputError
-from vla_policy.utils.configuration import typed_config
 
 
 @dataclass
@@ -27,12 +26,12 @@ class InstructionsConfig(ComputeOptions):
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Calibrate, and store the result in the checkpoint."""
-    description = "Calibrate how far an instruction may be from a policy's training sentences, on paraphrases of them."
-    parser = config_parser("vla-calibrate instructions", description, "instructions")
-    help_text = "folder of the policy; backbone/instructions.safetensors is written"
-    (checkpoint,), overrides = parse_arguments(parser, arguments, CHECKPOINT=help_text)
-    config = typed_config(InstructionsConfig, "instructions", overrides)
+    """Calibrate the distance from a policy's training sentences beyond which it refuses an instruction, and store it in
+    the checkpoint.
+    """
+    (checkpoint,), config = parse_command(
+        "vla-calibrate instructions", main.__doc__, "instructions", arguments, CHECKPOINT="folder of the policy"
+    )
 
     from vla_policy.models.checkpoint import BACKBONE
     from vla_policy.models.instructions import FILE, KnownInstructions

@@ -9,24 +9,25 @@ from typing import Any
 from rich.table import Table
 
 from vla_policy.cli.common import print_line, stdout
-from vla_policy.cli.help import config_parser, parse_arguments
+from vla_policy.cli.help import parse_command
 from vla_policy.cli.progress import rollout_bar
 from vla_policy.evaluation.formats import percent
-from vla_policy.utils.configuration import typed_config
 
 console = stdout()
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run or read nominal episodes, calibrate, print the false-alarm rates of the threshold."""
-    description = "Calibrate the threshold of surprise above which the arm holds, on nominal episodes."
-    parser = config_parser("vla-calibrate monitor", description, "calibrate")
-    (policy_folder, world_model), overrides = parse_arguments(
-        parser, arguments, POLICY="folder of the policy to monitor", WORLD_MODEL="folder of a world model"
+    """Calibrate the threshold of surprise above which a policy's arm holds, on nominal episodes."""
+    (policy_folder, world_model), config = parse_command(
+        "vla-calibrate monitor",
+        main.__doc__,
+        "calibrate",
+        arguments,
+        POLICY="folder of the policy",
+        WORLD_MODEL="folder of the world model",
     )
 
     from vla_policy.evaluation.surprise.calibration import (
-        CalibrateConfig,
         calibrate_monitor,
         nominal_traces,
         recorded_traces,
@@ -35,7 +36,6 @@ def main(arguments: Sequence[str]) -> None:
     from vla_policy.models.loading import load_policy
     from vla_policy.world_model import WorldModel, binding
 
-    config = typed_config(CalibrateConfig, "calibrate", overrides)
     policy = load_policy(policy_folder, config.device, config.threads)
     bound_to = binding(Path(policy_folder), Path(world_model), policy.interface)
     if config.dataset is not None:

@@ -6,30 +6,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vla_policy.cli.common import print_line, save_config, stdout
-from vla_policy.cli.help import config_parser, parse_arguments
-from vla_policy.utils.configuration import typed_config
+from vla_policy.cli.help import CHECKPOINT, DATASET, parse_command
 from vla_policy.utils.progress import progress_bar
 
 console = stdout()
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Ask and print how often the answers are right."""
-    description = "Ask a policy's language head about held-out frames, and count the right answers."
-    parser = config_parser("vla-eval answers", description, "answers")
-    (checkpoint, root), overrides = parse_arguments(
-        parser,
-        arguments,
-        CHECKPOINT="folder or hub name of a policy with a vision-language backbone",
-        DATASET="folder of a LeRobotDataset that has the block's pose",
+    """Ask a policy's language head about held-out frames of a PushT dataset, and count the right answers."""
+    (checkpoint, root), config = parse_command(
+        "vla-eval answers", main.__doc__, "answers", arguments, CHECKPOINT=CHECKPOINT, DATASET=DATASET
     )
 
     from vla_policy.data import LeRobotDataset
-    from vla_policy.evaluation.language.answers import AnswersConfig, ask
+    from vla_policy.evaluation.language.answers import ask
     from vla_policy.evaluation.language.answers_report import answer_tables, summarize_answers, write_answers
     from vla_policy.models.loading import load_policy
 
-    config = typed_config(AnswersConfig, "answers", overrides)
     policy = load_policy(checkpoint, config.device, config.threads)
     with progress_bar(console) as progress:
         task = progress.add_task("questions", total=config.n_questions, state="")

@@ -6,24 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vla_policy.cli.common import print_line, stdout
-from vla_policy.cli.help import config_parser, parse_arguments
-from vla_policy.utils.configuration import typed_config
+from vla_policy.cli.help import CHECKPOINT, DATASET, parse_command
 from vla_policy.utils.progress import progress_bar
 
 console = stdout()
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Predict and print the errors."""
-    description = "Error of predicted chunks on held-out episodes, compared with holding the last action."
-    parser = config_parser("vla-eval open-loop", description, "open_loop")
-    (checkpoint, root), overrides = parse_arguments(
-        parser, arguments, CHECKPOINT="folder or hub name", DATASET="folder of a LeRobotDataset"
+    """Error of predicted chunks on held-out episodes, compared with holding the last action."""
+    (checkpoint, root), config = parse_command(
+        "vla-eval open-loop", main.__doc__, "open_loop", arguments, CHECKPOINT=CHECKPOINT, DATASET=DATASET
     )
 
     from vla_policy.data import LeRobotDataset
     from vla_policy.evaluation.success.open_loop import (
-        OpenLoopConfig,
         held_out_episodes,
         open_loop,
         open_loop_table,
@@ -32,7 +28,6 @@ def main(arguments: Sequence[str]) -> None:
     )
     from vla_policy.models.loading import load_policy
 
-    config = typed_config(OpenLoopConfig, "open_loop", overrides)
     policy, dataset = load_policy(checkpoint, config.device), LeRobotDataset(Path(root))
     episodes = held_out_episodes(config.episodes, policy.card, dataset)
     with progress_bar(console) as progress:

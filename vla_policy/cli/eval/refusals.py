@@ -6,21 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vla_policy.cli.common import print_line, save_config, stdout
-from vla_policy.cli.help import config_parser, parse_arguments
-from vla_policy.utils.configuration import typed_config
+from vla_policy.cli.help import CHECKPOINT, parse_command
 
 console = stdout()
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Put the sentences to the policy and print how many it refuses."""
-    description = "Count the held-out paraphrases and the unrelated sentences that a policy refuses to act on."
-    parser = config_parser("vla-eval refusals", description, "refusals")
-    help_text = "folder or hub name of a policy whose instructions are checked"
-    (checkpoint,), overrides = parse_arguments(parser, arguments, CHECKPOINT=help_text)
+    """Count the held-out paraphrases and the unrelated sentences that a calibrated policy refuses."""
+    (checkpoint,), config = parse_command(
+        "vla-eval refusals", main.__doc__, "refusals", arguments, CHECKPOINT=CHECKPOINT
+    )
 
     from vla_policy.evaluation.language.refusals import (
-        RefusalsConfig,
         refusal_tables,
         summarize_refusals,
         try_sentences,
@@ -28,7 +25,6 @@ def main(arguments: Sequence[str]) -> None:
     )
     from vla_policy.models.loading import load_policy
 
-    config = typed_config(RefusalsConfig, "refusals", overrides)
     policy = load_policy(checkpoint, config.device, config.threads)
     judged, known = try_sentences(policy, config.pusht)
     summary, out = summarize_refusals(judged, known, checkpoint=checkpoint), Path(config.out)

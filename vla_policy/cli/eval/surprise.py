@@ -7,30 +7,26 @@ from functools import partial
 from pathlib import Path
 
 from vla_policy.cli.common import print_line, stdout
-from vla_policy.cli.help import config_parser, parse_arguments
+from vla_policy.cli.help import parse_command
 from vla_policy.cli.progress import rollout_bar
 from vla_policy.interfaces import Failure
-from vla_policy.utils.configuration import typed_config
 
 console = stdout()
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Record the missing episodes, evaluate every detector, print tables and write surprise.json and a plot."""
-    description = "Calibrate surprise on nominal episodes, then count false alarms and detected events."
-    parser = config_parser("vla-eval surprise", description, "surprise")
-    (policy_folder, world_model), overrides = parse_arguments(
-        parser, arguments, POLICY="folder of a policy", WORLD_MODEL="folder of a world model"
+    """Calibrate surprise on nominal episodes, then count false alarms and detected events."""
+    (policy_folder, world_model), config = parse_command(
+        "vla-eval surprise", main.__doc__, "surprise", arguments, POLICY="folder", WORLD_MODEL="folder"
     )
 
     from vla_policy.evaluation.surprise.plot import plot_surprise
     from vla_policy.evaluation.surprise.report import surprise_tables
-    from vla_policy.evaluation.surprise.study import SurpriseConfig, surprise_study
+    from vla_policy.evaluation.surprise.study import surprise_study
     from vla_policy.models.loading import load_policy
     from vla_policy.rollouts.workers import RolloutError
     from vla_policy.world_model.monitors import DETECTOR
 
-    config = typed_config(SurpriseConfig, "surprise", overrides)
     policy, out = load_policy(policy_folder, config.device, config.threads), Path(config.out)
     try:
         found = surprise_study(policy, policy_folder, world_model, config, out, partial(rollout_bar, console))

@@ -6,27 +6,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vla_policy.cli.common import print_line, stdout
-from vla_policy.cli.help import config_parser, parse_arguments
+from vla_policy.cli.help import CHECKPOINT, DATASET, parse_command
 from vla_policy.cli.world_model_study import run_study
-from vla_policy.utils.configuration import typed_config
 
 console = stdout()
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Measure and print."""
-    description = (
-        "Compare open-loop predictions with held-out episodes, and fit probes of the true state on the latents."
-    )
-    parser = config_parser("vla-eval world-model", description, "world_model_eval")
-    (checkpoint, dataset), overrides = parse_arguments(
-        parser, arguments, CHECKPOINT="folder or hub name of a world model", DATASET="folder of a LeRobotDataset"
+    """Compare open-loop predictions with held-out episodes, and fit probes of the true state on the latents."""
+    (checkpoint, dataset), config = parse_command(
+        "vla-eval world-model", main.__doc__, "world_model_eval", arguments, CHECKPOINT=CHECKPOINT, DATASET=DATASET
     )
 
     from vla_policy.evaluation.imagination.report import world_model_tables
-    from vla_policy.evaluation.imagination.study import WorldModelEvalConfig, evaluate_world_model
+    from vla_policy.evaluation.imagination.study import evaluate_world_model
 
-    config = typed_config(WorldModelEvalConfig, "world_model_eval", overrides)
     summary = run_study(evaluate_world_model, checkpoint, dataset, config, Path(config.out), console)
     for table in world_model_tables(summary):
         console.print(table)
