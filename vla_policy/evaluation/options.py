@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sim import PushTConfig
+
+
+@dataclass
+class SceneOptions:
+    """The simulated scene."""
+
+    scene: dict[str, Any] = field(default_factory=dict)  # what PushTConfig.from_mapping reads, see sim/config.py
+
+    @property
+    def pusht(self) -> PushTConfig:
+        from sim import PushTConfig
+
+        return PushTConfig.from_mapping(self.scene)
 
 
 @dataclass

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from vla_policy.cli.common import print_line, stdout
 from vla_policy.cli.help import parse_command
+from vla_policy.evaluation.options import SceneOptions
 from vla_policy.interfaces import InputError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ console = stdout()
 
 
 @dataclass
-class SimConfig:
+class SimConfig(SceneOptions):
     """Speed of the simulation, and its fidelity to recorded pushes."""
 
     steps: int = 500  # timed, without images and with one of each camera below
@@ -32,14 +33,12 @@ class SimConfig:
     n_episodes: int | None = None  # replay the first N of it; null: all
     envs: list[str] = field(default_factory=lambda: ["pybullet", "gym_pusht"])  # to replay them in
     out: str = "outputs/bench/sim.json"  # file of the numbers
-    scene: dict[str, Any] = field(default_factory=dict)  # what PushTConfig.from_mapping reads, see sim/config.py
 
 
 def main(arguments: Sequence[str]) -> None:
     """Simulation steps per second on one core, and how closely the block follows recorded human pushes."""
     _, config = parse_command("vla-bench sim", main.__doc__, "sim", arguments)
 
-    from sim import PushTConfig
     from sim.benchmark import steps_per_second
     from vla_policy.benchmarks.fidelity import fidelity_table
     from vla_policy.utils.files import write_json
@@ -47,7 +46,7 @@ def main(arguments: Sequence[str]) -> None:
 
     if config.steps < 1:
         raise InputError(f"steps: expected at least 1, found {config.steps}")
-    scene = PushTConfig.from_mapping(config.scene)
+    scene = config.pusht
     replays = _replays(config, scene)
     seen = [(), *((camera,) for camera in config.cameras)]
     speeds = [steps_per_second(cameras, config.steps, config.seed, scene) for cameras in seen]

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vla_policy.cli.common import print_line
 from vla_policy.cli.help import parse_command
-from vla_policy.evaluation.options import ComputeOptions
+from vla_policy.evaluation.options import ComputeOptions, SceneOptions
 from vla_policy.interfaces import InputError
 
 
 @dataclass
-class InstructionsConfig(ComputeOptions):
+class InstructionsConfig(ComputeOptions, SceneOptions):
     """Which instructions a policy refuses."""
 
     dataset: str | None = None
@@ -22,7 +21,6 @@ class InstructionsConfig(ComputeOptions):
     paraphrases: str | None = None
     """a text file with 19 or more paraphrases of them, one a line; null: the scene's"""
     alpha: float = 0.05  # rate at which paraphrases are refused, at most
-    scene: dict[str, Any] = field(default_factory=dict)  # what PushTConfig.from_mapping reads, see sim/config.py
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -58,10 +56,9 @@ def _known(config: InstructionsConfig) -> list[str]:
 
         return [task for task in LeRobotDataset(Path(config.dataset)).tasks if task]
 
-    from sim import PushTConfig
     from sim.instructions import sentences
 
-    scene = PushTConfig.from_mapping(config.scene)
+    scene = config.pusht
     return [text for goal in scene.goals for text in sentences(scene, goal, "training")]
 
 
@@ -75,7 +72,6 @@ def _paraphrases(config: InstructionsConfig) -> list[list[str]]:
             raise InputError(f"paraphrases {path}: expected a text file, one sentence a line, found {error}") from None
         return [[line.strip()] for line in lines if line.strip()]
 
-    from sim import PushTConfig
     from sim.refusals import PARAPHRASES, paraphrases
 
-    return paraphrases(PushTConfig.from_mapping(config.scene), PARAPHRASES["calibration"])
+    return paraphrases(config.pusht, PARAPHRASES["calibration"])

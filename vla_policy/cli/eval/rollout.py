@@ -15,10 +15,8 @@ console = stdout()
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run the episodes and print a table."""
-    description = "Roll a checkpoint out in simulation and report its success rate with an exact interval."
-    parser = config_parser("vla-eval rollout", description, "eval")
-    checkpoint, overrides = checkpoint_arguments(parser, arguments)
+    """Roll a checkpoint out in simulation and report its success rate with an exact interval."""
+    checkpoint, overrides = checkpoint_arguments(config_parser("vla-eval rollout", main.__doc__, "eval"), arguments)
 
     from vla_policy.evaluation.success.checkpoint import summaries
     from vla_policy.evaluation.success.evaluate import EvalConfig

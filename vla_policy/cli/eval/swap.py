@@ -15,10 +15,8 @@ console = stdout()
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run the test and print which goals were reached."""
-    description = "Run the same starts under different instructions and report which goals are reached."
-    parser = config_parser("vla-eval swap", description, "swap")
-    checkpoint, overrides = checkpoint_arguments(parser, arguments)
+    """Run the same starts under different instructions and report which goals are reached."""
+    checkpoint, overrides = checkpoint_arguments(config_parser("vla-eval swap", main.__doc__, "swap"), arguments)
 
     from vla_policy.evaluation.language.swap import SwapConfig, swap_tables, swap_test
     from vla_policy.models.loading import load_policy

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from sim.instructions import meanings
 from sim.interface import pusht_interface
 from sim.language import KINDS, question_answer
 from vla_policy.data import LeRobotDataset
-from vla_policy.evaluation.options import ComputeOptions
+from vla_policy.evaluation.options import ComputeOptions, SceneOptions
 from vla_policy.evaluation.success.open_loop import held_out_episodes, stated_episodes
 from vla_policy.interfaces import ENVIRONMENT_STATE, STATE, InputError
 from vla_policy.models import DiffusionPolicy
@@ -29,22 +28,17 @@ EXAMPLES = 20_000  # questions about other episodes, for the most frequent answe
 
 
 @dataclass
-class AnswersConfig(ComputeOptions):
+class AnswersConfig(ComputeOptions, SceneOptions):
     """Questions about the images of recorded episodes."""
 
     n_questions: int = 200  # each about another frame, cycling through the kinds
     episodes: list[int] | None = None  # e.g. [0,3,7]; null: the held-out ones that the checkpoint states
     seed: int = 0  # of frames and questions
-    scene: dict[str, Any] = field(default_factory=dict)  # what PushTConfig.from_mapping reads, see sim/config.py
     out: str = "outputs/answers/${now:%Y-%m-%d_%H-%M-%S}"  # folder of the results
 
     def __post_init__(self) -> None:
         if self.n_questions < 2:
             raise InputError(f"n_questions: expected at least 2, found {self.n_questions}")
-
-    @property
-    def pusht(self) -> PushTConfig:
-        return PushTConfig.from_mapping(self.scene)
 
 
 @dataclass(frozen=True)

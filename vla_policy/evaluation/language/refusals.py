@@ -7,7 +7,7 @@ training sentences.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from sim import PushTConfig
 from sim.instructions import TEMPLATES, sentences
 from sim.refusals import PARAPHRASES, UNRELATED, paraphrases
 from vla_policy.evaluation.formats import interval, percent
-from vla_policy.evaluation.options import ComputeOptions
+from vla_policy.evaluation.options import ComputeOptions, SceneOptions
 from vla_policy.evaluation.success.report import refusal_rate
 from vla_policy.interfaces import InputError
 from vla_policy.models import DiffusionPolicy
@@ -36,15 +36,10 @@ DETECTORS = {
 
 
 @dataclass
-class RefusalsConfig(ComputeOptions):
+class RefusalsConfig(ComputeOptions, SceneOptions):
     """Rates at which a policy refuses paraphrases and unrelated sentences."""
 
-    scene: dict[str, Any] = field(default_factory=dict)  # what PushTConfig.from_mapping reads, see sim/config.py
     out: str = "outputs/refusals/${now:%Y-%m-%d_%H-%M-%S}"  # folder of the results
-
-    @property
-    def pusht(self) -> PushTConfig:
-        return PushTConfig.from_mapping(self.scene)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from rich.table import Table
 from sim import PushTConfig
 from vla_policy.evaluation.formats import interval, percent, success_rate
 from vla_policy.evaluation.language.swap_env import COVERAGE, STEPS, swap_env
-from vla_policy.evaluation.options import RolloutOptions
+from vla_policy.evaluation.options import RolloutOptions, SceneOptions
 from vla_policy.evaluation.success.report import COLUMNS, episode_row
 from vla_policy.interfaces import IMAGES, InputError, Policy
 from vla_policy.rollouts.progress import ProgressCallbacks
@@ -33,13 +33,12 @@ OUTCOMES = ("commanded", "other", "none")
 
 
 @dataclass
-class SwapConfig(RolloutOptions):
+class SwapConfig(RolloutOptions, SceneOptions):
     """Episodes from the same starts under different instructions."""
 
     n_starts: int = 200  # each run once with every instruction
     instructions: int = 2  # for each start, naming different goals; all goals are commanded equally often
     baseline: str | None = None  # hold | expert: in place of a checkpoint
-    scene: dict[str, Any] = field(default_factory=dict)  # what PushTConfig.from_mapping reads, see sim/config.py
     out: str = "outputs/swap/${now:%Y-%m-%d_%H-%M-%S}"  # folder of the results
 
     def __post_init__(self) -> None:
@@ -50,7 +49,7 @@ class SwapConfig(RolloutOptions):
     @property
     def pusht(self) -> PushTConfig:
         """The scene; `InputError` unless every instruction of a start can name a goal of its own."""
-        scene = PushTConfig.from_mapping(self.scene)
+        scene = super().pusht
         most = len(scene.goals)
         if most < self.instructions:
             raise InputError(f"instructions: expected at most {most}, one for each goal, found {self.instructions}")

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from sim import PushTConfig, PushTEnv
+from sim import PushTEnv
 from sim.overrides import replace
 from vla_policy.data import LeRobotDataset
-from vla_policy.evaluation.options import ComputeOptions
+from vla_policy.evaluation.options import ComputeOptions, SceneOptions
 from vla_policy.evaluation.planning.report import summarize_planning, write_planning
 from vla_policy.evaluation.planning.tasks import Outcome, RandomPlans, Replayed, Task, draw_tasks, run_task
 from vla_policy.evaluation.success.open_loop import held_out_episodes
@@ -29,7 +29,7 @@ PolicyOf = Callable[[Task], Policy]
 
 
 @dataclass
-class PlanEvalConfig(ComputeOptions):
+class PlanEvalConfig(ComputeOptions, SceneOptions):
     """Planning towards goal images in simulation, LeWorldModel's protocol."""
 
     episodes: list[int] | None = None
@@ -39,7 +39,6 @@ class PlanEvalConfig(ComputeOptions):
     ahead: int = 25  # control steps from a start to its goal in the recording
     budget: int = 50  # control steps to reach it
     plan: dict[str, Any] = field(default_factory=lambda: asdict(PlanConfig()))  # the search for plans
-    scene: dict[str, Any] = field(default_factory=dict)  # what PushTConfig.from_mapping reads, see sim/config.py
     policy_seed: int = 0  # of the search's samples
     out: str = "outputs/plan/${now:%Y-%m-%d_%H-%M-%S}"  # folder of the results
 
@@ -52,10 +51,6 @@ class PlanEvalConfig(ComputeOptions):
     def search(self) -> PlanConfig:
         """The configuration of the search; `InputError` for unknown keys and invalid values."""
         return replace(PlanConfig(), self.plan, "plan")
-
-    @property
-    def pusht(self) -> PushTConfig:
-        return PushTConfig.from_mapping(self.scene)
 
 
 def evaluate_planning(

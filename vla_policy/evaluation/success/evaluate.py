@@ -12,7 +12,7 @@ from typing import Any
 from sim import Disturbance, PushTConfig
 from sim.disturbances import KINDS
 from sim.instructions import named_goal
-from vla_policy.evaluation.options import RolloutOptions
+from vla_policy.evaluation.options import RolloutOptions, SceneOptions
 from vla_policy.evaluation.success.aftermath import watched_summary
 from vla_policy.evaluation.success.films import choose, film
 from vla_policy.evaluation.success.latency import KeepHistories, chunk_latency
@@ -43,7 +43,7 @@ class DisturbanceConfig:
 
 
 @dataclass
-class EvalConfig(RolloutOptions):
+class EvalConfig(RolloutOptions, SceneOptions):
     """Rollouts in simulation."""
 
     env: str = "pybullet"  # pybullet (the arm) | gym_pusht
@@ -60,7 +60,6 @@ class EvalConfig(RolloutOptions):
     monitor: str | None = None  # folder of a calibration (vla-calibrate); the monitor halts the arm
     check_instruction: bool = True
     """episodes whose instruction the policy cannot follow are not started, and count as failures"""
-    scene: dict[str, Any] = field(default_factory=dict)  # what PushTConfig.from_mapping reads, see sim/config.py
     out: str = "outputs/eval/${now:%Y-%m-%d_%H-%M-%S}"  # folder of the results
 
     def __post_init__(self) -> None:
@@ -85,10 +84,6 @@ class EvalConfig(RolloutOptions):
         if options != DisturbanceConfig():
             raise InputError(f"disturbance.kind: expected one of {list(KINDS)} with magnitude or step, found none")
         return None
-
-    @property
-    def pusht(self) -> PushTConfig:
-        return PushTConfig.from_mapping(self.scene)
 
     @property
     def seeds(self) -> list[int]:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sim import PushTConfig
 from vla_policy.data import LeRobotDataset
 from vla_policy.data.layout import COLLECTION
 from vla_policy.evaluation.latents import encode_frames
-from vla_policy.evaluation.options import RolloutOptions
+from vla_policy.evaluation.options import RolloutOptions, SceneOptions
 from vla_policy.evaluation.surprise.detection import without_nan
 from vla_policy.evaluation.surprise.environments import study_env
 from vla_policy.evaluation.surprise.study import CALIBRATION_TRACES, RECORDED, camera_names, check_latents
@@ -30,7 +29,7 @@ from vla_policy.world_model.monitors import DETECTOR, EPISODE_SCORES
 
 
 @dataclass
-class CalibrateConfig(RolloutOptions):
+class CalibrateConfig(RolloutOptions, SceneOptions):
     """Calibration of the surprise monitor's threshold."""
 
     alpha: float = 0.05  # false-alarm rate per undisturbed successful episode, at most
@@ -45,7 +44,6 @@ class CalibrateConfig(RolloutOptions):
     n_episodes: int = 100  # to run; the successful ones count
     seed: int = 60000  # of the first start; the others count up from it. Seeds from 100000 on are for evaluation
     num_envs: int = 8  # environments whose chunks are computed in batches
-    scene: dict[str, Any] = field(default_factory=dict)  # what PushTConfig.from_mapping reads, see sim/config.py
     out: str = "outputs/calibrate/${now:%Y-%m-%d_%H-%M-%S}"  # folder of the results
 
     def __post_init__(self) -> None:
@@ -67,7 +65,7 @@ def nominal_traces(
 ) -> list[Trace]:
     """Traces of episodes in simulation, successful or not."""
     cameras = camera_names(policy, WorldModel.from_pretrained(world_model))
-    env = functools.partial(study_env, cameras, PushTConfig.from_mapping(config.scene))
+    env = functools.partial(study_env, cameras, config.pusht)
     seeds = range(config.seed, config.seed + config.n_episodes)
     return record_traces(policy, env, world_model, seeds, config, callbacks)
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from sim import Disturbance, PushTConfig
+from sim import Disturbance
 from sim.disturbances import KINDS
-from vla_policy.evaluation.options import RolloutOptions
+from vla_policy.evaluation.options import RolloutOptions, SceneOptions
 from vla_policy.evaluation.surprise.detection import (
     Scored,
     event_detection,
@@ -60,7 +60,7 @@ STILL_COMMANDS = 40  # control steps; 30 to 60 predict failures of calibration e
 
 
 @dataclass
-class SurpriseConfig(RolloutOptions):
+class SurpriseConfig(RolloutOptions, SceneOptions):
     """Detections and false alarms of the surprise monitor."""
 
     alpha: float = 0.05  # false-alarm rate per undisturbed successful episode, at most
@@ -74,7 +74,6 @@ class SurpriseConfig(RolloutOptions):
     """
     window: int = 30  # control steps after an event in which an alarm detects it
     num_envs: int = 8  # environments whose chunks are computed in batches
-    scene: dict[str, Any] = field(default_factory=dict)  # what PushTConfig.from_mapping reads, see sim/config.py
     out: str = "outputs/surprise/${now:%Y-%m-%d_%H-%M-%S}"  # folder of the results
 
     def __post_init__(self) -> None:
@@ -135,7 +134,7 @@ def surprise_study(
     """
     model = WorldModel.from_pretrained(world_model)
     _record_settings(out, config, binding(Path(policy_folder), Path(world_model), policy.interface))
-    cameras, scene = camera_names(policy, model), PushTConfig.from_mapping(config.scene)
+    cameras, scene = camera_names(policy, model), config.pusht
 
     def traces(name: str, seeds: Sequence[int], disturbance: Disturbance | None = None) -> list[Trace]:
         path = out / "traces" / f"{name}.npz"
