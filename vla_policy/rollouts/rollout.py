@@ -101,7 +101,7 @@ def _serve(
         group = turns.popleft()
         round_ = group.receive()
         callbacks.on_steps(round_.steps)
-        if round_.playing:
+        if round_.running:
             refused = [slot for slot in round_.beginning if unreadable and unreadable(round_.windows[slot][-1].task)]
             windows = {slot: window for slot, window in round_.windows.items() if slot not in refused}
             chunks = policy.predict(list(windows.values()), generator) if windows else []

@@ -39,7 +39,7 @@ class Round:
 
     windows: dict[int, list[Observation]] = field(default_factory=dict)
     beginning: list[int] = field(default_factory=list)  # slots whose episode has no steps yet
-    playing: list[int] = field(default_factory=list)  # seeds of running episodes
+    running: list[int] = field(default_factory=list)  # seeds of running episodes
     steps: int = 0  # simulated in this round, over all slots
 
 
@@ -81,7 +81,7 @@ class LocalGroup:
         for env in self._envs:
             spec.interface.require(env.get_wrapper_attr("interface"), "the policy", "the environment")
         self._episodes = [EpisodeRunner(env, spec) for env in self._envs]
-        self._playing: dict[int, Start] = {}  # slot -> episode
+        self._running: dict[int, Start] = {}  # slot -> episode
         self._windows: dict[int, list[Observation]] = {}  # inputs that wait for a chunk
         self._policy_factory = policy_factory
         self._policies: dict[int, tuple[Policy, np.random.Generator]] = {}
@@ -89,7 +89,7 @@ class LocalGroup:
         for slot in range(len(self._episodes)):
             self._begin(slot)
         self._watch()
-        self._ask(self._playing)
+        self._ask(self._running)
 
     def send(self, chunks: Mapping[int, ActionChunk | None]) -> None:
         self._chunks = chunks
@@ -103,20 +103,20 @@ class LocalGroup:
                 ended[slot] = self._episodes[slot].refuse()
             else:
                 self._episodes[slot].answer(chunk)
-        moving = [slot for slot in self._playing if slot not in ended and slot not in self._windows]
+        moving = [slot for slot in self._running if slot not in ended and slot not in self._windows]
         order = [*ended, *moving]
         steps = self._step(moving, ended)
         for slot in order:
             if slot in ended:
-                self._on_result(self._playing[slot], ended[slot])
+                self._on_result(self._running[slot], ended[slot])
                 self._begin(slot)
         self._watch()
-        self._ask(self._playing)
-        windows = {slot: self._windows[slot] for slot in self._playing if slot in self._windows}
+        self._ask(self._running)
+        windows = {slot: self._windows[slot] for slot in self._running if slot in self._windows}
         return Round(
             windows if self._policy_factory is None else {},
             [slot for slot in windows if self._episodes[slot].steps == 0],
-            [start.seed for start in self._playing.values()],
+            [start.seed for start in self._running.values()],
             steps,
         )
 
@@ -141,11 +141,11 @@ class LocalGroup:
         return steps
 
     def _begin(self, slot: int) -> None:
-        self._playing.pop(slot, None)
+        self._running.pop(slot, None)
         if not self._starts:
             return
         start = self._starts.popleft()
-        self._playing[slot] = start
+        self._running[slot] = start
         self._episodes[slot].start(start)
         if self._policy_factory is not None:
             self._policies[slot] = (self._policy_factory(start.seed), np.random.default_rng(start.seed))
@@ -166,9 +166,9 @@ class LocalGroup:
 
     def _watch(self) -> None:
         """Pass new steps to the watcher, and halt the episodes that it returns."""
-        steps = {start: new for slot, start in self._playing.items() if (new := self._episodes[slot].take_watched())}
+        steps = {start: new for slot, start in self._running.items() if (new := self._episodes[slot].take_watched())}
         halted = self._on_watched(steps) if steps else ()
-        for slot, start in self._playing.items():
+        for slot, start in self._running.items():
             if start in halted:
                 self._episodes[slot].halt()
 
@@ -197,7 +197,7 @@ class RemoteGroup:
         self._process = context.Process(target=_serve, args=(theirs, *arguments), daemon=True, name=name)
         self._process.start()
         theirs.close()  # so that the death of the worker ends the stream
-        self._playing: list[int] = []
+        self._running: list[int] = []
         self._round: Round | None = None  # read, but not returned yet
         self._peers = peers
         peers.append(self)
@@ -212,7 +212,7 @@ class RemoteGroup:
                 if peer._connection in ready:
                     peer._read()
         round_, self._round = self._round, None
-        self._playing = round_.playing
+        self._running = round_.running
         return round_
 
     def close(self) -> None:
@@ -237,7 +237,7 @@ class RemoteGroup:
         elif isinstance(message, InputError):
             raise message
         else:
-            raise RolloutError(f"{self._name} failed while running seeds {self._playing}:\n{message}")
+            raise RolloutError(f"{self._name} failed while running seeds {self._running}:\n{message}")
 
     def _send(self, message: Any) -> None:
         try:
@@ -247,8 +247,8 @@ class RemoteGroup:
 
     def _died(self) -> NoReturn:
         self._process.join(timeout=2)
-        playing = f"while running seeds {self._playing}" if self._playing else "before its first episode"
-        raise RolloutError(f"{self._name} died (exit code {self._process.exitcode}) {playing}") from None
+        running = f"while running seeds {self._running}" if self._running else "before its first episode"
+        raise RolloutError(f"{self._name} died (exit code {self._process.exitcode}) {running}") from None
 
 
 def _serve(connection: Connection, *arguments: Any) -> None:

@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _table(found: Mapping[str, Any]) -> Table:
     table = Table(title="false alarms of successful undisturbed episodes", title_justify="left", show_header=False)
-    table.add_row("episodes played, successful", f"{found['played']}, {found['successful']}")
+    table.add_row("episodes run, successful", f"{found['played']}, {found['successful']}")
     table.add_row("episodes behind the threshold", str(found["threshold_episodes"]))
     table.add_row("guaranteed on average, at most", percent(found["guaranteed_rate"]))
     table.add_row("expected", percent(found["expected_rate"]))

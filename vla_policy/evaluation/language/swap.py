@@ -123,8 +123,8 @@ def summarize_swap(results: Sequence[EpisodeResult], goals: Sequence[str]) -> di
     by_start: dict[int, list[EpisodeResult]] = {}
     for result in results:
         by_start.setdefault(result.seed, []).append(result)
-    reached = [[r.reached for r in played] for played in by_start.values()]
-    followed = [all(outcome(r) == "commanded" for r in played) for played in by_start.values()]
+    reached = [[r.reached for r in episodes] for episodes in by_start.values()]
+    followed = [all(outcome(r) == "commanded" for r in episodes) for episodes in by_start.values()]
     return {
         "n_episodes": len(results),
         "n_starts": len(by_start),

@@ -23,7 +23,7 @@ def write_planning(
     out: Path, tasks: Sequence[Task], outcomes: Mapping[str, Sequence[Outcome]], summary: Mapping[str, Any]
 ) -> None:
     """Write plan.json and episodes.csv, a row per policy and start, to `out`."""
-    rows = [_row(name, *pair) for name, played in outcomes.items() for pair in zip(tasks, played, strict=True)]
+    rows = [_row(name, *pair) for name, results in outcomes.items() for pair in zip(tasks, results, strict=True)]
     write_csv(out / "episodes.csv", COLUMNS, rows)
     write_json(out / "plan.json", summary)
 
@@ -47,10 +47,10 @@ def summarize_planning(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, A
     planned = [o.success for o in outcomes["planner"]]
     times = np.concatenate([o.plan_ms for o in outcomes["planner"]])
     return {
-        "policies": {name: _summary(played) for name, played in outcomes.items()},
+        "policies": {name: _summary(results) for name, results in outcomes.items()},
         "planner_minus": {
-            name: asdict(compare_paired([o.success for o in played], planned))
-            for name, played in outcomes.items()
+            name: asdict(compare_paired([o.success for o in results], planned))
+            for name, results in outcomes.items()
             if name != "planner"
         },
         "plan_ms": percentiles(times),
@@ -59,13 +59,13 @@ def summarize_planning(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, A
     }
 
 
-def _summary(played: Sequence[Outcome]) -> dict[str, Any]:
-    found: dict[str, Any] = success_rate([o.success for o in played])
-    found["block"] = success_rate([o.block_success for o in played])
+def _summary(results: Sequence[Outcome]) -> dict[str, Any]:
+    found: dict[str, Any] = success_rate([o.success for o in results])
+    found["block"] = success_rate([o.block_success for o in results])
     for name, values in {
-        "pusher_mm": [1000 * o.pusher_distance for o in played],
-        "block_mm": [1000 * o.block_distance for o in played],
-        "angle_degrees": [float(np.degrees(o.angle_distance)) for o in played],
+        "pusher_mm": [1000 * o.pusher_distance for o in results],
+        "block_mm": [1000 * o.block_distance for o in results],
+        "angle_degrees": [float(np.degrees(o.angle_distance)) for o in results],
     }.items():
         found[name] = {
             "median": float(np.median(values)),

@@ -199,8 +199,8 @@ def evaluate_detectors(
         quiet = found.nominal[name] = [standardised(t, detector.score(t), made) for t in nominal]
         found.summary["nominal"][name] = false_alarms(quiet, made.threshold) | _promised(made, quiet)
         found.summary["failure_prediction"][name] = failure_prediction(quiet, made.threshold)
-        for event, played in disturbed.items():
-            scored = found.disturbed[event][name] = [standardised(t, detector.score(t), made) for t in played]
+        for event, traces in disturbed.items():
+            scored = found.disturbed[event][name] = [standardised(t, detector.score(t), made) for t in traces]
             found.summary["events"][event][name] = event_detection(scored, quiet, made.threshold, config.window)
     return found
 
