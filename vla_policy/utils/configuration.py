@@ -20,7 +20,10 @@ from vla_policy.utils.options import OPTIONS, store_options
 
 T = TypeVar("T")
 # Keys whose values are paths or sentences, also where they look like numbers.
-TEXTS = {"root", "run_dir", "init_from", "instruction", "dataset", "monitor", "contract", "out", "cache_dir"}
+TEXTS = {
+    *("root", "run_dir", "init_from", "dataset", "monitor", "contract", "out", "cache_dir", "human", "study", "path"),
+    *("instruction", "paraphrases"),
+}
 
 
 def as_they_are(words: Sequence[str], sweep: bool = False) -> list[str]:
