@@ -84,7 +84,7 @@ def test_a_policy_of_not_a_numbers_holds() -> None:
 
 def test_a_dead_worker_is_one_clear_error_and_finished_episodes_are_kept() -> None:
     factory = functools.partial(PointEnv, kill_at_seed=SEEDS[-1])
-    with pytest.raises(RolloutError, match=r"simulation worker 0 died \(exit code 7\) while playing") as caught:
+    with pytest.raises(RolloutError, match=r"simulation worker 0 died \(exit code 7\) while running") as caught:
         rollout(Scripted(), factory, SEEDS, num_envs=2, num_workers=2)
     complete = rollout(Scripted(), PointEnv, SEEDS, num_envs=1, num_workers=0)
     kept = caught.value.finished
