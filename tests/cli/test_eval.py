@@ -225,4 +225,4 @@ def test_objectives_become_a_table(checkpoint: str, tmp_path: Path, capsys: pyte
     main(["baseline=hold", *run, f"out={tmp_path / 'hold'}"])
     with pytest.raises(SystemExit):
         main(["objectives", folders[0], str(tmp_path / "hold")])
-    assert "expected 'objective', as vla-eval says of a checkpoint, found none" in capsys.readouterr().err
+    assert "expected 'objective', as vla-eval writes of a checkpoint, found none" in capsys.readouterr().err
