@@ -59,7 +59,7 @@ def test_what_was_recorded_is_used_again_and_only_for_the_same(study: Path, caps
     assert (study / "traces" / "nominal.npz").stat().st_mtime_ns == before
     with pytest.raises(SystemExit):
         evaluate.main(["surprise", POLICY, WORLD_MODEL, f"out={study}", *STUDY, *QUICK, "window=10"])
-    assert "expected window 30 to go on with, found 10" in capsys.readouterr().err
+    assert "expected window 30 to continue with, found 10" in capsys.readouterr().err
 
 
 @pytest.mark.slow
