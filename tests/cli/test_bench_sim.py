@@ -40,7 +40,7 @@ def test_speed_and_replays(pusht: str, tmp_path: Path, capsys: pytest.CaptureFix
         assert summary["success_ci95"][0] == 0.0
         assert [row["n"] for row in summary["over_time"]] == [2, 2]
     shown = capsys.readouterr().out
-    assert "steps a second" in shown
+    assert "steps / s" in shown
     assert "after 1 s, n = 2" in shown
 
 

@@ -41,7 +41,7 @@ def test_both_sources_of_pictures_are_timed(data: Path, tmp_path: Path, capsys: 
     decoded, cached = found["speed"]
     assert decoded["wait_ms"]["p50"] > cached["wait_ms"]["p50"]
     shown = capsys.readouterr().out
-    assert "samples a second" in shown
+    assert "samples / s" in shown
     assert "frame cache" in shown
     assert [path.name for path in tmp_path.iterdir()] == ["training.json"]
 

@@ -49,6 +49,24 @@ def test_a_failure_is_one_line_and_status_1(error: Exception, capsys: pytest.Cap
     assert capsys.readouterr().err == f"error: {error}\n"
 
 
+@pytest.mark.parametrize("words", [["bench", "sim"], ["collect", "OUT"]])
+@pytest.mark.parametrize("package", ["gymnasium", "shapely"])
+def test_a_missing_extra_is_named(words: list[str], package: str) -> None:
+    code = f"""
+import importlib, sys
+sys.modules[{package!r}] = None
+importlib.import_module("vla_policy.cli.{words[0]}").main({words[1:]!r})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == f"error: {package}: expected the package, found none: pip install 'vla_policy[sim]'\n"
+
+
+def test_another_missing_module_is_a_fault_of_the_program() -> None:
+    with pytest.raises(ModuleNotFoundError, match="No module named 'vla_polcy'"):
+        status_of(ModuleNotFoundError("No module named 'vla_polcy'", name="vla_polcy"))
+
+
 def test_a_fault_of_the_program_is_not_hidden() -> None:
     with pytest.raises(RuntimeError, match=re.escape("a bug")):
         status_of(RuntimeError("a bug"))

@@ -130,7 +130,7 @@ def test_replay_film(pusht, tmp_path):
 def test_compact(bimanual_dataset, capsys):
     before = LeRobotDataset(bimanual_dataset).frames(3, HEAD)
     main(["compact", str(bimanual_dataset)])
-    assert "25 files became 5" in capsys.readouterr().out
+    assert "25 files merged into 5" in capsys.readouterr().out
     assert np.array_equal(LeRobotDataset(bimanual_dataset).frames(3, HEAD), before)
 
 

@@ -43,11 +43,11 @@ def test_it_says_what_it_was_asked_and_what_it_answers(folder: Path) -> None:
     ("arguments", "message"),
     [
         (["vla", "large.png", "where?"], "expected 96 x 96 pixels as the policy's camera has, found 128 x 128"),
-        (["vla", "top.png", "top.png", "where?"], "expected 1 pictures, of ['observation.images.top'], found 2"),
+        (["vla", "top.png", "top.png", "where?"], "expected 1 images, of ['observation.images.top'], found 2"),
         (["vla", "top.png", " "], "question: expected a sentence, found ' '"),
         (["vla", "top.png", "where? " * 99], "question: expected at most 64 tokens"),
-        (["vla", "text.png", "where?"], "text.png: expected a picture"),
-        (["vla", "none.png", "where?"], "none.png: expected a picture, found no such file"),
+        (["vla", "text.png", "where?"], "text.png: expected an image"),
+        (["vla", "none.png", "where?"], "none.png: expected an image, found no such file"),
         (["blind", "top.png", "where?"], "expected a policy with a vision-language backbone, found none to ask"),
     ],
 )

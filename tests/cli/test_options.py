@@ -5,16 +5,18 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib import resources
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
 
+from vla_policy.cli import train
 from vla_policy.cli.help import config_parser
 from vla_policy.conf.policy_config import BackboneConfig, PolicyConfig
 from vla_policy.conf.training_config import TrainerConfig
 from vla_policy.utils.configuration import load_config
-from vla_policy.utils.options import OPTIONS, Option, explained, options
+from vla_policy.utils.options import OPTIONS, TRAINING, Option, explained, options
 
 
 def dotted(found: list[Option], above: str = "") -> dict[str, Option]:
@@ -51,7 +53,7 @@ def test_help_has_defaults_and_what_they_mean() -> None:
 def test_a_choice_differs_from_what_is_inherited_where_it_says_so() -> None:
     assert "\nnum_envs: 8 " in explained("calibrate")
     assert "\ndetector: whitened_error" in explained("calibrate")  # a constant
-    assert "\nplan:                 # how plans are searched\n  solver: cem " in explained("plan")
+    assert "\nplan:                 # the search for plans\n  solver: cem " in explained("plan")
     assert "\ncameras: [top]        # each timed alone\n" in explained("sim")
 
 
@@ -64,18 +66,29 @@ def test_what_is_composed_is_what_help_says(name: str) -> None:
         assert _as_yaml(config[key]) == keys[key].default.replace("''", "")
 
 
-TRAINING = {
-    "policy": "vla_policy.conf.policy_config:PolicyConfig",
-    "backbone": "vla_policy.conf.policy_config:BackboneConfig",
-    "data": "vla_policy.conf.training_config:DataConfig",
-    "trainer": "vla_policy.conf.training_config:TrainerConfig",
-    "world_model": "vla_policy.conf.world_model_config:WorldModelConfig",
-}
-
-
 @pytest.mark.parametrize("path", TRAINING.values())
 def test_every_option_of_training_is_explained(path: str) -> None:
     assert [key for key, option in dotted(options(*path.split(":"))).items() if not option.meaning] == []
+
+
+@pytest.mark.parametrize("words", [[], ["world_model=lewm"], ["scene=pusht_language", "trainer.lr=0.5"]])
+def test_the_help_of_training_explains_what_is_composed(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["vla-train", *words, "--help"])
+    train.main()
+    usage, _, text = capsys.readouterr().out.partition("== Configuration ==\n")
+    assert "vla-train data.root=DATASET" in usage
+    sections = {"scene", "data", "trainer", "policy", "world_model", "encoder", "backbone", "tiny", "transformer"}
+    unexplained, section = [], ""
+    for before, line in pairwise(["", *text.rstrip().splitlines()]):
+        section = line.partition(":")[0] if line[0] != " " else section
+        key = line.partition("#")[0].partition(":")[0].strip()
+        if section != "scene" and key and "#" not in line + before * before.strip().startswith("#"):
+            unexplained.append(key)
+    assert set(unexplained) <= sections
+    assert "  lr: 0.5             # the highest learning rate\n" in text or len(words) < 2
+    assert max(map(len, text.splitlines())) <= 122
 
 
 def flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:

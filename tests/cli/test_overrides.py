@@ -36,6 +36,8 @@ PLAIN = [
     "1e3",
     "2024_01_31",
     "true",
+    " /x/a ",
+    " 7 ",
 ]
 
 
@@ -45,6 +47,24 @@ def test_a_value_is_taken_as_it_is(value: str) -> None:
     config = load_config("eval", ["scene=pusht_language", f"scene.instruction={value}", f"out={value}"])
     assert (config.scene.instruction, config.out) == (value, value)
     assert options([f"out={value}"], {"out": ""}) == {"out": value}
+
+
+@pytest.mark.parametrize("name", ["${x}", "a${seed} b", "${now:%Y}"])
+def test_what_looks_like_an_interpolation_is_a_name_where_such_a_path_exists(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    root, out = f"{tmp_path / name}/data", str(tmp_path / name / "new")
+    assert load_config("train", [f"data.root={root}"]).data.root == root
+    assert OmegaConf.to_container(load_config("train", [f"data.root=[{root},b]"]), resolve=True)["data"]["root"] == [
+        root,
+        "b",
+    ]
+    assert load_config("eval", [f"out={out}"]).out == out
+    assert options([f"out={out}"], {"out": ""}) == {"out": out}
+
+
+def test_blanks_around_a_number_are_none_of_it() -> None:
+    assert load_config("train", ["trainer.steps= 5 "]).trainer.steps == 5
+    assert load_config("eval", ["+note= five "]).note == " five "
 
 
 @pytest.mark.parametrize(

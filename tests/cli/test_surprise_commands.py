@@ -59,7 +59,7 @@ def test_what_was_recorded_is_used_again_and_only_for_the_same(study: Path, caps
     assert (study / "traces" / "nominal.npz").stat().st_mtime_ns == before
     with pytest.raises(SystemExit):
         evaluate.main(["surprise", POLICY, WORLD_MODEL, f"out={study}", *STUDY, *QUICK, "window=10"])
-    assert "expected window 30 to go on with, found 10" in capsys.readouterr().err
+    assert "expected window 30 to continue with, found 10" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -112,7 +112,7 @@ def test_recorded_episodes_are_read_as_they_were_commanded(tmp_path: Path) -> No
     ("changes", "message"),
     [
         ({"n_events": 300}, "n_events: expected at most n_nominal 200"),
-        ({"calibration_seed": 100100}, "calibration_seed: expected seeds other than the unseen ones"),
+        ({"calibration_seed": 100100}, "calibration_seed: expected seeds other than the held-out ones"),
         ({"events": ["earthquake"]}, "expected one of .*block_teleport.*found 'earthquake'"),
         ({"window": 0}, "window: expected at least 1, found 0"),
     ],

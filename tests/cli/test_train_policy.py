@@ -203,7 +203,7 @@ def test_another_objective_takes_the_backbone_alone(data: Path, source: Path, tm
         (["policy.action_relative=true"], r"expected policy\.action_relative False, .*found True"),
         (["policy.backbone.max_text_tokens=2"], r"task of dataset .*near: expected at most 2 tokens"),
         (["policy.backbone.path=some/model"], r"expected policy\.backbone\.path None, found 'some/model'"),
-        (["policy.backbone=null"], "expected no backbone, as backbone= says, found a backbone"),
+        (["policy.backbone=null"], "expected no backbone, because of backbone=, found a backbone"),
     ],
 )
 def test_what_does_not_go_together_is_refused(data: Path, source: Path, overrides: list[str], message: str) -> None:

@@ -15,7 +15,7 @@ from sim import PushTEnv
 from sim.interface import pusht_interface
 from vla_policy.cli.eval import main
 from vla_policy.data import LeRobotDataset, LeRobotWriter
-from vla_policy.evaluation.planning.tasks import Replayed, draw_tasks, play
+from vla_policy.evaluation.planning.tasks import Replayed, draw_tasks, run_task
 from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, STATE
 from vla_policy.utils.files import read_json
 from vla_policy.world_model import WorldModel, fit_actions
@@ -128,7 +128,7 @@ def test_recorded_commands_lead_from_the_start_to_the_goal(dataset: Path) -> Non
         columns = LeRobotDataset(dataset).episode(task.episode).columns
         np.testing.assert_array_equal(task.pusher, columns[STATE][task.frame])
         np.testing.assert_array_equal(task.goal_pusher, columns[STATE][task.frame + 8])
-        found = play(env, task, Replayed(task, 8), 8, np.random.default_rng(0))
+        found = run_task(env, task, Replayed(task, 8), 8, np.random.default_rng(0))
         assert found.success
         assert found.pusher_distance < 0.01
     env.close()

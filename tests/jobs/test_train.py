@@ -1,10 +1,12 @@
 """`from vla_policy import train`, as a script or a notebook calls it."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 import vla_policy
 from vla_policy.interfaces import InputError
@@ -45,3 +47,14 @@ def test_a_run_goes_on_and_a_mistake_is_an_input_error(bimanual_dataset: Path, t
         vla_policy.train(words)
     with pytest.raises(InputError, match="the overrides differ"):
         vla_policy.train([*words, "resume=true", "trainer.lr=0.1"])
+
+
+def test_names_with_dollar_signs_and_blanks_are_taken_as_they_are(
+    bimanual_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(bimanual_dataset, tmp_path / "${x}" / "data ")
+    words = ["data.root=${x}/data ", "run_dir=run ", "trainer.steps=1", *SMALL]
+    vla_policy.train(words)
+    assert OmegaConf.load(tmp_path / "run " / "config.yaml").data.root == "${x}/data "
+    vla_policy.train([*words, "resume=true"])

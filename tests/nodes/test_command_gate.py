@@ -290,7 +290,7 @@ def test_an_emergency_stop_that_the_contract_expects_may_not_be_silent(tmp_path:
     (tmp_path / "supervised.yaml").write_text(yaml.safe_dump(data))
     with own_domain(1), Processes(tmp_path) as processes, FakeRobot() as robot, Witness() as witness:
         processes.start("command_gate", contract=str(tmp_path / "supervised.yaml"), heartbeats=["policy/stop"])
-        wait_for(lambda: robot.enable().message == "cannot enable: nothing is heard of emergency_stop", "the refusal")
+        wait_for(lambda: robot.enable().message == "cannot enable: no messages from emergency_stop", "the refusal")
         button = common.Ticker(0.05, lambda: robot.emergency.publish(Bool(data=False)))
         wait_for(lambda: robot.enable().success, "enabling")
         button.close()

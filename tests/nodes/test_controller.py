@@ -151,7 +151,7 @@ def test_disabling_overtakes_an_enabling_that_waits_for_the_controller(tmp_path:
     with own_domain(1), Processes(tmp_path) as processes, FakeRobot() as robot, arm_controller(["j1", "j2"]) as arm:
         processes.start("command_gate", contract=str(contract(tmp_path)), dry_run=False)
         arm.create_subscription(JointTrajectory, TOPIC, lambda _: None, common.COMMAND_QOS)
-        heard = "cannot enable: nothing is heard of"
+        heard = "cannot enable: no messages from"
         wait_for(lambda: robot.enable().message.startswith(heard), "a gate that knows the controller")
         arm._spinner.shutdown(0)  # from now on it leaves questions unanswered
 

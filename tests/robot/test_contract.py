@@ -168,7 +168,7 @@ def test_what_moves_by_itself_is_for_the_simulated_arm_alone() -> None:
     with pytest.raises(InputError, match="xarm6: robot_type: expected the simulated 'pusht_sim', found 'xarm6_pusher'"):
         real.require_simulated()
     with pytest.raises(InputError, match="expected the simulated"):
-        sim.play("nowhere", sim.GraphConfig(contract="xarm6"))
+        sim.run_episodes("nowhere", sim.GraphConfig(contract="xarm6"))
 
 
 def test_a_simulated_graph_has_a_domain_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

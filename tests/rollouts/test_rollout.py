@@ -10,6 +10,7 @@ import pytest
 from helpers.point_env import INTERFACE, OwnScripted, PointEnv, Scripted
 
 from vla_policy.interfaces import Feature, InputError, Interface
+from vla_policy.rollouts.progress import ProgressCallbacks
 from vla_policy.rollouts.results import EpisodeResult
 from vla_policy.rollouts.rollout import rollout
 from vla_policy.rollouts.workers import RolloutError
@@ -31,8 +32,7 @@ def test_batched_in_processes_equals_one_after_the_other() -> None:
         SEEDS,
         num_envs=4,
         num_workers=2,
-        on_episode=lambda result: seen.append(result.seed),
-        on_steps=steps.append,
+        callbacks=ProgressCallbacks(lambda result: seen.append(result.seed), steps.append),
     )
     sequential = rollout(Scripted(), PointEnv, SEEDS, num_envs=1, num_workers=0)
     own = rollout(Scripted(), PointEnv, SEEDS, num_envs=4, num_workers=2, policy_factory=OwnScripted)
@@ -84,7 +84,7 @@ def test_a_policy_of_not_a_numbers_holds() -> None:
 
 def test_a_dead_worker_is_one_clear_error_and_finished_episodes_are_kept() -> None:
     factory = functools.partial(PointEnv, kill_at_seed=SEEDS[-1])
-    with pytest.raises(RolloutError, match=r"simulation worker 0 died \(exit code 7\) while playing") as caught:
+    with pytest.raises(RolloutError, match=r"simulation worker 0 died \(exit code 7\) while running") as caught:
         rollout(Scripted(), factory, SEEDS, num_envs=2, num_workers=2)
     complete = rollout(Scripted(), PointEnv, SEEDS, num_envs=1, num_workers=0)
     kept = caught.value.finished

@@ -10,13 +10,13 @@ from helpers.point_env import PointEnv, Scripted
 from sim import Disturbance, make_disturbed_env
 from sim.geometry import GOAL_POSE
 from vla_policy.evaluation.success.aftermath import aftermath_summary, watched_summary
-from vla_policy.evaluation.surprise.episodes import StopAfterEvent
+from vla_policy.evaluation.surprise.environments import StopAfterEvent
 from vla_policy.interfaces import STATE
 from vla_policy.rollouts.baselines import HoldPolicy
 from vla_policy.rollouts.events import EventLog
 from vla_policy.rollouts.results import Start
 from vla_policy.rollouts.rollout import rollout
-from vla_policy.rollouts.watch import Seen
+from vla_policy.rollouts.watch import WatchedStep
 
 
 class HaltAt:
@@ -26,10 +26,10 @@ class HaltAt:
 
     def __init__(self, at: int | None = None) -> None:
         self.at, self.may_halt = at, at is not None
-        self.seen: dict[Start, list[Seen]] = defaultdict(list)
+        self.seen: dict[Start, list[WatchedStep]] = defaultdict(list)
         self.updates: list[int] = []  # observations in each
 
-    def update(self, seen: Mapping[Start, Sequence[Seen]]) -> Collection[Start]:
+    def update(self, seen: Mapping[Start, Sequence[WatchedStep]]) -> Collection[Start]:
         self.updates.append(sum(map(len, seen.values())))
         for start, news in seen.items():
             self.seen[start] += news

@@ -16,7 +16,8 @@ from helpers.worker_cost import Reporting
 
 from sim import Disturbance, PushTConfig, make_env
 from vla_policy.evaluation.language.swap_env import swap_env
-from vla_policy.evaluation.surprise.episodes import env_with
+from vla_policy.evaluation.success.films import film
+from vla_policy.evaluation.surprise.environments import study_env
 from vla_policy.rollouts.baselines import HoldPolicy
 from vla_policy.rollouts.rollout import rollout
 from vla_policy.rollouts.scenes import load_scene
@@ -26,7 +27,7 @@ HEAVY = {"av", "datasets", "huggingface_hub", "hydra", "matplotlib", "omegaconf"
 SHORT = PushTConfig(max_episode_steps=2)
 ENVIRONMENTS: dict[str, EnvFactory] = {
     "evaluation": functools.partial(make_env, "pybullet", ["top"], SHORT),
-    "surprise": functools.partial(env_with, ["top"], SHORT, Disturbance("dropped_actions", step=0), 2),
+    "surprise": functools.partial(study_env, ["top"], SHORT, Disturbance("dropped_actions", step=0), 2),
     "swap": functools.partial(swap_env, replace(load_scene("pusht_language"), max_episode_steps=2), ["top"]),
 }
 
@@ -42,16 +43,24 @@ def test_a_worker_that_simulates_is_small_and_starts_fast(name: str, tmp_path: P
 
 
 def test_a_worker_does_not_load_the_watchers_models(tmp_path: Path) -> None:
-    from vla_policy.evaluation.surprise.watches import Recorder
+    from vla_policy.evaluation.surprise.watchers import ScoreRecorder
     from vla_policy.world_model import NumpyWorldModel
 
     out = tmp_path / "worker.json"
     small = replace(SHORT, cameras={"top": replace(SHORT.cameras["top"], size=SIZE)})
     env = functools.partial(Reporting, functools.partial(make_env, "pybullet", ["top"], small), out)
-    recorder = Recorder(NumpyWorldModel(small_world_model()))
+    recorder = ScoreRecorder(NumpyWorldModel(small_world_model()))
     (result,) = rollout(HoldPolicy(), env, [50000], num_workers=1, watcher=recorder)
     assert result.watched["latent"].shape == (3, 16)
     assert not HEAVY & set(json.loads(out.read_text())["modules"])
+
+
+def test_a_worker_that_films_loads_no_torch(tmp_path: Path) -> None:
+    """It encodes a video, so that it needs PyAV."""
+    results = rollout(HoldPolicy(), ENVIRONMENTS["evaluation"], [50000, 50001], num_workers=0)
+    reporting = functools.partial(Reporting, ENVIRONMENTS["evaluation"], tmp_path / "worker.json")
+    film(reporting, dict(zip(("best", "worst"), results, strict=True)), tmp_path, fps=10, processes=2)
+    assert not (HEAVY - {"av", "pyarrow"}) & set(json.loads((tmp_path / "worker.json").read_text())["modules"])
 
 
 def test_commands_that_start_workers_load_torch_only_when_they_run() -> None:

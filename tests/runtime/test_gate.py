@@ -368,7 +368,7 @@ def test_a_state_is_refused_that_full_speed_makes_wrong_by_more_than_the_followi
     for _ in range(10):
         bench.run(TICK)
         assert not bench.gate.measure(bench.pose, bench.steady, age=0.11)
-    with pytest.raises(Refused, match=r"nothing is heard of robot state .*: it is 0\.11 s old, more than 0\.1 s"):
+    with pytest.raises(Refused, match=r"no messages from robot state .*: it is 0\.11 s old, more than 0\.1 s"):
         bench.gate.enable(bench.now, bench.steady)
 
 
@@ -473,7 +473,7 @@ def test_a_state_of_another_time_is_silence(age: float, why: str) -> None:
     for _ in range(10):
         bench.run(TICK)
         bench.gate.measure(bench.pose, bench.steady, age)
-    with pytest.raises(Refused, match=rf"nothing is heard of robot state \(refused: {{'robot state {why}': 10}}\)"):
+    with pytest.raises(Refused, match=rf"no messages from robot state \(refused: {{'robot state {why}': 10}}\)"):
         bench.gate.enable(bench.now, bench.steady)
 
 
@@ -582,7 +582,7 @@ def test_an_arm_that_stood_still_for_long_does_not_go_on_by_itself() -> None:
     bench = Bench().start()
     bench.run(2.7)  # the chunk is over after 1.5 s
     assert bench.gate.supervisor.state is State.HOLDING
-    assert "nothing to play for 1.0 s" in bench.gate.supervisor.reason
+    assert "no action for 1.0 s" in bench.gate.supervisor.reason
     assert not bench.offer(np.full(15, 0.6))
     bench.gate.enable(bench.now, bench.steady)
     bench.run(3.0)  # the first chunk may take its time

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from vla_policy.cli.common import stdout, user_errors
-from vla_policy.cli.help import config_parser
-from vla_policy.utils.configuration import typed_config
+from vla_policy.cli.common import print_line, stdout, user_errors
+from vla_policy.cli.help import parse_command
 from vla_policy.utils.progress import progress_bar
 
-# The simulation is imported where it is used: every worker process reads this module anew.
+# The simulation is imported where it is used: every worker process imports this module.
 if TYPE_CHECKING:
     from vla_policy.collection.collect import Attempt, CollectConfig
 
@@ -24,20 +22,14 @@ console = stdout()
 
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Collect the episodes and print what came of it."""
-    description = "Record episodes of the scripted expert, or play; call it again to go on after an interruption."
-    parser = config_parser("vla-collect", description, "collect")
-    parser.add_argument("OUT", help="the dataset's folder")
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
-    options = parser.parse_args(sys.argv[1:] if arguments is None else list(arguments))
+    """Record episodes of the scripted expert, or random pushes; call it again to resume."""
+    (out,), config = parse_command("vla-collect", main.__doc__, "collect", arguments, OUT="folder of the dataset")
 
-    from vla_policy.collection.collect import CollectConfig
     from vla_policy.data.format.layout import COLLECTION
 
-    config = typed_config(CollectConfig, "collect", options.overrides)
-    summary = _collect(Path(options.OUT), config)
+    summary = _collect(Path(out), config)
     console.print(_table(summary))
-    console.print(f"the summary and every seed are in {Path(options.OUT) / COLLECTION}", markup=False, highlight=False)
+    print_line(f"the summary and every seed are in {Path(out) / COLLECTION}")
 
 
 def _collect(root: Path, config: CollectConfig) -> dict[str, Any]:
@@ -63,7 +55,7 @@ def _table(summary: dict[str, Any]) -> Table:
     table = Table(title=f"{config['behaviour']} episodes in {config['env']}", show_header=False)
     if "success_rate" in summary:
         low, high = summary["success_ci95"]
-        table.add_row("starts tried", str(summary["attempted"]))
+        table.add_row("starts attempted", str(summary["attempted"]))
         table.add_row(
             "successful", f"{summary['successful']} ({summary['success_rate']:.1%}, 95 % {low:.1%} to {high:.1%})"
         )

@@ -1,13 +1,15 @@
-"""What every command shares: one clear line instead of a traceback for a mistake or a failure; where tables go."""
+"""What every command shares: errors as one line instead of a traceback, output, the file of the configuration."""
 
 from __future__ import annotations
 
 import functools
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from rich.console import Console
 
@@ -15,11 +17,16 @@ from vla_policy.interfaces import Failure, InputError
 from vla_policy.utils.exits import exit_status
 
 EXPECTED = (InputError, Failure, HydraException, OmegaConfBaseException, OSError)
-WIDEST = 1000  # characters of a line that no terminal shows
+EXTRAS = {  # optional packages, by the extra of pyproject.toml that brings them
+    **dict.fromkeys(("gymnasium", "matplotlib", "pybullet", "pybullet_data", "pybullet_utils", "shapely"), "sim"),
+    **dict.fromkeys(("accelerate", "tensorboard"), "train"),
+    **dict.fromkeys(("mcap", "rosbags"), "bags"),
+}
+PIPE_WIDTH = 1000  # characters of a line where there is no terminal to wrap it
 
 
 def fail(error: BaseException) -> None:
-    """Print the error in one place and leave with its `exit_status`; the cause is shown where Hydra wraps it."""
+    """Print the error and exit with its `exit_status`; where Hydra wraps an error, its cause is shown."""
     lines = [str(error)]
     if isinstance(error.__cause__, (ConfigAttributeError, ConfigKeyError)):
         lines = [_unknown_key(error.__cause__)]
@@ -31,6 +38,14 @@ def fail(error: BaseException) -> None:
     raise SystemExit(exit_status(error))
 
 
+def _missing_extra(error: ModuleNotFoundError) -> InputError:
+    """Which extra brings the missing package; raises `error` for any other module, which is a bug."""
+    package = (error.name or "").partition(".")[0]
+    if package not in EXTRAS:
+        raise error
+    return InputError(f"{package}: expected the package, found none: pip install 'vla_policy[{EXTRAS[package]}]'")
+
+
 def _unknown_key(error: ConfigAttributeError | ConfigKeyError) -> str:
     """OmegaConf's error in one line; Hydra's would suggest to append the key."""
     parent = error.parent_node
@@ -40,7 +55,7 @@ def _unknown_key(error: ConfigAttributeError | ConfigKeyError) -> str:
 
 
 def user_errors(main: Callable[..., None]) -> Callable[..., None]:
-    """Decorate a command's `main`: a mistake of the user's is one line on stderr and status 2, a failure one line and
+    """Decorate a command's `main`: a mistake of the user is one line on stderr and status 2, a failure one line and
     status 1, Ctrl-C status 130.
     """
 
@@ -50,6 +65,8 @@ def user_errors(main: Callable[..., None]) -> Callable[..., None]:
             main(*args, **kwargs)
         except EXPECTED as error:
             fail(error)
+        except ModuleNotFoundError as error:
+            fail(_missing_extra(error))
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             raise SystemExit(130) from None
@@ -58,11 +75,16 @@ def user_errors(main: Callable[..., None]) -> Callable[..., None]:
 
 
 def stdout() -> Console:
-    """Where tables go: as wide as the terminal, and wide enough for everything in a pipe or a file."""
+    """Standard output, as wide as the terminal; in a pipe or a file lines are not wrapped."""
     console = Console()
-    return console if console.is_terminal else Console(width=WIDEST)
+    return console if console.is_terminal else Console(width=PIPE_WIDTH)
 
 
-def say(text: str) -> None:
-    """Print a line of plain text, unbroken."""
+def print_line(text: str) -> None:
+    """Print plain text without markup, highlighting or wrapping."""
     stdout().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def save_config(config: Any, out: Path) -> None:
+    """Write a command's options, a dataclass, to `out`/config.yaml."""
+    OmegaConf.save(OmegaConf.structured(config), out / "config.yaml")

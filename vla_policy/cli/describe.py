@@ -1,19 +1,16 @@
-"""vla-describe: ask a policy's backbone what it sees in a picture."""
+"""vla-describe: ask a policy's vision-language backbone about images."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from vla_policy.cli.common import stdout, user_errors
+from vla_policy.cli.common import print_line, user_errors
 from vla_policy.cli.help import config_parser
 from vla_policy.interfaces import InputError
-
-console = stdout()
 
 EXAMPLE = """example:
   vla-describe outputs/train/language/checkpoints/last top.png "where is the T seen from the red goal?"
@@ -23,14 +20,14 @@ EXAMPLE = """example:
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the question and the answer."""
-    description = "Ask the vision-language backbone of a policy about one picture of each of its cameras."
+    description = "Ask the vision-language backbone of a policy about one image of each of its cameras."
     parser = config_parser("vla-describe", description, None, EXAMPLE)
     parser.add_argument("CHECKPOINT", help="folder or hub name")
     parser.add_argument(
-        "IMAGE", type=Path, nargs="+", help="a picture a camera, in the order of the policy's interface"
+        "IMAGE", type=Path, nargs="+", help="an image of each camera, in the order of the policy's interface"
     )
     parser.add_argument("QUESTION", help="what to ask, in quotes")
-    options = parser.parse_args(sys.argv[1:] if arguments is None else list(arguments))
+    options = parser.parse_args(arguments)
 
     import torch
 
@@ -41,24 +38,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise InputError(f"{options.CHECKPOINT}: expected a policy with a vision-language backbone, found none to ask")
     cameras = policy.interface.cameras
     if len(options.IMAGE) != len(cameras):
-        raise InputError(f"IMAGE: expected {len(cameras)} pictures, of {cameras}, found {len(options.IMAGE)}")
+        raise InputError(f"IMAGE: expected {len(cameras)} images, of {cameras}, found {len(options.IMAGE)}")
     frames = [
         _read(path, policy.interface.observations[key].shape) for path, key in zip(options.IMAGE, cameras, strict=True)
     ]
     tensors = [torch.from_numpy(frame)[None].to(policy.device) for frame in frames]
     answer = policy.backbone.answer(tensors, options.QUESTION)
-    console.print(f"question: {options.QUESTION}\nanswer:   {answer}", markup=False, highlight=False)
+    print_line(f"question: {options.QUESTION}\nanswer:   {answer}")
 
 
 def _read(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """A picture (H, W, 3) uint8 of the camera's size."""
+    """The image (H, W, 3) uint8; `InputError` unless it has the camera's size."""
     if not path.is_file():
-        raise InputError(f"{path}: expected a picture, found no such file")
+        raise InputError(f"{path}: expected an image, found no such file")
     try:
         with Image.open(path) as image:
             pixels = np.array(image.convert("RGB"))
     except (UnidentifiedImageError, OSError) as error:
-        raise InputError(f"{path}: expected a picture, found {str(error).splitlines()[0]}") from None
+        raise InputError(f"{path}: expected an image, found {str(error).splitlines()[0]}") from None
     if pixels.shape != tuple(shape):
         wanted, found = (f"{size[1]} x {size[0]}" for size in (shape, pixels.shape))
         raise InputError(f"{path}: expected {wanted} pixels as the policy's camera has, found {found}")

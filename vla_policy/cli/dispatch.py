@@ -1,9 +1,10 @@
-"""Commands with subcommands, each a module of the command's package that is imported when it is asked for."""
+"""Commands with subcommands, each a module of the command's package that is imported on use."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import sys
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from vla_policy.interfaces import InputError
 
 
 class Subcommand(NamedTuple):
-    """A line of the help text. The subcommand `open-loop` is the function `main` of the module `open_loop`."""
+    """A line of the help text. The subcommand `open-loop` runs the function `main` of the module `open_loop`."""
 
     arguments: str
     help: str
@@ -24,15 +25,16 @@ def dispatch(
     prog: str,
     description: str,
     subcommands: Mapping[str, Subcommand],
-    arguments: Sequence[str],
+    arguments: Sequence[str] | None,
     *,
     renamed: Mapping[str, str] = MappingProxyType({}),
     default: str | None = None,
 ) -> None:
-    """Run the subcommand that `arguments` begin with, or `default` if they begin with none.
+    """Run the subcommand that `arguments` (by default those of `sys.argv`) begin with, or `default` if there is none.
 
-    `renamed` has old names, and what is to be typed instead.
+    `renamed` maps old names to what replaces them.
     """
+    arguments = sys.argv[1:] if arguments is None else arguments
     name = arguments[0] if arguments else ""
     if default is not None and name not in (*subcommands, *renamed, "-h", "--help"):
         name, arguments = default, [default, *arguments]

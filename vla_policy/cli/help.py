@@ -1,30 +1,68 @@
-"""Help texts that show a command's options, their defaults and what they mean."""
+"""Command lines: positional arguments, then key=value overrides, and help texts that explain both."""
 
 from __future__ import annotations
 
 import argparse
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vla_policy.utils.configuration import options, shown
+from vla_policy.utils.configuration import options, read_config, shown
 from vla_policy.utils.options import explained
 
 KEYS = "keys and their defaults:"
+CHECKPOINT = "folder or hub name"
+DATASET = "folder of a LeRobotDataset"
 
 
-def config_parser(prog: str, description: str, config: str | None = None, more: str = "") -> argparse.ArgumentParser:
+def config_parser(
+    prog: str, description: str | None, config: str | None = None, more: str = ""
+) -> argparse.ArgumentParser:
     """A parser whose help ends with the options of conf/<config>.yaml and `more`."""
     epilog = more
     if config is not None:
         epilog = f"{KEYS}\n\n{_indent(explained(config))}" + (f"\n{more}" if more else "")
     return argparse.ArgumentParser(
-        prog=prog, description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog,
+        description=inspect.cleandoc(description or ""),
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
 
+def parse_command(
+    prog: str, description: str | None, config: str, arguments: Sequence[str] | None, **positionals: str
+) -> tuple[list[str], Any]:
+    """The values of `positionals` (help texts by name), and the options of conf/<config>.yaml as their dataclass.
+
+    `arguments` are by default those of `sys.argv`.
+    """
+    values, overrides = parse_arguments(config_parser(prog, description, config), arguments, **positionals)
+    return values, read_config(config, overrides)
+
+
+def parse_arguments(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None, **positionals: str
+) -> tuple[list[str], list[str]]:
+    """The values of `positionals` (help texts by name) and the key=value overrides; by default out of `sys.argv`."""
+    for name, text in positionals.items():
+        parser.add_argument(name, help=text)
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parsed = parser.parse_args(arguments)
+    return [getattr(parsed, name) for name in positionals], parsed.overrides
+
+
+def episode_parser(prog: str, description: str) -> argparse.ArgumentParser:
+    """A parser of a command about one episode of a dataset."""
+    parser = config_parser(prog, description)
+    parser.add_argument("DATASET", type=Path, help=DATASET)
+    parser.add_argument("EPISODE", type=int, help="index, from 0")
+    return parser
+
+
 def checkpoint_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> tuple[str | None, list[str]]:
-    """CHECKPOINT, None where it is missing because baseline= stands for it, and the key=value overrides."""
+    """CHECKPOINT, None if baseline= takes its place, and the key=value overrides."""
     parser.add_argument("CHECKPOINT", nargs="?", help="folder or hub name; may be missing where baseline= is given")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parsed = parser.parse_args(arguments)
@@ -36,7 +74,7 @@ def checkpoint_arguments(parser: argparse.ArgumentParser, arguments: Sequence[st
 def parse_options(
     parser: argparse.ArgumentParser, arguments: Sequence[str], defaults: Mapping[str, Any]
 ) -> tuple[argparse.Namespace, argparse.Namespace]:
-    """The parser's arguments, and the key=value words behind them on top of `defaults`."""
+    """The parser's arguments, and `defaults` with the key=value overrides applied."""
     parser.add_argument("overrides", nargs="*", metavar="key=value", help=f"defaults: {shown(defaults)}")
     parsed = parser.parse_args(arguments)
     return parsed, argparse.Namespace(**options(parsed.overrides, defaults))
@@ -45,7 +83,7 @@ def parse_options(
 def evaluation_arguments(
     prog: str, description: str, arguments: Sequence[str], defaults: Mapping[str, Any]
 ) -> tuple[list[Path], dict[str, Any]]:
-    """The folders that a command reads, which vla-eval wrote, and its key=value words on top of `defaults`."""
+    """The EVALUATION folders, and `defaults` with the key=value overrides applied."""
     parser = config_parser(prog, f"{description} Keys: {shown(defaults)}.")
     parser.add_argument("EVALUATION", nargs="+", help="folders that vla-eval wrote, then key=value")
     words = parser.parse_args(arguments).EVALUATION

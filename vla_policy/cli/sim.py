@@ -1,21 +1,19 @@
-"""vla-sim: the simulated robot, the policy and the safety gate as ROS 2 nodes, each a process."""
+"""vla-sim: the simulated robot, the policy and the command gate as ROS 2 nodes, each in its own process."""
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 
-from vla_policy.cli.common import stdout, user_errors
-from vla_policy.cli.help import config_parser
+from vla_policy.cli.common import print_line, stdout, user_errors
+from vla_policy.cli.help import config_parser, parse_arguments
 from vla_policy.graph.application import GraphConfig, graph_environment, nodes, require_ros
-from vla_policy.interfaces import InputError
+from vla_policy.interfaces import Failure, InputError
 from vla_policy.robot.contract import load_contract
 from vla_policy.utils.configuration import typed_config
 from vla_policy.utils.files import write_json
@@ -29,15 +27,13 @@ console = stdout()
 
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Bring the graph up, play, print what came of it, take the graph down."""
-    description = "Play episodes through the real ROS 2 graph; Ctrl-C stops every node."
+    """Start the graph, run the episodes, print a table, stop the graph."""
+    description = "Run episodes through the real ROS 2 graph; Ctrl-C stops every node."
     parser = config_parser("vla-sim", description, "graph")
-    parser.add_argument("CHECKPOINT", help="folder or hub name")
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
-    options = parser.parse_args(sys.argv[1:] if arguments is None else list(arguments))
-    # To Hydra `scene=` is the group from which other commands compose a whole scene; here it is a name.
-    scenes = [word.removeprefix("scene=") for word in options.overrides if word.startswith("scene=")]
-    others = [word for word in options.overrides if not word.startswith("scene=")]
+    (checkpoint,), overrides = parse_arguments(parser, arguments, CHECKPOINT="folder or hub name")
+    # For Hydra `scene=` is the group from which other commands compose a whole scene; here it is a name.
+    scenes = [word.removeprefix("scene=") for word in overrides if word.startswith("scene=")]
+    others = [word for word in overrides if not word.startswith("scene=")]
     config = typed_config(GraphConfig, "graph", others)
     config.scene = scenes[-1] if scenes else config.scene
     if config.n_episodes < 1 or config.max_steps < 1:
@@ -48,29 +44,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from vla_policy.graph.operator import GraphError
 
     try:
-        episodes = play(options.CHECKPOINT, config)
+        episodes = run_episodes(checkpoint, config)
     except GraphError as error:
-        Console(stderr=True).print(f"error: {error}\nlogs are in {config.out}/log", markup=False, highlight=False)
-        raise SystemExit(1) from None
+        raise Failure(f"{error}\nlogs are in {config.out}/log") from None
     console.print(_table(episodes))
-    console.print(f"episodes.json, diagnostics.json and logs are in {config.out}", markup=False, highlight=False)
+    print_line(f"episodes.json, diagnostics.json and logs are in {config.out}")
 
 
-def play(checkpoint: str, config: GraphConfig) -> list[GraphEpisode]:
-    """All episodes, written to episodes.json one after the other, and the last diagnostics of every node beside it."""
+def run_episodes(checkpoint: str, config: GraphConfig) -> list[GraphEpisode]:
+    """The results of all episodes; each is added to episodes.json, and diagnostics.json gets the nodes' latest ones."""
     load_contract(config.contract).require_simulated()
     from sim.geometry import SUCCESS_COVERAGE
     from vla_policy.graph.running import running
     from vla_policy.rollouts.scenes import load_scene
 
-    load_scene(config.scene)  # a mistake is better met before the graph starts
+    load_scene(config.scene)  # report a mistake before the graph starts
 
     out = Path(config.out)
     episodes: list[GraphEpisode] = []
     with progress_bar(console) as progress:
         task = progress.add_task("starting the graph", total=config.n_episodes, state="")
         with running(out / "log", nodes(checkpoint, config)) as graph:
-            progress.update(task, description="playing")
+            progress.update(task, description="episodes")
             for _ in range(config.n_episodes):
                 episodes.append(graph.operator.run_episode(config.max_steps, SUCCESS_COVERAGE, config.rearm))
                 write_json(out / "episodes.json", [asdict(episode) for episode in episodes])

@@ -1,11 +1,21 @@
-"""Datasets: LeRobotDataset on disk, training windows, normalisation, augmentation."""
+"""Datasets: LeRobotDataset on disk, training windows, normalisation, augmentation.
 
-from vla_policy.data.augmentation import ColorJitter, centre_crop, crop_size, random_crop
+Reading and writing datasets needs no torch; the names that do are imported when they are used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from vla_policy.data.dataset import Episode, LeRobotDataset
-from vla_policy.data.mix import IMITATED, MixedWindows, Windows, common_interface
-from vla_policy.data.normalizer import Normalizer
-from vla_policy.data.windows import WindowDataset
 from vla_policy.data.writing.writer import LeRobotWriter
+
+if TYPE_CHECKING:
+    from vla_policy.data.augmentation import ColorJitter, centre_crop, crop_size, random_crop
+    from vla_policy.data.mix import IMITATED, MixedWindows, Windows, common_interface
+    from vla_policy.data.normalizer import Normalizer
+    from vla_policy.data.windows import WindowDataset
 
 __all__ = [
     "IMITATED",
@@ -22,3 +32,15 @@ __all__ = [
     "crop_size",
     "random_crop",
 ]
+_WITH_TORCH = {
+    **dict.fromkeys(("ColorJitter", "centre_crop", "crop_size", "random_crop"), "augmentation"),
+    **dict.fromkeys(("IMITATED", "MixedWindows", "Windows", "common_interface"), "mix"),
+    "Normalizer": "normalizer",
+    "WindowDataset": "windows",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WITH_TORCH:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_WITH_TORCH[name]}"), name)

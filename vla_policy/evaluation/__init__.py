@@ -1,1 +1,1 @@
-"""Rollouts, statistics, reports: what a policy is worth, and how sure that is."""
+"""Evaluation of policies and world models: success rates and their intervals, a folder per study."""

@@ -1,4 +1,4 @@
-"""Intervals and tests for success rates and means; all intervals are two-sided, 95 % unless told."""
+"""Intervals and tests for success rates and means; all intervals are two-sided, 95 % by default."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ def balanced_interval(a: Sequence[float], b: Sequence[float], confidence: float 
 def auroc_interval(auroc: float, n_positive: int, n_negative: int, confidence: float = 0.95) -> Interval:
     """The interval of an AUROC that also holds at 0 and 1, where a bootstrap has no width.
 
-    Newcombe (Stat. Med. 25:559, 2006, method 5): the score interval with Hanley and McNeil's variance. It takes
-    positives and negatives for independent.
+    Newcombe (Stat. Med. 25:559, 2006, method 5): the score interval with Hanley and McNeil's variance. It assumes that
+    positives and negatives are independent.
     """
     z, n = stats.norm.ppf(0.5 + confidence / 2), (n_positive + n_negative) / 2
 
     def too_far(value: float) -> float:
-        """Below zero while `value` is compatible with what was found."""
+        """Negative while `value` is compatible with the observed AUROC."""
         spread = 1 + (n - 1) * ((1 - value) / (2 - value) + value / (1 + value))
         return (auroc - value) ** 2 - z**2 * value * (1 - value) * spread / (n_positive * n_negative)
 
-    low = 0.0 if auroc == 0 else optimize.brentq(too_far, 0.0, min(auroc, 1 - 1e-9))  # there is a root at the end, too
+    low = 0.0 if auroc == 0 else optimize.brentq(too_far, 0.0, min(auroc, 1 - 1e-9))  # the end is a root, too
     high = 1.0 if auroc == 1 else optimize.brentq(too_far, max(auroc, 1e-9), 1.0)
     return float(low), float(high)
 

@@ -1,4 +1,4 @@
-"""The policy that a run trains: a new one, or one that goes on from a checkpoint, whole or some of its modules."""
+"""The policy that a run trains: a new one, or one initialised from a checkpoint or some of its modules."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vla_policy.jobs.scene import tokenizer_corpus
 from vla_policy.models import Backbone, BackboneConfig, DiffusionPolicy, PolicyConfig, TinyVLMConfig, TrainableModel
 from vla_policy.training import RandomSymmetry, fit_normalizer
 
-# What the statistics of a normaliser depend on, but for the data.
+# Options that the statistics of a normaliser depend on.
 NORMALIZED = (
     *("vector_normalization", "action_normalization", "normalization_per_step"),
     *("action_relative", "action_basis", "predict_past"),
@@ -24,11 +24,11 @@ NORMALIZED = (
 def start_policy(
     config: PolicyConfig, windows: Windows, run: DictConfig, augment: RandomSymmetry | None = None
 ) -> tuple[DiffusionPolicy, Any]:
-    """The policy before its first step, and what the model card says of its initial weights."""
+    """The policy before training, and the model card's entry on its initial weights."""
     if run.init_from is not None:
-        policy, initial = _continued(config, windows, run, augment)
+        policy, initial = _from_checkpoint(config, windows, run, augment)
     elif run.get("init_modules") is not None:
-        raise InputError("init_modules: expected init_from, a checkpoint that has them, found none")
+        raise InputError("init_modules: expected init_from, the checkpoint of these modules, found none")
     else:
         backbone = _new_backbone(config.backbone, windows, run)
         normalizer = fit_normalizer(windows, config, augment)
@@ -40,14 +40,14 @@ def start_policy(
 
 
 def earlier_training(source: TrainableModel) -> Any:
-    """What the card of a model that goes on from `source` says of it."""
+    """The model card's entry on `source`, from which a model is initialised."""
     return source.card.get("training") or "a checkpoint"
 
 
-def _continued(
+def _from_checkpoint(
     config: PolicyConfig, windows: Windows, run: DictConfig, augment: RandomSymmetry | None
 ) -> tuple[DiffusionPolicy, Any]:
-    """A policy with a checkpoint's weights and normalisation or, with `init_modules`, the weights of these alone."""
+    """A policy with a checkpoint's weights and normalisation or, with `init_modules`, only the weights of these."""
     name = f"init_from {run.init_from}"
     source = DiffusionPolicy.from_pretrained(run.init_from)
     modules = _modules(run.get("init_modules"), source, name)
@@ -62,23 +62,25 @@ def _continued(
         backbone = _new_backbone(config.backbone, windows, run)
     policy = DiffusionPolicy(config, windows.interface, normalizer, backbone=backbone)
 
-    def taken(key: str) -> bool:
+    def loaded(key: str) -> bool:
         return modules is None or key.partition(".")[0] in modules
 
-    weights = {key: value for key, value in policy.state_dict().items() if not taken(key)}
-    weights |= {key: value for key, value in source.state_dict().items() if taken(key)}
+    weights = {key: value for key, value in policy.state_dict().items() if not loaded(key)}
+    weights |= {key: value for key, value in source.state_dict().items() if loaded(key)}
     policy.load_stored(weights, name)
     return policy, earlier_training(source)
 
 
-def _modules(asked: Any, source: DiffusionPolicy, name: str) -> list[str] | None:
-    """The modules to take over; None: all."""
-    if asked is None:
+def _modules(requested: Any, source: DiffusionPolicy, name: str) -> list[str] | None:
+    """The modules to load; None: all."""
+    if requested is None:
         return None
-    there = [child for child, module in source.named_children() if any(True for _ in module.parameters())]
-    if not isinstance(asked, ListConfig) or not asked or any(module not in there for module in asked):
-        raise InputError(f"init_modules: expected a list of some of {there}, which {name} has, found {asked}")
-    return list(asked)
+    available = [child for child, module in source.named_children() if any(True for _ in module.parameters())]
+    if not isinstance(requested, ListConfig) or not requested or any(module not in available for module in requested):
+        raise InputError(
+            f"init_modules: expected a list of some of {available}, the modules of {name}, found {requested}"
+        )
+    return list(requested)
 
 
 def _same_normalizer(source: DiffusionPolicy, config: PolicyConfig, name: str) -> Normalizer:
@@ -86,8 +88,8 @@ def _same_normalizer(source: DiffusionPolicy, config: PolicyConfig, name: str) -
         theirs, ours = getattr(source.config, key), getattr(config, key)
         if theirs != ours:
             raise InputError(
-                f"{name}: expected policy.{key} {theirs!r}, as its normalisation has it, found {ours!r}; "
-                "with init_modules a new one is fitted"
+                f"{name}: expected policy.{key} {theirs!r}, which its normalisation was fitted with, found {ours!r}; "
+                "init_modules fits a new one"
             )
     return Normalizer.from_dict(source.normalizer.to_dict())
 
@@ -96,18 +98,20 @@ def _new_backbone(config: BackboneConfig | None, windows: Windows, run: DictConf
     if config is None:
         return None
     if config.path is None and config.tuning == "frozen":
-        raise InputError("policy.backbone.tuning: expected full for a model built from nothing, found 'frozen'")
+        raise InputError(
+            "policy.backbone.tuning: expected full for a model that is trained from scratch, found 'frozen'"
+        )
     return Backbone.create(config, tokenizer_corpus(run, windows))
 
 
 def _retuned(backbone: Backbone | None, wanted: BackboneConfig | None, name: str) -> Backbone | None:
-    """A checkpoint's backbone, read and trained as this run says; what cannot change is refused."""
+    """A checkpoint's backbone with this run's options; `InputError` for options that cannot change."""
     if backbone is None or wanted is None:
         if backbone is not wanted:
-            raise InputError(f"{name}: expected {_has(wanted)}, as backbone= says, found {_has(backbone)}")
+            raise InputError(f"{name}: expected {_has(wanted)} because of backbone=, found {_has(backbone)}")
         return None
     found = backbone.config
-    trained = found.tuning == "full"  # and so the checkpoint has all weights
+    trained = found.tuning == "full"  # the checkpoint has all weights
     fixed = ["tuning", "lora_rank"] if "lora" in (found.tuning, wanted.tuning) else []
     fixed += [] if trained and wanted.path is None else ["path"]
     fixed += [f"tiny.{field.name}" for field in fields(TinyVLMConfig)] if found.path is None else []
@@ -121,7 +125,7 @@ def _retuned(backbone: Backbone | None, wanted: BackboneConfig | None, name: str
             f"found {wanted.path!r}"
         )
     if found.tuning == "frozen" and found.path is not None and wanted.tuning == "full":
-        return Backbone.create(wanted, [])  # its weights are the path's; a trained one has them in another precision
+        return Backbone.create(wanted, [])  # the weights are the path's; training needs another precision
     return Backbone(wanted, backbone.model, backbone.tokenizer)
 
 

@@ -1,7 +1,7 @@
-"""What a training run has of the simulation: rollouts to choose a checkpoint by, sentences for a tokenizer, questions
-about what is seen.
+"""What a training run takes from the simulation: rollouts that select a checkpoint, text for a tokenizer, questions
+about the scene.
 
-The simulation is imported where there is a scene: a robot that trains on its own data need not have it installed.
+The simulation is imported only if there is a scene: training on one's own data does not need it installed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sim import PushTConfig
 
 TUNING_SEEDS = range(50_000, 100_000)
-CORPUS = 6000  # sentences of the scene that a new tokenizer is trained on
+CORPUS_SIZE = 6000  # sentences of the scene that a new tokenizer is trained on
 
 
 def scene_of(config: DictConfig) -> PushTConfig | None:
@@ -36,19 +36,19 @@ def scene_of(config: DictConfig) -> PushTConfig | None:
 
 
 def tokenizer_corpus(config: DictConfig, windows: Windows) -> list[str]:
-    """What a new tokenizer learns from: the dataset's sentences and, if the scene has any, questions and answers."""
+    """The training text of a new tokenizer: the dataset's instructions and the scene's questions and answers."""
     scene = scene_of(config)
     if scene is None or not scene.goals:
         return windows.tasks
 
     from sim.language import corpus
 
-    return [*windows.tasks, *corpus(scene, CORPUS, np.random.default_rng(config.seed))]
+    return [*windows.tasks, *corpus(scene, CORPUS_SIZE, np.random.default_rng(config.seed))]
 
 
 def rewording(config: DictConfig) -> Reword | None:
-    """Another training sentence for the same goal, so that a sentence does not tell an episode from the others; None
-    without a scene that has goals. A sentence that names none stays.
+    """Replaces an instruction by a random training sentence for the same goal, so that it does not identify the
+    episode; None without a scene that has goals. A sentence that names no goal is kept.
     """
     scene = scene_of(config)
     if scene is None or not scene.goals:
@@ -85,8 +85,8 @@ def augmentation(config: DictConfig, chosen: Sequence[str], interface: Interface
 
 
 def annotation(config: DictConfig, policy: PolicyConfig) -> Annotate | None:
-    """What a batch gets that the dataset does not hold: reworded instructions and, if the language head learns,
-    questions; None without a scene that has goals, or a backbone that learns.
+    """Adds reworded instructions and, if the language head is trained, questions to a batch; None without a scene that
+    has goals, or if the backbone is not trained.
     """
     reword = rewording(config)
     if reword is None or policy.backbone is None or policy.backbone.tuning == "frozen":
@@ -101,16 +101,16 @@ def annotation(config: DictConfig, policy: PolicyConfig) -> Annotate | None:
 
 
 def questions(config: DictConfig, policy: PolicyConfig) -> Annotate | None:
-    """A question and its answer about every scene of a batch, from the state that the simulator tells; None without a
-    scene that has goals, or with `policy.language_weight` 0.
+    """Adds a question and its answer, from the recorded state, to every sample of a batch; None without a scene that
+    has goals, or with `policy.language_weight` 0.
     """
     scene = scene_of(config)
     if policy.language_weight == 0 or scene is None or not scene.goals:
         return None
     if ENVIRONMENT_STATE not in [*policy.observation_keys, *policy.auxiliary_keys]:
         raise InputError(
-            f"policy.language_weight: expected {ENVIRONMENT_STATE} among policy.auxiliary_keys, which the answers are "
-            "told from, found none; 0 trains without questions"
+            f"policy.language_weight: expected {ENVIRONMENT_STATE} among policy.auxiliary_keys, from which the "
+            "answers are computed, found none; 0 trains without questions"
         )
 
     from sim.geometry import pose_from_features
@@ -128,9 +128,10 @@ def questions(config: DictConfig, policy: PolicyConfig) -> Annotate | None:
 
 
 def rollouts(run: DictConfig, interface: Interface) -> Rollouts:
-    """A callback that plays a policy of this interface in simulation and returns its success rate and mean max reward.
+    """A callback that rolls a policy of this interface out in simulation and returns its success rate and mean max
+    reward.
 
-    `InputError` if the environment cannot be had, or is another than the policy's data came from.
+    `InputError` if the environment is not available, or does not match the policy's data.
     """
     from sim import make_env
     from vla_policy.rollouts.rollout import rollout
@@ -140,13 +141,13 @@ def rollouts(run: DictConfig, interface: Interface) -> Rollouts:
     if not len(seeds) or seeds[0] not in TUNING_SEEDS or seeds[-1] not in TUNING_SEEDS:
         raise InputError(f"rollout.seed, rollout.n_episodes: expected seeds in 50000 to 99999, found {seeds}")
     factory = partial(make_env, config["env"], [key.removeprefix(IMAGES) for key in interface.cameras], scene)
-    env = factory()  # a mistake is better met before the first step than at the first rollout
+    env = factory()  # report a mistake before the first step
     try:
         interface.require(env.interface, "the policy", f"rollout.env {config['env']}")
     finally:
         env.close()
 
-    def play(policy: DiffusionPolicy) -> dict[str, float]:
+    def evaluate(policy: DiffusionPolicy) -> dict[str, float]:
         results = rollout(
             policy,
             factory,
@@ -160,7 +161,7 @@ def rollouts(run: DictConfig, interface: Interface) -> Rollouts:
             "mean_max_reward": sum(result.max_reward for result in results) / len(results),
         }
 
-    return play
+    return evaluate
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

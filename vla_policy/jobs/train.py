@@ -1,4 +1,4 @@
-"""One training run as a library call: a new one, or one that goes on where it was stopped."""
+"""One training run as a library call: a new one, or one that is resumed."""
 
 from __future__ import annotations
 
@@ -13,43 +13,43 @@ from vla_policy.jobs.trainer import fit
 from vla_policy.rollouts.scenes import with_scene
 from vla_policy.utils.configuration import load_config
 
-OF_POLICIES = {"policy", "rollout"}
-ALSO_WHEN_RESUMING = {"resume", "run_dir"}  # overrides that do not describe the run
+POLICY_SECTIONS = {"policy", "rollout"}
+RUN_KEYS = {"resume", "run_dir"}  # overrides that do not describe the training
 
 
 def train(overrides: Sequence[str]) -> Path:
-    """Train a policy or a world model; the folder of its last checkpoint.
+    """Train a policy or a world model; the folder of the last checkpoint.
 
-    `overrides` are the words of `vla-train`, for instance `["data.root=DATASET", "run_dir=outputs/train/mine"]`;
-    `run_dir` gets the files that it writes. Progress is a bar in a terminal, and messages of `logging` elsewhere.
-    Raises `InputError` for a mistake, before the first step.
+    `overrides` are those of `vla-train`, for instance `["data.root=DATASET", "run_dir=outputs/train/mine"]`; files are
+    written to `run_dir`. Progress is a bar in a terminal, and messages of `logging` elsewhere. Raises `InputError` for
+    a mistake, before the first step.
     """
     config = load_config("train", overrides)
     return run(config, Path(config.run_dir), overrides)
 
 
 def run(config: DictConfig, run_dir: Path, overrides: Sequence[str]) -> Path:
-    """The same of a composed configuration, in a folder that may be another than `config.run_dir`, as in a sweep."""
+    """Train from a composed configuration, in a folder that may differ from `config.run_dir`, as in a sweep."""
     keys = {override.partition("=")[0].lstrip("+~") for override in overrides}
-    return fit(_configuration(config, run_dir, described=bool(keys - ALSO_WHEN_RESUMING)), run_dir)
+    return fit(_configuration(config, run_dir, described=bool(keys - RUN_KEYS)), run_dir)
 
 
 def _configuration(config: DictConfig, run_dir: Path, described: bool) -> DictConfig:
-    """What to train: `config`, or what `run_dir` holds if it resumes; `described` if overrides describe the run."""
-    if config.get("world_model"):  # it has no use for what defines a policy
-        config = OmegaConf.masked_copy(config, [str(key) for key in config if key not in OF_POLICIES])
+    """`config`, or the stored configuration to resume; `described` if overrides describe the training."""
+    if config.get("world_model"):  # without the sections of a policy
+        config = OmegaConf.masked_copy(config, [str(key) for key in config if key not in POLICY_SECTIONS])
     stored = run_dir / "config.yaml"
     if not stored.is_file():
         if config.resume and OmegaConf.is_missing(config.data, "root"):
-            raise InputError(f"resume: expected a run to continue in {run_dir}, found no config.yaml")
+            raise InputError(f"resume: expected a run to resume in {run_dir}, found no config.yaml")
         return config
     if not config.resume:
-        raise InputError(f"run_dir: {run_dir} holds a run already; give resume=true to continue it, or another run_dir")
+        raise InputError(f"run_dir: {run_dir} holds a run already; give resume=true to resume it, or another run_dir")
     return _same_run(_stored(stored), config, stored, described)
 
 
 def _stored(path: Path) -> DictConfig:
-    """What a run folder holds."""
+    """The configuration in a run folder."""
     config = OmegaConf.load(path)
     if not isinstance(config, DictConfig):
         raise InputError(f"{path}: expected the configuration of a run, found a list")
@@ -58,7 +58,7 @@ def _stored(path: Path) -> DictConfig:
 
 
 def _same_run(stored: DictConfig, composed: DictConfig, path: Path, compare: bool) -> DictConfig:
-    """The stored configuration; overrides, if there are any, must say the same."""
+    """The stored configuration; `InputError` if the overrides differ from it."""
     if compare:
         ours, theirs = _flat(composed), _flat(stored)
         different = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
@@ -72,7 +72,7 @@ def _same_run(stored: DictConfig, composed: DictConfig, path: Path, compare: boo
 
 
 def _flat(config: DictConfig) -> dict[str, Any]:
-    """Dotted keys and values, without the keys that do not describe a run."""
+    """Values by dotted key, without `RUN_KEYS` and the commit."""
 
     def walk(node: Any, prefix: str) -> dict[str, Any]:
         if not isinstance(node, dict):
@@ -80,4 +80,4 @@ def _flat(config: DictConfig) -> dict[str, Any]:
         return {k: v for key, value in node.items() for k, v in walk(value, f"{prefix}.{key}".lstrip(".")).items()}
 
     flat = walk(OmegaConf.to_container(config), "")
-    return {key: value for key, value in flat.items() if key not in ALSO_WHEN_RESUMING | {"git_commit"}}
+    return {key: value for key, value in flat.items() if key not in RUN_KEYS | {"git_commit"}}

@@ -1,4 +1,4 @@
-"""From a composed configuration to a running `Trainer`: dataset, policy, rollouts, the run's own files."""
+"""Builds a `Trainer` from a composed configuration: dataset, policy, rollouts, files of the run."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from vla_policy.training import (
     open_data,
     validate_world_model,
 )
+from vla_policy.utils.configuration import literal
 from vla_policy.utils.files import write_whole
 from vla_policy.utils.provenance import git_commit
 from vla_policy.world_model import WorldModel, WorldModelConfig, fit_actions
@@ -37,8 +38,8 @@ Section = TypeVar("Section")
 
 
 def fit(config: DictConfig, run_dir: Path) -> Path:
-    """Train as `config` says, in `run_dir`, from its last saved state if it resumes; the last checkpoint's folder."""
-    job = make_trainer(config, run_dir)  # every process is past its look at run_dir when the first one has a trainer
+    """Train in `run_dir`, from the last saved state if `config.resume`; the last checkpoint's folder."""
+    job = make_trainer(config, run_dir)  # after this, no process checks run_dir any more
     count = sum(value.numel() for value in job.model.parameters()) / 1e6
     episodes, main = job.model.card["data"]["demonstrations"], job.accelerator.is_main_process
     if main:
@@ -52,7 +53,7 @@ def fit(config: DictConfig, run_dir: Path) -> Path:
 
 
 def make_trainer(config: DictConfig, run_dir: Path) -> Trainer:
-    """The trainer that `config` describes, of a world model or a policy; nothing of the run has been written."""
+    """The trainer of a world model or a policy; no file of the run has been written."""
     if config.get("world_model"):
         return _world_model_trainer(config, run_dir)
     policy_config = PolicyConfig.from_dict(config.policy)
@@ -66,19 +67,21 @@ def make_trainer(config: DictConfig, run_dir: Path) -> Trainer:
         raise InputError(
             f"policy.ensemble: expected 1 in training, found {policy_config.ensemble}; see vla-lab ensemble"
         )
-    play = rollouts(config, windows.interface.select(policy_config.observation_keys)) if trainer.rollout_every else None
+    evaluate = (
+        rollouts(config, windows.interface.select(policy_config.observation_keys)) if trainer.rollout_every else None
+    )
     torch.manual_seed(config.seed)
     policy, initial = start_policy(policy_config, windows, config, augment)
     policy.card = {"data": described, "training": _training(config, trainer, initial)}
     sampled = _taught(policy, config)
     if policy_config.backbone is not None and policy_config.backbone.tuning == "frozen":
-        policy.to(Accelerator().device)  # it reads before the trainer has it
+        policy.to(Accelerator().device)  # it encodes the data before there is a trainer
         seen: TrainingWindows = FrozenWindows(windows, policy, run_dir, reword)
         held_out: TrainingWindows | None = None if val_windows is None else FrozenWindows(val_windows, policy, run_dir)
     else:
         seen, held_out = windows, val_windows
-    added = composed(annotate, augment, sampled)
-    return Trainer(policy, seen, run_dir, trainer, config.seed, held_out, play, data.num_workers, plain(config), added)
+    added, settings = composed(annotate, augment, sampled), plain(config)
+    return Trainer(policy, seen, run_dir, trainer, config.seed, held_out, evaluate, data.num_workers, settings, added)
 
 
 def _taught(policy: DiffusionPolicy, config: DictConfig) -> Annotate | None:
@@ -111,7 +114,7 @@ def _world_model_trainer(config: DictConfig, run_dir: Path) -> Trainer:
             raise InputError(f"{name}: expected none for a world model, found {value}")
     windows, val_windows, described = open_data(data, model_config)
     if val_windows is None:
-        raise InputError("data.val_episodes: expected some held-out episodes, by which a collapse is seen, found 0")
+        raise InputError("data.val_episodes: expected held-out episodes, which show a collapse, found 0")
     torch.manual_seed(config.seed)
     initial: Any = "random"
     if config.init_from is None:
@@ -138,8 +141,8 @@ def _world_model_trainer(config: DictConfig, run_dir: Path) -> Trainer:
 
 
 def write_config(config: DictConfig, run_dir: Path) -> None:
-    """The resolved configuration, the seed in it, and the commit."""
-    resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    """Write the resolved configuration and the commit."""
+    resolved = OmegaConf.create(literal(OmegaConf.to_container(config, resolve=True)))
     resolved.git_commit = config.get("git_commit") or git_commit()
     write_whole(run_dir / "config.yaml", lambda path: OmegaConf.save(resolved, path))
 
@@ -169,7 +172,7 @@ def _weights(trainer: TrainerConfig) -> str:
 
 
 def _trainer_config(config: DictConfig) -> TrainerConfig:
-    """`trainer`, with its threads set: a frozen backbone reads the data before there is a trainer."""
+    """`trainer`; also sets torch's threads, because a frozen backbone encodes the data before there is a trainer."""
     trainer = _typed(TrainerConfig, config.trainer)
     if trainer.threads is not None:
         torch.set_num_threads(trainer.threads)

@@ -1,4 +1,4 @@
-"""Trivial and privileged policies to read a success rate against."""
+"""Trivial and privileged policies as baselines for success rates."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vla_policy.interfaces import ENVIRONMENT_STATE, STATE, ActionChunk, InputEr
 
 
 class HoldPolicy:
-    """Stays where it is: what an episode comes to if nothing is done."""
+    """Holds the current position."""
 
     n_obs_steps = 1
     n_action_steps = 8
@@ -33,9 +33,9 @@ class HoldPolicy:
 
 
 class ExpertPolicy:
-    """The scripted expert, which sees the block's pose and reads the instruction as its templates have it.
+    """The scripted expert, which sees the block's pose and parses instructions made from the templates.
 
-    It remembers, so that every episode needs one of its own.
+    It is stateful: every episode needs its own.
     """
 
     n_obs_steps = 1
@@ -59,7 +59,7 @@ BASELINES: dict[str, Callable[..., Policy]] = {"hold": HoldPolicy, "expert": Exp
 
 
 def baseline_factory(name: str, scene: PushTConfig | None = None) -> Callable[[int], Policy]:
-    """Makes the baseline for one episode in `scene`, given its seed; `InputError` for an unknown name."""
+    """A factory of the baseline in `scene`, called with the seed of an episode; `InputError` for an unknown name."""
     if name not in BASELINES:
         raise InputError(f"baseline: expected one of {sorted(BASELINES)}, found {name!r}")
     return functools.partial(BASELINES[name], scene=scene)

@@ -1,4 +1,4 @@
-"""A robot's own execution, `runtime.Pilot` and `runtime.Gate`, on a clock that counts control periods."""
+"""A robot's execution, `runtime.Pilot` and `runtime.Gate`, on a clock that counts control periods."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from vla_policy.runtime import Command, Gate, GateConfig, Limits, ObservationBuf
 
 
 def drive_of(env: gymnasium.Env) -> GateConfig:
-    """How the robot in `env` is driven: as the robot contract demands that `env.contract` names. An environment without
-    one has the box of its actions alone, and one command a control period.
+    """The gate's configuration for the robot in `env`, from the contract that `env.contract` names. Without a contract
+    there are only the bounds of the action space, and one command per control period.
     """
     if env.has_wrapper_attr("contract"):
         drive = gate_config(load_contract(env.get_wrapper_attr("contract")), [], dry_run=False)
@@ -28,10 +28,10 @@ def drive_of(env: gymnasium.Env) -> GateConfig:
 
 
 class ControlLoop:
-    """One episode of one simulated robot, driven as the real one is.
+    """One episode of one simulated robot, executed like one of a real robot.
 
-    Each control period: `observe`; if `ask` gives a window, `offer` what the policy made of it, now or some periods
-    later; then `command`. The clock begins at one control period: to the gate, 0 is no time yet.
+    Each control period: `observe`; if `ask` returns a window, `offer` the policy's chunk for it, now or some periods
+    later; then `command`. The clock starts at one control period: for the gate, 0 means that there is no time yet.
 
     `interface` is the policy's.
     """
@@ -43,7 +43,7 @@ class ControlLoop:
         if self._ticks < 1 or abs(self._ticks * interface.fps - drive.rate) > 1e-9:
             raise InputError(f"rate of commands: expected a multiple of {interface.fps:g} Hz, found {drive.rate:g} Hz")
         self._keys, self._dt, self._periods = list(interface.observations), 1.0 / interface.fps, 1
-        buffer = ObservationBuffer(self._keys, slop=0.0, max_age=self._dt)  # all is seen at the same moment
+        buffer = ObservationBuffer(self._keys, slop=0.0, max_age=self._dt)  # all samples have the same time
         self._pilot, self._gate = Pilot(interface, n_obs_steps, n_action_steps, buffer), Gate(drive)
         self._last = np.zeros_like(drive.limits.low)
 
@@ -53,9 +53,9 @@ class ControlLoop:
         return self._periods * self._dt
 
     def observe(self, values: Mapping[str, np.ndarray], task: str, pose: np.ndarray) -> None:
-        """Take in what is seen now, with the robot at `pose` (D,) in the action's units; the first time it is enabled.
+        """Add the current observation, with the robot at `pose` (D,) in the action's units; the first one enables it.
 
-        `InputError` if the observation does not fit the policy's interface, or the robot cannot be enabled.
+        `InputError` if the observation does not match the policy's interface, `Refused` if the robot cannot be enabled.
         """
         now = self.now
         for key in self._keys:
@@ -69,28 +69,28 @@ class ControlLoop:
             self._last = np.asarray(pose, float)
 
     def ask(self) -> list[Observation] | None:
-        """The policy's input if a chunk is wanted, else None; from then on the policy counts as asked."""
+        """The policy's input if a chunk is needed, else None; it is returned once."""
         window = self._pilot.window() if self._gate.supervisor.moving else None
         if window is not None:
             self._pilot.asked(window)
         return window
 
     def offer(self, chunk: ActionChunk) -> bool:
-        """Play this chunk from now on; False if the gate refuses it."""
+        """Execute this chunk from now on; False if the gate refuses it."""
         return self._gate.offer(chunk, self.now)
 
     def halt(self, name: str) -> None:
-        """`name` wants the robot to stop; it holds for the rest of the episode."""
+        """Hold for the rest of the episode, on behalf of `name`."""
         self._gate.heartbeat(name, True, self.now)
 
     def command(self) -> Command:
-        """The last command of the control period that begins now, which moves a simulated robot through all of it."""
+        """The last command of the control period that begins now, which the simulation applies during all of it."""
         command = None
         for tick in range(self._ticks):
             now = self.now + tick / self._gate.config.rate
             command = self._gate.tick(now, now)
         self._periods += 1
-        if command is None:  # a fault in which nothing is sent: the robot stays where it was sent last
+        if command is None:  # a fault without commands: the robot stays at the last one
             return Command(self._last, "hold", self._gate.supervisor.reason)
         self._last = command.action
         return command

@@ -1,4 +1,4 @@
-"""One environment, played through the runtime as the robot will be."""
+"""Episodes of one environment, executed through the runtime like those of a robot."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from vla_policy.interfaces import STATE, ActionChunk, Observation
 from vla_policy.rollouts.control import ControlLoop, drive_of
 from vla_policy.rollouts.events import EventLog
 from vla_policy.rollouts.results import EpisodeResult, EpisodeSpec, Start
-from vla_policy.rollouts.watch import Seen
+from vla_policy.rollouts.watch import WatchedStep
 
 
-class Player:
-    """Plays one episode after the other in one environment; time is counted in control periods.
+class EpisodeRunner:
+    """Runs one episode after the other in one environment; time is counted in control periods.
 
-    Of the environment it wants Gymnasium's API, `interface`, `task`, a Box of actions, `observation.state` in the
-    action's units, and `is_success`, `coverage`, `pos_agent` and `block_pose` in `info`; `goal` and `reached` there are
-    names of goals where there are several. `contract` may name the robot contract that its robot is driven by.
+    The environment needs Gymnasium's API, `interface`, `task`, a Box of actions, `observation.state` in the action's
+    units, and `is_success`, `coverage`, `pos_agent` and `block_pose` in `info`; `goal` and `reached` there are names of
+    goals where there are several. `contract` may name the contract of the simulated robot.
     """
 
     def __init__(self, env: gymnasium.Env, spec: EpisodeSpec) -> None:
@@ -29,7 +29,7 @@ class Player:
         self.steps = 0  # of the current episode
 
     def start(self, start: Start) -> None:
-        """Begin this episode."""
+        """Reset the environment and start this episode."""
         observation, info = self._env.reset(seed=start.seed, options=start.options)
         spec = self._spec
         self._control = ControlLoop(spec.interface, spec.n_obs_steps, spec.n_action_steps, self._drive)
@@ -42,33 +42,31 @@ class Player:
         self._actions: list[np.ndarray] = []
         self._statuses: list[str] = []
         self._events, self._halted = EventLog(info), False
-        self._answer: tuple[int, ActionChunk] | None = None  # a chunk, and the step before which it is there
-        self._chunk: ActionChunk | None = None  # accepted since the last observation
-        self._seen: list[Seen] = []
-        self._see(observation, None)
+        self._answer: tuple[int, ActionChunk] | None = None  # a chunk, and the step at which it is ready
+        self._chunk: ActionChunk | None = None  # accepted since the previous observation
+        self._watched: list[WatchedStep] = []
+        self._observe(observation, None)
 
     def ask(self) -> list[Observation] | None:
-        """The policy's input if a chunk is wanted now, else None; the policy then counts as asked."""
+        """The policy's input if a chunk is needed now, else None."""
         return self._control.ask()
 
     def answer(self, chunk: ActionChunk) -> None:
-        """The policy's answer. While it is delayed the chunk before it is played on, and before the first one the arm
-        holds.
-        """
+        """Enter the policy's chunk after `delay`; until then the previous one is executed, or the arm holds."""
         self._answer = self.steps + self._spec.delay, chunk
 
     def halt(self) -> None:
-        """Hold from now on until the episode is over."""
+        """Hold until the end of the episode."""
         self._control.halt("monitor")
         self._halted = True
 
-    def take_seen(self) -> list[Seen]:
-        """What a watcher has not been shown yet, oldest first."""
-        seen, self._seen = self._seen, []
-        return seen
+    def take_watched(self) -> list[WatchedStep]:
+        """The steps since the last call, oldest first."""
+        watched, self._watched = self._watched, []
+        return watched
 
     def step(self) -> EpisodeResult | None:
-        """One control period; the result if the episode is over."""
+        """Run one control period; the result if the episode has ended."""
         if self._answer is not None and self.steps >= self._answer[0]:
             chunk, self._answer = self._answer[1], None
             self._chunk = chunk if self._control.offer(chunk) else None
@@ -81,11 +79,11 @@ class Player:
         self._actions.append(action)
         self._statuses.append(command.status)
         self._events.step(self.steps - 1, self._info, command.status == "hold", self._halted)
-        self._see(observation, action)
+        self._observe(observation, action)
         return self._result() if terminated or truncated else None
 
     def refuse(self) -> EpisodeResult:
-        """The episode that the policy does not begin."""
+        """The result of an episode that the policy refuses to start."""
         coverage = float(self._info["coverage"])
         return EpisodeResult(
             seed=self._seed,
@@ -105,13 +103,13 @@ class Player:
             refused=True,
         )
 
-    def _see(self, observation: dict[str, np.ndarray], command: np.ndarray | None) -> None:
-        # Only what the policy needs: a policy for cameras must not carry the privileged state around.
+    def _observe(self, observation: dict[str, np.ndarray], command: np.ndarray | None) -> None:
+        # Only the policy's keys: a camera policy must not get the privileged state.
         values = {key: observation[key] for key in self._keys}
         self._control.observe(values, self._task, observation[STATE])
         if self._spec.watched is not None:
             watched = {key: observation[key] for key in self._spec.watched}
-            self._seen.append(Seen(Observation(watched, self._task, self._control.now), command, self._chunk))
+            self._watched.append(WatchedStep(Observation(watched, self._task, self._control.now), command, self._chunk))
             self._chunk = None
 
     def _result(self) -> EpisodeResult:

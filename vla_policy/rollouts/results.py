@@ -1,4 +1,4 @@
-"""What an episode is begun with, and what came of it."""
+"""Starts and results of episodes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EpisodeSpec:
-    """What the environment's side must know of a policy and of a watcher; cheap to send to another process.
+    """What a simulation worker needs to know of the policy and the watcher; cheap to send to another process.
 
-    `delay` is how many control periods a chunk takes: it is entered so much later, at the row that is due by then.
-    `watched` are the observation keys that a watcher looks at (None: there is none), `may_halt` is the watcher's.
+    `delay` is the inference time in control periods, after which a chunk is entered at the row that is due by then.
+    `watched` are the watcher's observation keys (None: no watcher), `may_halt` is the watcher's.
     """
 
     interface: Interface
@@ -39,9 +39,9 @@ class EpisodeSpec:
 
 @dataclass(frozen=True)
 class Start:
-    """An episode to play: the environment's seed, and the name of the goal to command where there are several.
+    """The start of an episode: the environment's seed and, where there are several goals, the commanded one's name.
 
-    Without a goal the environment draws one from the seed.
+    Without a name the environment draws a goal from the seed.
     """
 
     seed: int
@@ -55,10 +55,10 @@ class Start:
 
 @dataclass(frozen=True)
 class EpisodeResult:
-    """What one episode came to. Metres and radians in the base frame; coverage and reward are in [0, 1].
+    """The outcome of one episode. Metres and radians in the base frame; coverage and reward are in [0, 1].
 
-    `task` is the instruction, `goal` the name of the goal that it commands; `reached` is the goal that an environment
-    says the block was brought to, whatever was commanded. Names are "" where there is but one goal, and for none.
+    `task` is the instruction, `goal` the name of the goal that it commands; `reached` is the goal where the block
+    ended up, commanded or not. Names are "" for no goal, and where there is only one.
     """
 
     seed: int
@@ -69,23 +69,23 @@ class EpisodeResult:
     max_reward: float
     sum_reward: float
     clipped_steps: int  # commands that a limit changed
-    held_steps: int  # commands that had no usable action
+    held_steps: int  # commands without a usable action
     pusher: tuple[float, float]  # initial conditions
     block_pose: tuple[float, float, float]
-    actions: np.ndarray = field(repr=False, compare=False)  # (steps, D) commands sent: with the seed they replay it
+    actions: np.ndarray = field(repr=False, compare=False)  # (steps, D) commands; with the seed they replay the episode
     task: str = ""
     goal: str = ""
     reached: str = ""
-    refused: bool = False  # before it began, by a policy that cannot read the instruction
+    refused: bool = False  # not started: the policy cannot follow the instruction
     aftermath: Aftermath | None = None  # of an event that disturbed the episode
-    # what a watcher recorded:
+    # recorded by a watcher:
     watched: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
 class Aftermath:
-    """What came after an event: the step that it changed first, steps acted (not held) and wrong pushes from there on,
-    and the first step that was held because of the monitor, None if none was.
+    """The time after an event: the first step that it changed, the steps acted (not held) and wrong pushes from there
+    on, and the first step that the monitor halted (None: it did not).
     """
 
     event_step: int

@@ -1,4 +1,4 @@
-"""Many episodes of one policy: environments in worker processes, the policy batched over them in this one."""
+"""Many episodes of one policy: environments in worker processes, batched inference in this one."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from dataclasses import replace
 import numpy as np
 
 from vla_policy.interfaces import InputError, Policy
+from vla_policy.rollouts.progress import ProgressCallbacks
 from vla_policy.rollouts.results import EpisodeResult, EpisodeSpec, Start
-from vla_policy.rollouts.watch import Seen, Watcher
+from vla_policy.rollouts.watch import WatchedStep, Watcher
 from vla_policy.rollouts.workers import (
     EnvFactory,
     Group,
     LocalGroup,
     OnResult,
-    OnSeen,
+    OnWatched,
     PolicyFactory,
     RemoteGroup,
     RolloutError,
 )
 
-Unreadable = Callable[[str], str]  # why a policy cannot read an instruction, "" if it can
+Unreadable = Callable[[str], str]  # the reason that a policy cannot follow an instruction, "" if it can
 
 
 def rollout(
@@ -40,18 +41,16 @@ def rollout(
     policy_factory: PolicyFactory | None = None,
     watcher: Watcher | None = None,
     unreadable: Unreadable | None = None,
-    on_episode: Callable[[EpisodeResult], None] | None = None,
-    on_steps: Callable[[int], None] | None = None,
+    callbacks: ProgressCallbacks = ProgressCallbacks(),  # noqa: B008, immutable
 ) -> list[EpisodeResult]:
-    """Play one episode for each of `seeds` (a `Start` says more than a seed), results in that order.
+    """Run one episode for each of `seeds` (a `Start` adds a goal to a seed); results in that order.
 
-    `num_envs` environments are spread over `num_workers` spawned processes (0: all in this one, one after the other);
-    `env_factory` must be picklable. The workers take strict turns: while the policy answers one of them, in one batch,
-    the others simulate. So equal `seed` (the policy's noise), `num_envs` and `num_workers` repeat a run bit for bit on
-    the same machine. A chunk takes `delay` control periods of the environment's time. With `policy_factory` each
-    episode has a policy of its own, asked in the worker; `policy` then only says what it needs. `watcher` looks on from
-    this process, and may halt arms. Episodes whose instruction is `unreadable` to `policy` do not begin. `on_episode`
-    is called with every episode that ends, `on_steps` with numbers of simulated steps.
+    `num_envs` environments are distributed over `num_workers` spawned processes (0: all in this one); `env_factory`
+    must be picklable. The workers are served in strict rotation: while the policy predicts for one of them, in one
+    batch, the others simulate. So equal `seed` (the policy's noise), `num_envs` and `num_workers` repeat a run bit for
+    bit on the same machine. Inference takes `delay` control periods of simulated time. With `policy_factory` each
+    episode has its own policy, which runs in the worker; `policy` then only states the interface. `watcher` runs in
+    this process, and may halt arms. Episodes whose instruction is `unreadable` to `policy` are not started.
 
     Raises `InputError` if policy and environment do not fit, `RolloutError` with the finished episodes if a worker
     dies or an environment fails.
@@ -68,17 +67,16 @@ def rollout(
             recorded = watcher.record(start)
             result = result if result.refused else replace(result, watched=recorded)
         results[start] = result
-        if on_episode is not None:
-            on_episode(result)
+        callbacks.on_episode(result)
 
-    def show(seen: Mapping[Start, Sequence[Seen]]) -> Collection[Start]:
-        return () if watcher is None else watcher.update(seen)
+    def watch(steps: Mapping[Start, Sequence[WatchedStep]]) -> Collection[Start]:
+        return () if watcher is None else watcher.update(steps)
 
     spec = EpisodeSpec.of(policy, delay, watcher)
-    groups = _groups(finish, show, env_factory, spec, starts, num_envs, num_workers, policy_factory)
+    groups = _groups(finish, watch, env_factory, spec, starts, num_envs, num_workers, policy_factory)
     try:
         with _torch_threads(_free_cores(num_workers)):
-            _take_turns(groups, policy, np.random.default_rng(seed), on_steps, unreadable)
+            _serve(groups, policy, np.random.default_rng(seed), callbacks, unreadable)
     except RolloutError as error:
         finished = [results[start] for start in starts if start in results]
         raise RolloutError(f"{error} ({len(finished)} of {len(starts)} episodes were finished)", finished) from None
@@ -88,23 +86,22 @@ def rollout(
     return [results[start] for start in starts]
 
 
-def _take_turns(
+def _serve(
     groups: Sequence[Group],
     policy: Policy,
     generator: np.random.Generator,
-    on_steps: Callable[[int], None] | None,
+    callbacks: ProgressCallbacks,
     unreadable: Unreadable | None,
 ) -> None:
-    """Answer one group after the other until all of their episodes are over."""
+    """Predict for one group after the other until all episodes have ended."""
     for group in groups:
         group.send({})
     turns = deque(groups)
     while turns:
         group = turns.popleft()
         round_ = group.receive()
-        if on_steps is not None:
-            on_steps(round_.steps)
-        if round_.playing:
+        callbacks.on_steps(round_.steps)
+        if round_.running:
             refused = [slot for slot in round_.beginning if unreadable and unreadable(round_.windows[slot][-1].task)]
             windows = {slot: window for slot, window in round_.windows.items() if slot not in refused}
             chunks = policy.predict(list(windows.values()), generator) if windows else []
@@ -114,7 +111,7 @@ def _take_turns(
 
 def _groups(
     on_result: OnResult,
-    on_seen: OnSeen,
+    on_watched: OnWatched,
     env_factory: EnvFactory,
     spec: EpisodeSpec,
     starts: Sequence[Start],
@@ -122,29 +119,29 @@ def _groups(
     num_workers: int,
     policy_factory: PolicyFactory | None,
 ) -> list[Group]:
-    """Starts and environments dealt out evenly, never a worker without either."""
+    """Groups with equal shares of starts and environments; none is empty."""
     if not starts:
         return []
     if num_workers == 0:
-        return [LocalGroup(on_result, on_seen, env_factory, spec, starts, num_envs, policy_factory)]
+        return [LocalGroup(on_result, on_watched, env_factory, spec, starts, num_envs, policy_factory)]
     count = min(num_workers, num_envs, len(starts))
     peers: list[RemoteGroup] = []
     for i in range(count):
         share = list(starts[i::count]), len(range(i, num_envs, count))
-        RemoteGroup(f"simulation worker {i}", peers, on_result, on_seen, env_factory, spec, *share, policy_factory)
+        RemoteGroup(f"simulation worker {i}", peers, on_result, on_watched, env_factory, spec, *share, policy_factory)
     return list(peers)
 
 
 def _free_cores(num_workers: int) -> int:
-    """Cores that simulating workers leave to the policy: all but one of them work while it answers that one."""
+    """Cores that the simulating workers leave to the policy: all but one of them are busy while it predicts."""
     return max(1, len(os.sched_getaffinity(0)) - max(num_workers - 1, 0))
 
 
 @contextmanager
 def _torch_threads(most: int) -> Iterator[None]:
-    """At most so many threads for torch: more than there are free cores slow each other down many times over."""
+    """Limit torch's threads to `most`: with more threads than free cores it is many times slower."""
     torch = sys.modules.get("torch")
-    if torch is None:  # no policy can be using it
+    if torch is None:  # not in use
         yield
         return
     before = torch.get_num_threads()

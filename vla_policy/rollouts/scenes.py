@@ -1,4 +1,4 @@
-"""Scenes of the simulation by name, for the ROS 2 graph; elsewhere `scene=` chooses them."""
+"""Scenes of the simulation by name, for the ROS 2 graph; elsewhere Hydra composes them from `scene=`."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ SCENES = ("pusht", "pusht_language")
 
 
 def with_scene(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """A stored configuration with its scene as `scene`; it was called `task` in older folders."""
+    """A stored configuration whose scene has the key `scene`; older ones call it `task`."""
     return {"scene" if key == "task" else key: value for key, value in stored.items()}
 
 
 def load_scene(name: str, instruction: str = "") -> PushTConfig:
-    """`conf/scene/<name>.yaml`; where it has several goals, with one instruction for all episodes unless that is empty.
+    """`conf/scene/<name>.yaml`; where it has several goals, a non-empty `instruction` applies to all episodes.
 
-    `InputError` for another name.
+    `InputError` for an unknown name.
     """
     from sim import PushTConfig
 

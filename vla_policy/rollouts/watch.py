@@ -1,4 +1,4 @@
-"""Looking on while episodes are played: recording what monitors would see, or letting one hold the arm."""
+"""Observers of running episodes: they record the inputs of monitors, or let a monitor halt the arm."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from vla_policy.rollouts.results import Start
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One observation (the watcher's keys alone), the command (D,) that led to it (None: the episode's first one), and
-    the chunk whose execution began since the observation before (None: none did).
+class WatchedStep:
+    """An observation (only the watcher's keys), the command (D,) that preceded it (None: the episode's first one), and
+    the chunk whose execution began since the previous observation (None: none did).
     """
 
     observation: Observation
@@ -24,23 +24,23 @@ class Seen:
 
 
 class Watcher(Protocol):
-    """Watches all episodes of a rollout from the process that has the models; simulation workers send what is seen."""
+    """Observes all episodes of a rollout in the process that has the models; simulation workers send the steps."""
 
     @property
     def cameras(self) -> Sequence[str]:
-        """Observation keys that it looks at."""
+        """Observation keys that it needs."""
 
     @property
     def may_halt(self) -> bool:
-        """Whether it may halt an arm. It is then shown every observation before the next command, else all of a chunk's
+        """Whether it may halt an arm. It then gets every step before the next command, else all of a chunk's steps
         together.
         """
         ...
 
-    def update(self, seen: Mapping[Start, Sequence[Seen]]) -> Collection[Start]:
-        """The episodes whose arm has to hold from now on, given what was newly seen in some of them, oldest first."""
+    def update(self, steps: Mapping[Start, Sequence[WatchedStep]]) -> Collection[Start]:
+        """The episodes whose arm must hold from now on, given the new steps of some of them, oldest first."""
         ...
 
     def record(self, start: Start) -> dict[str, np.ndarray]:
-        """What to keep of an episode that has ended, by name; it is forgotten here."""
+        """Remove an episode that has ended; the arrays to keep of it, by name."""
         ...

@@ -1,4 +1,4 @@
-"""Several environments in one process, here or in a spawned one, behind the same two calls: `send` and `receive`."""
+"""Groups of environments, in this process or a spawned one, behind the same two calls: `send` and `receive`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import gymnasium
 import numpy as np
 
 from vla_policy.interfaces import ActionChunk, Failure, InputError, Observation, Policy
-from vla_policy.rollouts.episode import Player
+from vla_policy.rollouts.episode import EpisodeRunner
 from vla_policy.rollouts.results import EpisodeResult, EpisodeSpec, Start
-from vla_policy.rollouts.watch import Seen
+from vla_policy.rollouts.watch import WatchedStep
 
 EnvFactory = Callable[[], gymnasium.Env]
 PolicyFactory = Callable[[int], Policy]  # episode seed -> a policy for that episode
 OnResult = Callable[[Start, EpisodeResult], None]
-OnSeen = Callable[[Mapping[Start, Sequence[Seen]]], Collection[Start]]  # answers with the episodes to halt
+OnWatched = Callable[[Mapping[Start, Sequence[WatchedStep]]], Collection[Start]]  # returns the episodes to halt
 
 
 class RolloutError(Failure):
@@ -35,88 +35,88 @@ class RolloutError(Failure):
 
 @dataclass
 class Round:
-    """What came of one round: what the policy is asked (slot -> window), and what goes on."""
+    """The outcome of one round: the policy's inputs (slot -> window), and the running episodes."""
 
     windows: dict[int, list[Observation]] = field(default_factory=dict)
     beginning: list[int] = field(default_factory=list)  # slots whose episode has no steps yet
-    playing: list[int] = field(default_factory=list)  # seeds of running episodes
+    running: list[int] = field(default_factory=list)  # seeds of running episodes
     steps: int = 0  # simulated in this round, over all slots
 
 
 class Group(Protocol):
-    """Environments that play their episodes together, here or in a process of their own."""
+    """Environments that are stepped together, in this process or one of their own."""
 
     def send(self, chunks: Mapping[int, ActionChunk | None]) -> None:
-        """Let every slot play its chunk, or end an episode that the policy refuses to begin (None); the first call,
-        without chunks, begins the first episodes.
+        """Execute a chunk in each slot; None ends an episode that the policy refuses to start. The first call, without
+        chunks, starts the first episodes.
         """
 
     def receive(self) -> Round:
-        """Wait for the round to end."""
+        """Wait for the end of the round."""
 
     def close(self) -> None: ...
 
 
 class LocalGroup:
-    """Environments of this process, each a slot that takes the next start when its episode is over.
+    """Environments of this process, each a slot that takes the next start when its episode has ended.
 
-    All slots are stepped together until each wants a chunk or has ended its episode. `on_result` is called with every
-    episode that ends, before the next one begins; `on_seen`, if there is a watcher, with what was seen meanwhile. With
-    `policy_factory` every episode has a policy of its own, asked right here, instead of windows for a shared one.
+    All slots are stepped together until each needs a chunk or has ended its episode. `on_result` is called with every
+    result before the slot's next episode starts; `on_watched`, if there is a watcher, with the steps since the last
+    call. With `policy_factory` every episode has its own policy, which predicts here, instead of a shared one.
     """
 
     def __init__(
         self,
         on_result: OnResult,
-        on_seen: OnSeen,
+        on_watched: OnWatched,
         env_factory: EnvFactory,
         spec: EpisodeSpec,
         starts: Sequence[Start],
         num_envs: int,
         policy_factory: PolicyFactory | None,
     ) -> None:
-        self._on_result, self._on_seen, self._spec = on_result, on_seen, spec
+        self._on_result, self._on_watched, self._spec = on_result, on_watched, spec
         self._starts = deque(starts)
         self._envs = [env_factory() for _ in range(min(num_envs, len(starts)))]
         for env in self._envs:
             spec.interface.require(env.get_wrapper_attr("interface"), "the policy", "the environment")
-        self._players = [Player(env, spec) for env in self._envs]
-        self._playing: dict[int, Start] = {}  # slot -> episode
-        self._windows: dict[int, list[Observation]] = {}  # that the policy is asked about
+        self._episodes = [EpisodeRunner(env, spec) for env in self._envs]
+        self._running: dict[int, Start] = {}  # slot -> episode
+        self._windows: dict[int, list[Observation]] = {}  # inputs that wait for a chunk
         self._policy_factory = policy_factory
         self._policies: dict[int, tuple[Policy, np.random.Generator]] = {}
         self._chunks: Mapping[int, ActionChunk | None] = {}
-        for slot in range(len(self._players)):
+        for slot in range(len(self._episodes)):
             self._begin(slot)
-        self._show()
-        self._ask(self._playing)
+        self._watch()
+        self._ask(self._running)
 
     def send(self, chunks: Mapping[int, ActionChunk | None]) -> None:
         self._chunks = chunks
 
     def receive(self) -> Round:
-        answers = self._chunks if self._policy_factory is None else self._own_answers()
+        chunks = self._chunks if self._policy_factory is None else self._predict()
         ended: dict[int, EpisodeResult] = {}
-        for slot, chunk in answers.items():
+        for slot, chunk in chunks.items():
             del self._windows[slot]
             if chunk is None:
-                ended[slot] = self._players[slot].refuse()
+                ended[slot] = self._episodes[slot].refuse()
             else:
-                self._players[slot].answer(chunk)
-        moving = [slot for slot in self._playing if slot not in ended and slot not in self._windows]
+                self._episodes[slot].answer(chunk)
+        moving = [slot for slot in self._running if slot not in ended and slot not in self._windows]
         order = [*ended, *moving]
-        steps = self._play(moving, ended)
+        steps = self._step(moving, ended)
         for slot in order:
             if slot in ended:
-                self._on_result(self._playing[slot], ended[slot])
+                self._on_result(self._running[slot], ended[slot])
                 self._begin(slot)
-        self._show()
-        self._ask(self._playing)
-        windows = {slot: self._windows[slot] for slot in self._playing if slot in self._windows}
+        self._watch()
+        self._ask(self._running)
+        windows = {slot: self._windows[slot] for slot in self._running if slot in self._windows}
         return Round(
             windows if self._policy_factory is None else {},
-            [slot for slot in windows if self._players[slot].steps == 0],
-            [start.seed for start in self._playing.values()],
+            [slot for slot in windows if self._episodes[slot].steps == 0],
+            [start.seed for start in self._running.values()],
             steps,
         )
 
@@ -124,81 +124,81 @@ class LocalGroup:
         for env in self._envs:
             env.close()
 
-    def _play(self, moving: list[int], ended: dict[int, EpisodeResult]) -> int:
-        """Step these slots until each wants a chunk or has ended, which is entered in `ended`; the number of steps."""
+    def _step(self, moving: list[int], ended: dict[int, EpisodeResult]) -> int:
+        """Step these slots until each needs a chunk or has a result in `ended`; the number of steps."""
         steps = 0
         while moving:
             for slot in moving:
-                result = self._players[slot].step()
+                result = self._episodes[slot].step()
                 if result is not None:
                     ended[slot] = result
             steps += len(moving)
             if self._spec.may_halt:
-                self._show()
+                self._watch()
             self._ask(slot for slot in moving if slot not in ended)
             moving = [slot for slot in moving if slot not in ended and slot not in self._windows]
-        self._show()
+        self._watch()
         return steps
 
     def _begin(self, slot: int) -> None:
-        self._playing.pop(slot, None)
+        self._running.pop(slot, None)
         if not self._starts:
             return
         start = self._starts.popleft()
-        self._playing[slot] = start
-        self._players[slot].start(start)
+        self._running[slot] = start
+        self._episodes[slot].start(start)
         if self._policy_factory is not None:
             self._policies[slot] = (self._policy_factory(start.seed), np.random.default_rng(start.seed))
 
     def _ask(self, slots: Iterable[int]) -> None:
-        """Note the windows of those slots that want a chunk."""
+        """Collect the inputs of those slots that need a chunk."""
         for slot in slots:
-            window = self._players[slot].ask()
+            window = self._episodes[slot].ask()
             if window is not None:
                 self._windows[slot] = window
 
-    def _own_answers(self) -> dict[int, ActionChunk | None]:
+    def _predict(self) -> dict[int, ActionChunk | None]:
         chunks: dict[int, ActionChunk | None] = {}
         for slot, window in self._windows.items():
             policy, generator = self._policies[slot]
             chunks[slot] = policy.predict([window], generator)[0]
         return chunks
 
-    def _show(self) -> None:
-        """Let the watcher see what it has not seen yet, and halt whom it names."""
-        seen = {start: new for slot, start in self._playing.items() if (new := self._players[slot].take_seen())}
-        halted = self._on_seen(seen) if seen else ()
-        for slot, start in self._playing.items():
+    def _watch(self) -> None:
+        """Pass new steps to the watcher, and halt the episodes that it returns."""
+        steps = {start: new for slot, start in self._running.items() if (new := self._episodes[slot].take_watched())}
+        halted = self._on_watched(steps) if steps else ()
+        for slot, start in self._running.items():
             if start in halted:
-                self._players[slot].halt()
+                self._episodes[slot].halt()
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A worker's message: what was newly seen. It waits for the episodes to halt."""
+class WatchedSteps:
+    """A worker's message with new steps; the worker waits for the episodes to halt."""
 
-    seen: Mapping[Start, Sequence[Seen]]
+    steps: Mapping[Start, Sequence[WatchedStep]]
 
 
 class RemoteGroup:
-    """A `LocalGroup` in a spawned process. Chunks and episodes to halt go there; windows, what a watcher looks at and
-    results come back.
+    """A `LocalGroup` in a spawned process. Chunks and episodes to halt are sent there; windows, watched steps and
+    results are sent back.
     """
 
     def __init__(
-        self, name: str, peers: list[RemoteGroup], on_result: OnResult, on_seen: OnSeen, *arguments: Any
+        self, name: str, peers: list[RemoteGroup], on_result: OnResult, on_watched: OnWatched, *arguments: Any
     ) -> None:
-        """`peers` are all groups of the rollout, to which this one is added: none of them waits for its watcher while
-        another is received from. `arguments` are those of `LocalGroup`, without its first two.
+        """`peers` are all groups of the rollout, to which this one is added; the watcher serves each of them while the
+        parent waits for another. `arguments` are those of `LocalGroup`, without its first two.
         """
         context = multiprocessing.get_context("spawn")
-        self._name, self._on_result, self._on_seen = name, on_result, on_seen
+        self._name, self._on_result, self._on_watched = name, on_result, on_watched
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, *arguments), daemon=True, name=name)
         self._process.start()
-        theirs.close()  # so that a dead worker is seen as the end of the stream
-        self._playing: list[int] = []
-        self._round: Round | None = None  # that nobody has asked for yet
+        theirs.close()  # so that the death of the worker ends the stream
+        self._running: list[int] = []
+        self._round: Round | None = None  # read, but not returned yet
         self._peers = peers
         peers.append(self)
 
@@ -212,7 +212,7 @@ class RemoteGroup:
                 if peer._connection in ready:
                     peer._read()
         round_, self._round = self._round, None
-        self._playing = round_.playing
+        self._running = round_.running
         return round_
 
     def close(self) -> None:
@@ -223,21 +223,21 @@ class RemoteGroup:
             self._process.join()
 
     def _read(self) -> None:
-        """Deal with the next message."""
+        """Process the next message."""
         try:
             message = self._connection.recv()
         except (EOFError, OSError):
             self._died()
         if isinstance(message, Round):
             self._round = message
-        elif isinstance(message, Shown):
-            self._send(self._on_seen(message.seen))
+        elif isinstance(message, WatchedSteps):
+            self._send(self._on_watched(message.steps))
         elif isinstance(message, tuple):
             self._on_result(*message)
         elif isinstance(message, InputError):
             raise message
         else:
-            raise RolloutError(f"{self._name} failed while playing seeds {self._playing}:\n{message}")
+            raise RolloutError(f"{self._name} failed while running seeds {self._running}:\n{message}")
 
     def _send(self, message: Any) -> None:
         try:
@@ -247,24 +247,24 @@ class RemoteGroup:
 
     def _died(self) -> NoReturn:
         self._process.join(timeout=2)
-        playing = f"while playing seeds {self._playing}" if self._playing else "before its first episode"
-        raise RolloutError(f"{self._name} died (exit code {self._process.exitcode}) {playing}") from None
+        running = f"while running seeds {self._running}" if self._running else "before its first episode"
+        raise RolloutError(f"{self._name} died (exit code {self._process.exitcode}) {running}") from None
 
 
 def _serve(connection: Connection, *arguments: Any) -> None:
-    """The worker's main: for each message results as they come, then the round, until the other side hangs up."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    """The worker's main loop: for each message results as they come, then the round, until the connection is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     group: LocalGroup | None = None
 
-    def show(seen: Mapping[Start, Sequence[Seen]]) -> Collection[Start]:
-        connection.send(Shown(seen))
+    def watch(steps: Mapping[Start, Sequence[WatchedStep]]) -> Collection[Start]:
+        connection.send(WatchedSteps(steps))
         halted: Collection[Start] = connection.recv()
         return halted
 
     try:
         while True:
             chunks = connection.recv()
-            group = group or LocalGroup(lambda *ended: connection.send(ended), show, *arguments)
+            group = group or LocalGroup(lambda *ended: connection.send(ended), watch, *arguments)
             group.send(chunks)
             connection.send(group.receive())
     except (EOFError, OSError):

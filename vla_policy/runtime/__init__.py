@@ -1,7 +1,7 @@
-"""Real-time execution without ROS: what was seen, which action is due now, and what may leave as a command.
+"""Real-time execution without ROS: synchronised observations, the action that is due, and safe commands.
 
-Nothing here reads a clock: the time is handed in as `now`, in seconds, so that a simulation, a test and a robot play
-a chunk alike: `Pilot` says when to ask the policy and with what, `Gate` makes commands of its answers.
+Nothing here reads a clock: the time is an argument, `now`, in seconds, so that a simulation, a test and a robot execute
+a chunk in the same way. `Pilot` decides when to call the policy and with which input, `Gate` makes commands of chunks.
 """
 
 from vla_policy.runtime.buffer import ObservationBuffer

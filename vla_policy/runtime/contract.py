@@ -11,11 +11,11 @@ from vla_policy.runtime.limits import Limits
 if TYPE_CHECKING:
     from vla_policy.robot.contract import Contract
 
-EMERGENCY_STOP = "emergency_stop"  # which a contract may expect to hear of; teleoperation has one of its own
+EMERGENCY_STOP = "emergency_stop"  # a heartbeat that a contract may require; that of teleoperation has another name
 
 
 def gate_config(contract: Contract, heartbeats: Sequence[str], dry_run: bool) -> GateConfig:
-    """The contract's limits and timeouts for the rate at which commands are sent. In a dry run nothing follows them."""
+    """The contract's limits and timeouts at the rate of its commands; in a dry run without a limit of following."""
     command, timeouts = contract.command, contract.timeouts
     change = None if command.acceleration is None else command.acceleration / command.rate**2
     beats = {name: timeouts.policy if name.startswith("policy") else timeouts.monitor for name in heartbeats}

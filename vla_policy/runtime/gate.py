@@ -1,4 +1,4 @@
-"""The acting half of a robot's execution: the one place that commands come from, and that stops them."""
+"""The output side of a robot's execution: the only source of commands, and the place where they are stopped."""
 
 from __future__ import annotations
 
@@ -17,23 +17,22 @@ from vla_policy.runtime.timeline import Timeline
 from vla_policy.runtime.watchdog import Watchdog
 
 STATE_NAME, TELEOP = "robot state", "teleop"
-SETTLED = 1.0  # seconds after the last command in which an arm that moves still follows it; later it is moved by hand
+SETTLED = 1.0  # seconds after the last command in which motion of the arm is due to it; later it is moved by hand
 ROUNDING = 1e-3  # ticks; seconds since 1970 are rounded to 0.24 us
-TREMBLE = 1.1  # following errors; an arm that is led to its limit, and measured with noise, was not brought elsewhere
+NOISE_MARGIN = 1.1  # following errors; an arm at the limit of its following error is measured with noise
 
 
 @dataclass(frozen=True)
 class GateConfig:
-    """How a robot is driven. Seconds and Hz.
+    """Limits and timeouts, in seconds and Hz.
 
-    `heartbeats` are those whose silence stops the arm, with the silence they may keep; `state_timeout` is the same for
-    the robot's own state. A message of teleoperation counts for `teleop_timeout`. An arm that was playing and has had
-    nothing to play for `chunk_timeout` holds. `clock_jump` is how far the clock of
-    the stamps may move against a steady one between two commands. `future` is how far ahead of it a chunk may be,
-    `max_age` how far from it the stamps of the robot's state and of teleoperation. `following_error` (D,), in the
-    action's units, is how far the last command may be from the measured pose (None: nothing follows the commands, as in
-    a dry run).
-    `names` are the channels' for messages; by default their numbers.
+    `heartbeats` has the timeouts of the publishers whose silence stops the arm, `state_timeout` is that of the robot's
+    own state. A teleoperation message is valid for `teleop_timeout`. An arm that was executing chunks and has had no
+    action for `chunk_timeout` holds. `clock_jump` is how far the clock of the stamps may move relative to a monotonic
+    one between two commands. `future` is how far ahead of it a chunk may be stamped, `max_age` how far from it the
+    stamps of the robot's state and of teleoperation may be. `following_error` (D,), in the action's units, is the
+    largest difference of the last command and the measured pose (None: no robot follows the commands, as in a dry run).
+    `names` are the channels' for messages; by default their indices.
     """
 
     rate: float
@@ -50,20 +49,20 @@ class GateConfig:
 
     @property
     def state_age(self) -> float:
-        """How old a state of the robot may be: at full speed it has gone `following_error` by then."""
+        """The largest age of the robot's state: at full speed it moves `following_error` in this time."""
         if self.following_error is None or self.limits.max_step is None:
             return self.max_age
         return min(self.max_age, float((self.following_error / (self.limits.max_step * self.rate)).min()))
 
 
 class Gate:
-    """Plays the policy's chunks, or what a person wants, under limits, for as long as everybody is well.
+    """Executes the policy's chunks or a person's targets under limits, as long as no heartbeat or check fails.
 
-    `tick` is called `rate` times a second. Every row of a chunk is approached in equal steps and reached by the end of
-    its control period, from wherever the last command was: neither a new row nor a new chunk makes a jump. Holding
-    brakes from the last command and stays where it comes to rest. The last command stays the set-point while the arm
-    is within `following_error` of it, disabled or not, so that enabling moves no arm that its weight keeps off its
-    set-point. `now` is the clock of the time stamps, `steady` one that nobody sets; both in seconds.
+    `tick` is called `rate` times a second. Every row of a chunk is approached in equal steps from the last command and
+    reached by the end of its control period: neither a new row nor a new chunk makes a jump. Holding brakes from the
+    last command to rest. The last command stays the set-point while the arm is within `following_error` of it, enabled
+    or not, so that enabling does not move an arm that has a steady-state error because of its weight. `now` is the
+    clock of the time stamps, `steady` a monotonic one; both in seconds.
     """
 
     def __init__(self, config: GateConfig) -> None:
@@ -71,34 +70,34 @@ class Gate:
         self.refused: Counter[str] = Counter()
         self.supervisor = Supervisor()
         self.teleoperated = False
-        self.pose_error = ""  # why the robot must not be commanded where it is, beyond the action's channels
+        self.pose_error = ""  # why the robot must not be commanded, for reasons outside the action's channels
         self._limits = config.limits
-        stall = max(0.05, 2.0 / config.rate)  # more than a tick, or all silence would count as the gate's own sleep
+        stall = max(0.05, 2.0 / config.rate)  # more than a tick, or all silence would count as a stall of the gate
         self._watchdog = Watchdog({**config.heartbeats, STATE_NAME: config.state_timeout}, stall)
         self._teleop_watchdog = Watchdog({TELEOP: config.teleop_timeout}, stall)
         self._timeline = Timeline()
         self._stops: dict[str, bool] = {}
-        self._causes: dict[str, str] = {}  # of the stops, as far as told
+        self._causes: dict[str, str] = {}  # of the stops, as far as known
         self._max_age = {STATE_NAME: config.state_age, TELEOP: config.max_age}
-        self._unusable = ""  # why the robot state that came last was of no use
+        self._unusable = ""  # why the last robot state was not usable
         self._measured: np.ndarray | None = None
-        self._wanted: np.ndarray | None = None  # by teleoperation
+        self._wanted: np.ndarray | None = None  # the target of teleoperation
         self._previous: np.ndarray | None = None  # the last command
-        self._step = np.zeros_like(config.limits.low)  # that led to it
-        self._sent = -math.inf  # when the last command was, steady
-        self._error = self._step  # from the measured pose to the last command, once the arm is at rest
-        self._age = 0.0  # of the measured pose when it came
-        self._strayed = False  # from its set-point since it was enabled
+        self._step = np.zeros_like(config.limits.low)  # from the one before it
+        self._sent = -math.inf  # time of the last command, steady
+        self._error = self._step  # steady-state: last command minus measured pose
+        self._age = 0.0  # of the measured pose at its arrival
+        self._strayed = False  # whether it was moved from its set-point since it was enabled
         self._alignment = Alignment(config.limits.max_step, config.rate)
-        self._clutch = np.zeros_like(config.limits.low)  # from a leader's targets to the commands they mean
-        self._offset: float | None = None  # of the stamps' clock from the steady one
-        self._played: float | None = None  # the last time that there was something to play, steady
+        self._clutch = np.zeros_like(config.limits.low)  # added to a leader's targets
+        self._offset: float | None = None  # of the stamps' clock relative to the steady one
+        self._executed: float | None = None  # the last time that there was an action, steady
         self._enabled_at = -math.inf  # on the stamps' clock
-        self.setpoint_resets = 0  # how often what is told has begun anew at the measured pose
+        self.setpoint_resets = 0  # how often the set-point was reset to the measured pose
 
     @property
     def chunk(self) -> ActionChunk | None:
-        """The chunk being played."""
+        """The chunk being executed."""
         return self._timeline.chunk
 
     @property
@@ -107,22 +106,22 @@ class Gate:
         if self.config.following_error is None or self._previous is None or self._measured is None:
             return False
         error = np.abs(self._previous - self._measured)
-        return bool((error <= TREMBLE * self.config.following_error).all())
+        return bool((error <= NOISE_MARGIN * self.config.following_error).all())
 
     @property
     def velocity(self) -> np.ndarray:
-        """Of the commands (D,), in units / s; zero at rest."""
+        """The velocity of the commands (D,), in units / s; zero at rest."""
         return self._step * self.config.rate
 
     @property
     def measured(self) -> np.ndarray | None:
-        """The last pose (D,) of finite numbers that the robot was at."""
+        """The last usable measured pose (D,)."""
         return self._measured
 
     def measure(self, pose: np.ndarray, steady: float, age: float = 0.0) -> bool:
-        """Where the robot was (D,) `age` seconds ago, in the action's units; False if that is of no use.
+        """Add the pose (D,) of the robot `age` seconds ago, in the action's units; False if it is not usable.
 
-        What is too old, or not finite, is as good as silence.
+        A pose that is too old or not finite counts as silence.
         """
         usable = self._usable(pose, age, STATE_NAME)
         if usable:
@@ -133,24 +132,24 @@ class Gate:
         return usable
 
     def heartbeat(self, name: str, stop: bool, steady: float) -> None:
-        """`name` is alive and wants the arm to stop, or not."""
+        """Add a heartbeat of `name`, which may request a stop."""
         self._watchdog.feed(name, steady)
         self._stops[name] = stop
         if stop:
             self.supervisor.hold(self._stopped_by(name))
 
     def explain(self, name: str, cause: str) -> None:
-        """Why `name` says stop, which may be heard of before or after the stop itself."""
-        told = self._stopped_by(name)
+        """Set the cause of the stop of `name`, which may arrive before or after the stop itself."""
+        without_cause = self._stopped_by(name)
         self._causes[name] = cause
-        if self.supervisor.state is State.HOLDING and self.supervisor.reason == told == f"{name} says stop":
+        if self.supervisor.state is State.HOLDING and self.supervisor.reason == without_cause == f"{name} says stop":
             self.supervisor.reason = self._stopped_by(name)
 
     def _stopped_by(self, name: str) -> str:
         return ": ".join(filter(None, [f"{name} says stop", self._causes.get(name, "")]))
 
     def offer(self, chunk: ActionChunk, now: float) -> bool:
-        """Play this chunk from now on; False if it was refused. One with a bad number stops the arm."""
+        """Execute this chunk from now on; False if it was refused. One that is not finite stops the arm."""
         rows = chunk.actions
         if rows.shape[1:] != self._limits.low.shape or not np.isfinite(rows).all():
             self.refused["chunk not finite or of another shape"] += 1
@@ -161,7 +160,7 @@ class Gate:
             return False
         if not self.supervisor.moving:
             return False
-        if chunk.t_obs < self._enabled_at:  # planned for an arm that may have been moved since
+        if chunk.t_obs < self._enabled_at:  # predicted for an arm that may have been moved since
             self.refused["chunk from before enabling"] += 1
             return False
         if not self._timeline.offer(chunk, now):
@@ -170,9 +169,9 @@ class Gate:
         return True
 
     def teleoperate(self, wanted: np.ndarray, steady: float, age: float = 0.0) -> None:
-        """A person leads the arm to `wanted` (D,), said `age` seconds ago.
+        """Set the target `wanted` (D,) of teleoperation, sent `age` seconds ago.
 
-        While they do the policy does not, and it does not come back.
+        It takes precedence over the policy; when it ends, the arm holds.
         """
         if self._usable(wanted, age, TELEOP):
             self._wanted = np.asarray(wanted, float)
@@ -191,14 +190,14 @@ class Gate:
         return not bad
 
     def enable(self, now: float, steady: float) -> None:
-        """Arm, where the robot is, with what is planned from now on; `Refused` says why not."""
+        """Arm at the current pose, for chunks from now on; `Refused` with the reason if that is not possible."""
         was_moving, was_engaged = self.supervisor.moving, self.supervisor.engaged
         self.supervisor.enable(self._obstacle(now, steady))
         if was_moving:
             return
         self._timeline.clear()
         self._wanted, self.teleoperated = None, False
-        self._played, self._strayed = None, False
+        self._executed, self._strayed = None, False
         self._offset, self._enabled_at = now - steady, now
         if not self.following:
             self._restart()
@@ -210,15 +209,15 @@ class Gate:
         self.supervisor.disable()
 
     def _restart(self) -> None:
-        """The next command counts from the measured pose."""
+        """Reset the set-point to the measured pose."""
         assert self._measured is not None
         self._previous = self._measured
         self._error = self._step = np.zeros_like(self._measured)
         self.setpoint_resets += 1
 
     def _resume(self) -> None:
-        """The next command counts from the last one. With an arm that was moved by hand meanwhile the set-point goes
-        along: the arm would jump back to it.
+        """Continue from the last command. If the arm was moved by hand meanwhile, the set-point is shifted with it, so
+        that the arm does not jump back.
         """
         assert self._previous is not None
         assert self._measured is not None
@@ -229,18 +228,18 @@ class Gate:
             self.setpoint_resets += 1
 
     def tick(self, now: float, steady: float) -> Command | None:
-        """What to send now; None unless enabled, and while the robot is where it must not be commanded."""
+        """The command to send now; None unless enabled, and while `pose_error` forbids commands."""
         self._watch(now, steady)
         if self.supervisor.engaged:
             self._follow()
         if not self.supervisor.engaged or self._previous is None:
             return None
-        if self._astray():
+        if self._misplaced():
             self._step = np.zeros_like(self._previous)
             return None
         action = self._action(now, steady)
-        self._wait(action is not None, steady)
-        self.supervisor.playing(action is not None)
+        self._check_timeout(action is not None, steady)
+        self.supervisor.set_running(action is not None)
         command = self._leashed(self._limits.gate(action, self._previous, self._step))
         if command.status == "hold":
             command = Command(command.action, "hold", self.supervisor.reason or command.reason)
@@ -249,13 +248,13 @@ class Gate:
         return command
 
     def take_back(self, reason: str) -> None:
-        """The robot cannot follow the last command, which was not sent: hold at the one before."""
+        """Hold at the command before the last one, which was not sent because the robot cannot follow it."""
         if self._previous is not None:
             self._previous, self._step = self._previous - self._step, np.zeros_like(self._step)
         self.supervisor.hold(reason)
 
     def _leashed(self, command: Command) -> Command:
-        """The command, or a hold that leads an arm which is stuck or slow by no more than `following_error`."""
+        """The command, or a hold that keeps it within `following_error` of an arm which is stuck or slow."""
         most = self.config.following_error
         if most is None or self._previous is None or self._measured is None:
             return command
@@ -268,10 +267,10 @@ class Gate:
         return Command(action, "hold")
 
     def _follow(self) -> None:
-        """A held arm that is brought elsewhere stays there: its set-point must not wait for it far away, to jump to
-        when its drives are on again. One that leaves that as well falls, or is led: nobody tells it anything more.
+        """Reset the set-point of a held arm that was moved, so that it does not jump back when its drives are on again.
+        An arm that leaves the new set-point too falls or is led by hand: commands end.
         """
-        if self._astray():
+        if self._misplaced():
             self.supervisor.hold(self.pose_error)
         elif self.config.following_error is not None and self._previous is not None and not self.following:
             error = np.abs(self._previous - self._measured)
@@ -283,12 +282,12 @@ class Gate:
             self._restart()
             self._strayed = True
 
-    def _astray(self) -> bool:
-        """Whether the robot is where commands would not be followed but jumped to; in a dry run nothing jumps."""
+    def _misplaced(self) -> bool:
+        """Whether the robot would jump to a command because of `pose_error`; in a dry run it does not move."""
         return bool(self.pose_error) and self.config.following_error is not None
 
     def _lead(self, channel: int, command: np.ndarray) -> str:
-        """How far a channel is from a command (D,), in words."""
+        """A message on the distance of a channel from a command (D,)."""
         assert self._measured is not None
         assert self.config.following_error is not None
         error, most = abs(self._measured - command)[channel], self.config.following_error[channel]
@@ -298,17 +297,17 @@ class Gate:
     def _name(self, channel: int) -> str:
         return self.config.names[channel] if self.config.names else str(channel)
 
-    def _wait(self, playing: bool, steady: float) -> None:
-        """A chunk may be late, but nobody expects an arm that stood still for long to go on by itself."""
-        if playing:
-            self._played = steady
-        elif self._played is not None and steady - self._played > self.config.chunk_timeout:
-            self.supervisor.hold(f"nothing to play for {steady - self._played:.1f} s")
+    def _check_timeout(self, active: bool, steady: float) -> None:
+        """Hold an arm that has had no action for long: nobody expects it to move again by itself."""
+        if active:
+            self._executed = steady
+        elif self._executed is not None and steady - self._executed > self.config.chunk_timeout:
+            self.supervisor.hold(f"no action for {steady - self._executed:.1f} s")
 
     def _action(self, now: float, steady: float) -> np.ndarray | None:
-        """What to approach in this tick; None to hold."""
+        """The target of this tick; None to hold."""
         released = self.teleoperated
-        silent = self._teleop_watchdog.check(steady)  # in every tick, or its sleep would count as the gate's
+        silent = self._teleop_watchdog.check(steady)  # in every tick, or its silence would count as a stall
         self.teleoperated = self._wanted is not None and not silent
         if not (self.teleoperated and self.supervisor.moving):
             self._alignment.part()
@@ -331,9 +330,9 @@ class Gate:
         return action
 
     def _engaged_clutch(self, wanted: np.ndarray) -> np.ndarray:
-        """What a leader's targets lack (D,) when they begin at the pose where the arm at rest is measured.
+        """The steady-state error (D,) to add to a leader's targets that start at the measured pose of an arm at rest.
 
-        They would have it sink by its steady-state error with every press.
+        Without it the arm would sink by this error at every start.
         """
         if self._previous is None or self._measured is None or not self.following or self._step.any():
             return np.zeros_like(wanted)
@@ -354,7 +353,7 @@ class Gate:
         silent = self._watchdog.check(steady)
         if silent:
             refused = f" (refused: {dict(self.refused)})" if self.refused else ""
-            return f"nothing is heard of {', '.join(silent)}{refused}{self._why_silent(silent)}"
+            return f"no messages from {', '.join(silent)}{refused}{self._why_silent(silent)}"
         stops = [self._stopped_by(name) for name, stop in self._stops.items() if stop]
         return "; ".join(stops) or self.pose_error or ("" if self.following else self._outside())
 
@@ -363,7 +362,7 @@ class Gate:
 
     def _outside(self) -> str:
         """Which channels are further outside the box than one command at the speed limit can bring back; "" if none."""
-        assert self._measured is not None  # its silence is an obstacle before this
+        assert self._measured is not None  # without a state, enabling is refused before this
         low, high = self._limits.low, self._limits.high
         step = 0.0 if self._limits.max_step is None else self._limits.max_step
         far = np.flatnonzero((self._measured < low - step) | (self._measured > high + step))

@@ -1,4 +1,4 @@
-"""The last few observations, one control period apart, as a policy wants them."""
+"""The latest observations, one control period apart, as the input of a policy."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from vla_policy.interfaces import DataError, InputError, Observation
 
 
 class History:
-    """Keeps what the newest `n_obs_steps` observations one `dt` (seconds) apart are made of.
+    """Keeps the observations from which windows of `n_obs_steps`, one `dt` (seconds) apart, are formed.
 
-    Observations may come faster than `1 / dt`: for each past moment the one closest in time is taken. Before enough
-    time has passed the first observation is repeated, as Diffusion Policy does.
+    Observations may arrive faster than `1 / dt`: the closest one in time is used for each step. At the start the first
+    observation is repeated, as in Diffusion Policy.
     """
 
     def __init__(self, n_obs_steps: int, dt: float) -> None:
@@ -35,7 +35,7 @@ class History:
             )
         self._observations.append(observation)
         oldest_wanted = observation.t - (self.n_obs_steps - 1) * self.dt
-        # The second one already covers the oldest moment: nobody will ask for the first again.
+        # The second one already covers the oldest step: the first is not needed again.
         while len(self._observations) > 1 and self._observations[1].t <= oldest_wanted:
             self._observations.popleft()
 

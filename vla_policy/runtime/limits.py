@@ -1,4 +1,4 @@
-"""The limits every command passes: a box, a speed, an acceleration, and nothing that is not a number."""
+"""The limits of every command: a box, a speed, an acceleration, and finite numbers."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Status = Literal["ok", "clipped", "hold"]
 
 @dataclass(frozen=True)
 class Command:
-    """What leaves for the robot: `action` (D,) in its own units, and whether it is what the policy asked for.
+    """A command for the robot: `action` (D,) in its own units, and whether it is the policy's action.
 
-    `status` is "ok", "clipped" (a limit changed it) or "hold" (nothing usable was due); `reason` says why, else "".
+    `status` is "ok", "clipped" (a limit changed it) or "hold" (no usable action was due), with its `reason`, else "".
     """
 
     action: np.ndarray
@@ -30,9 +30,9 @@ class Limits:
 
     `low`, `high` (D,): the box. `max_step` (D,): the largest change from one command to the next, that is the speed
     limit divided by the rate of commands. `max_change` (D,): the largest change from one step to the next, that is the
-    acceleration limit divided by the rate squared. None leaves it to the robot's own controller. Where they disagree,
-    the box goes before the speed and the speed before the acceleration. From outside the box the way back in keeps to
-    the other limits; it is never left, nor left further.
+    acceleration limit divided by the rate squared. None leaves it to the robot's own controller. In a conflict
+    the box takes precedence over the speed and the speed over the acceleration. From outside the box the command
+    returns within the other limits; it never leaves the box, and never moves further away from it.
     """
 
     low: np.ndarray
@@ -54,11 +54,11 @@ class Limits:
                 object.__setattr__(self, name, step)
 
     def gate(self, action: np.ndarray | None, previous: np.ndarray, step: np.ndarray | None = None) -> Command:
-        """The command for a wanted `action` (D,).
+        """The command for a desired `action` (D,).
 
-        `previous` (D,) is the last command, which steps are counted from, `step` (D,) the one that led to it (None: it
-        was at rest). When no action is due (None), or it is not finite or has another length, the command brakes:
-        it goes on from `previous` to rest as soon as the acceleration allows, and stays there.
+        `previous` (D,) is the last command, `step` (D,) its difference from the one before (None: at rest). If no
+        action is due (None), or it is not finite or has another length, the command brakes: it moves from `previous` to
+        rest as fast as the acceleration allows, and stays there.
         """
         step = np.zeros_like(self.low) if step is None else step
         if action is None:
@@ -72,7 +72,7 @@ class Limits:
         return Command(allowed, "clipped" if reason else "ok", reason)
 
     def braking(self, step: np.ndarray) -> np.ndarray:
-        """How far (D,) commands go on after a `step` (D,) until they are at rest, as soon as possible."""
+        """The braking distance (D,) of commands after a `step` (D,)."""
         if self.max_change is None:
             return np.zeros_like(step)
         k = np.floor(np.abs(step) / self.max_change)
@@ -84,7 +84,7 @@ class Limits:
         return Command(self._clip(previous + self.braking(step), previous, step)[0], "hold", reason)
 
     def _clip(self, action: np.ndarray, previous: np.ndarray, step: np.ndarray) -> tuple[np.ndarray, str]:
-        """The nearest allowed action, channel by channel, and what had to be changed ("" if nothing)."""
+        """The nearest allowed action, channel by channel, and the reason for a change, else ""."""
         reasons = []
         inside = np.clip(action, self.low, self.high)
         if (inside != action).any():
@@ -100,16 +100,16 @@ class Limits:
             if (slower != action).any():
                 reasons.append("larger than max_step")
             action = slower
-        # What brakes late may pass the edge; `previous` counts as inside, so that this is no jump to the edge.
+        # Late braking may overshoot the box; `previous` counts as inside, so that this does not jump to its edge.
         action = np.clip(action, np.minimum(self.low, previous), np.maximum(self.high, previous))
         return action, " and ".join(reasons)
 
 
 def stoppable(way: np.ndarray, change: np.ndarray) -> np.ndarray:
-    """The largest step (D,) after which `way` (D,) >= 0 suffices to stop, if steps differ by no more than `change`.
+    """The largest step (D,) that can stop within the distance `way` (D,) >= 0, if steps differ by at most `change`.
 
-    A step of (k + f) times `change` is followed by slower ones of k - 1 + f, ... and f times, (k + 1) (k / 2 + f) of
-    them together.
+    A step of (k + f) times `change` is followed by slower ones of k - 1 + f, ... and f times `change`; they add up to
+    (k + 1) (k / 2 + f) times `change`.
     """
     ways = way / change
     k = np.floor((np.sqrt(1 + 8 * ways) - 1) / 2)
@@ -119,9 +119,9 @@ def stoppable(way: np.ndarray, change: np.ndarray) -> np.ndarray:
 
 
 def _braked(wanted: np.ndarray, step: np.ndarray, change: np.ndarray) -> np.ndarray:
-    """The step (D,) towards `wanted` (D,) that differs from the last one by no more than `change` (D,).
+    """The step (D,) towards `wanted` (D,) that differs from the last one by at most `change` (D,).
 
-    It is kept so small that the way that is left suffices to stop.
+    It is small enough that the remaining distance suffices to stop.
     """
     target: np.ndarray = np.sign(wanted) * stoppable(np.abs(wanted), change)
     return target.clip(step - change, step + change)

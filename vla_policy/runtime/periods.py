@@ -1,4 +1,4 @@
-"""What was seen and done, a control period at a time: the perceiving half of a monitor."""
+"""Observations paired with commands, per control period: the input side of a monitor."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import numpy as np
 
 from vla_policy.interfaces import InputError, Observation
 
-_KEPT = 2.5  # seconds of commands: a contract lets observations come 2 s late
-_READY = 64  # periods that wait to be taken
+_KEPT = 2.5  # seconds of commands: a contract allows observations to be 2 s late
+_READY = 64  # periods that have not been taken yet
 
 
 class Period(NamedTuple):
-    """An observation and the command (A,) that left the limits last before it, None where there was none in time."""
+    """An observation and the last command (A,) before it, None if there was none in this period."""
 
     observation: Observation
     command: np.ndarray | None
 
 
 class Periods:
-    """Pairs observations one `dt` apart with the commands of the time between them. Times are in seconds.
+    """Pairs observations one `dt` apart with the commands between them. Times are in seconds.
 
-    Cameras may be faster than the control rate: observations that come early are left out. Commands come every `every`
-    seconds; a busy computer hands messages of two topics over in any order, so an observation waits for a command as
-    young as that, until the next one at most. After a gap in the observations there is no command: it says that what
-    follows is a beginning.
+    Cameras may be faster than the control rate: early observations are dropped. Commands are sent every `every`
+    seconds; messages of two topics may arrive in any order, so an observation waits for a command that is recent
+    enough, at most until the next observation. After a gap in the observations the command is None, which marks a new
+    start.
     """
 
     def __init__(self, dt: float, every: float) -> None:
@@ -42,7 +42,7 @@ class Periods:
         self._due = self._last = -np.inf
 
     def command(self, t: float, action: np.ndarray) -> None:
-        """`action` left the limits at `t`."""
+        """Add the command `action`, sent at `t`."""
         if self._commands and t < self._commands[-1][0]:  # the clock was set back
             self._commands.clear()
         self._commands.append((t, action))
@@ -51,7 +51,7 @@ class Periods:
         self._settle(at_once=False)
 
     def observe(self, observation: Observation) -> None:
-        """A newer observation."""
+        """Add an observation."""
         t = observation.t
         if t <= self._last:  # the clock was set back
             self.clear()
@@ -63,13 +63,13 @@ class Periods:
         self._settle(at_once=False)
 
     def take(self) -> list[Period]:
-        """What is complete since the last time, oldest first."""
+        """The periods completed since the last call, oldest first."""
         periods = list(self._ready)
         self._ready.clear()
         return periods
 
     def _settle(self, at_once: bool) -> None:
-        """Pair the observation that waits, if its command is there or nobody waits any longer."""
+        """Complete the pending period if its command has arrived, or `at_once`."""
         if self._waiting is None:
             return
         t = self._waiting.t

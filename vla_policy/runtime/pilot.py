@@ -1,4 +1,4 @@
-"""When to ask the policy, and with what: the perceiving half of a robot's execution."""
+"""When to call the policy, and with which input: the input side of a robot's execution."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _ROUNDING = 1e-3  # seconds; cameras stamp a period apart to within microseconds
 
 
 class Pilot:
-    """Turns samples in `buffer` into windows, one for every `n_action_steps` control periods."""
+    """Turns samples in `buffer` into windows, one per `n_action_steps` control periods."""
 
     def __init__(self, interface: Interface, n_obs_steps: int, n_action_steps: int, buffer: ObservationBuffer) -> None:
         self.interface, self.buffer = interface, buffer
@@ -19,13 +19,13 @@ class Pilot:
         self._asked: float | None = None  # t_obs of the last window
 
     def reset(self, now: float) -> None:
-        """Begin anew, with what is seen after `now`."""
+        """Restart with observations after `now`."""
         self.buffer.clear(now)
         self._history.clear()
         self._asked = None
 
     def observe(self, task: str) -> Observation | None:
-        """The newest common observation if there is a new one; `DataError` if it does not fit the interface."""
+        """The newest observation if there is a new one; `DataError` if it does not match the interface."""
         observation = self.buffer.newest(task)
         if observation is not None:
             observation.check(self.interface)
@@ -36,7 +36,7 @@ class Pilot:
         return observation
 
     def window(self) -> list[Observation] | None:
-        """The policy's input if a chunk is wanted, else None."""
+        """The policy's input if a chunk is needed, else None."""
         if not len(self._history):
             return None
         t = self._history.newest().t
@@ -45,5 +45,5 @@ class Pilot:
         return self._history.window()
 
     def asked(self, window: list[Observation]) -> None:
-        """The policy is at work on this window."""
+        """Note that the policy was called with this window."""
         self._asked = window[-1].t

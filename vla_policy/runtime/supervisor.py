@@ -1,4 +1,4 @@
-"""Whether the arm may move: a state machine that stops by itself and never starts by itself."""
+"""Whether the arm may move: a state machine that stops, but never starts, without an operator."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from vla_policy.interfaces import Refused
 
 
 class State(StrEnum):
-    """What the arm is allowed to do."""
+    """States of the arm."""
 
     IDLE = "idle"
-    """Nothing is sent."""
+    """No commands are sent."""
     ARMED = "armed"
-    """The pose is held until there is something to play."""
+    """The pose is held until there is an action."""
     RUNNING = "running"
-    """Actions are played."""
+    """Actions are executed."""
     HOLDING = "holding"
-    """The pose is held until somebody enables the arm again."""
+    """The pose is held until the arm is enabled again."""
     FAULT = "fault"
-    """The pose is held, if the arm was enabled and can be; somebody has to disable it first."""
+    """The pose is held if the arm was enabled and is able to; it must be disabled first."""
 
 
 class Supervisor:
-    """Owns the state and the reason for it ("" when there is nothing to explain).
+    """Owns the state and its reason ("" if there is none).
 
-    `engaged` from enable to disable: only then is anything sent. A fault of an arm that nobody engaged sends nothing.
+    Commands are sent only while `engaged`, from enable to disable; a fault before that sends none.
     """
 
     def __init__(self) -> None:
@@ -34,11 +34,11 @@ class Supervisor:
 
     @property
     def moving(self) -> bool:
-        """Whether actions may be played."""
+        """Whether actions may be executed."""
         return self.state in (State.ARMED, State.RUNNING)
 
     def enable(self, obstacle: str) -> None:
-        """Arm; `Refused` with the reason if there is an `obstacle` or a fault that nobody has acknowledged."""
+        """Arm; `Refused` with the reason if there is an `obstacle` or an unacknowledged fault."""
         if self.state is State.FAULT:
             raise Refused(f"cannot enable: fault ({self.reason}); disable first to acknowledge it")
         if obstacle:
@@ -48,26 +48,26 @@ class Supervisor:
         self.engaged = True
 
     def disable(self) -> None:
-        """Send nothing any more; acknowledges a fault."""
+        """Stop sending commands; acknowledges a fault."""
         self.state, self.reason = State.IDLE, ""
         self.engaged = False
 
-    def playing(self, something: bool) -> None:
-        """Whether there is an action to play at the moment."""
+    def set_running(self, running: bool) -> None:
+        """Whether there is an action at the moment."""
         if self.moving:
-            self.state = State.RUNNING if something else State.ARMED
+            self.state = State.RUNNING if running else State.ARMED
 
     def hold(self, reason: str) -> None:
-        """Stop moving, until somebody enables the arm again."""
+        """Stop moving until the arm is enabled again."""
         if self.moving:
             self.state, self.reason = State.HOLDING, reason
 
     def release(self, reason: str) -> None:
-        """A fault in which nothing is sent any more."""
+        """A fault in which no more commands are sent."""
         self.fault(reason)
         self.engaged = False
 
     def fault(self, reason: str) -> None:
-        """Stop moving, until somebody disables the arm. The first reason stays."""
+        """Stop moving until the arm is disabled. The first reason is kept."""
         if self.state is not State.FAULT:
             self.state, self.reason = State.FAULT, reason

@@ -1,4 +1,4 @@
-"""Leading the arm by hand: what keys and sticks mean, where the target goes, and how a leader far away is met."""
+"""Teleoperation: input from keys and gamepads, motion of the target, alignment with a distant leader."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import numpy as np
 from vla_policy.interfaces import DataError
 from vla_policy.runtime.limits import stoppable
 
-TELEOP_SCALE = 0.1  # part of the contract's speed limit that a person leads with
-HELD = 0.2  # seconds of silence of a gamepad or a mouse that are a release
-LEASH = 0.5  # seconds of travel that the target may be ahead of the last command
-FRESH = 0.2  # seconds without a command after which the gate has stopped sending
-RAMP = 0.2  # seconds to the contract's speed where the contract limits no acceleration
-MET, LOST = 0.1, 0.5  # seconds of travel from the arm at which a leader is followed, and not any more
-JUMP = 0.2  # seconds of travel between two targets of a leader, more than who leads at the contract's speed makes
+TELEOP_SCALE = 0.1  # fraction of the contract's speed limit in teleoperation
+HELD = 0.2  # seconds without messages after which a gamepad or a mouse counts as released
+LEASH = 0.5  # seconds of travel by which the target may lead the last command
+FRESH = 0.2  # seconds without a command after which the gate counts as stopped
+RAMP = 0.2  # seconds to the contract's speed if the contract does not limit the acceleration
+MET, LOST = 0.1, 0.5  # seconds of travel from the arm within which a leader is followed, and beyond which it is lost
+JUMP = 0.2  # seconds of travel between two targets of a leader; more is a discontinuity
 
 
 class HeldKey:
-    """What a terminal tells of a key that is held: its presses and repeats, never its release.
+    """A held key in a terminal, which reports presses and repeats but no release.
 
     Terminals repeat a key after 0.25 to 0.66 s, then every 0.03 to 0.1 s. Until the first repeat a tap and a held key
-    look alike: the key leads for `FIRST` seconds, longer than any of these delays, but only at `CREEP` of the speed, so
-    that a tap moves the arm by no more than 0.19 s at full speed do. With the first repeat it has the full speed, until
-    there was none for `REPEAT` seconds.
+    look the same: the key is active for `FIRST` seconds, longer than any of these delays, but only at `CREEP` of the
+    speed, so that a tap moves the arm no further than 0.19 s at full speed would. From the first repeat on it has the
+    full speed, until there is no repeat for `REPEAT` seconds.
     """
 
     FIRST, REPEAT, CREEP = 0.75, 0.2, 0.25
@@ -34,7 +34,7 @@ class HeldKey:
         self._key, self._until = "", -math.inf
 
     def press(self, key: str, now: float) -> tuple[float, float]:
-        """The part of the speed that `key` leads with and for how many seconds, unless it comes again."""
+        """The fraction of the speed for `key`, and for how many seconds unless it is repeated."""
         repeated = key == self._key and now < self._until
         part, seconds = (1.0, self.REPEAT) if repeated else (self.CREEP, self.FIRST)
         self._key, self._until = key, now + seconds
@@ -42,25 +42,25 @@ class HeldKey:
 
 
 class Gamepad:
-    """What a `Joy` message means: which way to lead, while `deadman` (a button) is held.
+    """Converts `Joy` messages to a direction while `deadman` (a button) is held.
 
-    `axes` move the channels, one each; what is within `DEADZONE` of the middle is drift. A stick that is pushed and
-    says exactly the same for `SAME` seconds is that of a gamepad out of range, whose last state is repeated for ever.
+    `axes` move the channels, one each; values within `DEADZONE` of the centre are drift. A deflected stick whose value
+    does not change for `SAME` seconds belongs to a gamepad out of range, whose last state is repeated forever.
     """
 
     DEADZONE, SAME = 0.1, 5.0
 
     def __init__(self, axes: Sequence[int], deadman: int) -> None:
         self._axes, self._deadman = list(axes), deadman
-        self._said: tuple[tuple[float, ...], tuple[int, ...]] | None = None
-        self._since, self._heard, self._lost = 0.0, 0.0, False
+        self._last: tuple[tuple[float, ...], tuple[int, ...]] | None = None
+        self._since, self._received, self._lost = 0.0, 0.0, False
 
     def read(self, axes: Sequence[float], buttons: Sequence[int], now: float) -> np.ndarray | None:
-        """Which way to lead, (channels,) from -1 to 1; None without the deadman. `DataError` if nobody can lead so."""
-        said = (tuple(axes), tuple(buttons))
-        silent, self._heard = now - self._heard > HELD, now
-        if silent or said != self._said:
-            self._said, self._since = said, now
+        """The direction (channels,), -1 to 1; None without the deadman. `DataError` for an unusable message."""
+        message = (tuple(axes), tuple(buttons))
+        silent, self._received = now - self._received > HELD, now
+        if silent or message != self._last:
+            self._last, self._since = message, now
         self._lost = self._lost and not silent
         if self._deadman >= len(buttons):
             raise DataError(f"joy: expected the deadman to be button {self._deadman}, found {len(buttons)} buttons")
@@ -84,13 +84,12 @@ class Gamepad:
 
 
 class Lead:
-    """The target (D,) of a person who leads, moved `rate` times a second.
+    """The target (D,) of teleoperation, updated `rate` times a second.
 
-    It begins at the last command while the arm follows that within `following_error`, so that an arm with a
-    steady-state error does not sink with every press; at the measured pose otherwise. From there it moves with `scale`
-    times `speed`, within `acceleration` (None: `speed` within `RAMP`) and the box, and is no more than `LEASH` seconds
-    of travel ahead: an arm that does not follow must not find a far target when it does again. Limits are (D,), in
-    units, units / s and units / s^2.
+    It starts at the last command if the arm is within `following_error` of it, so that an arm with a steady-state error
+    does not sink at every press; otherwise at the measured pose. From there it moves at `scale` times `speed`, within
+    `acceleration` (None: `speed` within `RAMP`) and the box, and leads by at most `LEASH` seconds of travel, so that an
+    arm that was blocked does not meet a distant target. Limits are (D,), in units, units / s and units / s^2.
     """
 
     def __init__(
@@ -107,31 +106,32 @@ class Lead:
         self._low, self._high, self._following_error = low, high, following_error
         self._most, self._change = scale * speed / rate, acceleration / rate**2  # a tick
         self._leash = LEASH * scale * speed
-        self._target: np.ndarray | None = None  # None while nobody leads
-        self._step = np.zeros_like(low)  # that led to it
+        self._target: np.ndarray | None = None  # None without an operator
+        self._step = np.zeros_like(low)  # from the target before it
         self._command: np.ndarray | None = None
-        self._commanded, self._command_step = -math.inf, np.zeros_like(low)  # when, and the step that led to it
+        self._command_step = np.zeros_like(low)  # from the command before it
+        self._commanded = -math.inf  # time of the command
         self._from_command = False
 
     def command(self, action: np.ndarray, now: float) -> None:
-        """The gate has told the robot to go to `action` (D,)."""
+        """Add a command of the gate (D,)."""
         if self._command is None or now - self._commanded > FRESH:
-            self._target = None  # the gate begins anew, and so does what it is told
+            self._target = None  # the gate starts anew, and so does the target
             self._command = action
         self._command_step, self._command, self._commanded = action - self._command, action, now
 
     def release(self) -> None:
-        """Nobody leads any more."""
+        """End the motion: there is no operator."""
         self._target = None
 
     def push(self, direction: np.ndarray, measured: np.ndarray, now: float) -> np.ndarray:
-        """The target a tick later, by a stick: `direction` (D,) from -1 to 1."""
+        """The next target for a stick's `direction` (D,), -1 to 1."""
         start = self._begin(measured, now)
         down, up = (stoppable(np.maximum(way, 0.0), self._change) for way in (start - self._low, self._high - start))
         return self._advance(start, np.clip(direction * self._most, -down, up), measured)
 
     def point(self, place: np.ndarray, measured: np.ndarray, now: float) -> np.ndarray:
-        """The target a tick later, straight to `place` (D,); a channel of NaN stays."""
+        """The next target on the straight line to `place` (D,); a channel of NaN keeps its value."""
         start = self._begin(measured, now)
         way = np.nan_to_num(np.clip(place, self._low, self._high) - start)
         fastest = np.minimum(self._most, stoppable(np.abs(way), self._change))
@@ -159,24 +159,24 @@ class Lead:
 
 
 class Alignment:
-    """A leader that is far from the arm is not followed: the arm goes to it straight and slowly until they have met.
+    """Moves the arm slowly and straight to a distant leader, and lets it follow once they have met.
 
-    `max_step` (D,) is what a command may change by at the speed limit (None: no limit, and nobody is far), `rate` how
-    many there are a second. Met is who is within `MET` seconds of travel at that speed; who is more than `LOST` away,
-    or has jumped by more than `JUMP`, has to be met again. The slow speed is that of teleoperation.
+    `max_step` (D,) is the change of a command at the speed limit (None: no limit, and no alignment), `rate` the number
+    of commands per second. They have met within `MET` seconds of travel at that speed; a leader more than `LOST` away,
+    or one that jumps by more than `JUMP`, has to be met again. The slow speed is that of teleoperation.
     """
 
     def __init__(self, max_step: np.ndarray | None, rate: float) -> None:
         self._max_step, self._rate = max_step, rate
         self._met = False
-        self._wanted: np.ndarray | None = None  # the last time
+        self._wanted: np.ndarray | None = None  # the previous target
 
     def part(self) -> None:
-        """Nobody leads any more."""
+        """End the motion: there is no operator."""
         self._met, self._wanted = False, None
 
     def follow(self, wanted: np.ndarray, previous: np.ndarray) -> np.ndarray:
-        """What to command (D,) after `previous` (D,) on behalf of a leader at `wanted` (D,)."""
+        """The target (D,) after the command `previous` (D,), for a leader at `wanted` (D,)."""
         if self._max_step is None:
             return wanted
         second = self._rate * self._max_step  # of travel

@@ -1,4 +1,4 @@
-"""Which step of which chunk is due now."""
+"""The row of a chunk that is due now."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import numpy as np
 
 from vla_policy.interfaces import ActionChunk
 
-# Step k counts from t_obs + k dt; sums of floats may fall short of it by some rounding errors (a fraction of a step).
-# Seconds since 1970 are rounded to 0.24 us, which is 1e-5 of a step at 42 Hz.
+# Tolerance of rounding errors in t_obs + k dt, as a fraction of a step. Seconds since 1970 are rounded to 0.24 us,
+# which is 1e-5 of a step at 42 Hz.
 _ROUNDING = 1e-4
 
 
 class Timeline:
-    """The chunk being played, indexed by time: its row k is due from `t_obs + k dt` until the next row is.
+    """The chunk being executed, indexed by time: its row k is due from `t_obs + k dt` until the next row is.
 
-    Times are in seconds. A chunk that was computed late is entered at the row that is due, not at its first.
+    Times are in seconds. A late chunk is entered at the row that is due, not at its first.
     """
 
     def __init__(self) -> None:
@@ -26,9 +26,9 @@ class Timeline:
         self.chunk = None
 
     def offer(self, chunk: ActionChunk, now: float) -> bool:
-        """Play `chunk` from now on. A stale one changes nothing and returns False.
+        """Execute `chunk` from now on; False, without an effect, if it is stale.
 
-        Stale is a chunk made from an older observation than the one being played, or one that is over already.
+        A chunk is stale if its observation is older than that of the current one, or if its last row is over.
         """
         outdated = self.chunk is not None and chunk.t_obs < self.chunk.t_obs
         if outdated or _index(chunk, now) >= len(chunk.actions):
@@ -44,12 +44,12 @@ class Timeline:
         return k if 0 <= k < len(self.chunk.actions) else None
 
     def due(self, now: float) -> np.ndarray | None:
-        """The action (D,) due now, or None when there is none to play."""
+        """The action (D,) due now; None if there is none."""
         k = self.index(now)
         return None if k is None or self.chunk is None else self.chunk.actions[k]
 
     def ends(self, now: float) -> float | None:
-        """When the row due now gives way to the next one; None when there is none to play."""
+        """The time at which the next row replaces the one due now; None if none is due."""
         k = self.index(now)
         return None if k is None or self.chunk is None else self.chunk.t_obs + (k + 1) * self.chunk.dt
 

@@ -1,4 +1,4 @@
-"""The percentiles of what was measured lately."""
+"""Rolling latency percentiles."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vla_policy.utils.percentiles import percentiles
 
 
 class Timing:
-    """The last `size` durations in seconds, summarised in milliseconds."""
+    """The latest `size` durations in seconds, summarised in milliseconds."""
 
     def __init__(self, size: int = 1000) -> None:
         self._seconds: deque[float] = deque(maxlen=size)
@@ -19,6 +19,6 @@ class Timing:
         self._seconds.append(seconds)
 
     def summary(self) -> dict[str, float]:
-        """`percentiles` in milliseconds; only n if nothing was measured."""
+        """`percentiles` in milliseconds; only n without measurements."""
         found = percentiles(1e3 * np.array(self._seconds))
         return {name: value for name, value in found.items() if value is not None}

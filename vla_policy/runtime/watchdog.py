@@ -1,4 +1,4 @@
-"""Who has gone quiet, judged on a clock that nobody sets."""
+"""Timeouts of publishers, on a monotonic clock."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from vla_policy.interfaces import InputError
 
 
 class Watchdog:
-    """Knows when everyone in `timeouts` (seconds by name) was last heard of. Times are a steady clock's.
+    """Detects publishers that are silent for longer than their timeout (seconds by name). Times are in seconds of a
+    monotonic clock.
 
-    Nobody is blamed for the time that the watcher itself slept: what `check` is called later than `stall` seconds after
-    the last time is taken off, because messages of that time may still be waiting to be read. So it has to be called
-    more often than that.
+    Stalls of the process itself do not count as silence: if `check` is called more than `stall` seconds after the last
+    call, the excess is subtracted, since messages of that time may not have been read yet. So it has to be called more
+    often than that.
     """
 
     def __init__(self, timeouts: Mapping[str, float], stall: float = 0.05) -> None:
@@ -21,19 +22,19 @@ class Watchdog:
                 raise InputError(f"timeout of {name!r}: expected more than 0 s, found {timeout}")
         self.timeouts = dict(timeouts)
         self._stall = stall
-        self._heard: dict[str, float] = {}
+        self._received: dict[str, float] = {}
         self._checked: float | None = None
-        self._slept = 0.0  # together, taken off the clock
+        self._stalled = 0.0  # in total, subtracted from the clock
 
     def feed(self, name: str, now: float) -> None:
-        """`name` was heard of."""
-        # The moment is counted on the clock without sleep; a message read after a sleep may be as old as that.
-        self._heard[name] = now - self._slept
+        """Note a message of `name`."""
+        # On the clock without stalls, since a message read after a stall may be as old as that.
+        self._received[name] = now - self._stalled
 
     def check(self, now: float) -> dict[str, float]:
-        """Everyone who is overdue, with the seconds since they were heard of (infinity: never)."""
+        """The overdue publishers, with the seconds since their last message (infinity: none)."""
         if self._checked is not None:
-            self._slept += max(0.0, now - self._checked - self._stall)
+            self._stalled += max(0.0, now - self._checked - self._stall)
         self._checked = now
-        ages = {name: now - self._slept - self._heard.get(name, -float("inf")) for name in self.timeouts}
+        ages = {name: now - self._stalled - self._received.get(name, -float("inf")) for name in self.timeouts}
         return {name: age for name, age in ages.items() if age > self.timeouts[name]}

@@ -1,4 +1,4 @@
-"""Slow work in a thread of its own, so that whoever asks for it goes on with what is due."""
+"""Slow work in a separate thread."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import threading
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-PATIENCE = 3.0  # seconds; a node whose model hangs ends all the same, before it would be killed
+PATIENCE = 3.0  # seconds; a node with a blocked model exits before it would be killed
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
 
 
 class Worker(Generic[Question, Answer]):
-    """Does one piece of `work` at a time; `on_answer` and `on_error` are called in the worker's thread.
+    """Processes one question at a time with `work`; `on_answer` and `on_error` are called in the worker's thread.
 
-    `ask` never waits. What comes while another question is being answered is refused: its answer would be late, and a
-    newer question will be there by then.
+    `ask` never blocks. A question is refused while another one is being processed: its answer would be late, and a
+    newer question will follow.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Worker(Generic[Question, Answer]):
         return self._busy.is_set()
 
     def ask(self, question: Question) -> bool:
-        """Begin to answer; False if another question is being answered."""
+        """Start to process a question; False if another one is being processed."""
         if self._busy.is_set():
             return False
         self._busy.set()
@@ -44,7 +44,7 @@ class Worker(Generic[Question, Answer]):
         return True
 
     def close(self) -> None:
-        """End the thread after the answer in progress; one that takes longer than `PATIENCE` is never heard of."""
+        """End the thread after the current question; an answer later than `PATIENCE` is discarded."""
         self._questions.put(None)
         self._thread.join(PATIENCE)
         self._on_answer = lambda _: None
@@ -54,8 +54,8 @@ class Worker(Generic[Question, Answer]):
         while (question := self._questions.get()) is not None:
             try:
                 answer = self._work(*question)
-                self._on_answer(answer)  # looked up only now: `close` may have taken it away
-            except Exception as error:  # whatever it is, the arm has to hear of it
+                self._on_answer(answer)  # looked up now: `close` may have replaced it
+            except Exception as error:  # any error must be reported, so that the arm stops
                 self._on_error(error)
             finally:
                 self._busy.clear()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from importlib import import_module
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from hydra import compose, initialize_config_module
@@ -16,17 +18,21 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from vla_policy.interfaces import InputError
-from vla_policy.utils.options import store_options
+from vla_policy.utils.options import OPTIONS, store_options
 
 T = TypeVar("T")
 # Keys whose values are paths or sentences, also where they look like numbers.
-TEXTS = {"root", "run_dir", "init_from", "instruction", "dataset", "monitor", "contract", "out", "cache_dir"}
+TEXTS = {
+    *("root", "run_dir", "init_from", "dataset", "monitor", "contract", "out", "cache_dir", "human", "study", "path"),
+    *("instruction", "paraphrases"),
+}
 
 
 def quoted_words(words: Sequence[str], sweep: bool = False) -> list[str]:
     """`key=value` words with quotes around values that are not Hydra syntax: paths and sentences with letters outside
-    ASCII, parentheses, quotes, `=`, commas; and around numbers where a path or a sentence is expected. With `sweep`,
-    commas separate values.
+    ASCII, parentheses, quotes, `=`, commas, blanks at an end; and around numbers where a path or a sentence is
+    expected. `${...}` in a path that exists is its name, elsewhere an interpolation. With `sweep`, commas separate
+    values.
     """
     quoted = [_quoted_word(word, sweep) for word in words]
     for word in quoted:
@@ -52,7 +58,11 @@ def _require_choice(word: str) -> None:
 def _quoted_word(word: str, sweep: bool) -> str:
     key, equals, value = word.partition("=")
     as_text = key.rpartition(".")[2] in TEXTS
-    if not equals or word.startswith("-") or (_is_syntax(word, sweep) and not as_text):
+    if not equals or word.startswith("-"):
+        return word
+    if value != value.strip() and not sweep and (_is_text(word) or (as_text and _is_number(word))):
+        return f"{key}={_quoted(value)}"
+    if _is_syntax(word, sweep) and not as_text:
         return word
     if value.startswith("[") and value.endswith("]"):
         quoted = f"{key}=[{','.join(_item(item, as_text) for item in _items(value[1:-1]))}]"
@@ -65,7 +75,7 @@ def _quoted_word(word: str, sweep: bool) -> str:
 
 def _item(text: str, as_text: bool, sweep: bool = False) -> str:
     word = f"key={text}"
-    plain = _is_syntax(word, sweep) and not (as_text and _is_number(word))
+    plain = _is_syntax(word, sweep) and not (as_text and (_is_number(word) or _names_a_path(text)))
     return text if plain else _quoted(text.strip())
 
 
@@ -99,8 +109,31 @@ def _is_number(word: str) -> bool:
     return isinstance(OverridesParser.create().parse_override(word).value(), int | float)
 
 
+def _is_text(word: str) -> bool:
+    """Whether Hydra reads the value as a string, or not at all."""
+    try:
+        return isinstance(OverridesParser.create().parse_override(word).value(), str)
+    except HydraException:
+        return True
+
+
+def _names_a_path(text: str) -> bool:
+    """Whether there is a file or a folder whose name OmegaConf would take for an interpolation."""
+    path = Path(text.strip())
+    return any("${" in part.name and part.exists() for part in (path, *path.parents))
+
+
 def _quoted(text: str) -> str:
-    return QuotedString(text, Quote.single).with_quotes()
+    return QuotedString(literal(text) if _names_a_path(text) else text, Quote.single).with_quotes()
+
+
+def literal(value: Any) -> Any:
+    """A value, or a container of values, in which OmegaConf finds no interpolations."""
+    if isinstance(value, dict):
+        return {key: literal(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [literal(each) for each in value]
+    return value.replace("${", r"\${") if isinstance(value, str) else value
 
 
 def refuse_task(words: Sequence[str]) -> None:
@@ -123,6 +156,12 @@ def load_config(name: str, overrides: Sequence[str]) -> DictConfig:
     known = GlobalHydra.instance().is_initialized()  # within a program of Hydra's, whose search path is ours
     with nullcontext() if known else initialize_config_module("vla_policy.conf", version_base="1.3"):
         return compose(name, overrides=quoted_words(overrides))
+
+
+def read_config(name: str, overrides: Sequence[str]) -> Any:
+    """conf/<name>.yaml with overrides as the dataclass that `OPTIONS` names, which is imported only now."""
+    module, _, kind = OPTIONS[name].partition(":")
+    return typed_config(getattr(import_module(module), kind), name, overrides)
 
 
 def typed_config(kind: Callable[..., T], name: str, overrides: Sequence[str]) -> T:
@@ -158,4 +197,4 @@ def _text(word: str) -> str:
     """The value of a `key=value` word, without the quotes that may stand around it."""
     (override,) = OverridesParser.create().parse_overrides(quoted_words([word]))
     value = override.value()
-    return value if isinstance(value, str) else word.partition("=")[2]
+    return value.replace(r"\${", "${") if isinstance(value, str) else word.partition("=")[2]

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import ast
 import io
+import math
 import re
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib import import_module, resources
@@ -18,6 +19,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
+import yaml
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
@@ -40,6 +42,15 @@ OPTIONS = {
     "world_model_eval": "vla_policy.evaluation.imagination.study:WorldModelEvalConfig",
 }
 SCENE = "sim.config:PushTConfig"
+TRAINING = {  # sections of what vla-train composes
+    "data": "vla_policy.conf.training_config:DataConfig",
+    "trainer": "vla_policy.conf.training_config:TrainerConfig",
+    "policy": "vla_policy.conf.policy_config:PolicyConfig",
+    "policy.backbone": "vla_policy.conf.policy_config:BackboneConfig",
+    "distill": "vla_policy.conf.training_config:DistillConfig",
+    "scene": SCENE,
+    "world_model": "vla_policy.conf.world_model_config:WorldModelConfig",
+}
 COLUMN, WIDTH = 22, 118  # where comments begin, and where lines end
 
 
@@ -82,14 +93,15 @@ class Option:
     below: list[Option] = field(default_factory=list)
 
     def lines(self, indent: int = 0) -> Iterator[str]:
-        """`key: default  # meaning`, wrapped."""
+        """`key: default  # meaning` in as many lines as it needs; the meaning of a long default stands above it."""
         text = f"{' ' * indent}{self.key}: {self.default}".rstrip()
         first = max(len(text) + 2, COLUMN)
-        meaning = wrap(self.meaning, WIDTH - 2 - min(first, COLUMN + 14))
-        if not meaning:
+        if first > WIDTH // 2 or not self.meaning:
+            yield from (f"{' ' * indent}# {part}" for part in wrap(self.meaning, WIDTH - 2 - indent))
             yield text
-        for i, part in enumerate(meaning):
-            yield f"{text if i == 0 else '':{first}}# {part}"
+        else:
+            for i, part in enumerate(wrap(self.meaning, WIDTH - 2 - min(first, COLUMN + 14))):
+                yield f"{text if i == 0 else '':{first}}# {part}"
         for option in self.below:
             yield from option.lines(indent + 2)
 
@@ -102,6 +114,58 @@ def explained(name: str) -> str:
     chosen = {group.key for group in groups}
     own = [option for option in options(*OPTIONS[name].split(":")) if option.key not in chosen]
     return "\n".join([*title, *(line for option in [*groups, *own] for line in option.lines())]) + "\n"
+
+
+def explained_training(values: Mapping[str, Any]) -> str:
+    """What `vla-train --help` says of a composed configuration: its values, and what each key means."""
+    meanings = _meanings_in("train") | _meanings_in("scene/pusht_language", "scene.")
+    for section, path in TRAINING.items():
+        if not values.get(section.partition(".")[0]):  # a robot need not have the simulation of a scene
+            continue
+        meanings |= _meanings_of(options(*path.split(":")), f"{section}.")
+    return "".join(f"{line}\n" for option in _as_options(values, meanings) for line in option.lines())
+
+
+def _as_options(values: Mapping[str, Any], meanings: Mapping[str, str], above: str = "") -> list[Option]:
+    found = []
+    for key, value in values.items():
+        below = _as_options(value, meanings, f"{above}{key}.") if isinstance(value, Mapping) else []
+        found.append(Option(key, "" if below else _as_yaml(value), meanings.get(above + key, ""), below))
+    return found
+
+
+def _as_yaml(value: Any) -> str:
+    """A value in one line."""
+    if isinstance(value, list):
+        return yaml.safe_dump(value, default_flow_style=True, width=math.inf).strip()
+    return OmegaConf.to_yaml({"key": value}).removeprefix("key:").strip()
+
+
+def _meanings_of(found: list[Option], above: str) -> dict[str, str]:
+    meanings = {above + option.key: option.meaning for option in found}
+    for option in found:
+        meanings |= _meanings_of(option.below, f"{above}{option.key}.")
+    return meanings
+
+
+def _meanings_in(name: str, above: str = "") -> dict[str, str]:
+    """What the comments of conf/<name>.yaml say of its keys: those beside a key or, where there are none, above it."""
+    meanings: dict[str, str] = {}
+    parents: list[tuple[int, str]] = []
+    over: list[str] = []
+    text = resources.files("vla_policy.conf").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    for line in text.splitlines():
+        code, _, comment = (part.strip() for part in line.partition("#"))
+        indent = len(line) - len(line.lstrip())
+        if not code and indent > COLUMN and parents:  # a comment that goes on
+            meanings[above + ".".join(key for _, key in parents)] += f" {comment}"
+        elif not code:
+            over = [*over, comment] if comment else []
+        elif match := re.match(r"(\w+):", code):
+            parents = [*((at, key) for at, key in parents if at < indent), (indent, match[1])]
+            meanings[above + ".".join(key for _, key in parents)] = comment or " ".join(over)
+            over = []
+    return meanings
 
 
 def options(module: str, kind: str) -> list[Option]:
@@ -132,7 +196,7 @@ def _default(module: str, value: ast.expr) -> tuple[str, list[Option]]:
     if isinstance(value, ast.Call):
         name = ast.unparse(value.args[0].func if value.args and isinstance(value.args[0], ast.Call) else value.func)
         empty = {"list": "[]", "dict": "{}"}
-        return (empty[name], []) if name in empty else ("", options(module, name))
+        return empty.get(name, ""), options(module, name) if _is_class(module, name) else []
     if ast.unparse(value) == "MISSING":
         return "???", []
     if isinstance(value, ast.Name):
@@ -141,7 +205,15 @@ def _default(module: str, value: ast.expr) -> tuple[str, list[Option]]:
         value = named
     if isinstance(value, ast.List):
         return "[" + ", ".join(ast.unparse(item).strip("'") for item in value.elts) + "]", []
-    return OmegaConf.to_yaml({"key": ast.literal_eval(value)}).removeprefix("key:").strip(), []
+    return _as_yaml(ast.literal_eval(value)), []
+
+
+def _is_class(module: str, name: str) -> bool:
+    """Whether it is one of our classes, rather than a function or an expression that computes a default."""
+    try:
+        return isinstance(_find(module, name)[1], ast.ClassDef)
+    except LookupError:
+        return False
 
 
 def _find(module: str, name: str) -> tuple[str, ast.AST]:

@@ -10,9 +10,9 @@ import pytest
 import torch
 from helpers.small_world_model import TOP, make_walks, small_world_model
 
+from vla_policy.evaluation.imagination.encoded_episodes import EncodedEpisode, encode_episodes
 from vla_policy.evaluation.imagination.errors import blocks, fit_linear, imagine_episode
 from vla_policy.evaluation.imagination.probes import Affine, Quantity, degrees, fit_mlp, millimetres, ridge, score
-from vla_policy.evaluation.imagination.recordings import Recording, record
 from vla_policy.evaluation.imagination.report import summarize_latents
 from vla_policy.evaluation.imagination.study import fitting_episodes
 from vla_policy.interfaces import ACTION, InputError
@@ -22,8 +22,8 @@ POSITION = Quantity(slice(0, 2), "mm", millimetres)
 AVERAGE = torch.zeros(16)
 
 
-def recording(latents: torch.Tensor, commands: torch.Tensor) -> Recording:
-    return Recording(0, latents, commands, {}, {})
+def recording(latents: torch.Tensor, commands: torch.Tensor) -> EncodedEpisode:
+    return EncodedEpisode(0, latents, commands, {}, {})
 
 
 def always(value: torch.Tensor) -> Affine:
@@ -32,7 +32,7 @@ def always(value: torch.Tensor) -> Affine:
 
 def test_a_recording_has_the_latents_of_its_pictures(tmp_path: Path) -> None:
     dataset, model = make_walks(tmp_path / "walks", episodes=3, length=70), small_world_model()
-    (found,) = record(model, dataset, [1])
+    (found,) = encode_episodes(model, dataset, [1])
     torch.testing.assert_close(found.latents, model.encode({TOP: torch.from_numpy(dataset.frames(1, TOP))}).detach())
     np.testing.assert_array_equal(found.commands, dataset.episode(1).columns[ACTION])
 
@@ -50,7 +50,7 @@ def test_copying_the_last_latent_of_a_straight_line_errs_by_its_speed() -> None:
     for step in range(3):
         expected = (2 * (step + 1) * speed).square().mean()
         torch.testing.assert_close(found.errors["copy last"][step], expected)
-    torch.testing.assert_close(found.foretold["linear"], speed.expand(20, 3, 16))
+    torch.testing.assert_close(found.predicted["linear"], speed.expand(20, 3, 16))
     torch.testing.assert_close(found.errors["mean"][2], latents[8 + 2 : 30].square().mean((0, 1)))
     assert imagine_episode(model, recording(latents[:10], torch.zeros(10, 2)), 3, always(speed), AVERAGE) is None
 
@@ -73,13 +73,13 @@ def test_the_linear_model_finds_linear_dynamics_and_foretells_them() -> None:
 
 def test_the_model_imagines_as_it_would_alone(tmp_path: Path) -> None:
     dataset, model = make_walks(tmp_path / "walks", episodes=2), small_world_model()
-    (known,) = record(model, dataset, [0])
+    (known,) = encode_episodes(model, dataset, [0])
     found = imagine_episode(model, known, 3, always(torch.zeros(16)), AVERAGE)
     assert found is not None
     row, t = 7, 11  # the eighth start; the first has two steps of two frames before it
     past, future = known.commands[t - 4 : t].reshape(1, 2, 2, 2), known.commands[t : t + 6].reshape(1, 3, 2, 2)
     alone = model.imagine(known.latents[[t - 4, t - 2, t]][None], past, future)[0].detach()
-    torch.testing.assert_close(found.foretold["model"][row], alone)
+    torch.testing.assert_close(found.predicted["model"][row], alone)
     torch.testing.assert_close(found.truth[row], known.latents[[t + 2, t + 4, t + 6]])
 
 
@@ -121,7 +121,7 @@ def test_nothing_is_fitted_on_held_out_episodes(tmp_path: Path) -> None:
     model.card = {"data": {"held_out_episodes": {"walks": [2, 5]}}}
     assert fitting_episodes(model, dataset, [5], 99) == [0, 1, 3, 4, 6, 7]  # 2 was held out as well
     assert fitting_episodes(model, dataset, [0, 2], 3) == [1, 4, 7]
-    with pytest.raises(InputError, match="expected episodes beside the held-out ones, found 8"):
+    with pytest.raises(InputError, match="expected episodes that are not held out, found 8"):
         fitting_episodes(model, dataset, list(range(8)), 3)
 
 
@@ -132,7 +132,7 @@ def test_models_and_datasets_that_do_not_fit_are_refused(tmp_path: Path) -> None
     changed["fps"] = 20.0
     other = WorldModel(known.config, type(known.interface).from_dict(changed), known.normalizer)
     with pytest.raises(InputError, match="fps: expected 20, found 10"):
-        next(iter(record(other, dataset, [0])))
+        next(iter(encode_episodes(other, dataset, [0])))
 
 
 def test_a_collapsed_model_is_called_one() -> None:

@@ -26,7 +26,7 @@ from sim.interface import draw_start
 from sim.language import KINDS, Question, offset_words, turn_words
 from vla_policy.cli.eval import main
 from vla_policy.data import LeRobotDataset, LeRobotWriter
-from vla_policy.evaluation.language.answer_numbers import QUANTITIES, told_distance, told_offset, told_turn
+from vla_policy.evaluation.language.answer_numbers import QUANTITIES, parse_distance, parse_offset, parse_turn
 from vla_policy.evaluation.language.answers import Answered, AnswersConfig, ask
 from vla_policy.evaluation.language.answers_report import answer_tables, summarize_answers
 from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, STATE, InputError
@@ -146,12 +146,12 @@ def test_summary_counts_and_measures() -> None:
 def test_numbers_are_read_as_they_are_told() -> None:
     generator = np.random.default_rng(0)
     for offset in generator.uniform(-0.2, 0.2, (50, 2)):
-        np.testing.assert_allclose(told_offset(offset_words(offset)), np.round(100 * offset), atol=1e-9)
-    np.testing.assert_array_equal(told_offset("the blue goal, with the T 3 cm before it, not turned"), [-3, 0])
-    np.testing.assert_array_equal(told_offset("the T is at the red goal, not turned"), [0, 0])
+        np.testing.assert_allclose(parse_offset(offset_words(offset)), np.round(100 * offset), atol=1e-9)
+    np.testing.assert_array_equal(parse_offset("the blue goal, with the T 3 cm before it, not turned"), [-3, 0])
+    np.testing.assert_array_equal(parse_offset("the T is at the red goal, not turned"), [0, 0])
     for degrees in range(-170, 180, 10):
-        assert told_turn(turn_words(np.radians(degrees))) == [degrees]
-    assert told_distance("12 cm") == [12]
+        assert parse_turn(turn_words(np.radians(degrees))) == [degrees]
+    assert parse_distance("12 cm") == [12]
     for answer in ("the red goal", "nothing", "at the arm's far left", "40 percent", "7 cm to the moon", ""):
         assert [quantity.read(answer) for quantity in QUANTITIES.values()] == [None, None, None]
 
@@ -180,9 +180,9 @@ def test_command_asks_an_untrained_checkpoint(
     ("values", "message"),
     [
         ({"n_questions": 1}, "n_questions: expected at least 2, found 1"),
-        ({"n_questions": 25}, "n_questions: expected at most 24, as many as there are frames, found 25"),
+        ({"n_questions": 25}, "n_questions: expected at most 24, the number of frames, found 25"),
         ({"episodes": [4]}, "expected an episode from 0 to 3, found 4"),
-        ({"episodes": [0, 1, 2, 3]}, "episodes: expected some to be left, for the most frequent answers, found all"),
+        ({"episodes": [0, 1, 2, 3]}, "episodes: expected others to remain for the most frequent answers, found all"),
         ({"scene": {}}, "scene.goals: expected at least one goal, found none"),
     ],
 )

@@ -11,6 +11,7 @@ from helpers.point_env import OwnScripted, PointEnv, Scripted
 from vla_policy.evaluation.success.evaluate import EvalConfig, evaluate
 from vla_policy.evaluation.success.report import read_episodes
 from vla_policy.interfaces import InputError
+from vla_policy.rollouts.progress import ProgressCallbacks
 from vla_policy.rollouts.workers import RolloutError
 from vla_policy.utils.files import read_json
 
@@ -20,9 +21,8 @@ run = functools.partial(evaluate, config=CONFIG, checkpoint="scripted", task=Poi
 
 def test_summary_and_episodes_agree(tmp_path: Path) -> None:
     steps: list[int] = []
-    summary = run(
-        Scripted(), PointEnv, out=tmp_path, on_steps=steps.append, timing={"threads": 1}, training={"seed": 7}
-    )
+    callbacks = ProgressCallbacks(on_steps=steps.append)
+    summary = run(Scripted(), PointEnv, out=tmp_path, callbacks=callbacks, timing={"threads": 1}, training={"seed": 7})
     rows = read_episodes(tmp_path)
     assert [row["seed"] for row in rows] == summary["seeds"] == [50000, 50001, 50002, 50003]
     assert summary["success_rate"] == 1.0

@@ -46,7 +46,7 @@ def test_replay_is_the_episode(results: list[EpisodeResult]) -> None:
     assert [f.step for f in frames] == list(range(results[0].steps + 1))
     assert frames[-1].coverage == results[0].final_coverage
     assert frames[-1].success
-    with pytest.warns(UserWarning, match="the film shows another episode"):
+    with pytest.warns(UserWarning, match="the video shows another episode"):
         list(replay(PointEnv, replace(results[0], final_coverage=0.5)))
 
 

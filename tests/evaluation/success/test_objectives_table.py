@@ -67,7 +67,10 @@ def test_rows_keep_their_order_and_are_set_against_the_first(tmp_path: Path) -> 
         ({"task": "stack"}, "one task, found 'push' in .*, 'stack' in"),
         ({"seed": 5}, "one seed, found 1 in .*, 5 in"),
         ({"chunk_ms": {"p50": 1.0, "p95": 1.0, "device": "GPU", "threads": 1}}, "one chunk_ms.device, found 'cpu' in"),
-        ({"objective": None}, "other/summary.json: expected 'objective', as vla-eval says of a checkpoint, found none"),
+        (
+            {"objective": None},
+            "other/summary.json: expected 'objective', as vla-eval writes of a checkpoint, found none",
+        ),
     ],
 )
 def test_what_the_table_claims_to_be_equal_is(tmp_path: Path, more: dict[str, Any], message: str) -> None:

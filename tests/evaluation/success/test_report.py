@@ -167,7 +167,7 @@ def test_refused_episodes_are_a_column_and_a_row_and_older_files_are_read(tmp_pa
     assert [row["refused"] for row in read_episodes(folder)] == [1.0, 0.0]
     console = Console(record=True, width=100)
     console.print(summary_table({"policy": read_summary(folder)}, "title"))
-    (row,) = [line for line in console.export_text().splitlines() if "refused to begin" in line]
+    (row,) = [line for line in console.export_text().splitlines() if "refused to start" in line]
     assert "1 / 2  [1.3, 98.7] %" in row
     path = folder / "episodes.csv"
     rows = [line.split(",") for line in path.read_text().splitlines()]

@@ -8,11 +8,11 @@ import pytest
 from vla_policy.evaluation.surprise.detection import (
     Scored,
     auroc,
-    clean,
     event_detection,
     failure_prediction,
     false_alarms,
     standardised,
+    without_nan,
 )
 from vla_policy.evaluation.surprise.traces import Trace, load_traces, save_traces
 from vla_policy.monitoring import Calibration
@@ -87,7 +87,7 @@ def test_nothing_to_say_is_no_alarm() -> None:
     found = standardised(scored([0, 0, 0]).trace, np.array([np.nan, 3.0, 1.0]), made)
     assert found.scores.tolist() == [-np.inf, 1.0, 0.0]
     assert found.first_alarm(0.5) == 1
-    assert clean(np.array([np.nan, 3.0])).tolist() == [3.0]
+    assert without_nan(np.array([np.nan, 3.0])).tolist() == [3.0]
 
 
 def test_traces_come_back_as_they_were(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from vla_policy.evaluation.surprise.study import (
     Detector,
     SurpriseConfig,
     check_latents,
+    evaluate_detectors,
     failure_detectors,
-    judge,
     make_detectors,
 )
 from vla_policy.evaluation.surprise.traces import Trace
@@ -31,7 +31,9 @@ def test_a_good_detector_is_told_from_a_bad_one_and_both_keep_their_promise() ->
     detectors = {name: Detector(lambda t, n=name: t.scores[n], calibration) for name in ("good", "bad")}
     nominal = [trace(k, success=k % 4 > 0) for k in range(1000, 1200)]
     disturbed = {"frozen_camera": [trace(k, event_step=10) for k in range(1000, 1080)]}
-    found = judge(detectors, nominal, disturbed, SurpriseConfig(alpha=0.1, window=10, events=["frozen_camera"])).summary
+    found = evaluate_detectors(
+        detectors, nominal, disturbed, SurpriseConfig(alpha=0.1, window=10, events=["frozen_camera"])
+    ).summary
     good, bad = (found["events"]["frozen_camera"][name] for name in ("good", "bad"))
     assert good["auroc"] > 0.95 > 0.65 > bad["auroc"]
     assert good["tpr"] > 0.85 > 0.2 > bad["tpr"]
@@ -79,7 +81,7 @@ def test_a_policy_that_gets_stuck_is_told_from_one_that_does_not() -> None:
 
     detectors = failure_detectors([succeeding(k) for k in range(100)])
     nominal = [*(succeeding(k) for k in range(1000, 1040)), *(stuck(k, since=20) for k in range(1040, 1060))]
-    found = judge(detectors, nominal, {}, SurpriseConfig(alpha=0.1)).summary["failure_prediction"]
+    found = evaluate_detectors(detectors, nominal, {}, SurpriseConfig(alpha=0.1)).summary["failure_prediction"]
     assert found["stillness"]["tpr"] == found["commands"]["tpr"] == found["elapsed"]["tpr"] == 1
     early = {name: found[name]["time_weighted_accuracy"] - found[name]["tnr"] / 2 for name in found}
     assert 0.41 > early["stillness"] > 0.3 > early["commands"] > 0.2  # of 0.5: within 20 and 40 steps after step 20

@@ -261,6 +261,7 @@ def _measured_by_node(episode: MeasuredEpisode, node: str, name: str) -> dict[st
 def _in_process(bench: Bench, seeds: list[int], delay: int) -> dict[int, bool]:
     """Success by seed in one process, where the simulation waits for the policy."""
     from sim import PushTConfig, make_env
+    from vla_policy.rollouts.progress import ProgressCallbacks
     from vla_policy.rollouts.rollout import rollout
 
     policy = load_policy(bench.checkpoint, "cpu")
@@ -270,7 +271,7 @@ def _in_process(bench: Bench, seeds: list[int], delay: int) -> dict[int, bool]:
         policy,
         functools.partial(make_env, "pybullet", cameras, PushTConfig(max_episode_steps=bench.config.max_steps)),
         seeds,
-        on_episode=lambda _: advance(),
+        callbacks=ProgressCallbacks(on_episode=lambda _: advance()),
         delay=delay,
     )
     return {result.seed: result.success for result in results}

@@ -1,18 +1,17 @@
-"""vla-bench: how fast a policy, training, the simulation and the ROS 2 graph are."""
+"""vla-bench: the speed of a policy, of training, of the simulation and of the ROS 2 graph."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from vla_policy.cli.common import user_errors
 from vla_policy.cli.dispatch import Subcommand, dispatch
 
 SUBCOMMANDS = {
-    "latency": Subcommand("CHECKPOINT ...", "milliseconds an action chunk, batch 1"),
-    "training": Subcommand("DATASET ...", "training samples a second, and the time spent waiting for data"),
-    "ros": Subcommand("CHECKPOINT ...", "the ROS 2 graph: latency, jitter, time from faults to holding"),
-    "sim": Subcommand("...", "simulation steps a second, and how closely it follows human pushes"),
+    "latency": Subcommand("CHECKPOINT ...", "milliseconds per action chunk, batch 1"),
+    "training": Subcommand("DATASET ...", "training samples per second, and the time spent waiting for data"),
+    "ros": Subcommand("CHECKPOINT ...", "the ROS 2 graph: latency, jitter, time from a fault to holding"),
+    "sim": Subcommand("...", "simulation steps per second, and fidelity to recorded human pushes"),
 }
 RENAMED = {"demonstrations": "vla-eval demonstrations", "objectives": "vla-eval objectives"}
 
@@ -20,5 +19,4 @@ RENAMED = {"demonstrations": "vla-eval demonstrations", "objectives": "vla-eval 
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one of the subcommands."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
     dispatch(__name__, "vla-bench", "Measure speed and fidelity.", SUBCOMMANDS, arguments, renamed=RENAMED)

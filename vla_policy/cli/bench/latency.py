@@ -1,4 +1,4 @@
-"""vla-bench latency: milliseconds from one observation to one action chunk."""
+"""vla-bench latency: milliseconds from an observation to an action chunk."""
 
 from __future__ import annotations
 
@@ -9,46 +9,42 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from vla_policy.cli.common import stdout
-from vla_policy.cli.help import config_parser
+from vla_policy.cli.common import print_line, stdout
+from vla_policy.cli.help import CHECKPOINT, parse_command
 from vla_policy.evaluation.options import ComputeOptions
-from vla_policy.utils.configuration import typed_config
 
 console = stdout()
 
 
 @dataclass
 class LatencyConfig(ComputeOptions):
-    """How long one action chunk takes."""
+    """Latency of one action chunk."""
 
     repeats: int = 200  # chunks timed
-    warmup: int = 10  # chunks before, reported apart
-    seed: int = 0  # of the made-up observations and the noise
+    warmup: int = 10  # chunks before, reported separately
+    seed: int = 0  # of the random observations and the noise
     out: str = "outputs/bench/latency.json"  # file of the numbers
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Time the chunks and print the percentiles."""
-    description = "Milliseconds from one observation to one action chunk, preprocessing included."
-    parser = config_parser("vla-bench latency", description, "latency")
-    parser.add_argument("CHECKPOINT", help="folder or hub name")
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
-    options = parser.parse_args(arguments)
+    """Milliseconds from an observation to an action chunk, preprocessing included."""
+    (checkpoint,), config = parse_command(
+        "vla-bench latency", main.__doc__, "latency", arguments, CHECKPOINT=CHECKPOINT
+    )
 
     from vla_policy.evaluation.success.latency import chunk_latency, random_histories, split_latency
     from vla_policy.models.loading import load_policy, machine
     from vla_policy.utils.files import write_json
     from vla_policy.utils.provenance import git_commit
 
-    config = typed_config(LatencyConfig, "latency", options.overrides)
-    policy = load_policy(options.CHECKPOINT, config.device, config.threads)
+    policy = load_policy(checkpoint, config.device, config.threads)
     histories = random_histories(policy, seed=config.seed)
     found = chunk_latency(policy, histories, config.repeats, config.warmup, np.random.default_rng(config.seed))
     found["prefix_ms"] = split_latency(policy, histories, config.repeats, config.warmup)
-    found |= {**machine(policy), "checkpoint": options.CHECKPOINT, "git_commit": git_commit()}
+    found |= {**machine(policy), "checkpoint": checkpoint, "git_commit": git_commit()}
     write_json(Path(config.out), found)
     console.print(_latency_table(found))
-    console.print(f"written to {config.out}", markup=False, highlight=False)
+    print_line(f"written to {config.out}")
 
 
 def _latency_table(found: dict) -> Table:

@@ -1,4 +1,4 @@
-"""vla-bench ros: how fast the graph acts and stops, over DDS between processes."""
+"""vla-bench ros: latency and stopping times of the ROS 2 graph, over DDS between processes."""
 
 from __future__ import annotations
 
@@ -6,25 +6,19 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from vla_policy.benchmarks.ros.measurements import Bench, RosConfig, load_results, measure
-from vla_policy.cli.common import stdout
-from vla_policy.cli.help import config_parser
+from vla_policy.benchmarks.ros.measurements import Bench, load_results, measure
+from vla_policy.cli.common import print_line, stdout
+from vla_policy.cli.help import CHECKPOINT, parse_command
 from vla_policy.graph.application import graph_environment, require_ros
 from vla_policy.interfaces import Failure
-from vla_policy.utils.configuration import typed_config
 from vla_policy.utils.progress import progress_bar
 
 console = stdout()
 
 
 def main(arguments: Sequence[str]) -> None:
-    """One measurement after the other; each adds its rows to ros.json."""
-    description = "Times to holding, latency, jitter, success and memory of the ROS 2 graph in simulation."
-    parser = config_parser("vla-bench ros", description, "ros")
-    parser.add_argument("CHECKPOINT", help="folder or hub name")
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
-    options = parser.parse_args(arguments)
-    config = typed_config(RosConfig, "ros", options.overrides)
+    """Times to holding, latency, jitter, success and memory of the ROS 2 graph in simulation."""
+    (checkpoint,), config = parse_command("vla-bench ros", main.__doc__, "ros", arguments, CHECKPOINT=CHECKPOINT)
     require_ros()
     os.environ.update(graph_environment(config.domain_id))
 
@@ -33,10 +27,10 @@ def main(arguments: Sequence[str]) -> None:
     from vla_policy.utils.files import write_json
 
     path = Path(config.out) / "ros.json"
-    found = load_results(path, options.CHECKPOINT, config.seed)
+    found = load_results(path, checkpoint, config.seed)
     with progress_bar(console) as progress:
         for name in config.chosen:
-            bench = Bench(options.CHECKPOINT, config, progress, name)
+            bench = Bench(checkpoint, config, progress, name)
             try:
                 measure(found, bench)
             except (GraphError, TimeoutError) as error:
@@ -44,4 +38,4 @@ def main(arguments: Sequence[str]) -> None:
             write_json(path, found)
     for table in tables(found):
         console.print(table)
-    console.print(f"written to {path}", markup=False, highlight=False)
+    print_line(f"written to {path}")

@@ -1,4 +1,4 @@
-"""vla-bench sim: simulation steps a second, and how closely the block follows recorded human pushes."""
+"""vla-bench sim: simulation steps per second, and fidelity to recorded human pushes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import track
 from rich.table import Table
 
-from vla_policy.cli.common import stdout
-from vla_policy.cli.help import config_parser
+from vla_policy.cli.common import print_line, stdout
+from vla_policy.cli.help import parse_command
+from vla_policy.evaluation.options import SceneOptions
 from vla_policy.interfaces import InputError
-from vla_policy.utils.configuration import typed_config
 
 if TYPE_CHECKING:
     from sim import PushTConfig
@@ -22,10 +22,10 @@ console = stdout()
 
 
 @dataclass
-class SimConfig:
-    """How fast the simulation is, and how closely it follows recorded pushes."""
+class SimConfig(SceneOptions):
+    """Speed of the simulation, and its fidelity to recorded pushes."""
 
-    steps: int = 500  # timed, without pictures and with one of each camera below
+    steps: int = 500  # timed, without images and with one of each camera below
     seed: int = 0  # of the timed starts
     cameras: list[str] = field(default_factory=lambda: ["top"])  # each timed alone
     human: str | None = None
@@ -33,26 +33,20 @@ class SimConfig:
     n_episodes: int | None = None  # replay the first N of it; null: all
     envs: list[str] = field(default_factory=lambda: ["pybullet", "gym_pusht"])  # to replay them in
     out: str = "outputs/bench/sim.json"  # file of the numbers
-    scene: dict[str, Any] = field(default_factory=dict)  # what PushTConfig.from_mapping reads, see sim/config.py
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Time the steps, replay the pushes, print both."""
-    description = "Simulation steps a second on one core, and how closely the block follows recorded human pushes."
-    parser = config_parser("vla-bench sim", description, "sim")
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
-    options = parser.parse_args(arguments)
+    """Simulation steps per second on one core, and how closely the block follows recorded human pushes."""
+    _, config = parse_command("vla-bench sim", main.__doc__, "sim", arguments)
 
-    from sim import PushTConfig
     from sim.benchmark import steps_per_second
     from vla_policy.benchmarks.fidelity import fidelity_table
     from vla_policy.utils.files import write_json
     from vla_policy.utils.provenance import git_commit
 
-    config = typed_config(SimConfig, "sim", options.overrides)
     if config.steps < 1:
         raise InputError(f"steps: expected at least 1, found {config.steps}")
-    scene = PushTConfig.from_mapping(config.scene)
+    scene = config.pusht
     replays = _replays(config, scene)
     seen = [(), *((camera,) for camera in config.cameras)]
     speeds = [steps_per_second(cameras, config.steps, config.seed, scene) for cameras in seen]
@@ -61,11 +55,11 @@ def main(arguments: Sequence[str]) -> None:
     console.print(_speed_table(speeds))
     if replays:
         console.print(fidelity_table(replays, "Human actions replayed open loop: median error of the block"))
-    console.print(f"written to {config.out}", markup=False, highlight=False)
+    print_line(f"written to {config.out}")
 
 
 def _replays(config: SimConfig, scene: PushTConfig) -> dict[str, dict[str, Any]]:
-    """One summary an environment, if there is a dataset to replay."""
+    """A summary per environment, if there is a dataset to replay."""
     if config.human is None:
         return {}
 
@@ -89,11 +83,11 @@ def _replays(config: SimConfig, scene: PushTConfig) -> dict[str, dict[str, Any]]
 
 def _speed_table(speeds: Sequence[dict[str, Any]]) -> Table:
     about = f"{speeds[0]['steps']} steps on one core, {100 * speeds[0]['contact']:.0f} % of them in contact"
-    slow = "" if speeds[0]["numpy_pictures"] else "PyBullet was built without NumPy: pictures are slow (see the README)"
+    slow = "" if speeds[0]["numpy_pictures"] else "PyBullet was built without NumPy: images are slow (see the README)"
     table = Table(title=f"env.step in PyBullet, {about}", title_justify="left", caption=slow)
-    table.add_column("pictures")
-    table.add_column("steps a second", justify="right")
-    table.add_column("a second of processor time", justify="right")
+    table.add_column("images")
+    table.add_column("steps / s", justify="right")
+    table.add_column("steps / s of CPU time", justify="right")
     for speed in speeds:
         cameras = ", ".join(speed["cameras"]) or "none"
         table.add_row(cameras, f"{speed['steps_per_s']:.0f}", f"{speed['steps_per_cpu_s']:.0f}")

@@ -1,4 +1,4 @@
-"""vla-bench training: samples a second, and the part of a step that waits for data."""
+"""vla-bench training: samples per second, and the share of a step spent waiting for data."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from vla_policy.cli.common import stdout
-from vla_policy.cli.help import KEYS, config_parser
+from vla_policy.cli.common import print_line, stdout
+from vla_policy.cli.help import KEYS, config_parser, parse_arguments
 from vla_policy.utils.configuration import load_config, options
 
 if TYPE_CHECKING:
@@ -20,25 +20,21 @@ console = stdout()
 DEFAULTS = {"steps": 50, "warmup": 5, "out": "outputs/bench/training.json"}
 OPTIONS = f"""{KEYS}
 
-  steps: {DEFAULTS["steps"]}   # timed, from each source of pictures
+  steps: {DEFAULTS["steps"]}   # timed, from each source of images
   warmup: {DEFAULTS["warmup"]}   # steps before them
   out: {DEFAULTS["out"]}
   # and the keys of vla-train, for instance: vla-bench training DATASET policy=masked trainer.batch_size=64
 """
-SOURCES = {"videos": False, "frame cache": True}  # of pictures, and their data.cache
+SOURCES = {"videos": False, "frame cache": True}  # of images, and their data.cache
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Train some steps from either source of pictures, and tell how long they took."""
-    description = (
-        "Samples a second in training, and the part of a step spent waiting for data, with and without the frame cache."
-    )
+    """Time some training steps with each source of images."""
+    description = "Training samples per second, and the share of a step spent waiting for data."
     parser = config_parser("vla-bench training", description, more=OPTIONS)
-    parser.add_argument("DATASET", help="folder of a LeRobotDataset")
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
-    parsed = parser.parse_args(arguments)
-    own = [word for word in parsed.overrides if word.partition("=")[0] in DEFAULTS]
-    of_training = [word for word in parsed.overrides if word not in own]
+    (dataset,), overrides = parse_arguments(parser, arguments, DATASET="folder of a LeRobotDataset")
+    own = [word for word in overrides if word.partition("=")[0] in DEFAULTS]
+    of_training = [word for word in overrides if word not in own]
     chosen = options(own, DEFAULTS)
 
     from vla_policy.benchmarks.training_speed import training_speed
@@ -48,8 +44,8 @@ def main(arguments: Sequence[str]) -> None:
 
     out = Path(chosen["out"])
     config = load_config("train", of_training)
-    config.data.root = parsed.DATASET
-    found: dict[str, Any] = {"dataset": parsed.DATASET, "overrides": of_training, "git_commit": git_commit()}
+    config.data.root = dataset
+    found: dict[str, Any] = {"dataset": dataset, "overrides": of_training, "git_commit": git_commit()}
     speeds = {}
     for name, cache in SOURCES.items():
         config.data.cache = cache
@@ -59,11 +55,11 @@ def main(arguments: Sequence[str]) -> None:
             speeds[name] = training_speed(trainer, chosen["warmup"], chosen["steps"]) | {"cache": cache}
     write_json(out, found | {"speed": list(speeds.values())})
     console.print(_table(found, speeds))
-    console.print(f"written to {out}", markup=False, highlight=False)
+    print_line(f"written to {out}")
 
 
 def _about(trainer: Trainer) -> dict[str, Any]:
-    """What the speed depends on."""
+    """The hardware and the settings that the speed depends on."""
     import torch
 
     from vla_policy.models import DiffusionPolicy
@@ -89,8 +85,8 @@ def _table(found: Mapping[str, Any], speeds: Mapping[str, Mapping[str, Any]]) ->
         f"on {found['device']}, {found['threads']} threads, n = {steps} steps"
     )
     table = Table(title=title, title_justify="left")
-    for column in ("pictures", "samples a second", "step, p50 / p95 ms", "waiting for data"):
-        table.add_column(column, justify="left" if column == "pictures" else "right")
+    for column in ("images", "samples / s", "step, p50 / p95 ms", "waiting for data"):
+        table.add_column(column, justify="left" if column == "images" else "right")
     for name, speed in speeds.items():
         step = speed["step_ms"]
         table.add_row(

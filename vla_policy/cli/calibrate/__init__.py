@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from vla_policy.cli.common import user_errors
 from vla_policy.cli.dispatch import Subcommand, dispatch
 
 SUBCOMMANDS = {
-    "monitor": Subcommand("POLICY WORLD_MODEL ...", "the surprise above which the arm holds"),
+    "monitor": Subcommand("POLICY WORLD_MODEL ...", "the threshold of surprise above which the arm holds"),
     "instructions": Subcommand("CHECKPOINT ...", "which instructions a policy refuses"),
 }
 
@@ -17,6 +16,5 @@ SUBCOMMANDS = {
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one of the subcommands or, without its name, the monitor's."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    description = "Calibrate what stops a policy: surprise, or an instruction that it does not know."
+    description = "Calibrate what stops a policy: surprise, or an unknown instruction."
     dispatch(__name__, "vla-calibrate", description, SUBCOMMANDS, arguments, default="monitor")

@@ -1,62 +1,51 @@
-"""vla-calibrate instructions: which instructions a policy is to refuse."""
+"""vla-calibrate instructions: the distance beyond which a policy refuses an instruction."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from rich.console import Console
-
-from vla_policy.cli.help import config_parser
-from vla_policy.evaluation.options import ComputeOptions
+from vla_policy.cli.common import print_line
+from vla_policy.cli.help import parse_command
+from vla_policy.evaluation.options import ComputeOptions, SceneOptions
 from vla_policy.interfaces import InputError
-from vla_policy.utils.configuration import typed_config
-
-console = Console()
 
 
 @dataclass
-class InstructionsConfig(ComputeOptions):
-    """Which instructions a policy is to refuse."""
+class InstructionsConfig(ComputeOptions, SceneOptions):
+    """Which instructions a policy refuses."""
 
     dataset: str | None = None
     """folder of the LeRobotDataset that the policy was trained on; null: the scene's training sentences"""
     paraphrases: str | None = None
-    """a text file, each line another way to say one of them, 19 or more; null: the scene's"""
-    alpha: float = 0.05  # paraphrases that are refused, at most
-    scene: dict[str, Any] = field(default_factory=dict)  # what PushTConfig.from_mapping reads, see sim/config.py
+    """a text file with 19 or more paraphrases of them, one a line; null: the scene's"""
+    alpha: float = 0.05  # rate at which paraphrases are refused, at most
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Calibrate, and store what was found in the checkpoint."""
-    description = "Find how far an instruction may be from a policy's training sentences, from other ways to say them."
-    parser = config_parser("vla-calibrate instructions", description, "instructions")
-    parser.add_argument(
-        "CHECKPOINT", type=Path, help="folder of the policy; backbone/instructions.safetensors is written"
+    """Calibrate the distance from a policy's training sentences beyond which it refuses an instruction, and store it in
+    the checkpoint.
+    """
+    (checkpoint,), config = parse_command(
+        "vla-calibrate instructions", main.__doc__, "instructions", arguments, CHECKPOINT="folder of the policy"
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
-    options = parser.parse_args(arguments)
-    config = typed_config(InstructionsConfig, "instructions", options.overrides)
 
     from vla_policy.models.checkpoint import BACKBONE
     from vla_policy.models.instructions import FILE, KnownInstructions
     from vla_policy.models.loading import load_policy
 
-    folder = options.CHECKPOINT / BACKBONE
+    folder = Path(checkpoint) / BACKBONE
     if not folder.is_dir():
-        raise InputError(f"{options.CHECKPOINT}: expected the folder of a policy with a backbone, found none in it")
-    backbone = load_policy(str(options.CHECKPOINT), config.device, config.threads).backbone
+        raise InputError(f"{checkpoint}: expected the folder of a policy with a backbone, found none in it")
+    backbone = load_policy(checkpoint, config.device, config.threads).backbone
     assert backbone is not None
     known = KnownInstructions.calibrate(backbone.embed, _known(config), _paraphrases(config), config.alpha)
     known.save(folder)
-    console.print(
-        f"{len(known.sentences)} sentences, {known.paraphrases} other ways to say them: an instruction is refused "
-        f"beyond a distance of {known.threshold:.3f}, a new way to say them with at most {100 * known.alpha:g} %\n"
-        f"{FILE} is in {folder}",
-        markup=False,
-        highlight=False,
+    print_line(
+        f"{len(known.sentences)} sentences, {known.paraphrases} paraphrases: an instruction is refused beyond a "
+        f"distance of {known.threshold:.3f}, a new paraphrase with a probability of at most {100 * known.alpha:g} %\n"
+        f"{FILE} is in {folder}"
     )
 
 
@@ -67,15 +56,14 @@ def _known(config: InstructionsConfig) -> list[str]:
 
         return [task for task in LeRobotDataset(Path(config.dataset)).tasks if task]
 
-    from sim import PushTConfig
     from sim.instructions import sentences
 
-    scene = PushTConfig.from_mapping(config.scene)
+    scene = config.pusht
     return [text for goal in scene.goals for text in sentences(scene, goal, "training")]
 
 
 def _paraphrases(config: InstructionsConfig) -> list[list[str]]:
-    """Other ways to say them; those that are made alike are one."""
+    """Paraphrases in groups; those made from one template are a group."""
     if config.paraphrases is not None:
         path = Path(config.paraphrases)
         try:
@@ -84,7 +72,6 @@ def _paraphrases(config: InstructionsConfig) -> list[list[str]]:
             raise InputError(f"paraphrases {path}: expected a text file, one sentence a line, found {error}") from None
         return [[line.strip()] for line in lines if line.strip()]
 
-    from sim import PushTConfig
     from sim.refusals import PARAPHRASES, paraphrases
 
-    return paraphrases(PushTConfig.from_mapping(config.scene), PARAPHRASES["calibration"])
+    return paraphrases(config.pusht, PARAPHRASES["calibration"])

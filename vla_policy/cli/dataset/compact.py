@@ -1,4 +1,4 @@
-"""vla-dataset compact: many small files become few."""
+"""vla-dataset compact: merge many small files into few."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from pathlib import Path
 
 from rich.progress import track
 
-from vla_policy.cli.common import say
+from vla_policy.cli.common import print_line
 from vla_policy.cli.help import config_parser, parse_options
 
 DEFAULTS = {"data_mb": 100.0, "video_mb": 200.0}
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Merge and say how many files there were."""
-    description = "Merge many small files into few, without encoding videos again."
+    """Merge and print the numbers of files."""
+    description = "Merge many small files into few, without re-encoding videos."
     parser = config_parser("vla-dataset compact", description)
     parser.add_argument("DATASET", type=Path, help="folder of a LeRobotDataset")
     parsed, chosen = parse_options(parser, arguments, DEFAULTS)
@@ -27,4 +27,4 @@ def main(arguments: Sequence[str]) -> None:
 
     before = files()
     compact(parsed.DATASET, chosen.data_mb, chosen.video_mb, lambda parts: track(parts, "compacting"))
-    say(f"{before} files became {files()} in {parsed.DATASET}")
+    print_line(f"{before} files merged into {files()} in {parsed.DATASET}")

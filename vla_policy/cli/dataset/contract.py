@@ -1,4 +1,4 @@
-"""vla-dataset contract: a robot's contract in words, and whether it fits."""
+"""vla-dataset contract: a robot's contract in words, and whether it matches the robot."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from vla_policy.cli.common import say, stdout
+from vla_policy.cli.common import print_line, stdout
 from vla_policy.cli.help import config_parser, parse_options
 from vla_policy.interfaces import InputError
 
@@ -23,9 +23,7 @@ DEFAULTS = {"urdf": "", "bag": "", "graph": False, "json": False}
 
 def main(arguments: Sequence[str]) -> None:
     """Print the findings; status 1 if something is wrong."""
-    description = (
-        "Say in words what a robot's contract does, and whether it fits a URDF, a bag or the graph that runs now."
-    )
+    description = "Describe a robot's contract in words, and check it against a URDF, a bag or the running graph."
     parser = config_parser("vla-dataset contract", description)
     parser.add_argument("FILE", type=Path, help="a contract, or the name of one in config/")
     parsed, chosen = parse_options(parser, arguments, DEFAULTS)
@@ -50,7 +48,7 @@ def main(arguments: Sequence[str]) -> None:
         colours = {findings.OK: None, findings.NOTE: "yellow", findings.WRONG: "red"}
         for level, line in found:
             console.print(f"{level:5} {line}", style=colours[level], markup=False, highlight=False, soft_wrap=True)
-        say(f"{wrong} of {len(found)} findings are wrong" if wrong else "nothing is wrong")
+        print_line(f"{wrong} of {len(found)} findings are wrong" if wrong else "nothing is wrong")
     if wrong:
         raise SystemExit(1)
 

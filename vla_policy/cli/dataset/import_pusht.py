@@ -1,4 +1,4 @@
-"""vla-dataset import-pusht: PushT demonstrations become a dataset."""
+"""vla-dataset import-pusht: convert PushT demonstrations to a dataset."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
-from vla_policy.cli.common import say
+from vla_policy.cli.common import print_line
 from vla_policy.cli.help import config_parser, parse_options
 from vla_policy.interfaces import InputError
 
@@ -17,10 +17,10 @@ DEFAULTS = {"images": True, "codec": "h264", "goal_pose": ""}
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Import and say how much it was."""
+    """Import and print the numbers of episodes and frames."""
     description = (
-        "Turn PushT demonstrations (.npz, or zarr in a folder or a zip file) into a dataset; goal_pose=x,y,angle, in "
-        "pixels and radians, if they were made with another goal than gym-pusht's 256,256,0.785."
+        "Convert PushT demonstrations (.npz, or zarr in a folder or a zip file) to a dataset; goal_pose=x,y,angle, in "
+        "pixels and radians, if they were recorded with another goal than gym-pusht's 256,256,0.785."
     )
     parser = config_parser("vla-dataset import-pusht", description)
     parser.add_argument("FILE", type=Path, help="the demonstrations")
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> None:
     writer = import_pusht(
         parsed.FILE, parsed.OUT, pixels, TASK, chosen.images, chosen.codec, lambda e: track(e, "importing")
     )
-    say(f"{writer.num_episodes} episodes, {writer.num_frames} frames in {parsed.OUT}")
+    print_line(f"{writer.num_episodes} episodes, {writer.num_frames} frames in {parsed.OUT}")
 
 
 def _numbers(key: str, text: str, count: int) -> np.ndarray:
@@ -53,5 +53,5 @@ def _numbers(key: str, text: str, count: int) -> np.ndarray:
     except ValueError:
         numbers = np.empty(0)
     if len(numbers) != count or not np.isfinite(numbers).all():
-        raise InputError(f"{key}: expected {count} numbers with commas between them, found {text!r}")
+        raise InputError(f"{key}: expected {count} numbers separated by commas, found {text!r}")
     return numbers

@@ -1,4 +1,4 @@
-"""vla-dataset info: what is in a dataset, and what looks wrong."""
+"""vla-dataset info: counts, ranges and suspicious findings of a dataset."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Column, Table
 
-from vla_policy.cli.common import say, stdout
+from vla_policy.cli.common import print_line, stdout
 from vla_policy.cli.help import config_parser, parse_options
 
 console = stdout()
@@ -39,13 +39,13 @@ def main(arguments: Sequence[str]) -> None:
         print(json.dumps(about, indent=2))
         return
     shortest, longest = about["lengths"].values()
-    say(f"{about['root']}: LeRobotDataset {about['version']}")
-    say(
+    print_line(f"{about['root']}: LeRobotDataset {about['version']}")
+    print_line(
         f"{about['episodes']} episodes of {shortest} to {longest} frames, together {about['frames']} at "
         f"{about['fps']:g} Hz ({about['seconds'] / 60:.1f} minutes)"
     )
     for task in about["tasks"]:
-        say(f"task: {task} ({about['task_frames'][task]} frames)")
+        print_line(f"task: {task} ({about['task_frames'][task]} frames)")
     numbers = (Column(what, no_wrap=True) for what in RANGES)  # a narrow terminal breaks names, never numbers
     table = Table(Column("feature", overflow="fold"), *numbers, box=box.SIMPLE_HEAD)
     for key, feature in about["features"].items():
@@ -60,4 +60,4 @@ def main(arguments: Sequence[str]) -> None:
     console.print(table)
     for line in folded(Finding.from_dict(warning) for warning in about["warnings"]):
         console.print(f"warning: {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
-    say(f"{len(about['warnings'])} warnings" if about["warnings"] else "nothing looks wrong")
+    print_line(f"{len(about['warnings'])} warnings" if about["warnings"] else "nothing looks wrong")

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from vla_policy.cli.common import say, stdout
-from vla_policy.cli.help import config_parser, parse_options
+from vla_policy.cli.common import print_line, stdout
+from vla_policy.cli.help import episode_parser, parse_options
 
 console = stdout()
 DEFAULTS = {"env": "pybullet", "out": "", "json": False}
@@ -21,10 +21,9 @@ DEFAULTS = {"env": "pybullet", "out": "", "json": False}
 
 def main(arguments: Sequence[str]) -> None:
     """Print the errors of the block as a table, or JSON."""
-    description = "Send an episode's actions to the simulation and compare where the block goes."
-    parser = config_parser("vla-dataset replay", description)
-    parser.add_argument("DATASET", type=Path, help="folder of a LeRobotDataset")
-    parser.add_argument("EPISODE", type=int, help="its number, from 0")
+    parser = episode_parser(
+        "vla-dataset replay", "Replay an episode's actions in simulation and compare the block's path."
+    )
     parsed, chosen = parse_options(parser, arguments, DEFAULTS)
 
     from sim import make_env
@@ -66,4 +65,6 @@ def main(arguments: Sequence[str]) -> None:
         table.add_row(escape(name), *(f"{about[key][what]:.2f}" for what in ("median", "end")))
     console.print(table)
     for what in coverages:
-        say(f"{what}: coverage {about['coverage_end'][what]:.3f} at the end, {about['max_coverage'][what]:.3f} at most")
+        print_line(
+            f"{what}: coverage {about['coverage_end'][what]:.3f} at the end, {about['max_coverage'][what]:.3f} at most"
+        )

@@ -1,22 +1,20 @@
-"""vla-dataset view: an episode as a film or a contact sheet."""
+"""vla-dataset view: an episode as a video or a contact sheet."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from vla_policy.cli.common import say
-from vla_policy.cli.help import config_parser, parse_options
+from vla_policy.cli.common import print_line
+from vla_policy.cli.help import episode_parser, parse_options
 
 DEFAULTS = {"out": ""}
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Write the picture."""
-    description = "Show an episode as a film (out=name.mp4) or as a contact sheet (out=name.png)."
-    parser = config_parser("vla-dataset view", description)
-    parser.add_argument("DATASET", type=Path, help="folder of a LeRobotDataset")
-    parser.add_argument("EPISODE", type=int, help="its number, from 0")
+    """Write the video or the contact sheet."""
+    description = "Show an episode as a video (out=name.mp4) or as a contact sheet (out=name.png)."
+    parser = episode_parser("vla-dataset view", description)
     parsed, chosen = parse_options(parser, arguments, DEFAULTS)
 
     from vla_policy.data import LeRobotDataset
@@ -25,4 +23,4 @@ def main(arguments: Sequence[str]) -> None:
     dataset = LeRobotDataset(parsed.DATASET)
     out = Path(chosen.out or f"episode_{parsed.EPISODE:06d}.png")
     save_episode(dataset, parsed.EPISODE, out)
-    say(f"episode {parsed.EPISODE} is in {out}")
+    print_line(f"episode {parsed.EPISODE} is in {out}")

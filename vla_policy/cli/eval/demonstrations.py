@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from vla_policy.cli.common import stdout
+from vla_policy.cli.common import print_line, stdout
 from vla_policy.cli.help import evaluation_arguments
 
 console = stdout()
@@ -22,4 +22,4 @@ def main(arguments: Sequence[str]) -> None:
     rows = gather(folders)
     paths = write_demonstrations(Path(chosen["out"]), rows)
     console.print(demonstrations_table(rows))
-    console.print("written to " + ", ".join(map(str, paths)), markup=False, highlight=False)
+    print_line("written to " + ", ".join(map(str, paths)))

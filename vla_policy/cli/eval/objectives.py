@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from vla_policy.cli.common import stdout
+from vla_policy.cli.common import print_line, stdout
 from vla_policy.cli.help import evaluation_arguments
 
 console = stdout()
@@ -23,4 +23,4 @@ def main(arguments: Sequence[str]) -> None:
     found, path = gather_objectives(folders), Path(chosen["out"]) / "objectives.json"
     write_json(path, found)
     console.print(objectives_table(found))
-    console.print(f"written to {path}", markup=False, highlight=False)
+    print_line(f"written to {path}")

@@ -5,26 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from vla_policy.cli.common import stdout
-from vla_policy.cli.help import config_parser
-from vla_policy.utils.configuration import typed_config
+from vla_policy.cli.common import print_line, stdout
+from vla_policy.cli.help import CHECKPOINT, DATASET, parse_command
 from vla_policy.utils.progress import progress_bar
 
 console = stdout()
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Predict and print the errors."""
-    description = "Error of predicted chunks on held-out episodes, against holding the last action."
-    parser = config_parser("vla-eval open-loop", description, "open_loop")
-    parser.add_argument("CHECKPOINT", help="folder or hub name")
-    parser.add_argument("DATASET", type=Path, help="folder of a LeRobotDataset")
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
-    options = parser.parse_args(arguments)
+    """Error of predicted chunks on held-out episodes, compared with holding the last action."""
+    (checkpoint, root), config = parse_command(
+        "vla-eval open-loop", main.__doc__, "open_loop", arguments, CHECKPOINT=CHECKPOINT, DATASET=DATASET
+    )
 
     from vla_policy.data import LeRobotDataset
     from vla_policy.evaluation.success.open_loop import (
-        OpenLoopConfig,
         held_out_episodes,
         open_loop,
         open_loop_table,
@@ -33,16 +28,14 @@ def main(arguments: Sequence[str]) -> None:
     )
     from vla_policy.models.loading import load_policy
 
-    config = typed_config(OpenLoopConfig, "open_loop", options.overrides)
-    policy = load_policy(options.CHECKPOINT, config.device)
-    dataset = LeRobotDataset(options.DATASET)
+    policy, dataset = load_policy(checkpoint, config.device), LeRobotDataset(Path(root))
     episodes = held_out_episodes(config.episodes, policy.card, dataset)
     with progress_bar(console) as progress:
         task = progress.add_task("episodes", total=len(episodes), state="")
         errors = open_loop(
             policy, dataset, episodes, config.policy_seed, config.batch_size, lambda _: progress.advance(task)
         )
-    summary = summarize_open_loop(errors, policy, checkpoint=options.CHECKPOINT, dataset=str(options.DATASET))
+    summary = summarize_open_loop(errors, policy, checkpoint=checkpoint, dataset=root)
     write_open_loop(Path(config.out), errors, summary)
     console.print(open_loop_table(summary))
-    console.print(f"summary.json and episodes.csv are in {config.out}", markup=False, highlight=False)
+    print_line(f"summary.json and episodes.csv are in {config.out}")

@@ -5,35 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
-from vla_policy.cli.common import stdout
-from vla_policy.cli.help import config_parser
-from vla_policy.cli.load import load_world_model
-from vla_policy.cli.progress import work_bars
-from vla_policy.utils.configuration import typed_config
+from vla_policy.cli.common import print_line, stdout
+from vla_policy.cli.help import CHECKPOINT, DATASET, parse_command
+from vla_policy.cli.world_model_study import run_study
 
 console = stdout()
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Play every start and print how many goals were reached."""
-    description = "Plan in latent space towards goal pictures out of recorded episodes, in simulation."
-    parser = config_parser("vla-eval plan", description, "plan")
-    parser.add_argument("WORLD_MODEL", help="folder or hub name of a world model")
-    parser.add_argument("DATASET", type=Path, help="folder of a LeRobotDataset of PushT")
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
-    options = parser.parse_args(arguments)
+    """Plan in latent space towards goal images from recorded PushT episodes, in simulation."""
+    (checkpoint, dataset), config = parse_command(
+        "vla-eval plan", main.__doc__, "plan", arguments, WORLD_MODEL=CHECKPOINT, DATASET=DATASET
+    )
 
-    from vla_policy.data import LeRobotDataset
     from vla_policy.evaluation.planning.report import planning_table
-    from vla_policy.evaluation.planning.study import PlanEvalConfig, evaluate_planning
+    from vla_policy.evaluation.planning.study import evaluate_planning
 
-    config = typed_config(PlanEvalConfig, "plan", options.overrides)
-    model = load_world_model(options.WORLD_MODEL, config.device, config.threads)
-    dataset, out = LeRobotDataset(options.DATASET), Path(config.out)
-    with work_bars(console) as tick:
-        summary = evaluate_planning(model, dataset, config, out, options.WORLD_MODEL, tick)
-    OmegaConf.save(OmegaConf.structured(config), out / "config.yaml")
+    summary = run_study(evaluate_planning, checkpoint, dataset, config, Path(config.out), console)
     console.print(planning_table(summary))
-    console.print(f"plan.json and episodes.csv are in {out}", markup=False, highlight=False)
+    print_line(f"plan.json and episodes.csv are in {config.out}")

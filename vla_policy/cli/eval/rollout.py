@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from rich.console import Console
-
-from vla_policy.cli.common import stdout
+from vla_policy.cli.common import print_line, stdout
 from vla_policy.cli.help import checkpoint_arguments, config_parser
 from vla_policy.cli.progress import rollout_bar
+from vla_policy.interfaces import Failure
 from vla_policy.utils.configuration import typed_config
 
 console = stdout()
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Play the episodes and print a table."""
-    description = "Play a checkpoint in simulation and report its success rate with an exact interval."
-    parser = config_parser("vla-eval rollout", description, "eval")
-    checkpoint, overrides = checkpoint_arguments(parser, arguments)
+    """Roll a checkpoint out in simulation and report its success rate with an exact interval."""
+    checkpoint, overrides = checkpoint_arguments(config_parser("vla-eval rollout", main.__doc__, "eval"), arguments)
 
     from vla_policy.evaluation.success.checkpoint import summaries
     from vla_policy.evaluation.success.evaluate import EvalConfig
@@ -30,9 +27,7 @@ def main(arguments: Sequence[str]) -> None:
     try:
         found = summaries(checkpoint, config, partial(rollout_bar, console, then=", timing and filming"))
     except RolloutError as error:
-        message = f"error: {error}\nfinished episodes are in {config.out}"
-        Console(stderr=True).print(message, markup=False, highlight=False)
-        raise SystemExit(1) from None
+        raise Failure(f"{error}\nfinished episodes are in {config.out}") from None
     title = f"{config.n_episodes} episodes in {config.env}, seeds {config.seeds[0]} to {config.seeds[-1]}"
     console.print(summary_table(found, title))
-    console.print(f"summary.json, episodes.csv and pictures are in {config.out}", markup=False, highlight=False)
+    print_line(f"summary.json, episodes.csv and pictures are in {config.out}")

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import OmegaConf
-from rich.console import Console
-
-from vla_policy.cli.common import stdout
+from vla_policy.cli.common import print_line, save_config, stdout
 from vla_policy.cli.help import checkpoint_arguments, config_parser
 from vla_policy.cli.progress import rollout_bar
 from vla_policy.interfaces import InputError, Policy
@@ -18,15 +15,12 @@ console = stdout()
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Play the test and print what was reached."""
-    description = "Play the same starts under different instructions and report which goals are reached."
-    parser = config_parser("vla-eval swap", description, "swap")
-    checkpoint, overrides = checkpoint_arguments(parser, arguments)
+    """Run the same starts under different instructions and report which goals are reached."""
+    checkpoint, overrides = checkpoint_arguments(config_parser("vla-eval swap", main.__doc__, "swap"), arguments)
 
     from vla_policy.evaluation.language.swap import SwapConfig, swap_tables, swap_test
     from vla_policy.models.loading import load_policy
     from vla_policy.rollouts.baselines import baseline_factory
-    from vla_policy.rollouts.workers import RolloutError
 
     config = typed_config(SwapConfig, "swap", overrides)
     if (checkpoint is None) == (config.baseline is None):
@@ -34,15 +28,10 @@ def main(arguments: Sequence[str]) -> None:
     baseline = None if config.baseline is None else baseline_factory(config.baseline, config.pusht)
     name = checkpoint or f"baseline {config.baseline}"
     policy: Policy = load_policy(name, config.device, config.threads) if baseline is None else baseline(0)
-    episodes = config.n_starts * config.instructions
     out = Path(config.out)
-    try:
-        with rollout_bar(console, Path(name).name, episodes, "commanded") as (on_episode, on_steps):
-            summary = swap_test(policy, config, out, name, baseline, on_episode, on_steps)
-    except RolloutError as error:
-        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False)
-        raise SystemExit(1) from None
-    OmegaConf.save(OmegaConf.structured(config), out / "config.yaml")
+    with rollout_bar(console, Path(name).name, config.n_starts * config.instructions, "commanded") as callbacks:
+        summary = swap_test(policy, config, out, name, baseline, callbacks)
+    save_config(config, out)
     for table in swap_tables(summary):
         console.print(table)
-    console.print(f"summary.json and episodes.csv are in {out}", markup=False, highlight=False)
+    print_line(f"summary.json and episodes.csv are in {out}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vla_policy.cli.common import say
+from vla_policy.cli.common import print_line
 from vla_policy.cli.help import config_parser
 
 
@@ -22,4 +22,4 @@ def main(arguments: Sequence[str]) -> None:
     from vla_policy.models import join_policies
 
     join_policies(parsed.CHECKPOINT).save_pretrained(parsed.OUT)
-    say(f"{len(parsed.CHECKPOINT)} policies in {parsed.OUT}")
+    print_line(f"{len(parsed.CHECKPOINT)} policies in {parsed.OUT}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from vla_policy.cli.common import stdout
+from vla_policy.cli.common import print_line, stdout
 from vla_policy.cli.help import config_parser
 
 console = stdout()
@@ -24,5 +24,5 @@ def main(arguments: Sequence[str]) -> None:
     if study.efficiency is not None:
         console.print(efficiency_table(found["data_efficiency"], study.efficiency))
     for name in found["failed"]:
-        console.print(f"failed: {name}", markup=False, highlight=False)
-    console.print("written to " + ", ".join(map(str, paths)), markup=False, highlight=False)
+        print_line(f"failed: {name}")
+    print_line("written to " + ", ".join(map(str, paths)))

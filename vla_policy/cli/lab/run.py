@@ -11,7 +11,7 @@ import hydra
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig
 
-from vla_policy.cli.common import say, user_errors
+from vla_policy.cli.common import print_line, user_errors
 from vla_policy.cli.help import config_parser
 from vla_policy.interfaces import InputError
 
@@ -48,13 +48,13 @@ def main(arguments: Sequence[str]) -> None:
 
     study = begin(Path(parsed.STUDY), out)
     numbers = ",".join(str(number) for number in range(len(study.cells())))
-    say(f"{study.title}: {len(study.cells())} runs, at most {study.core_hours:g} core hours, in {out}")
+    print_line(f"{study.title}: {len(study.cells())} runs, at most {study.core_hours:g} core hours, in {out}")
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     given = [f"study={_quoted(parsed.STUDY)}", f"out={_quoted(str(out))}", f"cell={numbers}"]
     shared = f"overrides=[{','.join(_quoted(word) for word in of_training)}]"
     sys.argv[1:] = ["--multirun", *given, shared, *of_hydra]
     _run()
-    say(f"vla-lab report {out}")
+    print_line(f"vla-lab report {out}")
 
 
 @hydra.main(version_base="1.3", config_path="pkg://vla_policy.conf", config_name="lab")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -183,8 +182,3 @@ def _error(part: Mapping[str, Any]) -> str:
 def _rollouts(entry: Mapping[str, Any]) -> str:
     low_high: Sequence[float] = entry["success_ci95"]
     return f"{entry['n_success']} / {entry['n_episodes']}, exact {interval(low_high, 100, 1)} %"
-
-
-def report_path(config: GeneralizationConfig) -> Path:
-    """Where the numbers go."""
-    return Path(config.out) / "generalization.json"

@@ -1,4 +1,4 @@
-"""Pictures of what a world model imagines: its error over time, and real frames over imagined ones."""
+"""Figures of imagination: the error over the horizon, and decoded frames beside real ones."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from vla_policy.data.rendering import INK, PAPER
+from vla_policy.evaluation.imagination.encoded_episodes import EncodedEpisode
 from vla_policy.evaluation.imagination.errors import Imagined
-from vla_policy.evaluation.imagination.recordings import Recording
 from vla_policy.world_model import WorldModel
 from vla_policy.world_model.decoder import Decoder, DecoderConfig, train_decoder
 
 COLOURS = {"model": "#1f5fa8", "linear": "#d17a22", "copy last": "#8a8a8a", "mean": "#c8c8c8", "seen": "#3a9a5b"}
-BATCH = 24  # pictures a gradient step of the decoder
-SHOWN = {"small error": 0.1, "median error": 0.5, "large error": 0.9}  # windows in the strip: ranks of their errors
+BATCH = 24  # images per gradient step of the decoder
+# Windows in the strip, by the quantile of their error.
+SHOWN = {"small error": 0.1, "median error": 0.5, "large error": 0.9}
 
 
 def plot_errors(summary: Mapping[str, Any]) -> Figure:
-    """Latent error over the horizon; beside it, where it can be read, how far off the imagined block is."""
-    panels = {"latent: squared error of a number": summary["prediction"]["error"]}
+    """Latent error over the horizon and, with probes, the error of the imagined state."""
+    panels = {"latent: mean squared error": summary["prediction"]["error"]}
     for name, by in (summary["imagined_state"] or {}).items():
-        panels[f"{name} read from it: error, {by['unit']}"] = {k: v for k, v in by.items() if k != "unit"}
+        panels[f"{name}, probed: error, {by['unit']}"] = {k: v for k, v in by.items() if k != "unit"}
     figure = Figure((max(3.4 * len(panels), 6), 3.6), layout="constrained")
     for axes, (label, curves) in zip(np.ravel(figure.subplots(1, len(panels))), panels.items(), strict=True):
         _curves(axes, curves, summary["seconds_per_step"])
@@ -38,7 +39,7 @@ def plot_errors(summary: Mapping[str, Any]) -> Figure:
     figure.legend(curves.values(), curves.keys(), loc="outside lower center", ncols=len(curves), frameon=False)
     count = summary["prediction"]["n_episodes"]
     figure.suptitle(
-        f"Imagined without looking, {count} held-out episodes (bands: 95 %); seen: from the real pictures", fontsize=10
+        f"Open-loop imagination, {count} held-out episodes (bands: 95 %); seen: from the real images", fontsize=10
     )
     return figure
 
@@ -52,9 +53,9 @@ def _curves(axes: Axes, curves: Mapping[str, Any], seconds: float) -> None:
 
 
 def fit_decoder(
-    model: WorldModel, recordings: Sequence[Recording], steps: int, seed: int, tick: Callable[[str, int], None]
+    model: WorldModel, recordings: Sequence[EncodedEpisode], steps: int, seed: int, tick: Callable[[str, int], None]
 ) -> Decoder:
-    """A decoder of the recordings' latents, which stay as they are."""
+    """A decoder trained on the latents of the recordings; the world model is frozen."""
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     latents = torch.cat([recording.latents for recording in recordings])
@@ -71,8 +72,8 @@ def fit_decoder(
     return train_decoder(decoder, batch, steps, on_step=lambda _: tick("training the decoder", steps))
 
 
-def real_pictures(model: WorldModel, recording: Recording, frames: Sequence[int]) -> Tensor:
-    """What the encoder saw at these frames: (B, cameras, S, S, 3) uint8."""
+def real_pictures(model: WorldModel, recording: EncodedEpisode, frames: Sequence[int]) -> Tensor:
+    """The encoder's input at these frames: (B, cameras, S, S, 3) uint8."""
     size = (model.config.vision.image_size,) * 2
     seen = []
     for key in model.config.cameras:
@@ -86,15 +87,15 @@ def real_pictures(model: WorldModel, recording: Recording, frames: Sequence[int]
 
 
 def draw_strip(
-    decoder: Decoder, model: WorldModel, recordings: Sequence[Recording], imagined: Sequence[Imagined]
+    decoder: Decoder, model: WorldModel, recordings: Sequence[EncodedEpisode], imagined: Sequence[Imagined]
 ) -> Image.Image:
-    """For windows of small, median and large error: real frames, the decoder's drawing of them, and what is imagined.
+    """For windows of small, median and large error: real frames, their reconstructions, and imagined frames.
 
-    The middle row is the best that the decoder can do; what differs between it and the last one was imagined wrongly.
+    The second row is the best that the decoder can do; differences between it and the third are errors of imagination.
     """
     by_episode = {recording.episode: recording for recording in recordings}
     windows = [(episode, row) for episode in imagined for row in range(len(episode.frames))]
-    errors = [float((e.foretold["model"][row] - e.truth[row]).square().mean()) for e, row in windows]
+    errors = [float((e.predicted["model"][row] - e.truth[row]).square().mean()) for e, row in windows]
     order = np.argsort(errors)
     strips = []
     for name, rank in SHOWN.items():
@@ -105,7 +106,7 @@ def draw_strip(
         rows = {
             "real": real_pictures(model, recording, frames),
             "decoded": decoder.pictures(recording.latents[frames]),
-            "imagined": decoder.pictures(torch.cat([recording.latents[frames[:1]], episode.foretold["model"][row]])),
+            "imagined": decoder.pictures(torch.cat([recording.latents[frames[:1]], episode.predicted["model"][row]])),
         }
         strips.append(_strip(title, rows, model.config.frame_skip / model.interface.fps))
     canvas = Image.new("RGB", (strips[0].width, sum(strip.height for strip in strips)), PAPER)
@@ -115,7 +116,7 @@ def draw_strip(
 
 
 def _strip(title: str, rows: Mapping[str, Tensor], seconds: float) -> Image.Image:
-    """Rows of pictures (H + 1, cameras, S, S, 3), cameras above each other, under a title and the time."""
+    """Rows of images (H + 1, cameras, S, S, 3), cameras stacked vertically, with a title and the time."""
     pictures = {name: row.transpose(0, 1).transpose(1, 2).flatten(0, 1).flatten(1, 2) for name, row in rows.items()}
     height, width = next(iter(pictures.values())).shape[:2]
     count = len(next(iter(rows.values())))

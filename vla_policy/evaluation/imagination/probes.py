@@ -1,4 +1,4 @@
-"""Probes: how much of the true state can be read from latents, by a straight line and by a small network."""
+"""Probes of the true state in latents: linear regression and a small network."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def ridge(x: Tensor, y: Tensor, penalty: float = 1e-4) -> Affine:
 
 
 class SmallMLP(nn.Module):
-    """Two hidden layers, with inputs and outputs standardised by what it was fitted on."""
+    """Two hidden layers; inputs and outputs are standardised by the statistics of the training data."""
 
     def __init__(self, x: Tensor, y: Tensor, hidden: int = 256) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ def fit_mlp(
 
 @dataclass(frozen=True)
 class Quantity:
-    """Something to read: its channels among the probe's values, and how far two values (N, C) are apart, in `unit`."""
+    """A probed quantity: its channels among the probe's outputs, and the distance of two values (N, C) in `unit`."""
 
     channels: slice
     unit: str
@@ -88,13 +88,13 @@ def millimetres(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def degrees(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Distances (N,) of directions (N, 2), each a cosine and a sine of any length."""
+    """Distances (N,) of directions (N, 2), given as unnormalised cosine and sine."""
     cross, dot = a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0], (a * b).sum(-1)
     return np.abs(np.degrees(np.arctan2(cross, dot)))
 
 
 def score(probe: Probe, latents: Sequence[Tensor], values: Sequence[np.ndarray], quantity: Quantity) -> dict[str, Any]:
-    """Errors over the frames of episodes, the interval of the mean over episodes, and R^2 of the channels together."""
+    """Errors over the frames of episodes, the interval of the mean over episodes, and the joint R^2 of the channels."""
     read = [probe(some).numpy()[:, quantity.channels] for some in latents]
     true = [some[:, quantity.channels] for some in values]
     errors = [quantity.distance(a, b) for a, b in zip(read, true, strict=True)]

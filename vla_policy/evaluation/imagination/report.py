@@ -1,4 +1,4 @@
-"""What was measured of a world model: latents, imagined errors, probes; as numbers and as tables for people."""
+"""Results of a world model: latents, errors of imagination, probes; as numbers and as tables."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from rich.table import Table
 from torch import Tensor
 
 from vla_policy.evaluation.formats import interval
+from vla_policy.evaluation.imagination.encoded_episodes import EncodedEpisode
 from vla_policy.evaluation.imagination.errors import Imagined
 from vla_policy.evaluation.imagination.probes import Probe, Quantity, degrees, millimetres, score
-from vla_policy.evaluation.imagination.recordings import Recording
 from vla_policy.evaluation.statistics import mean_interval
 from vla_policy.interfaces import ENVIRONMENT_STATE, STATE, InputError
 from vla_policy.world_model import latent_health
@@ -25,8 +25,8 @@ QUANTITIES = {
 }
 
 
-def summarize_latents(recordings: Sequence[Recording]) -> dict[str, Any]:
-    """Whether the latents collapsed; `distance` from a Gaussian by principal direction, the widest first."""
+def summarize_latents(recordings: Sequence[EncodedEpisode]) -> dict[str, Any]:
+    """Collapse of the latents; `distance` from a Gaussian by principal direction, in order of variance."""
     latents = torch.cat([recording.latents for recording in recordings])
     health = latent_health(latents)
     return {
@@ -41,10 +41,10 @@ def summarize_latents(recordings: Sequence[Recording]) -> dict[str, Any]:
 
 
 def summarize_errors(imagined: Sequence[Imagined]) -> dict[str, Any]:
-    """Mean squared errors of a latent's numbers by model step, averaged over episodes; and paired differences."""
+    """Mean squared errors of latents by model step, averaged over episodes, and paired differences."""
     errors = {
         name: torch.stack([episode.errors[name] for episode in imagined]).double().numpy()
-        for name in imagined[0].foretold
+        for name in imagined[0].predicted
     }
     model = errors["model"]
     return {
@@ -65,8 +65,8 @@ def _by_step(values: np.ndarray) -> dict[str, Any]:
     }
 
 
-def state_values(recording: Recording) -> np.ndarray | None:
-    """What probes read (T, 6): pusher x, y and block x, y, cos, sin; None for episodes without them."""
+def state_values(recording: EncodedEpisode) -> np.ndarray | None:
+    """Targets of the probes (T, 6): pusher x, y and block x, y, cos, sin; None for episodes without them."""
     vectors = recording.vectors
     shapes = {key: vectors[key].shape[1:] for key in (STATE, ENVIRONMENT_STATE) if key in vectors}
     if shapes != {STATE: (2,), ENVIRONMENT_STATE: (4,)}:
@@ -74,7 +74,7 @@ def state_values(recording: Recording) -> np.ndarray | None:
     return np.concatenate([vectors[STATE], vectors[ENVIRONMENT_STATE]], axis=1).astype(np.float32)
 
 
-def summarize_probes(probes: Mapping[str, Probe], recordings: Sequence[Recording]) -> dict[str, Any] | None:
+def summarize_probes(probes: Mapping[str, Probe], recordings: Sequence[EncodedEpisode]) -> dict[str, Any] | None:
     """Errors by quantity and probe; None without probes."""
     if not probes:
         return None
@@ -86,9 +86,9 @@ def summarize_probes(probes: Mapping[str, Probe], recordings: Sequence[Recording
 
 
 def summarize_imagined_state(
-    probe: Probe | None, imagined: Sequence[Imagined], recordings: Sequence[Recording]
+    probe: Probe | None, imagined: Sequence[Imagined], recordings: Sequence[EncodedEpisode]
 ) -> dict[str, Any] | None:
-    """What the probe reads from imagined latents, against the truth at that time; "seen": from the real latents."""
+    """Errors of the state that the probe predicts from imagined latents; "seen": from the real latents."""
     if probe is None:
         return None
     by_episode = {recording.episode: _values(recording) for recording in recordings}
@@ -97,14 +97,14 @@ def summarize_imagined_state(
         errors: dict[str, list[np.ndarray]] = {}
         for episode in imagined:
             true = by_episode[episode.episode][episode.frames[:, 1:].numpy()][..., quantity.channels]
-            for kind, latents in {**episode.foretold, "seen": episode.truth}.items():
+            for kind, latents in {**episode.predicted, "seen": episode.truth}.items():
                 read = _read(probe, latents)[..., quantity.channels]
                 errors.setdefault(kind, []).append(quantity.distance(read, true).mean(0))
         found[name] = {"unit": quantity.unit} | {kind: _by_step(np.stack(rows)) for kind, rows in errors.items()}
     return found
 
 
-def _values(recording: Recording) -> np.ndarray:
+def _values(recording: EncodedEpisode) -> np.ndarray:
     values = state_values(recording)
     if values is None:
         raise InputError(f"episode {recording.episode}: expected {STATE} (2,) and {ENVIRONMENT_STATE} (4,)")
@@ -118,7 +118,7 @@ def _read(probe: Probe, latents: Tensor) -> np.ndarray:
 
 
 def world_model_tables(summary: Mapping[str, Any]) -> list[Table]:
-    """Latents and probes; what is imagined, step by step."""
+    """Tables of the latents, of the errors by model step, and of the probes."""
     tables = [_latents_table(summary["latents"]), _errors_table(summary)]
     return [*tables, _probes_table(summary["probes"])] if summary["probes"] else tables
 
@@ -126,7 +126,7 @@ def world_model_tables(summary: Mapping[str, Any]) -> list[Table]:
 def _latents_table(latents: Mapping[str, Any]) -> Table:
     table = Table(title=f"Latents of {latents['n']} held-out frames", title_justify="left", show_header=False)
     distance = latents["distance_from_gaussian"]
-    table.add_row("collapsed", "YES: it cannot tell pictures apart" if latents["collapsed"] else "no")
+    table.add_row("collapsed", "YES: all images have nearly the same latent" if latents["collapsed"] else "no")
     table.add_row("effective rank", f"{latents['effective_rank']:.1f} of {latents['dimensions']}")
     table.add_row("variance, mean over dimensions", f"{latents['variance']:.3f}")
     spread = f"{np.median(distance):.4f} / {max(distance):.4f}"
@@ -151,7 +151,7 @@ def _errors_table(summary: Mapping[str, Any]) -> Table:
 
 
 def _probes_table(probes: Mapping[str, Any]) -> Table:
-    table = Table("", "probe", "median", "mean  [95 %]", "R2", title="Read from latents of held-out episodes")
+    table = Table("", "probe", "median", "mean  [95 %]", "R2", title="Probes on latents of held-out episodes")
     table.title_justify = "left"
     for name, by in probes.items():
         for kind, found in by.items():

@@ -1,4 +1,4 @@
-"""The numbers that answers tell (see `sim.language`), and how far two answers are apart."""
+"""Parsing of the numbers in answers (see `sim.language`), and distances between answers."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import numpy as np
 _AXES = {"beyond": (1, 0), "before": (-1, 0), "left": (0, 1), "right": (0, -1)}
 
 
-def told_offset(answer: str) -> np.ndarray | None:
-    """Centimetres (2,) beyond and left of a thing; None for an answer that tells no offset."""
+def parse_offset(answer: str) -> np.ndarray | None:
+    """Centimetres (2,) beyond and left of the reference; None for an answer without an offset."""
     parts = re.findall(r"(\d+) cm (beyond|before|left|right)\b", answer)
     if not parts and not re.search(r"\bat (it|the \w+ goal)\b", answer):
         return None
     return sum((int(cm) * np.array(_AXES[where], float) for cm, where in parts), np.zeros(2))
 
 
-def told_distance(answer: str) -> np.ndarray | None:
+def parse_distance(answer: str) -> np.ndarray | None:
     """Centimetres (1,), without a direction."""
     found = re.fullmatch(r"(\d+) cm", answer)
     return np.array([float(found[1])]) if found else None
 
 
-def told_turn(answer: str) -> np.ndarray | None:
+def parse_turn(answer: str) -> np.ndarray | None:
     """Degrees (1,) counterclockwise."""
     if re.search(r"\bnot turned\b", answer):
         return np.zeros(1)
@@ -33,18 +33,18 @@ def told_turn(answer: str) -> np.ndarray | None:
     return np.array([float(found[1]) * (-1 if found[2] else 1)]) if found else None
 
 
-def apart(a: np.ndarray, b: np.ndarray) -> float:
+def euclidean(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.linalg.norm(a - b))
 
 
-def apart_by_turning(a: np.ndarray, b: np.ndarray) -> float:
-    """Degrees, the shorter way round."""
+def angular(a: np.ndarray, b: np.ndarray) -> float:
+    """Degrees along the shorter arc."""
     return float(abs((a - b + 180) % 360 - 180)[0])
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """Something that answers tell: how it is read, None where it is not told, and how far two values are apart."""
+    """A quantity in answers: its parser (None if an answer lacks it), and the distance of two values."""
 
     unit: str
     read: Callable[[str], np.ndarray | None]
@@ -52,7 +52,7 @@ class Quantity:
 
 
 QUANTITIES = {
-    "offset": Quantity("cm", told_offset, apart),
-    "distance": Quantity("cm", told_distance, apart),
-    "turn": Quantity("degrees", told_turn, apart_by_turning),
+    "offset": Quantity("cm", parse_offset, euclidean),
+    "distance": Quantity("cm", parse_distance, euclidean),
+    "turn": Quantity("degrees", parse_turn, angular),
 }

@@ -1,15 +1,14 @@
-"""Can it say what it sees? Questions about recorded frames, answered by the language head of a policy's backbone.
+"""Visual question answering with the language head of a policy's backbone, on recorded frames.
 
-Truth is told from the recorded state. Beside the answers stand the most frequent answer to the same question about
-other episodes, which is what the words alone are worth, and the same model's answer about another frame's picture.
+The true answers are computed from the recorded state. There are two baselines: the most frequent answer to the same
+question in other episodes, which ignores the image, and the model's answer about the image of another frame.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -20,36 +19,31 @@ from sim.instructions import meanings
 from sim.interface import pusht_interface
 from sim.language import KINDS, question_answer
 from vla_policy.data import LeRobotDataset
-from vla_policy.evaluation.options import ComputeOptions
+from vla_policy.evaluation.options import ComputeOptions, SceneOptions
 from vla_policy.evaluation.success.open_loop import held_out_episodes, stated_episodes
 from vla_policy.interfaces import ENVIRONMENT_STATE, STATE, InputError
 from vla_policy.models import DiffusionPolicy
 
-EXAMPLES = 20_000  # questions about other episodes that the most frequent answers are taken from
+EXAMPLES = 20_000  # questions about other episodes, for the most frequent answers
 
 
 @dataclass
-class AnswersConfig(ComputeOptions):
-    """Answers about the pictures of recorded episodes."""
+class AnswersConfig(ComputeOptions, SceneOptions):
+    """Questions about the images of recorded episodes."""
 
-    n_questions: int = 200  # about as many frames, the kinds of questions in turn
-    episodes: list[int] | None = None  # e.g. [0,3,7]; null: those that the checkpoint states it held out
+    n_questions: int = 200  # each about another frame, cycling through the kinds
+    episodes: list[int] | None = None  # e.g. [0,3,7]; null: the held-out ones that the checkpoint states
     seed: int = 0  # of frames and questions
-    scene: dict[str, Any] = field(default_factory=dict)  # what PushTConfig.from_mapping reads, see sim/config.py
-    out: str = "outputs/answers/${now:%Y-%m-%d_%H-%M-%S}"  # folder of what is found
+    out: str = "outputs/answers/${now:%Y-%m-%d_%H-%M-%S}"  # folder of the results
 
     def __post_init__(self) -> None:
         if self.n_questions < 2:
             raise InputError(f"n_questions: expected at least 2, found {self.n_questions}")
 
-    @property
-    def pusht(self) -> PushTConfig:
-        return PushTConfig.from_mapping(self.scene)
-
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked about a frame of an episode, and what is true."""
+    """A question about a frame of an episode, and the true answer."""
 
     episode: int
     frame: int
@@ -60,7 +54,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Answered(Question):
-    """A question with the policy's answer, the training data's most frequent one, and the answer to another picture."""
+    """A question with the policy's answer, the most frequent one, and the answer about another frame's image."""
 
     answer: str
     most_frequent: str
@@ -69,7 +63,7 @@ class Answered(Question):
 
 @dataclass(frozen=True)
 class Scenes:
-    """Every frame of some episodes: its episode and number (N, 2), the pusher (N, 2) and the block's pose (N, 3)."""
+    """The frames of some episodes: episode and frame (N, 2), the pusher (N, 2) and the block's pose (N, 3)."""
 
     places: np.ndarray
     pushers: np.ndarray
@@ -92,9 +86,9 @@ def ask(
     config: AnswersConfig,
     on_answer: Callable[[], None] | None = None,
 ) -> list[Answered]:
-    """Put questions about the held-out episodes to the policy.
+    """Ask the policy questions about the held-out episodes.
 
-    `InputError` if it has no backbone to ask, does not fit the dataset, or there are not enough frames.
+    `InputError` if it has no backbone, does not match the dataset, or there are too few frames.
     """
     backbone = policy.backbone
     if backbone is None:
@@ -104,26 +98,25 @@ def ask(
     episodes = sorted({*held_out_episodes(config.episodes, policy.card, dataset)})
     rest = set(dataset.episodes) - {*episodes, *stated_episodes(policy.card, dataset)}
     if not rest:
-        raise InputError("episodes: expected some to be left, for the most frequent answers, found all of them")
+        raise InputError("episodes: expected others to remain for the most frequent answers, found all of them")
     scene, generator = config.pusht, np.random.default_rng(config.seed)
     questions = draw_questions(Scenes.read(dataset, episodes), scene, config.n_questions, generator)
-    usual = usual_answers(questions, Scenes.read(dataset, sorted(rest)), scene, generator)
+    frequent = most_frequent_answers(questions, Scenes.read(dataset, sorted(rest)), scene, generator)
     pictures = read_pictures(dataset, questions, policy.interface.cameras, policy.device)
-    others = pictures[len(pictures) // 2 :] + pictures[: len(pictures) // 2]  # far away, as frames are in order
+    others = pictures[len(pictures) // 2 :] + pictures[: len(pictures) // 2]  # frames are sorted: far apart
     answered = []
-    for asked, common, seen, other in zip(questions, usual, pictures, others, strict=True):
-        said = backbone.answer(seen, asked.question)
-        mistaken = backbone.answer(other, asked.question)
-        answered.append(Answered(**asdict(asked), answer=said, most_frequent=common, other_picture=mistaken))
+    for asked, common, seen, other in zip(questions, frequent, pictures, others, strict=True):
+        answer, about_other = backbone.answer(seen, asked.question), backbone.answer(other, asked.question)
+        answered.append(Answered(**asdict(asked), answer=answer, most_frequent=common, other_picture=about_other))
         if on_answer is not None:
             on_answer()
     return answered
 
 
 def draw_questions(scenes: Scenes, config: PushTConfig, count: int, generator: np.random.Generator) -> list[Question]:
-    """Questions of all kinds in turn, each about another frame, in the frames' order."""
+    """Questions that cycle through the kinds, each about another frame, sorted by frame."""
     if count > len(scenes):
-        raise InputError(f"n_questions: expected at most {len(scenes)}, as many as there are frames, found {count}")
+        raise InputError(f"n_questions: expected at most {len(scenes)}, the number of frames, found {count}")
     chosen = np.sort(generator.choice(len(scenes), count, replace=False))
     questions = []
     for i, row in enumerate(chosen):
@@ -134,10 +127,10 @@ def draw_questions(scenes: Scenes, config: PushTConfig, count: int, generator: n
     return questions
 
 
-def usual_answers(
+def most_frequent_answers(
     questions: Sequence[Question], scenes: Scenes, config: PushTConfig, generator: np.random.Generator
 ) -> list[str]:
-    """For each question its most frequent answer in the scenes; instructions that name one goal are one question."""
+    """The most frequent answer to each question in `scenes`; instructions for the same goal count as one question."""
     goals = meanings(config)
     answers: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for row in generator.integers(len(scenes), size=EXAMPLES):
@@ -149,7 +142,7 @@ def usual_answers(
 def read_pictures(
     dataset: LeRobotDataset, questions: Sequence[Question], cameras: Sequence[str], device: torch.device
 ) -> list[list[torch.Tensor]]:
-    """For each question one picture (1, H, W, 3) a camera; questions are in the frames' order."""
+    """For each question an image (1, H, W, 3) per camera; questions are sorted by frame."""
     wanted: defaultdict[int, list[int]] = defaultdict(list)
     for asked in questions:
         wanted[asked.episode].append(asked.frame)

@@ -1,4 +1,4 @@
-"""What answers about recorded frames come to: how many are right, how far off their numbers are, and tables of both."""
+"""Results of visual question answering: exact matches, errors of the numbers in answers, and tables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ANSWERS = {"answer": "answer", "most_frequent": "most frequent", "other_picture"
 
 
 def summarize_answers(answered: Sequence[Answered], **more: Any) -> dict[str, Any]:
-    """Exact matches by kind of question and over all, and how far off the numbers are that answers tell."""
+    """Exact matches by kind of question and overall, and errors of the numbers in answers."""
     kinds = dict.fromkeys(a.kind for a in answered)
     right = {name: _right(answered, name) for name in ANSWERS}
     return {
@@ -35,7 +35,7 @@ def summarize_answers(answered: Sequence[Answered], **more: Any) -> dict[str, An
             for name, quantity in QUANTITIES.items()
         },
         "measure": "an answer is right if it is the true one word for word",
-        "ci95_method": "exact (Clopper-Pearson), the frames taken for independent; bootstrap (BCa) for mean errors",
+        "ci95_method": "exact (Clopper-Pearson), assuming independent frames; bootstrap (BCa) for mean errors",
         "paired_method": "answer minus the other; Newcombe's square-and-add; exact McNemar test, two-sided",
         "git_commit": git_commit(),
         **more,
@@ -51,21 +51,21 @@ def _rates(answered: Sequence[Answered]) -> dict[str, Any]:
 
 
 def _error(answered: Sequence[Answered], quantity: Quantity, name: str) -> dict[str, Any]:
-    """Mean distance of what is said from what is true, where both tell the quantity; `n_true` where the truth does."""
-    told = [(true, quantity.read(getattr(a, name))) for a in answered if (true := quantity.read(a.truth)) is not None]
-    errors = [quantity.distance(true, said) for true, said in told if said is not None]
+    """Mean distance of answer and truth where both contain the quantity; `n_true` counts where the truth does."""
+    pairs = [(true, quantity.read(getattr(a, name))) for a in answered if (true := quantity.read(a.truth)) is not None]
+    errors = [quantity.distance(true, value) for true, value in pairs if value is not None]
     mean = float(np.mean(errors)) if errors else None
-    return {"n_true": len(told), "n": len(errors), "mean": mean, "mean_ci95": mean_interval(errors)}
+    return {"n_true": len(pairs), "n": len(errors), "mean": mean, "mean_ci95": mean_interval(errors)}
 
 
 def write_answers(out: Path, answered: Sequence[Answered], summary: dict[str, Any]) -> None:
-    """Leave summary.json and answers.csv, one row a question, in `out`."""
+    """Write summary.json and answers.csv, a row per question, to `out`."""
     write_csv(out / "answers.csv", [f.name for f in fields(Answered)], [asdict(a) for a in answered])
     write_json(out / "summary.json", summary)
 
 
 def answer_tables(summary: dict[str, Any]) -> list[Table]:
-    """Shares of right answers by kind of question, and mean errors of the numbers in them."""
+    """Tables of right answers by kind of question, and of mean errors of numbers."""
     about = f"{summary['n_questions']} questions about frames of {len(summary['episodes'])} episodes"
     right = Table("right answers  [95 %]", *ANSWERS.values(), title=about, title_justify="left")
     for kind, found in {**summary["kinds"], "all": summary["all"]}.items():
@@ -85,7 +85,7 @@ def _rate(found: dict[str, Any]) -> str:
 
 
 def _mean_error(found: dict[str, Any]) -> str:
-    """With the number of answers that told one, if some did not."""
+    """The mean error, with the number of answers that contain the quantity, if some do not."""
     if found["mean"] is None:
         return "-"
     some = "" if found["n"] == found["n_true"] else f" (n = {found['n']})"

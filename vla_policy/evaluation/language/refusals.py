@@ -1,14 +1,13 @@
-"""Does a policy refuse what it cannot read, and only that?
+"""Refusal of instructions: held-out paraphrases should be accepted, unrelated sentences refused.
 
-Sentences that say what it was trained to do in other words, and unrelated ones, all new to the detector and its
-threshold; beside it each of its halves and the plainest rule there is, to refuse whatever has a word that was not
-trained on.
+The detector is compared with each of its two parts alone, and with the rule to refuse any word that is not in the
+training sentences.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from sim import PushTConfig
 from sim.instructions import TEMPLATES, sentences
 from sim.refusals import PARAPHRASES, UNRELATED, paraphrases
 from vla_policy.evaluation.formats import interval, percent
-from vla_policy.evaluation.options import ComputeOptions
+from vla_policy.evaluation.options import ComputeOptions, SceneOptions
 from vla_policy.evaluation.success.report import refusal_rate
 from vla_policy.interfaces import InputError
 from vla_policy.models import DiffusionPolicy
@@ -37,20 +36,15 @@ DETECTORS = {
 
 
 @dataclass
-class RefusalsConfig(ComputeOptions):
-    """Does a policy refuse what it cannot read, and only that?"""
+class RefusalsConfig(ComputeOptions, SceneOptions):
+    """Rates at which a policy refuses paraphrases and unrelated sentences."""
 
-    scene: dict[str, Any] = field(default_factory=dict)  # what PushTConfig.from_mapping reads, see sim/config.py
-    out: str = "outputs/refusals/${now:%Y-%m-%d_%H-%M-%S}"  # folder of what is found
-
-    @property
-    def pusht(self) -> PushTConfig:
-        return PushTConfig.from_mapping(self.scene)
+    out: str = "outputs/refusals/${now:%Y-%m-%d_%H-%M-%S}"  # folder of the results
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """One that was tried: what it belongs to (`group`, and there `kind`), and which detectors refuse it."""
+    """A tested sentence: its `group` and the `kind` within it, and which detectors refuse it."""
 
     group: str
     kind: str
@@ -61,9 +55,9 @@ class Sentence:
 
 
 def try_sentences(policy: DiffusionPolicy, scene: PushTConfig) -> tuple[list[Sentence], KnownInstructions]:
-    """Training sentences, held-out paraphrases and unrelated sentences, put to the policy, and what it knows.
+    """Test training sentences, held-out paraphrases and unrelated sentences on the policy's known instructions.
 
-    `InputError` for a policy whose instructions are not checked.
+    `InputError` for a policy that does not check instructions.
     """
     backbone = policy.backbone
     known = None if backbone is None else backbone.known
@@ -76,7 +70,7 @@ def try_sentences(policy: DiffusionPolicy, scene: PushTConfig) -> tuple[list[Sen
     for template, texts in zip(templates, paraphrases(scene, templates), strict=True):
         tried += [("paraphrases", template, text) for text in texts]
     tried += [("unrelated", kind, text) for kind, texts in UNRELATED["reported"].items() for text in texts]
-    limit, embeddings = _limit_of_distance(backbone, known, scene), backbone.embed([text for *_, text in tried])
+    limit, embeddings = _distance_threshold(backbone, known, scene), backbone.embed([text for *_, text in tried])
     judged = []
     for (group, kind, text), embedding in zip(tried, embeddings, strict=True):
         distance, reason = float(known.distances(embedding[None]).min()), known.refusal(text, embedding[None])
@@ -90,15 +84,15 @@ def try_sentences(policy: DiffusionPolicy, scene: PushTConfig) -> tuple[list[Sen
     return judged, known
 
 
-def _limit_of_distance(backbone: Backbone, known: KnownInstructions, scene: PushTConfig) -> float:
-    """The threshold that the distance alone has from the same paraphrases at the same level."""
+def _distance_threshold(backbone: Backbone, known: KnownInstructions, scene: PushTConfig) -> float:
+    """The threshold of the distance alone, calibrated on the same paraphrases at the same level."""
     groups = paraphrases(scene, PARAPHRASES["calibration"])
     distances = [known.distances(backbone.embed(group)).min(dim=1).values.numpy() for group in groups]
     return grouped_threshold(distances, known.alpha)
 
 
 def summarize_refusals(judged: Sequence[Sentence], known: KnownInstructions, **more: Any) -> dict[str, Any]:
-    """How many sentences each detector refuses, by group and kind, with exact intervals."""
+    """Refusal rates of each detector by group and kind, with exact intervals."""
     groups = dict.fromkeys(s.group for s in judged)
     kinds = {group: dict.fromkeys(s.kind for s in judged if s.group == group) for group in groups}
     return {
@@ -112,7 +106,7 @@ def summarize_refusals(judged: Sequence[Sentence], known: KnownInstructions, **m
             if group != "training"
         },
         "detectors": DETECTORS,
-        "ci95_method": "exact (Clopper-Pearson), the sentences taken for independent",
+        "ci95_method": "exact (Clopper-Pearson), assuming independent sentences",
         "git_commit": git_commit(),
         **more,
     }
@@ -123,7 +117,7 @@ def _rates(judged: Sequence[Sentence]) -> dict[str, Any]:
 
 
 def write_refusals(out: Path, judged: Sequence[Sentence], summary: dict[str, Any]) -> None:
-    """Leave summary.json and sentences.csv, one row a sentence, in `out`."""
+    """Write summary.json and sentences.csv, a row per sentence, to `out`."""
     plain = ("group", "kind", "text", "distance", "reason")
     rows = [
         {name: getattr(s, name) for name in plain} | {name: int(value) for name, value in s.refused.items()}
@@ -134,7 +128,7 @@ def write_refusals(out: Path, judged: Sequence[Sentence], summary: dict[str, Any
 
 
 def refusal_tables(summary: dict[str, Any]) -> list[Table]:
-    """Refusals by group for every detector, and by kind of unrelated sentence."""
+    """Tables of refusals by group, and by kind of unrelated sentence."""
     rates = Table("refused", *DETECTORS.values(), title="sentences refused  [95 %]", title_justify="left")
     for group, found in summary["refused"].items():
         rates.add_row(f"{group} ({found['shipped']['n']})", *(_show(found[name]) for name in DETECTORS))

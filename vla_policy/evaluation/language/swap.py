@@ -1,15 +1,15 @@
-"""The swap test: does another instruction send the same start to another goal?
+"""The swap test: does another instruction lead to another goal from the same start?
 
-Which goals a start is played for is drawn from a stream of its own, independent of everything visible; the block's
-colour and the sentence's template are the seed's, so that two episodes of a start differ in the words for the goal
-alone. An episode ends where the block is brought to a goal, commanded or not, or at the step limit.
+The goals of a start are drawn from an independent random stream; the block's colour and the sentence's template depend
+on the seed, so that two episodes of a start differ only in the words for the goal. An episode ends when the block
+reaches a goal, commanded or not, or at the step limit.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ from rich.table import Table
 from sim import PushTConfig
 from vla_policy.evaluation.formats import interval, percent, success_rate
 from vla_policy.evaluation.language.swap_env import COVERAGE, STEPS, swap_env
-from vla_policy.evaluation.options import RolloutOptions
+from vla_policy.evaluation.options import RolloutOptions, SceneOptions
 from vla_policy.evaluation.success.report import COLUMNS, episode_row
 from vla_policy.interfaces import IMAGES, InputError, Policy
+from vla_policy.rollouts.progress import ProgressCallbacks
 from vla_policy.rollouts.results import EpisodeResult, Start
 from vla_policy.rollouts.rollout import rollout
 from vla_policy.rollouts.workers import PolicyFactory
@@ -32,14 +33,13 @@ OUTCOMES = ("commanded", "other", "none")
 
 
 @dataclass
-class SwapConfig(RolloutOptions):
-    """The same start, another instruction."""
+class SwapConfig(RolloutOptions, SceneOptions):
+    """Episodes from the same starts under different instructions."""
 
-    n_starts: int = 200  # each played once for every instruction
+    n_starts: int = 200  # each run once with every instruction
     instructions: int = 2  # for each start, naming different goals; all goals are commanded equally often
     baseline: str | None = None  # hold | expert: in place of a checkpoint
-    scene: dict[str, Any] = field(default_factory=dict)  # what PushTConfig.from_mapping reads, see sim/config.py
-    out: str = "outputs/swap/${now:%Y-%m-%d_%H-%M-%S}"  # folder of what is found
+    out: str = "outputs/swap/${now:%Y-%m-%d_%H-%M-%S}"  # folder of the results
 
     def __post_init__(self) -> None:
         for key, least in {"n_starts": 1, "instructions": 2, "seed": 0}.items():
@@ -49,7 +49,7 @@ class SwapConfig(RolloutOptions):
     @property
     def pusht(self) -> PushTConfig:
         """The scene; `InputError` unless every instruction of a start can name a goal of its own."""
-        scene = PushTConfig.from_mapping(self.scene)
+        scene = super().pusht
         most = len(scene.goals)
         if most < self.instructions:
             raise InputError(f"instructions: expected at most {most}, one for each goal, found {self.instructions}")
@@ -59,11 +59,11 @@ class SwapConfig(RolloutOptions):
 
 
 def swap_starts(goals: Sequence[str], config: SwapConfig) -> list[Start]:
-    """Every start with its goals, one after the other; each goal is commanded equally often, first, second and so on.
+    """Every start with each of its goals; each goal is commanded equally often in every position.
 
-    Exactly so if the starts are a multiple of the goals, else up to one.
+    Exactly, if `n_starts` is a multiple of the number of goals, else up to one.
     """
-    generator = np.random.default_rng([config.seed, config.n_starts])  # not a start's, which has one number
+    generator = np.random.default_rng([config.seed, config.n_starts])  # no seed of a start, which is one number
     starts: list[Start] = []
     for first in range(0, config.n_starts, len(goals)):
         order = generator.permutation(len(goals))
@@ -79,10 +79,9 @@ def swap_test(
     out: Path,
     checkpoint: str,
     policy_factory: PolicyFactory | None = None,
-    on_episode: Callable[[EpisodeResult], None] | None = None,
-    on_steps: Callable[[int], None] | None = None,
+    callbacks: ProgressCallbacks = ProgressCallbacks(),  # noqa: B008, immutable
 ) -> dict[str, Any]:
-    """Play the test and leave summary.json and episodes.csv in `out`; the summary."""
+    """Run the test, write summary.json and episodes.csv to `out`; the summary."""
     scene = config.pusht
     cameras = [key.removeprefix(IMAGES) for key in policy.interface.cameras]
     results = rollout(
@@ -93,8 +92,7 @@ def swap_test(
         num_workers=config.num_workers,
         seed=config.policy_seed,
         policy_factory=policy_factory,
-        on_episode=on_episode,
-        on_steps=on_steps,
+        callbacks=callbacks,
     )
     summary = {
         "checkpoint": checkpoint,
@@ -118,15 +116,15 @@ def outcome(result: EpisodeResult) -> str:
 
 
 def summarize_swap(results: Sequence[EpisodeResult], goals: Sequence[str]) -> dict[str, Any]:
-    """Counts of what was reached, with exact intervals: over all episodes, by commanded goal, and paired by start.
+    """Counts of reached goals with exact intervals: over all episodes, by commanded goal, and paired by start.
 
-    The episodes' intervals take them for independent; those of the pairs need not, there is one entry a start.
+    The intervals over episodes assume that these are independent; the paired ones have one entry per start.
     """
     by_start: dict[int, list[EpisodeResult]] = {}
     for result in results:
         by_start.setdefault(result.seed, []).append(result)
-    reached = [[r.reached for r in played] for played in by_start.values()]
-    followed = [all(outcome(r) == "commanded" for r in played) for played in by_start.values()]
+    reached = [[r.reached for r in episodes] for episodes in by_start.values()]
+    followed = [all(outcome(r) == "commanded" for r in episodes) for episodes in by_start.values()]
     return {
         "n_episodes": len(results),
         "n_starts": len(by_start),
@@ -146,7 +144,7 @@ def summarize_swap(results: Sequence[EpisodeResult], goals: Sequence[str]) -> di
 
 
 def swap_tables(summary: dict[str, Any]) -> list[Table]:
-    """What was reached, by commanded goal, and start by start."""
+    """Tables of reached goals: overall, paired by start, and by commanded goal."""
     n = f"{summary['n_episodes']} episodes from {summary['n_starts']} starts"
     rates = Table("goal reached", "", "[95 %]", title=f"the same start, another instruction: {n}", title_justify="left")
     for name, found in (summary["outcomes"] | summary["paired"]).items():

@@ -1,4 +1,4 @@
-"""The environment of the swap test. Simulation workers import it: nothing here needs torch."""
+"""The environment of the swap test. Simulation workers import this module: it must not need torch."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 
 from sim import PushTConfig, make_env
 
-COVERAGE, STEPS = 0.8, 10  # a goal is reached where its coverage was no less for so many steps in a row
+COVERAGE, STEPS = 0.8, 10  # a goal is reached after `STEPS` consecutive steps with at least this coverage
 
 
 class UntilReached(gymnasium.Wrapper):
-    """The episode of a `LanguagePushTEnv`, ended by reaching any goal; `info` gains `reached`, its name or ""."""
+    """Ends an episode of a `LanguagePushTEnv` when any goal is reached; adds `reached`, its name or "", to `info`."""
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         observation, info = self.env.reset(**kwargs)

@@ -1,4 +1,4 @@
-"""What planning towards goal pictures came to: counts with exact intervals, distances, a table for people."""
+"""Results of planning towards goal images: success with exact intervals, distances, a table."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ COLUMNS = ["policy", "start", "episode", "frame", "success", "block_success", "p
 def write_planning(
     out: Path, tasks: Sequence[Task], outcomes: Mapping[str, Sequence[Outcome]], summary: Mapping[str, Any]
 ) -> None:
-    """Leave plan.json and episodes.csv, one row a policy and start, in `out`."""
-    rows = [_row(name, *pair) for name, played in outcomes.items() for pair in zip(tasks, played, strict=True)]
+    """Write plan.json and episodes.csv, a row per policy and start, to `out`."""
+    rows = [_row(name, *pair) for name, results in outcomes.items() for pair in zip(tasks, results, strict=True)]
     write_csv(out / "episodes.csv", COLUMNS, rows)
     write_json(out / "plan.json", summary)
 
@@ -43,14 +43,14 @@ def _row(name: str, task: Task, found: Outcome) -> dict[str, Any]:
 
 
 def summarize_planning(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
-    """Counts, exact intervals and distances of each policy, and the planner against the others, start by start."""
+    """Success and distances of each policy, and the planner's paired differences from the others."""
     planned = [o.success for o in outcomes["planner"]]
     times = np.concatenate([o.plan_ms for o in outcomes["planner"]])
     return {
-        "policies": {name: _summary(played) for name, played in outcomes.items()},
+        "policies": {name: _summary(results) for name, results in outcomes.items()},
         "planner_minus": {
-            name: asdict(compare_paired([o.success for o in played], planned))
-            for name, played in outcomes.items()
+            name: asdict(compare_paired([o.success for o in results], planned))
+            for name, results in outcomes.items()
             if name != "planner"
         },
         "plan_ms": percentiles(times),
@@ -59,13 +59,13 @@ def summarize_planning(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, A
     }
 
 
-def _summary(played: Sequence[Outcome]) -> dict[str, Any]:
-    found: dict[str, Any] = success_rate([o.success for o in played])
-    found["block"] = success_rate([o.block_success for o in played])
+def _summary(results: Sequence[Outcome]) -> dict[str, Any]:
+    found: dict[str, Any] = success_rate([o.success for o in results])
+    found["block"] = success_rate([o.block_success for o in results])
     for name, values in {
-        "pusher_mm": [1000 * o.pusher_distance for o in played],
-        "block_mm": [1000 * o.block_distance for o in played],
-        "angle_degrees": [float(np.degrees(o.angle_distance)) for o in played],
+        "pusher_mm": [1000 * o.pusher_distance for o in results],
+        "block_mm": [1000 * o.block_distance for o in results],
+        "angle_degrees": [float(np.degrees(o.angle_distance)) for o in results],
     }.items():
         found[name] = {
             "median": float(np.median(values)),
@@ -76,10 +76,10 @@ def _summary(played: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def planning_table(summary: Mapping[str, Any]) -> Table:
-    """One row a policy; distances are medians at the end of the budget."""
+    """A row per policy; distances are medians at the end of the budget."""
     policies, times = summary["policies"], summary["plan_ms"]
     n = policies["planner"]["n"]
-    table = Table(title=f"{n} goal pictures {summary['ahead']} steps ahead, budget {summary['budget']} steps")
+    table = Table(title=f"{n} goal images {summary['ahead']} steps ahead, budget {summary['budget']} steps")
     table.title_justify = "left"
     for column in ("", "reached  [95 %]", "block alone", "pusher mm", "block mm", "degrees"):
         table.add_column(column)

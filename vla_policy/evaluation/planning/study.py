@@ -1,4 +1,4 @@
-"""Planning towards goal pictures in simulation, by the protocol of DINO-WM (arXiv 2411.04983) and LeWorldModel
+"""Planning towards goal images in simulation, by the protocol of DINO-WM (arXiv 2411.04983) and LeWorldModel
 (arXiv 2603.19312): start and goal are two frames of a recorded episode, and there is a budget of control steps.
 """
 
@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from sim import PushTConfig, PushTEnv
+from sim import PushTEnv
 from sim.overrides import replace
 from vla_policy.data import LeRobotDataset
-from vla_policy.evaluation.options import ComputeOptions
+from vla_policy.evaluation.options import ComputeOptions, SceneOptions
 from vla_policy.evaluation.planning.report import summarize_planning, write_planning
-from vla_policy.evaluation.planning.tasks import Outcome, RandomPlans, Replayed, Task, draw_tasks, play
+from vla_policy.evaluation.planning.tasks import Outcome, RandomPlans, Replayed, Task, draw_tasks, run_task
 from vla_policy.evaluation.success.open_loop import held_out_episodes
 from vla_policy.interfaces import IMAGES, InputError, Policy
 from vla_policy.rollouts.baselines import HoldPolicy
@@ -29,19 +29,18 @@ PolicyOf = Callable[[Task], Policy]
 
 
 @dataclass
-class PlanEvalConfig(ComputeOptions):
-    """Planning towards goal pictures in simulation, LeWorldModel's protocol."""
+class PlanEvalConfig(ComputeOptions, SceneOptions):
+    """Planning towards goal images in simulation, LeWorldModel's protocol."""
 
     episodes: list[int] | None = None
-    """that starts and goals are taken from; null: those that the checkpoint states it held out"""
+    """source of starts and goals; null: the held-out ones that the checkpoint states"""
     n_starts: int = 50  # pairs of start and goal
     seed: int = 100000  # draws starts and goals. Tune and debug on others, below 100000
-    ahead: int = 25  # control steps in the recording from a start to its goal
+    ahead: int = 25  # control steps from a start to its goal in the recording
     budget: int = 50  # control steps to reach it
-    plan: dict[str, Any] = field(default_factory=lambda: asdict(PlanConfig()))  # how plans are searched
-    scene: dict[str, Any] = field(default_factory=dict)  # what PushTConfig.from_mapping reads, see sim/config.py
-    policy_seed: int = 0  # of the samples
-    out: str = "outputs/plan/${now:%Y-%m-%d_%H-%M-%S}"  # folder of what is found
+    plan: dict[str, Any] = field(default_factory=lambda: asdict(PlanConfig()))  # the search for plans
+    policy_seed: int = 0  # of the search's samples
+    out: str = "outputs/plan/${now:%Y-%m-%d_%H-%M-%S}"  # folder of the results
 
     def __post_init__(self) -> None:
         for key, least in {"n_starts": 1, "ahead": 1, "budget": 1, "seed": 0}.items():
@@ -50,12 +49,8 @@ class PlanEvalConfig(ComputeOptions):
 
     @property
     def search(self) -> PlanConfig:
-        """How plans are searched; `InputError` for unknown keys and impossible values."""
+        """The configuration of the search; `InputError` for unknown keys and invalid values."""
         return replace(PlanConfig(), self.plan, "plan")
-
-    @property
-    def pusht(self) -> PushTConfig:
-        return PushTConfig.from_mapping(self.scene)
 
 
 def evaluate_planning(
@@ -64,9 +59,9 @@ def evaluate_planning(
     config: PlanEvalConfig,
     out: Path,
     checkpoint: str,
-    tick: Callable[[str, int], None] = lambda name, total: None,
+    advance: Callable[[str, int], None] = lambda name, total: None,
 ) -> dict[str, Any]:
-    """Play every task with every policy, and leave plan.json and episodes.csv in `out`; the summary."""
+    """Run every task with every policy, write plan.json and episodes.csv to `out`; the summary."""
     search, episodes = config.search, held_out_episodes(config.episodes, model.card, dataset)
     cameras = model.config.cameras
     tasks = draw_tasks(dataset, episodes, cameras, config.n_starts, config.ahead, config.seed)
@@ -84,8 +79,8 @@ def evaluate_planning(
         for name, policy_of in policies.items():
             for task in tasks:
                 generator = np.random.default_rng([config.policy_seed, task.number])
-                outcomes[name].append(play(env, task, policy_of(task), config.budget, generator))
-                tick(name, len(tasks))
+                outcomes[name].append(run_task(env, task, policy_of(task), config.budget, generator))
+                advance(name, len(tasks))
     finally:
         env.close()
     summary = {

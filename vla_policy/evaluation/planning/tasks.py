@@ -1,4 +1,4 @@
-"""Starts and goal pictures out of recorded episodes, and playing them in simulation."""
+"""Tasks with starts and goal images from recorded episodes, and running them in simulation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NEAR, TURNED = 20 * PIXEL, np.pi / 9  # success: metres of pusher and block join
 
 @dataclass(frozen=True)
 class Task:
-    """One start and its goal, from a recorded episode. Metres and radians; `pictures` (H, W, 3) by camera."""
+    """A start and a goal from a recorded episode. Metres and radians; `pictures` (H, W, 3) by camera."""
 
     number: int
     episode: int
@@ -34,14 +34,14 @@ class Task:
     goal_pusher: np.ndarray
     goal_block_pose: np.ndarray
     pictures: Mapping[str, np.ndarray] = field(repr=False)  # of the goal
-    recorded: np.ndarray = field(repr=False)  # (ahead, 2) commands that led there
+    recorded: np.ndarray = field(repr=False)  # (ahead, 2) commands from start to goal
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a task. Distances in metres and radians, at the end of the budget; `plan_ms` of every plan."""
+    """The outcome of a task. Final distances in metres and radians; `plan_ms` has the time of every plan."""
 
-    success: bool  # pusher, block and angle near the goal's at one time
+    success: bool  # pusher, block and angle near the goal's at the same time
     block_success: bool  # block and angle
     pusher_distance: float
     block_distance: float
@@ -52,7 +52,7 @@ class Outcome:
 def draw_tasks(
     dataset: LeRobotDataset, episodes: Sequence[int], cameras: Sequence[str], n_starts: int, ahead: int, seed: int
 ) -> list[Task]:
-    """`n_starts` different starts, any frame of the episodes that has one `ahead` steps later as likely as another."""
+    """`n_starts` different starts, uniform over the frames that have a successor `ahead` steps later."""
     pusht_interface({}).require(dataset.interface, "planning in simulation", str(dataset.root))
     places = [(e, t) for e in episodes for t in range(dataset.length(e) - ahead)]
     if len(places) < n_starts:
@@ -70,7 +70,7 @@ def draw_tasks(
 
 
 class RandomPlans:
-    """Carries out plans as a search draws its first ones, whatever is seen."""
+    """Executes plans sampled from the search's initial distribution, without looking at the observation."""
 
     n_obs_steps = 1
 
@@ -86,7 +86,7 @@ class RandomPlans:
 
 
 class Replayed:
-    """Sends the recorded commands that led to the goal, then stays: what the simulator's repeatability allows."""
+    """Replays the recorded commands, then holds: the upper bound that the simulator's repeatability sets."""
 
     n_obs_steps = 1
 
@@ -99,8 +99,8 @@ class Replayed:
         return [ActionChunk(self._commands, history[-1].t, 1.0 / self.interface.fps) for history in histories]
 
 
-def play(env: PushTEnv, task: Task, policy: Policy, budget: int, generator: np.random.Generator) -> Outcome:
-    """Try a task for `budget` steps. The environment's own goal, and that it was reached, mean nothing here."""
+def run_task(env: PushTEnv, task: Task, policy: Policy, budget: int, generator: np.random.Generator) -> Outcome:
+    """Run a task for `budget` steps; the environment's own goal is ignored."""
     control = ControlLoop(policy.interface, policy.n_obs_steps, policy.n_action_steps, drive_of(env))
     observation, info = env.reset(seed=task.number, options={"pusher": task.pusher, "block_pose": task.block_pose})
     near, block_near, plan_ms = [], [], []
@@ -120,7 +120,7 @@ def play(env: PushTEnv, task: Task, policy: Policy, budget: int, generator: np.r
 
 
 def distances(info: Mapping[str, Any], task: Task) -> tuple[float, float, float]:
-    """Of the pusher and the block from where the goal has them, metres, and between the block's angles, radians."""
+    """Distances to the goal of the pusher and the block (metres), and of the block's angle (radians)."""
     pusher = np.linalg.norm(np.asarray(info["pos_agent"]) - task.goal_pusher)
     block = np.linalg.norm(np.asarray(info["block_pose"])[:2] - task.goal_block_pose[:2])
     return float(pusher), float(block), float(abs(wrap_angle(info["block_pose"][2] - task.goal_block_pose[2])))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def watched_summary(results: Sequence[EpisodeResult], monitor: str | None) -> dict[str, Any]:
-    """What summary.json says of monitor and event; nothing if there was neither."""
+    """The entries of summary.json about the monitor and the event; empty if there was neither."""
     found: dict[str, Any] = {}
     if monitor is not None:
         halted = sum(r.watched["surprise"].max() > r.watched["threshold"] for r in results if r.watched)
@@ -26,9 +26,9 @@ def watched_summary(results: Sequence[EpisodeResult], monitor: str | None) -> di
 
 
 def aftermath_summary(found: Sequence[Aftermath]) -> dict[str, Any]:
-    """Of the episodes (at least one) with the event: how many were stopped, how soon, and what was done until then."""
+    """Of the episodes with the event (at least one): how many were stopped, the delay, and the steps acted."""
     delays = [a.stopped_step - a.event_step for a in found if a.stopped_step is not None]
-    after = [steps for steps in delays if steps >= 1]  # the step after the event's is the first that can know of it
+    after = [steps for steps in delays if steps >= 1]  # the event is visible from the next step on
     delay = percentiles(after)
     return {
         "n": len(found),

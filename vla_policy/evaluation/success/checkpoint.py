@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,44 +17,37 @@ from vla_policy.interfaces import IMAGES, InputError, Policy
 from vla_policy.models.checkpoint import update_card
 from vla_policy.models.loading import described, load_policy, machine
 from vla_policy.rollouts.baselines import baseline_factory
-from vla_policy.rollouts.results import EpisodeResult
+from vla_policy.rollouts.progress import Progress, no_progress
 from vla_policy.rollouts.watch import Watcher
 from vla_policy.rollouts.workers import EnvFactory, PolicyFactory
 from vla_policy.utils.configuration import typed_config
 
 log = logging.getLogger(__name__)
 
-# A context with the callbacks `on_episode` and `on_steps` of rollouts, for a name and a number of episodes.
-Progress = Callable[[str, int], AbstractContextManager[tuple[Callable[[EpisodeResult], None], Callable[[int], None]]]]
-
-
-@contextmanager
-def silent(_name: str, _n_episodes: int) -> Iterator[tuple[Callable[[EpisodeResult], None], Callable[[int], None]]]:
-    """No progress is shown."""
-    yield (lambda result: None), (lambda steps: None)
-
 
 def evaluate_checkpoint(checkpoint: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Play a checkpoint (a folder or hub name) in simulation; the summary, which is in summary.json too.
+    """Evaluate a checkpoint (a folder or hub name) in simulation; the summary, which is also in summary.json.
 
-    `overrides` are the words that `vla-eval rollout` takes behind the checkpoint, for instance
+    `overrides` are those of `vla-eval rollout`, for instance
     `["n_episodes=50", "out=outputs/eval/mine"]`. Raises `InputError` for a mistake and `RolloutError` if a worker dies.
     """
     config = typed_config(EvalConfig, "eval", overrides)
     return summaries(str(checkpoint), config)[Path(checkpoint).name]
 
 
-def summaries(checkpoint: str | None, config: EvalConfig, progress: Progress = silent) -> dict[str, dict[str, Any]]:
-    """The summaries of the checkpoint and of `config.baseline`, as far as they are given, by name.
+def summaries(
+    checkpoint: str | None, config: EvalConfig, progress: Progress = no_progress
+) -> dict[str, dict[str, Any]]:
+    """Evaluate the checkpoint, `config.baseline` or both; the summaries by name.
 
-    The checkpoint's files are in `config.out`, a baseline's below it where both are played.
+    The checkpoint's files are in `config.out`, a baseline's in a folder below it if both are evaluated.
     """
-    from vla_policy.evaluation.surprise.watches import guards
+    from vla_policy.evaluation.surprise.watchers import halting_monitors
 
     if checkpoint is None and config.baseline is None:
         raise InputError("vla-eval: expected a CHECKPOINT or baseline=hold|expert, found neither (see --help)")
     if config.monitor is not None and (checkpoint is None or config.baseline is not None):
-        raise InputError("monitor: expected a CHECKPOINT alone, which it was calibrated for, found a baseline")
+        raise InputError("monitor: expected only the CHECKPOINT that it was calibrated for, found a baseline")
     if config.n_action_steps is not None and checkpoint is None:
         raise InputError(f"n_action_steps: expected null without a CHECKPOINT, found {config.n_action_steps}")
     baseline = None if config.baseline is None else baseline_factory(config.baseline, config.pusht)
@@ -67,7 +59,7 @@ def summaries(checkpoint: str | None, config: EvalConfig, progress: Progress = s
         more = described(policy)
         watcher = None
         if config.monitor is not None:
-            watcher = guards(config.monitor, checkpoint, policy.interface)
+            watcher = halting_monitors(config.monitor, checkpoint, policy.interface)
         if config.check_instruction and policy.unchecked:
             log.warning(policy.unchecked)
         elif config.check_instruction and policy.reads:
@@ -85,10 +77,10 @@ def summaries(checkpoint: str | None, config: EvalConfig, progress: Progress = s
 
 
 def env_factory(config: EvalConfig, policy: Policy, watched: Sequence[str] = ()) -> EnvFactory:
-    """Makes the environment with the cameras that the policy, or a watch, looks through; picklable."""
+    """A picklable factory of the environment with the cameras that the policy and a watcher need."""
     cameras = [key.removeprefix(IMAGES) for key in dict.fromkeys([*policy.interface.cameras, *watched])]
     factory = functools.partial(make_disturbed_env, config.env, cameras, config.pusht, config.event)
-    env = factory()  # a mistake of the user's is better met here than in several workers
+    env = factory()  # report a mistake here rather than in several workers
     try:
         policy.interface.require(env.interface, "the policy", f"env {config.env}")
     finally:
@@ -107,7 +99,7 @@ def _evaluate(
     **more: Any,
 ) -> dict[str, Any]:
     watched = watcher.cameras if watcher is not None else ()
-    with progress(Path(checkpoint).name, config.n_episodes) as (on_episode, on_steps):
+    with progress(Path(checkpoint).name, config.n_episodes) as callbacks:
         return evaluate(
             policy,
             env_factory(config, policy, watched),
@@ -116,8 +108,7 @@ def _evaluate(
             checkpoint=checkpoint,
             task=LANGUAGE_TASK if config.pusht.goals else TASK,
             policy_factory=policy_factory,
-            on_episode=on_episode,
-            on_steps=on_steps,
+            callbacks=callbacks,
             watcher=watcher,
             **more,
         )

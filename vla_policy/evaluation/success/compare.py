@@ -73,7 +73,7 @@ def require_same(summaries: Mapping[Path, Mapping[str, Any]], keys: Sequence[str
 
 
 def value_at(summary: Mapping[str, Any], key: str) -> Any:
-    """The value of a dotted key; None where there is none."""
+    """The value of a dotted key; None if it is missing."""
     value: Any = summary
     for part in key.split("."):
         value = (value or {}).get(part)
@@ -87,8 +87,8 @@ def comparison_table(found: dict[str, Any]) -> Table:
     table.add_row("A", str(found["a"]))
     table.add_row("B", str(found["b"]))
     if found["paraphrases_a"] != found["paraphrases_b"]:
-        told = (found[key] or "none" for key in ("paraphrases_a", "paraphrases_b"))
-        table.add_row("paraphrases of A / of B, which differ", " / ".join(told))
+        paraphrases = (found[key] or "none" for key in ("paraphrases_a", "paraphrases_b"))
+        table.add_row("paraphrases of A / of B, which differ", " / ".join(paraphrases))
     table.add_row("success of A", percent(found["success_a"]))
     table.add_row("success of B", percent(found["success_b"]))
     table.add_row("difference in success", f"{100 * found['difference']:+.1f} %")

@@ -1,4 +1,4 @@
-"""Success against the number of demonstrations, gathered from evaluations of policies trained on different numbers."""
+"""Success against the number of demonstrations, from evaluations of policies trained on different numbers."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ COLUMNS = [
 
 
 def gather(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """One row an evaluation folder, by number of demonstrations, then training seed.
+    """A row per evaluation folder, sorted by number of demonstrations, then training seed.
 
-    `InputError` if an evaluation's checkpoint does not state what it was trained on, or if they were not all made in
-    one environment from the same seeds.
+    `InputError` if an evaluation's checkpoint does not state its training data, or if the evaluations differ in their
+    environment or seeds.
     """
     summaries = {folder: read_summary(folder) for folder in folders}
     rows = [_row(folder, summary) for folder, summary in summaries.items()]
@@ -56,7 +56,7 @@ def _row(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def measured(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
-    """What a row says of how the policy did."""
+    """The results of the policy in a row."""
     low, high = summary["success_ci95"]
     return {
         "ci95_low": low,
@@ -67,7 +67,7 @@ def measured(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_demonstrations(out: Path, rows: Sequence[dict[str, Any]]) -> list[Path]:
-    """Leave demonstrations.csv, .json and .png in `out`; the paths."""
+    """Write demonstrations.csv, .json and .png to `out`; the paths."""
     paths = [out / f"demonstrations.{kind}" for kind in ("csv", "json", "png")]
     write_csv(paths[0], COLUMNS, rows)
     write_json(paths[1], {"runs": list(rows), "ci95_method": "exact (Clopper-Pearson), over rollouts of one training"})
@@ -91,7 +91,7 @@ def demonstrations_table(rows: Sequence[dict[str, Any]]) -> Table:
 
 
 def plot(rows: Sequence[dict[str, Any]]) -> Figure:
-    """Every training as a point with its rollouts' interval; the line joins the means over training seeds."""
+    """A point with the rollouts' interval for every training run; the line connects the means over training seeds."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     numbers = sorted({row["demonstrations"] for row in rows})
@@ -99,7 +99,7 @@ def plot(rows: Sequence[dict[str, Any]]) -> Figure:
     axes.plot(numbers, means, color="tab:blue", linewidth=1, label="mean over training seeds", zorder=1)
     for n in numbers:
         group = [row for row in rows if row["demonstrations"] == n]
-        # side by side, so that intervals of several training seeds do not hide each other
+        # offset, so that intervals of several training seeds do not overlap
         places = n * 2 ** (0.08 * (np.arange(len(group)) - (len(group) - 1) / 2))
         rates = np.array([row["success_rate"] for row in group])
         spans = np.array([[row["ci95_low"], row["ci95_high"]] for row in group])

@@ -1,10 +1,10 @@
-"""One evaluation from policy to files: rollouts, latency, summary, films."""
+"""One evaluation of a policy: rollouts, latency, summary, videos, and their files."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,26 +12,27 @@ from typing import Any
 from sim import Disturbance, PushTConfig
 from sim.disturbances import KINDS
 from sim.instructions import named_goal
-from vla_policy.evaluation.options import RolloutOptions
+from vla_policy.evaluation.options import RolloutOptions, SceneOptions
 from vla_policy.evaluation.success.aftermath import watched_summary
 from vla_policy.evaluation.success.films import choose, film
 from vla_policy.evaluation.success.latency import KeepHistories, chunk_latency
 from vla_policy.evaluation.success.report import refusal_rate, summarize, write_episodes
 from vla_policy.evaluation.surprise.plot import plot_watched
 from vla_policy.interfaces import InputError, Policy
+from vla_policy.rollouts.progress import ProgressCallbacks
 from vla_policy.rollouts.results import EpisodeResult
 from vla_policy.rollouts.rollout import Unreadable, rollout
 from vla_policy.rollouts.watch import Watcher
 from vla_policy.rollouts.workers import EnvFactory, PolicyFactory, RolloutError
 from vla_policy.utils.files import write_json
 
-# best.mp4, best_2.mp4, and .best.mp4.<process>.tmp where a film was interrupted
+# best.mp4, best_2.mp4, and .best.mp4.<process>.tmp of an interrupted process
 _FILMS = [("", ".mp4"), ("", "_[0-9]*.mp4"), (".", ".mp4.*.tmp"), (".", "_[0-9]*.mp4.*.tmp")]
 
 
 @dataclass
 class DisturbanceConfig:
-    """A `sim.Disturbance`, or none without a kind."""
+    """A `sim.Disturbance`; none without a kind."""
 
     kind: str | None = None
     """block_teleport | pusher_teleport | recolour | light | camera_shift | frozen_camera | dropped_frames |
@@ -42,25 +43,24 @@ class DisturbanceConfig:
 
 
 @dataclass
-class EvalConfig(RolloutOptions):
+class EvalConfig(RolloutOptions, SceneOptions):
     """Rollouts in simulation."""
 
     env: str = "pybullet"  # pybullet (the arm) | gym_pusht
-    n_episodes: int = 50  # decided before the run; .7 is told from .8 with 292 episodes each
+    n_episodes: int = 50  # decided before the run; telling .7 from .8 takes 292 episodes each
     n_action_steps: int | None = None
-    """control periods of a chunk that are played before the next one; null: as the policy says"""
-    delay: int = 0  # control periods that a chunk takes; the one before is played on meanwhile
-    baseline: str | None = None  # hold | expert: played on the same starts beside the checkpoint, or without one, alone
+    """control periods of a chunk that are executed before the next one; null: as in the checkpoint"""
+    delay: int = 0  # inference time in control periods, in which the previous chunk is executed
+    baseline: str | None = None  # hold | expert: run on the same starts, with or without a checkpoint
     videos: int = 2  # episodes to film: the best, the worst, the second best, ...
     latency_repeats: int = 100  # chunks timed, one observation at a time, after the rollouts
     update_card: bool = False  # write the result into the checkpoint's model card
     disturbance: DisturbanceConfig = field(default_factory=DisturbanceConfig)
     """happens once in every episode; kinds, units and defaults are in sim/effects.py"""
-    monitor: str | None = None  # folder of a calibration (vla-calibrate): it holds the arm when it is surprised
+    monitor: str | None = None  # folder of a calibration (vla-calibrate); the monitor halts the arm
     check_instruction: bool = True
-    """episodes under an instruction that the policy cannot read are not begun, and count as failures"""
-    scene: dict[str, Any] = field(default_factory=dict)  # what PushTConfig.from_mapping reads, see sim/config.py
-    out: str = "outputs/eval/${now:%Y-%m-%d_%H-%M-%S}"  # folder of what is found
+    """episodes whose instruction the policy cannot follow are not started, and count as failures"""
+    out: str = "outputs/eval/${now:%Y-%m-%d_%H-%M-%S}"  # folder of the results
 
     def __post_init__(self) -> None:
         for key, least in {"n_episodes": 1, "seed": 0, "videos": 0, "latency_repeats": 1}.items():
@@ -70,26 +70,20 @@ class EvalConfig(RolloutOptions):
             raise InputError("update_card: expected undisturbed episodes without a monitor, found one of them")
         if self.n_action_steps is not None and (self.monitor is not None or self.update_card):
             raise InputError(
-                "n_action_steps: expected null where a monitor or the model card is of the policy as it is, found "
+                "n_action_steps: expected null with a monitor or update_card, which are for the policy as it is, found "
                 f"{self.n_action_steps}"
             )
-        _ = self.event  # a mistake is better met here than after the policy was loaded
+        _ = self.event  # report a mistake before the policy is loaded
 
     @property
     def event(self) -> Disturbance | None:
-        """What is to happen in every episode."""
-        asked = self.disturbance
-        if asked.kind is not None:
-            return Disturbance(asked.kind, asked.magnitude, asked.step)
-        if asked != DisturbanceConfig():
-            raise InputError(
-                f"disturbance.kind: expected one beside magnitude or step, one of {list(KINDS)}, found none"
-            )
+        """The disturbance of every episode."""
+        options = self.disturbance
+        if options.kind is not None:
+            return Disturbance(options.kind, options.magnitude, options.step)
+        if options != DisturbanceConfig():
+            raise InputError(f"disturbance.kind: expected one of {list(KINDS)} with magnitude or step, found none")
         return None
-
-    @property
-    def pusht(self) -> PushTConfig:
-        return PushTConfig.from_mapping(self.scene)
 
     @property
     def seeds(self) -> list[int]:
@@ -105,19 +99,18 @@ def evaluate(
     checkpoint: str,
     task: str,
     policy_factory: PolicyFactory | None = None,
-    on_episode: Callable[[EpisodeResult], None] | None = None,
-    on_steps: Callable[[int], None] | None = None,
+    callbacks: ProgressCallbacks = ProgressCallbacks(),  # noqa: B008, immutable
     timing: dict[str, Any] | None = None,
     watcher: Watcher | None = None,
     unreadable: Unreadable | None = None,
     **more: Any,
 ) -> dict[str, Any]:
-    """Play `config.seeds` and leave summary.json, episodes.csv, films and a contact sheet in `out`; the summary.
+    """Run `config.seeds`, write summary.json, episodes.csv, videos and a contact sheet to `out`; the summary.
 
-    With `policy_factory` (a policy an episode, see `rollout`) no chunk is timed. `timing` describes the machine beside
-    the measured latency, `watcher` may halt arms, `more` goes into the summary as it is. Episodes
-    with an `unreadable` instruction are not begun and count as failures. If a worker is lost, episodes.csv has the
-    finished episodes, there is no summary, and `RolloutError` is raised.
+    With `policy_factory` (a policy per episode, see `rollout`) no latency is measured. `timing` describes the machine
+    for the latency, `watcher` may halt arms, `more` is added to the summary. Episodes with an `unreadable` instruction
+    are not started and count as failures. If a worker is lost, episodes.csv has the finished episodes, there is no
+    summary, and `RolloutError` is raised.
     """
     out.mkdir(parents=True, exist_ok=True)
     _remove_old_results(out)
@@ -135,8 +128,7 @@ def evaluate(
             policy_factory=policy_factory,
             watcher=watcher,
             unreadable=unreadable,
-            on_episode=on_episode,
-            on_steps=on_steps,
+            callbacks=callbacks,
         )
     except RolloutError as error:
         write_episodes(out / "episodes.csv", error.finished)
@@ -173,9 +165,9 @@ def evaluate(
 
 
 def _sentences(results: Sequence[EpisodeResult], scene: PushTConfig) -> dict[str, Any]:
-    """What kind of instructions were given where there are goals to name, and how many episodes' name none of them.
+    """In scenes with named goals, the kind of the instructions, and how many episodes' name no goal.
 
-    `paraphrases` is None where all had one of the user's own.
+    `paraphrases` is None for an instruction of the user.
     """
     if not scene.goals:
         return {}
@@ -187,13 +179,13 @@ def _sentences(results: Sequence[EpisodeResult], scene: PushTConfig) -> dict[str
 
 
 def _refusals(results: Sequence[EpisodeResult]) -> dict[str, Any]:
-    """How many episodes were refused, and under which instructions."""
+    """The rate of refused episodes, and their instructions."""
     refused = Counter(r.task for r in results if r.refused)
     return {**refusal_rate([r.refused for r in results]), "instructions": dict(refused)}
 
 
 def _remove_old_results(out: Path) -> None:
-    """Nothing of an earlier run, nor what a kill left of its films, may lie beside the new numbers."""
+    """Remove the results of an earlier run from `out`, and temporary files of a killed one."""
     films = [f"{hidden}{end}{kind}" for end in ("best", "worst") for hidden, kind in _FILMS]
     for pattern in ("summary.json", "episodes.csv", "contact_sheet.png", "surprise.png", *films):
         for path in out.glob(pattern):

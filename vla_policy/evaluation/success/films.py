@@ -1,7 +1,7 @@
-"""Pictures of episodes: mp4 with instruction, step and coverage drawn in, and a contact sheet.
+"""Videos of episodes with instruction, step and coverage overlaid, and a contact sheet.
 
-An episode is filmed after the run by sending its recorded commands again from the same seed, so that only the chosen
-ones cost anything; in a deterministic simulation that is the episode itself.
+Only the chosen episodes are rendered, after the run: their recorded commands are replayed from the same seed, which in
+a deterministic simulation reproduces the episode.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ _GOOD, _NEUTRAL, _INK, _PAPER = (46, 139, 87), (70, 110, 190), (20, 20, 20), (25
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture of a film and what stands beside it."""
+    """A frame of a video and the values shown with it."""
 
     picture: np.ndarray  # (H, W, 3) uint8
     step: int
     coverage: float
     success: bool
-    surprise: str = ""  # what a monitor said, and whether it held the arm
+    surprise: str = ""  # a monitor's score and threshold, and whether it halted the arm
     halted: bool = False
 
 
 def rank(results: Sequence[EpisodeResult]) -> list[EpisodeResult]:
-    """Best first: successes by how few steps they took, then failures by their largest coverage."""
+    """Best first: successes by their number of steps, then failures by their largest coverage."""
     return sorted(results, key=lambda r: (not r.success, r.steps if r.success else -r.max_coverage, r.seed))
 
 
 def choose(results: Sequence[EpisodeResult], count: int) -> dict[str, EpisodeResult]:
-    """Up to `count` episodes to film, half from either end: `best`, `worst`, `best_2`, `worst_2` and so on."""
+    """Up to `count` episodes, half from either end of the ranking: `best`, `worst`, `best_2`, `worst_2` and so on."""
     ranked = rank(results)
     count = min(count, len(ranked))
     chosen = {}
@@ -82,12 +82,12 @@ def film(
 
 def describe(name: str, episode: EpisodeResult) -> str:
     end = f"success after {episode.steps} steps" if episode.success else f"no success in {episode.steps} steps"
-    told = f', "{episode.task}"' if episode.task else ""
-    return f"{name.replace('_', ' ')}: seed {episode.seed}, {end}, max coverage {episode.max_coverage:.3f}{told}"
+    task = f', "{episode.task}"' if episode.task else ""
+    return f"{name.replace('_', ' ')}: seed {episode.seed}, {end}, max coverage {episode.max_coverage:.3f}{task}"
 
 
 def _film_one(env_factory: EnvFactory, episode: EpisodeResult, path: Path, name: str, fps: float) -> list[np.ndarray]:
-    """Write the mp4; the frames of the contact sheet come back, evenly spaced in time."""
+    """Write the mp4; the frames for the contact sheet, evenly spaced in time."""
     wanted = set(np.linspace(0, episode.steps, SHEET_COLUMNS).round().astype(int).tolist())
     kept = []
 
@@ -108,7 +108,7 @@ def _film_one(env_factory: EnvFactory, episode: EpisodeResult, path: Path, name:
 
 
 def replay(env_factory: EnvFactory, episode: EpisodeResult) -> Iterator[Frame]:
-    """The episode's frames: the start and one after each of its steps."""
+    """The episode's frames: the first one, and one after each step."""
     env = env_factory()
     try:
         _, info = env.reset(seed=episode.seed, options=Start(episode.seed, episode.goal).options)
@@ -121,19 +121,19 @@ def replay(env_factory: EnvFactory, episode: EpisodeResult) -> Iterator[Frame]:
     if info["coverage"] != episode.final_coverage:
         warnings.warn(
             f"replay of seed {episode.seed}: expected the final coverage {episode.final_coverage:.4f}, "
-            f"found {info['coverage']:.4f}; the film shows another episode",
+            f"found {info['coverage']:.4f}; the video shows another episode",
             stacklevel=2,
         )
 
 
 def _watched(frame: Frame, episode: EpisodeResult) -> Frame:
-    """The frame with what the monitor said at its step, if there was one."""
+    """The frame with the monitor's score at its step, if there was a monitor."""
     if "surprise" not in episode.watched:
         return frame
     scores, threshold = episode.watched["surprise"][: frame.step + 1], float(episode.watched["threshold"])
     halted = bool((scores > threshold).any())
-    said = "-" if np.isneginf(scores[-1]) else f"{scores[-1]:.1f}"
-    text = f"surprise {said} (threshold {threshold:.1f}){', holding' if halted else ''}"
+    score = "-" if np.isneginf(scores[-1]) else f"{scores[-1]:.1f}"
+    text = f"surprise {score} (threshold {threshold:.1f}){', holding' if halted else ''}"
     return replace(frame, surprise=text, halted=halted)
 
 
@@ -143,11 +143,7 @@ def _frame(env: object, step: int, info: dict) -> Frame:
 
 
 def annotate(frame: Frame, title: str, most: float, instruction: str = "") -> np.ndarray:
-    """The picture with a strip above it: instruction, title, step, what a monitor says, coverage and the most so far, a
-    bar of the coverage.
-
-    A long instruction takes several lines.
-    """
+    """The image under a header: instruction (wrapped), title, step, surprise, coverage, its maximum and a bar of it."""
     height, width = frame.picture.shape[:2]
     size = max(8, width // 20)
     font = ImageFont.load_default(size)
@@ -172,7 +168,7 @@ def annotate(frame: Frame, title: str, most: float, instruction: str = "") -> np
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
-    """Lines of at most so many pixels, but for words that are longer."""
+    """Wrap to lines of at most `width` pixels; longer words are not broken."""
     columns = len(text)
     lines = textwrap.wrap(text, max(columns, 1), break_long_words=False)
     while columns > 1 and max(font.getlength(line) for line in lines) > width:
@@ -182,7 +178,7 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: 
 
 
 def contact_sheet(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str]) -> Image.Image:
-    """Rows of pictures, each under its title."""
+    """Rows of images, each below its title."""
     thumbnails = [[_thumbnail(picture) for picture in row] for row in rows]
     height = max(picture.height for row in thumbnails for picture in row)
     columns = max(len(row) for row in thumbnails)
@@ -205,4 +201,4 @@ def _thumbnail(picture: np.ndarray) -> Image.Image:
 
 
 def _even(n: int) -> int:
-    return n + n % 2  # yuv420p halves both sides
+    return n + n % 2  # yuv420p subsamples both axes

@@ -1,4 +1,4 @@
-"""How long one action chunk takes, from observations to actions, for one arm."""
+"""Latency of one action chunk, from observations to actions, for one arm."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def chunk_latency(
 ) -> dict[str, Any]:
     """Milliseconds of `predict` for one history (batch 1), preprocessing included: `percentiles` and mean.
 
-    `predict` answers with numpy arrays, so that an accelerator has finished when the clock stops. `warmup` calls come
-    first and are reported apart, as `warmup_ms`. A slow policy is timed for `max_seconds`: `n` says how often.
+    `predict` returns numpy arrays, so that an accelerator has finished when the clock stops. `warmup` calls are made
+    first and reported separately, as `warmup_ms`. A slow policy is timed for `max_seconds`; `n` is the number of calls.
     """
     if not histories or repeats < 1:
         raise InputError(f"latency: expected histories and repeats >= 1, found {len(histories)} and {repeats}")
@@ -50,7 +50,7 @@ def chunk_latency(
 def random_histories(
     policy: Policy, count: int = 8, seed: int = 0, task: str = "push the block onto the goal"
 ) -> list[list[Observation]]:
-    """Made-up observations of the policy's shapes, for timing where there is no environment."""
+    """Random observations of the policy's shapes, for timing without an environment."""
     generator = np.random.default_rng(seed)
     interface, dt = policy.interface, 1.0 / policy.interface.fps
     return [
@@ -69,7 +69,7 @@ def _random_values(interface: Interface, generator: np.random.Generator) -> dict
 
 
 class KeepHistories:
-    """A policy that keeps the first `count` histories it is asked with, to time it on real observations later."""
+    """A policy that keeps its first `count` inputs, to measure its latency on real observations later."""
 
     def __init__(self, policy: Policy, count: int = 32) -> None:
         self.policy = policy
@@ -85,9 +85,9 @@ class KeepHistories:
 
 
 def split_latency(policy: Any, histories: Sequence[Sequence[Observation]], repeats: int = 100, warmup: int = 5) -> dict:
-    """Milliseconds of what happens once a chunk, as `percentiles`: observations to the transformer's keys and values.
+    """Milliseconds of what runs once per chunk, as `percentiles`: observations to the transformer's keys and values.
 
-    For policies that show it (`prefix`); what `chunk_latency` measures beyond this is denoising.
+    For policies that have `prefix`; the rest of `chunk_latency` is denoising.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""The training objectives side by side, gathered from evaluations of policies that differ in nothing else."""
+"""Comparison of training objectives, from evaluations of policies that differ in nothing else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vla_policy.evaluation.success.data_scaling import measured
 from vla_policy.evaluation.success.report import read_summary
 from vla_policy.interfaces import InputError
 
-# What the table claims to be equal, beside all that the summaries say of the data.
+# Keys that must be equal, in addition to those about the data.
 SAME = (
     *("env", "task", "paraphrases", "disturbance", "delay", "seed", "n_episodes", "policy_seed", "n_action_steps"),
     *(f"training.{key}" for key in ("steps", "step", "batch_size", "seed", "initial_weights")),
@@ -23,18 +23,18 @@ SAME = (
 
 
 def gather_objectives(folders: Sequence[Path]) -> dict[str, Any]:
-    """`runs`, one an evaluation folder and in their order, and what is the `same` in all.
+    """`runs`, one per evaluation folder in the given order, and the values that are the `same` in all.
 
-    Each run but the first has its paired difference to the first. `InputError` if an evaluation does not state the
-    objective, the data and the training of its checkpoint, if two differ in anything of `SAME` or in the data, or if
-    their starts differ.
+    Each run except the first has its paired difference from the first. `InputError` if an evaluation does not state
+    the objective, the data and the training of its checkpoint, or if two differ in a key of `SAME`, in the data or in
+    their starts.
     """
     summaries = {folder: read_summary(folder) for folder in folders}
     for folder, summary in summaries.items():
         for key in ("objective", "parameters", "data", "training"):
             if not summary.get(key):
                 raise InputError(
-                    f"{folder}/summary.json: expected {key!r}, as vla-eval says of a checkpoint, found none"
+                    f"{folder}/summary.json: expected {key!r}, as vla-eval writes of a checkpoint, found none"
                 )
     data = dict.fromkeys(f"data.{key}" for summary in summaries.values() for key in summary["data"])
     same = [*data, *SAME]

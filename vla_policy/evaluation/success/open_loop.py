@@ -1,6 +1,6 @@
-"""How far predicted chunks are from recorded actions, for data that has no simulator.
+"""Error of predicted chunks on recorded actions, for data without a simulator.
 
-It says whether a policy has learnt anything, not whether it succeeds: the baseline is to repeat the last action.
+It shows whether a policy has learnt anything, not whether it succeeds; the baseline repeats the last action.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from vla_policy.utils.provenance import git_commit
 class OpenLoopConfig:
     """Error of predicted chunks on recorded episodes."""
 
-    episodes: list[int] | None = None  # e.g. [0,3,7]; null: those that the checkpoint states it held out
+    episodes: list[int] | None = None  # e.g. [0,3,7]; null: the held-out ones that the checkpoint states
     policy_seed: int = 0  # of the policy's noise
     batch_size: int = 32  # chunks computed at once
     device: str = "auto"  # auto | cpu | cuda
-    out: str = "outputs/open_loop/${now:%Y-%m-%d_%H-%M-%S}"  # folder of what is found
+    out: str = "outputs/open_loop/${now:%Y-%m-%d_%H-%M-%S}"  # folder of the results
 
 
 Window = tuple[int, list[Observation]]  # frame of the newest observation, history
@@ -39,7 +39,7 @@ Window = tuple[int, list[Observation]]  # frame of the newest observation, histo
 
 @dataclass(frozen=True)
 class EpisodeError:
-    """Mean absolute errors of one episode in the action's units; (n_action_steps, D) arrays, NaN where never due."""
+    """Mean absolute errors of one episode in the action's units; (n_action_steps, D) arrays, NaN for unused steps."""
 
     episode: int
     chunks: int
@@ -55,7 +55,7 @@ def open_loop(
     batch_size: int = 32,
     on_episode: Callable[[EpisodeError], None] | None = None,
 ) -> list[EpisodeError]:
-    """Ask for a chunk every `n_action_steps` frames and compare the steps to be executed with what was recorded.
+    """Predict a chunk every `n_action_steps` frames and compare its executed steps with the recorded actions.
 
     `InputError` if the policy and the dataset do not fit, or an episode has fewer than two frames.
     """
@@ -89,13 +89,13 @@ def _episode_error(
 
 
 def _mean(errors: np.ndarray) -> np.ndarray:
-    """Over chunks; steps that no chunk reached stay NaN."""
+    """Mean over chunks; NaN for steps that no chunk reaches."""
     count = np.isfinite(errors).sum(axis=0)
     return np.where(count > 0, np.nansum(errors, axis=0) / np.maximum(count, 1), np.nan)
 
 
 def _windows(policy: Policy, dataset: LeRobotDataset, index: int) -> Iterator[Window]:
-    """What the policy would have been asked, as the runtime would have kept it; the first frame has no last action."""
+    """The policy's inputs, as the runtime would form them; the first frame has no last action to hold."""
     episode = dataset.episode(index)
     cameras = policy.interface.cameras
     vectors = {key: episode.columns[key] for key in policy.interface.observations if key not in cameras}
@@ -104,15 +104,13 @@ def _windows(policy: Policy, dataset: LeRobotDataset, index: int) -> Iterator[Wi
     for frame in range(episode.length):
         values = {key: column[frame].astype(np.float32) for key, column in vectors.items()}
         values |= {key: next(frames) for key, frames in pictures.items()}
-        observation = Observation(values, episode.tasks[frame], frame / dataset.fps)
-        observation.check(policy.interface)
-        history.append(observation)
+        history.append(Observation(values, episode.tasks[frame], frame / dataset.fps))
         if frame >= 1 and (frame - 1) % policy.n_action_steps == 0:
             yield frame, history.window()
 
 
 def held_out_episodes(chosen: Sequence[int] | None, card: Mapping[str, Any], dataset: LeRobotDataset) -> list[int]:
-    """The chosen episodes, or those that the checkpoint's card states were held out; `InputError` if it names none."""
+    """The chosen episodes, or the held-out ones that the checkpoint's card states; `InputError` if there are none."""
     if chosen is None:
         chosen = stated_episodes(card, dataset)
     wrong = [index for index in chosen if index not in dataset.episodes]
@@ -127,15 +125,15 @@ def held_out_episodes(chosen: Sequence[int] | None, card: Mapping[str, Any], dat
 
 
 def stated_episodes(card: Mapping[str, Any], dataset: LeRobotDataset) -> list[int]:
-    """The episodes of this dataset that the checkpoint's card states were held out; none if it names none."""
+    """The held-out episodes of this dataset that the checkpoint's card states, if any."""
     stated = (card.get("data") or {}).get("held_out_episodes")
-    if isinstance(stated, Mapping):  # of a mix: those of each dataset
+    if isinstance(stated, Mapping):  # by dataset, for a mix
         stated = stated.get(dataset.root.name, stated.get(str(dataset.root)))
     return list(stated or [])
 
 
 def summarize_open_loop(errors: Sequence[EpisodeError], policy: Policy, **more: Any) -> dict[str, Any]:
-    """Means over episodes with bootstrap intervals; per channel and per step of the chunk beside them."""
+    """Means over episodes with bootstrap intervals, and means per channel and per step of the chunk."""
     ours = np.array([np.nanmean(e.policy) for e in errors])
     held = np.array([np.nanmean(e.hold) for e in errors])
     action = policy.interface.action
@@ -170,7 +168,7 @@ def summarize_open_loop(errors: Sequence[EpisodeError], policy: Policy, **more: 
 
 
 def write_open_loop(out: Path, errors: Sequence[EpisodeError], summary: Mapping[str, Any]) -> None:
-    """Leave summary.json and episodes.csv, one row an episode, in `out`."""
+    """Write summary.json and episodes.csv, a row per episode, to `out`."""
     rows = [
         {"episode": e.episode, "chunks": e.chunks, "policy": np.nanmean(e.policy), "hold": np.nanmean(e.hold)}
         for e in errors

@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: summary.json, episodes.csv, and a table for people."""
+"""Results of an evaluation: summary.json, episodes.csv, and a table."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from vla_policy.rollouts.results import EpisodeResult
 from vla_policy.utils.files import read_json, write_csv
 from vla_policy.utils.provenance import git_commit
 
-_ELSEWHERE = ("pusher", "block_pose", "actions", "reached", "aftermath", "watched")  # no columns
+_ELSEWHERE = ("pusher", "block_pose", "actions", "reached", "aftermath", "watched")  # not columns of episodes.csv
 _TEXT = ("task", "goal")
-_LATER = (*_TEXT, "refused")  # missing in files from before there were several goals, or refusals
+_LATER = (*_TEXT, "refused")  # missing in older files
 COLUMNS = [f.name for f in fields(EpisodeResult) if f.name not in _ELSEWHERE] + [
     "pusher_x",
     "pusher_y",
@@ -42,9 +42,9 @@ def summarize(
     chunk_ms: Mapping[str, Any] | None,
     **more: Any,
 ) -> dict[str, Any]:
-    """The content of summary.json; `more` is added as it is, `chunk_ms` is None for what was not timed.
+    """The content of summary.json; `more` is added to it, `chunk_ms` is None if no latency was measured.
 
-    `instructions` counts the episodes with each; `by_goal` has the success of each commanded goal if there are several.
+    `instructions` counts the episodes with each; `by_goal` has the success by commanded goal if there are several.
     """
     n, n_success = len(results), sum(r.success for r in results)
     if n == 0:
@@ -89,14 +89,14 @@ def _by_goal(results: Sequence[EpisodeResult]) -> dict[str, dict[str, Any]]:
 
 
 def refusal_rate(refused: Sequence[bool]) -> dict[str, Any]:
-    """Number, rate and exact interval of the refused."""
+    """Number, rate and exact interval of the refusals."""
     n, n_refused = len(refused), sum(refused)
     ci95 = success_interval(n_refused, n)
     return {"n": n, "n_refused": n_refused, "refusal_rate": n_refused / n, "refusal_ci95": ci95}
 
 
 def write_episodes(path: Path, results: Sequence[EpisodeResult]) -> None:
-    """One row an episode, initial conditions included; floats are written so that they read back equal."""
+    """Write a row per episode, initial conditions included; floats read back exactly."""
     write_csv(path, COLUMNS, [episode_row(result) for result in results])
 
 
@@ -139,9 +139,7 @@ def _value(key: str, row: Mapping[str, str]) -> Any:
 
 
 def summary_table(summaries: Mapping[str, Mapping[str, Any]], title: str) -> Table:
-    """One column a summary, named by its key; the instructions that were given, and whether they said enough, are
-    below.
-    """
+    """A column per summary, named by its key; the caption has the instructions, and a warning if they name no goal."""
     table = Table(title=title, title_justify="left", caption_justify="left")
     table.add_column("")
     for name in summaries:
@@ -153,7 +151,7 @@ def summary_table(summaries: Mapping[str, Mapping[str, Any]], title: str) -> Tab
             table.add_row(label, *(show(summary) for summary in summaries.values()))
     if any("refusals" in summary for summary in summaries.values()):
         table.add_row(
-            "refused to begin  [95 %]", *(_refusals(summary.get("refusals")) for summary in summaries.values())
+            "refused to start  [95 %]", *(_refusals(summary.get("refusals")) for summary in summaries.values())
         )
     goals = {goal: None for summary in summaries.values() for goal in summary["by_goal"]}
     for goal in goals if len(goals) > 1 else ():
@@ -182,7 +180,7 @@ def _refusals(found: Mapping[str, Any] | None) -> str:
 
 
 def _instructions(given: Collection[str]) -> str | None:
-    """The first and how many others there were."""
+    """The first one, and the number of others."""
     if not given:
         return None
     others = f" and {len(given) - 1} more" if len(given) > 1 else ""
@@ -209,7 +207,7 @@ def _halted(summary: Mapping[str, Any]) -> str:
 
 
 def _after(summary: Mapping[str, Any], *keys: str) -> str:
-    """Values of what came after an event, for those episodes that it happened in."""
+    """Values of the aftermath, for the episodes with an event."""
     if "aftermath" not in summary:
         return "-"
     values = [summary["aftermath"][key] for key in keys]

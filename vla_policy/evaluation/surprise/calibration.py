@@ -1,53 +1,50 @@
-"""Calibrating the surprise monitor: nominal episodes played or recorded, and the threshold that they give."""
+"""Calibration of the surprise monitor: its threshold, from nominal episodes that are run or were recorded."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from sim import PushTConfig
 from vla_policy.data import LeRobotDataset
 from vla_policy.data.format.layout import COLLECTION
-from vla_policy.evaluation.options import RolloutOptions
-from vla_policy.evaluation.surprise.detection import clean
-from vla_policy.evaluation.surprise.episodes import env_with
+from vla_policy.evaluation.latents import encode_frames
+from vla_policy.evaluation.options import RolloutOptions, SceneOptions
+from vla_policy.evaluation.surprise.detection import without_nan
+from vla_policy.evaluation.surprise.environments import study_env
 from vla_policy.evaluation.surprise.study import CALIBRATION_TRACES, RECORDED, camera_names, check_latents
-from vla_policy.evaluation.surprise.traces import Hear, Trace, load_traces, record
+from vla_policy.evaluation.surprise.traces import Trace, load_traces, record_traces
 from vla_policy.interfaces import ACTION, InputError
 from vla_policy.models import DiffusionPolicy
 from vla_policy.monitoring import Calibration, calibrate, false_alarm_spread, least_successes
 from vla_policy.monitoring.conformal import check_alpha
+from vla_policy.rollouts.progress import ProgressCallbacks
 from vla_policy.utils.files import read_json
 from vla_policy.world_model import WorldModel, nominal_whitening, save_calibration
 from vla_policy.world_model.monitors import DETECTOR, EPISODE_SCORES
 
-BATCH = 256  # frames encoded at once
-
 
 @dataclass
-class CalibrateConfig(RolloutOptions):
-    """A threshold for the surprise monitor."""
+class CalibrateConfig(RolloutOptions, SceneOptions):
+    """Calibration of the surprise monitor's threshold."""
 
-    alpha: float = 0.05  # false alarms an undisturbed successful episode, at most
+    alpha: float = 0.05  # false-alarm rate per undisturbed successful episode, at most
     detector: str = DETECTOR
-    """whitened_error: the world is not as expected; prediction_error: the same, with every direction of the
-    latent counting alike; stillness: nothing has moved for long
+    """whitened_error: prediction error, whitened by that of nominal episodes; prediction_error: without whitening;
+    stillness: nothing has moved for a while
     """
     dataset: str | None = None
-    """a folder of recorded successful episodes in which this policy acted; null: play in simulation"""
+    """folder of recorded successful episodes of this policy; null: run episodes in simulation"""
     study: str | None = None
-    """a folder of vla-eval surprise, whose calibration episodes are taken; null: play in simulation"""
-    n_episodes: int = 100  # to play; the successful ones count
+    """folder of a vla-eval surprise, whose calibration episodes are used; null: run episodes in simulation"""
+    n_episodes: int = 100  # to run; the successful ones count
     seed: int = 60000  # of the first start; the others count up from it. Seeds from 100000 on are for evaluation
     num_envs: int = 8  # environments whose chunks are computed in batches
-    scene: dict[str, Any] = field(default_factory=dict)  # what PushTConfig.from_mapping reads, see sim/config.py
-    out: str = "outputs/calibrate/${now:%Y-%m-%d_%H-%M-%S}"  # folder of what is found
+    out: str = "outputs/calibrate/${now:%Y-%m-%d_%H-%M-%S}"  # folder of the results
 
     def __post_init__(self) -> None:
         check_alpha(self.alpha)
@@ -63,26 +60,18 @@ class CalibrateConfig(RolloutOptions):
             )
 
 
-def nominal_traces(policy: DiffusionPolicy, world_model: str, config: CalibrateConfig, hear: Hear) -> list[Trace]:
-    """Episodes of the policy in simulation, successful or not."""
+def nominal_traces(
+    policy: DiffusionPolicy, world_model: str, config: CalibrateConfig, callbacks: ProgressCallbacks
+) -> list[Trace]:
+    """Traces of episodes in simulation, successful or not."""
     cameras = camera_names(policy, WorldModel.from_pretrained(world_model))
-    env = functools.partial(env_with, cameras, PushTConfig.from_mapping(config.scene))
+    env = functools.partial(study_env, cameras, config.pusht)
     seeds = range(config.seed, config.seed + config.n_episodes)
-    return record(
-        policy,
-        env,
-        world_model,
-        seeds,
-        num_envs=config.num_envs,
-        num_workers=config.num_workers,
-        seed=config.policy_seed,
-        on_episode=hear[0],
-        on_steps=hear[1],
-    )
+    return record_traces(policy, env, world_model, seeds, config, callbacks)
 
 
 def study_traces(study: str, bound_to: Mapping[str, str]) -> list[Trace]:
-    """The calibration episodes of a `vla-eval surprise`; `InputError` if they were recorded of something else."""
+    """The calibration episodes of a `vla-eval surprise`; `InputError` unless they are of the same models."""
     recorded = read_json(Path(study) / RECORDED)
     for name, present in bound_to.items():
         if recorded.get(name) != present:
@@ -91,34 +80,29 @@ def study_traces(study: str, bound_to: Mapping[str, str]) -> list[Trace]:
 
 
 def recorded_traces(model: WorldModel, root: str) -> list[Trace]:
-    """The episodes of a dataset in which the watched policy acted; all of them count as successful, and their actions
-    as the commands that were given. `InputError` for demonstrations, which are neither.
+    """Traces of a dataset of the monitored policy; all episodes count as successful, and their actions as the commands.
+    `InputError` for demonstrations.
     """
     dataset = LeRobotDataset(root)
     if (Path(root) / COLLECTION).exists():
         raise InputError(f"dataset {root}: expected recorded episodes of the policy, found those of vla-collect")
     model.interface.require(dataset.interface, "the world model", f"dataset {root}")
-    return [_recorded(model, dataset, index) for index in dataset.episodes]
+    return [_recorded_trace(model, dataset, index) for index in dataset.episodes]
 
 
-def _recorded(model: WorldModel, dataset: LeRobotDataset, index: int) -> Trace:
+def _recorded_trace(model: WorldModel, dataset: LeRobotDataset, index: int) -> Trace:
     frames = {key: dataset.frames(index, key) for key in model.config.cameras}
     commands = np.asarray(dataset.episode(index).columns[ACTION], np.float32)[:-1]
-    latents = []
-    for first in range(0, len(commands) + 1, BATCH):
-        some = {key: torch.from_numpy(f[first : first + BATCH]).to(model.device) for key, f in frames.items()}
-        with torch.inference_mode():
-            latents.append(model.encode(some).cpu().numpy())
-    return Trace(index, True, np.concatenate(latents), commands, {})
+    return Trace(index, True, encode_frames(model, frames).numpy(), commands, {})
 
 
 def calibrate_monitor(
     traces: Sequence[Trace], bound_to: Mapping[str, str], world_model: str, config: CalibrateConfig
 ) -> dict[str, Any]:
-    """Write the calibration of the successful episodes into `config.out`; what it promises.
+    """Calibrate on the successful episodes and write the result to `config.out`; the false-alarm rates.
 
-    An episode too short for a score cannot raise an alarm; leaving it out errs towards fewer alarms. `InputError` if
-    the latents have collapsed, or if there are too few successful episodes: it says how many more.
+    An episode too short for a score cannot raise an alarm; ignoring it errs towards fewer alarms. `InputError` if the
+    latents have collapsed, or if there are too few successful episodes: it states how many more are needed.
     """
     model = WorldModel.from_pretrained(world_model)
     successes = [trace for trace in traces if trace.success]
@@ -127,7 +111,7 @@ def calibrate_monitor(
     if config.detector == DETECTOR:
         whitening = nominal_whitening(model, [(t.latents, t.commands) for t in successes])
     score = EPISODE_SCORES[config.detector]
-    scores = [clean(score(model, t.latents, t.commands, whitening)) for t in successes]
+    scores = [without_nan(score(model, t.latents, t.commands, whitening)) for t in successes]
     calibration = calibrate([s for s in scores if len(s)], config.alpha, config.detector, bound_to)
     promises = {"played": len(traces), "successful": len(successes), **promised(calibration)}
     save_calibration(calibration, Path(config.out), Path(world_model), whitening, promises=promises)
@@ -135,7 +119,7 @@ def calibrate_monitor(
 
 
 def promised(calibration: Calibration) -> dict[str, Any]:
-    """The rates of false alarms a successful episode, by name."""
+    """False-alarm rates per successful episode, by name."""
     expected, below = false_alarm_spread(calibration.episodes, calibration.alpha)
     return {
         "guaranteed_rate": calibration.alpha,

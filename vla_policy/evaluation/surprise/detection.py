@@ -1,4 +1,4 @@
-"""How well scores tell events from nominal episodes: rates with exact intervals, AUROC, delays."""
+"""How well scores detect events: true and false positive rates with exact intervals, AUROC, delays."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vla_policy.utils.percentiles import percentiles
 
 @dataclass(frozen=True)
 class Scored:
-    """A trace and one detector's standardised score at each of its observations; -inf where it has nothing to say."""
+    """A trace and one detector's standardised score at each observation; -inf where it is undefined."""
 
     trace: Trace
     scores: np.ndarray
@@ -33,8 +33,8 @@ def standardised(trace: Trace, scores: np.ndarray, calibration: Calibration) -> 
     return Scored(trace, np.where(np.isnan(values), -np.inf, values))
 
 
-def clean(scores: np.ndarray) -> np.ndarray:
-    """An episode's scores without those from when there was nothing to say."""
+def without_nan(scores: np.ndarray) -> np.ndarray:
+    """An episode's scores, without undefined ones."""
     return scores[~np.isnan(scores)]
 
 
@@ -50,8 +50,8 @@ def event_detection(
 ) -> dict[str, Any]:
     """Detection within `window` observations from the first one that the event changed.
 
-    An alarm before that is no detection. A delay of 1 is an alarm at the first changed observation, one control step
-    after the event began. For the AUROC each disturbed episode is paired with the nominal one of the same seed: the
+    An earlier alarm is no detection. A delay of 1 is an alarm at the first changed observation, one control step after
+    the event began. For the AUROC each disturbed episode is paired with the nominal one of the same seed: the
     highest scores over the same observations, as many as both have.
     """
     happened = [s for s in disturbed if s.trace.event_step is not None]
@@ -87,9 +87,9 @@ def auroc(positive: Sequence[float], negative: Sequence[float]) -> float | None:
 def failure_prediction(nominal: Sequence[Scored], threshold: float) -> dict[str, Any]:
     """An alarm at any time predicts that the undisturbed policy will fail.
 
-    Failures last longer than successes, so that pure noise does better than one half here. `balanced_accuracy` is the
-    mean of the part of failures with an alarm and of successes without one; `time_weighted_accuracy` counts an alarm in
-    a failure as 1 - its time / the episode's length (FIPER).
+    Failures last longer than successes, so that even noise scores above one half here. `balanced_accuracy` is the mean
+    of the share of failures with an alarm and of successes without one; `time_weighted_accuracy` weights an alarm in a
+    failure by 1 - its time / the episode's length (FIPER).
     """
     failures = [s for s in nominal if not s.trace.success]
     successes = [s for s in nominal if s.trace.success]
@@ -98,15 +98,15 @@ def failure_prediction(nominal: Sequence[Scored], threshold: float) -> dict[str,
     if not failures or not successes:
         return {"failures": len(failures), "successes": len(successes), "balanced_accuracy": None}
     early = [0.0 if a is None else 1 - a / s.trace.steps for a, s in zip(alarms, failures, strict=True)]
-    foretold = [a is not None for a in alarms]
-    tpr, tnr = float(np.mean(foretold)), float(np.mean(quiet))
+    predicted = [a is not None for a in alarms]
+    tpr, tnr = float(np.mean(predicted)), float(np.mean(quiet))
     return {
         "failures": len(failures),
         "successes": len(successes),
         "tpr": tpr,
         "tnr": tnr,
         "balanced_accuracy": (tpr + tnr) / 2,
-        "balanced_accuracy_ci95": balanced_interval(foretold, quiet),
+        "balanced_accuracy_ci95": balanced_interval(predicted, quiet),
         "time_weighted_accuracy": (float(np.mean(early)) + tnr) / 2,
         "time_weighted_accuracy_ci95": balanced_interval(early, quiet),
     }

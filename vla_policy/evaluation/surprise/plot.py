@@ -1,4 +1,4 @@
-"""Surprise over time: around the events of many episodes, and through single ones."""
+"""Plots of surprise over time: around the events of many episodes, and during single ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BEFORE = 15  # control steps shown before an event
 
 
 def plot_watched(episodes: Mapping[str, EpisodeResult], fps: float, path: Path) -> None:
-    """What a monitor said through each of these episodes, its threshold, the event and the halt."""
+    """A monitor's score during each of these episodes, its threshold, the event and the halt."""
     figure = Figure(figsize=(8, 0.6 + 2.2 * len(episodes)))
     axes = figure.subplots(len(episodes), 1, squeeze=False)[:, 0]
     for axis, (name, episode) in zip(axes, episodes.items(), strict=True):
@@ -42,7 +42,7 @@ def plot_watched(episodes: Mapping[str, EpisodeResult], fps: float, path: Path) 
 def plot_surprise(
     disturbed: Mapping[str, Sequence[Scored]], nominal: Sequence[Scored], threshold: float, window: int, path: Path
 ) -> None:
-    """Mean and central 80 % of the standardised score around each event, beside the same moments undisturbed."""
+    """Mean and central 80 % of the standardised score around each event, and without it."""
     events = list(disturbed)
     columns = min(4, len(events))
     rows = -(-len(events) // columns)

@@ -1,4 +1,4 @@
-"""The study of surprise in tables: events by detectors, and what happens without any."""
+"""Tables of the study of surprise: detections of events, and alarms in undisturbed episodes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _events(summary: Mapping[str, Any]) -> Table:
 def _undisturbed(summary: Mapping[str, Any]) -> Table:
     table = Table(title=f"undisturbed episodes, alpha {summary['alpha']:g}", title_justify="left")
     table.add_column("detector")
-    alarms = ("successes\nwith an alarm", "exact 95 %\ninterval, %", "promised,\n95 %")
+    alarms = ("successes\nwith an alarm", "exact 95 %\ninterval, %", "predicted,\n95 %")
     for column in (*alarms, "failures:\nbalanced acc.", "time-\nweighted"):
         table.add_column(column, justify="right")
     for name, quiet in summary["nominal"].items():

@@ -1,31 +1,30 @@
-"""The whole study of surprise: calibrate every detector on nominal episodes, then count false alarms and detections."""
+"""The study of surprise: calibrate every detector on nominal episodes, then count false alarms and detections."""
 
 from __future__ import annotations
 
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from sim import Disturbance, PushTConfig
+from sim import Disturbance
 from sim.disturbances import KINDS
-from vla_policy.evaluation.options import RolloutOptions
+from vla_policy.evaluation.options import RolloutOptions, SceneOptions
 from vla_policy.evaluation.surprise.detection import (
     Scored,
-    clean,
     event_detection,
     failure_prediction,
     false_alarms,
     standardised,
+    without_nan,
 )
-from vla_policy.evaluation.surprise.episodes import env_with
-from vla_policy.evaluation.surprise.traces import Hear, Trace, load_traces, record, save_traces
+from vla_policy.evaluation.surprise.environments import study_env
+from vla_policy.evaluation.surprise.traces import Trace, load_traces, record_traces, save_traces
 from vla_policy.interfaces import IMAGES, InputError, Observation
 from vla_policy.models import DiffusionPolicy
 from vla_policy.monitoring import (
@@ -36,6 +35,7 @@ from vla_policy.monitoring import (
     false_alarm_counts,
     false_alarm_spread,
 )
+from vla_policy.rollouts.progress import Progress
 from vla_policy.rollouts.scenes import with_scene
 from vla_policy.utils.files import read_json, write_json
 from vla_policy.utils.percentiles import percentiles
@@ -53,37 +53,35 @@ from vla_policy.world_model import (
 )
 from vla_policy.world_model.monitors import DETECTOR
 
-RECORDED = "recorded.json"  # in a study's folder: what its traces were recorded of
+RECORDED = "recorded.json"  # in a study's folder: the models and settings of its traces
 CALIBRATION_TRACES = "traces/calibration.npz"
-STRONGER = ("slippery_block@3", "heavy_block@20")  # at their defaults the block goes nearly where it would otherwise
-STILL_COMMANDS = 40  # control steps; with 30 to 60 they predict failures on calibration episodes equally well
-Progress = Callable[[str, int], AbstractContextManager[Hear]]
+STRONGER = ("slippery_block@3", "heavy_block@20")  # at their defaults the block moves nearly as usual
+STILL_COMMANDS = 40  # control steps; 30 to 60 predict failures of calibration episodes equally well
 
 
 @dataclass
-class SurpriseConfig(RolloutOptions):
-    """How well surprise is detected."""
+class SurpriseConfig(RolloutOptions, SceneOptions):
+    """Detections and false alarms of the surprise monitor."""
 
-    alpha: float = 0.05  # false alarms an undisturbed successful episode, at most
-    n_calibration: int = 400  # undisturbed episodes played to calibrate on; the successful ones count
+    alpha: float = 0.05  # false-alarm rate per undisturbed successful episode, at most
+    n_calibration: int = 400  # undisturbed episodes to calibrate on; the successful ones count
     calibration_seed: int = 60000  # of the first of them
-    n_nominal: int = 200  # undisturbed unseen episodes
-    n_events: int = 100  # unseen episodes of each event
+    n_nominal: int = 200  # undisturbed held-out episodes
+    n_events: int = 100  # held-out episodes of each event
     events: list[str] | None = None
-    """some of the kinds that vla-eval --help lists, or KIND@MAGNITUDE; null: all of them, and two of them
-    stronger
+    """some of the kinds that vla-eval rollout --help lists, or KIND@MAGNITUDE; null: all, two of them also at a
+    larger magnitude
     """
     window: int = 30  # control steps after an event in which an alarm detects it
     num_envs: int = 8  # environments whose chunks are computed in batches
-    scene: dict[str, Any] = field(default_factory=dict)  # what PushTConfig.from_mapping reads, see sim/config.py
-    out: str = "outputs/surprise/${now:%Y-%m-%d_%H-%M-%S}"  # folder of what is found
+    out: str = "outputs/surprise/${now:%Y-%m-%d_%H-%M-%S}"  # folder of the results
 
     def __post_init__(self) -> None:
         for key in ("n_calibration", "n_nominal", "n_events", "window"):
             if getattr(self, key) < 1:
                 raise InputError(f"{key}: expected at least 1, found {getattr(self, key)}")
         if set(self.calibration_seeds) & set(self.nominal_seeds):
-            raise InputError("calibration_seed: expected seeds other than the unseen ones, found some of them")
+            raise InputError("calibration_seed: expected seeds other than the held-out ones, found some of them")
         if self.n_events > self.n_nominal:
             raise InputError(
                 f"n_events: expected at most n_nominal {self.n_nominal}, each is compared with the undisturbed episode "
@@ -108,7 +106,7 @@ class SurpriseConfig(RolloutOptions):
 
 
 def camera_names(policy: DiffusionPolicy, model: WorldModel) -> list[str]:
-    """What the environment must show to both."""
+    """The cameras that the environment must have for both."""
     keys = dict.fromkeys([*policy.interface.cameras, *model.config.cameras])
     return [key.removeprefix(IMAGES) for key in keys]
 
@@ -130,39 +128,28 @@ def surprise_study(
     out: Path,
     progress: Progress,
 ) -> Findings:
-    """Everything that `vla-eval surprise` reports of the policy in `policy_folder`, also in out/surprise.json.
+    """Run the study of the policy in `policy_folder`, and write out/surprise.json.
 
     `InputError` if the world model's latents have collapsed, or if there are too few successes to calibrate on.
     """
     model = WorldModel.from_pretrained(world_model)
-    _claim(out, config, binding(Path(policy_folder), Path(world_model), policy.interface))
-    cameras, scene = camera_names(policy, model), PushTConfig.from_mapping(config.scene)
+    _record_settings(out, config, binding(Path(policy_folder), Path(world_model), policy.interface))
+    cameras, scene = camera_names(policy, model), config.pusht
 
     def traces(name: str, seeds: Sequence[int], disturbance: Disturbance | None = None) -> list[Trace]:
         path = out / "traces" / f"{name}.npz"
         if not path.exists():
-            env = functools.partial(env_with, cameras, scene, disturbance, config.window)
-            with progress(name, len(seeds)) as (on_episode, on_steps):
-                recorded = record(
-                    policy,
-                    env,
-                    world_model,
-                    seeds,
-                    num_envs=config.num_envs,
-                    num_workers=config.num_workers,
-                    seed=config.policy_seed,
-                    on_episode=on_episode,
-                    on_steps=on_steps,
-                )
-            save_traces(path, recorded)
+            env = functools.partial(study_env, cameras, scene, disturbance, config.window)
+            with progress(name, len(seeds)) as callbacks:
+                save_traces(path, record_traces(policy, env, world_model, seeds, config, callbacks))
         return load_traces(path)
 
     calibration = [t for t in traces("calibration", config.calibration_seeds) if t.success]
     check_latents(calibration)
     nominal, some = traces("nominal", config.nominal_seeds), config.nominal_seeds[: config.n_events]
     disturbed = {name: traces(name, some, event) for name, event in config.disturbances.items()}
-    found = judge(make_detectors(model, calibration), nominal, disturbed, config)
-    failing = judge(failure_detectors(calibration), nominal, {}, config).summary
+    found = evaluate_detectors(make_detectors(model, calibration), nominal, disturbed, config)
+    failing = evaluate_detectors(failure_detectors(calibration), nominal, {}, config).summary
     for part in ("nominal", "failure_prediction", "left_out"):
         found.summary[part] |= failing[part]
     found.summary["calibration"] = {"played": config.n_calibration, "successes": len(calibration)}
@@ -173,19 +160,19 @@ def surprise_study(
 
 @dataclass(frozen=True)
 class Detector:
-    """A score of a trace at each of its observations, and the nominal traces that it may be calibrated on."""
+    """A score at each observation of a trace, and the nominal traces to calibrate it on."""
 
     score: Callable[[Trace], np.ndarray]
     calibration: Sequence[Trace]
 
 
-def judge(
+def evaluate_detectors(
     detectors: Mapping[str, Detector],
     nominal: Sequence[Trace],
     disturbed: Mapping[str, Sequence[Trace]],
     config: SurpriseConfig,
 ) -> Findings:
-    """Calibrate each detector, then judge it on traces that it has not seen."""
+    """Calibrate each detector, then evaluate it on held-out traces."""
     found = Findings(
         {
             "alpha": config.alpha,
@@ -202,7 +189,7 @@ def judge(
     )
     for name, detector in detectors.items():
         try:
-            scores = [clean(detector.score(t)) for t in detector.calibration]
+            scores = [without_nan(detector.score(t)) for t in detector.calibration]
             made = calibrate([s for s in scores if len(s)], config.alpha, name, {})
         except CalibrationError as error:
             if name == DETECTOR:
@@ -212,16 +199,15 @@ def judge(
         quiet = found.nominal[name] = [standardised(t, detector.score(t), made) for t in nominal]
         found.summary["nominal"][name] = false_alarms(quiet, made.threshold) | _promised(made, quiet)
         found.summary["failure_prediction"][name] = failure_prediction(quiet, made.threshold)
-        for event, played in disturbed.items():
-            scored = found.disturbed[event][name] = [standardised(t, detector.score(t), made) for t in played]
+        for event, traces in disturbed.items():
+            scored = found.disturbed[event][name] = [standardised(t, detector.score(t), made) for t in traces]
             found.summary["events"][event][name] = event_detection(scored, quiet, made.threshold, config.window)
     return found
 
 
 def make_detectors(model: WorldModel, successes: Sequence[Trace]) -> dict[str, Detector]:
-    """The world model's prediction error, whitened and plain, and their baselines: latent step, random network
-    distillation, pixel difference, chunk inconsistency. The distillation learns from a quarter of the episodes and is
-    calibrated on the others.
+    """The world model's prediction error, whitened and not, and baselines: latent step, random network distillation
+    (trained on a quarter of the episodes and calibrated on the others), pixel difference, chunk inconsistency.
     """
     whitening = nominal_whitening(model, [(t.latents, t.commands) for t in successes])
     distilled = RandomDistillation(np.concatenate([t.latents for t in successes[::4]]))
@@ -237,8 +223,8 @@ def make_detectors(model: WorldModel, successes: Sequence[Trace]) -> dict[str, D
 
 
 def failure_detectors(successes: Sequence[Trace]) -> dict[str, Detector]:
-    """What may tell that an undisturbed policy will fail: that nothing moves any more and, without a world model, that
-    the commands do not, or how late it is. Of events they say nothing in time.
+    """Predictors of failure of an undisturbed policy: stillness of the latents and, without a world model, stillness of
+    the commands and elapsed time. They are too slow to detect events.
     """
     return {
         "stillness": Detector(lambda t: stillness(t.latents), successes),
@@ -248,14 +234,14 @@ def failure_detectors(successes: Sequence[Trace]) -> dict[str, Detector]:
 
 
 def check_latents(traces: Sequence[Trace]) -> None:
-    """`InputError` if there is nothing to calibrate on, or latents that tell nothing."""
+    """`InputError` if there are no traces to calibrate on, or the latents have collapsed."""
     if not traces:
         raise InputError("calibration: expected successful episodes, found none")
     health = latent_health(torch.from_numpy(np.concatenate([t.latents for t in traces])))
     if health.collapsed:
         raise InputError(
-            f"world model: expected latents that tell pictures apart, found collapsed ones ({health}); train it anew, "
-            "with a larger world_model.sigreg_weight"
+            f"world model: expected latents that differ between images, found collapsed ones ({health}); train it "
+            "again with a larger world_model.sigreg_weight"
         )
 
 
@@ -278,7 +264,7 @@ def monitor_ms(model: WorldModel, repeats: int = 200) -> dict[str, float]:
 
 
 def _promised(calibration: Calibration, quiet: Sequence[Scored]) -> dict[str, Any]:
-    """What the calibration itself says of the false alarms to come."""
+    """The false alarms that the calibration predicts."""
     expected, below = false_alarm_spread(calibration.episodes, calibration.alpha)
     n = sum(s.trace.success for s in quiet)
     return {
@@ -290,14 +276,14 @@ def _promised(calibration: Calibration, quiet: Sequence[Scored]) -> dict[str, An
     }
 
 
-def _claim(out: Path, config: SurpriseConfig, bound_to: Mapping[str, str]) -> None:
-    """Say in `out` what is recorded there; `InputError` if it holds recordings of something else."""
-    analysis = {"out", "alpha", "device", "threads", "events"}  # these may change afterwards
+def _record_settings(out: Path, config: SurpriseConfig, bound_to: Mapping[str, str]) -> None:
+    """Write the models and settings of the traces to `out`; `InputError` if it has traces of others."""
+    analysis = {"out", "alpha", "device", "threads", "events"}  # these do not affect the traces
     settings = {key: value for key, value in asdict(config).items() if key not in analysis} | dict(bound_to)
     settings["magnitudes"] = {kind: Disturbance(kind).magnitude for kind in KINDS}
     path = out / RECORDED
     if path.exists():
         for key, value in with_scene(read_json(path)).items():
             if settings.get(key) != value:
-                raise InputError(f"{path}: expected {key} {value!r} to go on with, found {settings.get(key)!r}")
+                raise InputError(f"{path}: expected {key} {value!r} to continue with, found {settings.get(key)!r}")
     write_json(path, settings)

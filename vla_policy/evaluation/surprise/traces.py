@@ -1,29 +1,29 @@
-"""What monitors would have seen in many episodes, recorded once and kept, so that every score can be compared on it."""
+"""Inputs of monitors in many episodes, recorded once, so that all scores are compared on the same data."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from vla_policy.evaluation.surprise.watches import Recorder
+from vla_policy.evaluation.options import RolloutOptions
+from vla_policy.evaluation.surprise.watchers import ScoreRecorder
 from vla_policy.interfaces import Policy
+from vla_policy.rollouts.progress import ProgressCallbacks
 from vla_policy.rollouts.results import EpisodeResult
 from vla_policy.rollouts.rollout import rollout
 from vla_policy.rollouts.workers import EnvFactory
 from vla_policy.utils.files import write_whole
 from vla_policy.world_model import NumpyWorldModel, WorldModel
 
-Hear = tuple[Callable[[EpisodeResult], None], Callable[[int], None]]
-
 
 @dataclass(frozen=True)
 class Trace:
     """One episode of T steps: latents (T + 1, D), commands (T, A), other scores (T + 1,) by name.
 
-    `event_step` is the control step that an event changed first, None without one: observation `event_step` + 1 is the
+    `event_step` is the first control step that an event changed, None without one: observation `event_step` + 1 is the
     first that may differ.
     """
 
@@ -39,29 +39,24 @@ class Trace:
         return len(self.commands)
 
 
-def record(
+def record_traces(
     policy: Policy,
     env_factory: EnvFactory,
     world_model: str,
     seeds: Sequence[int],
-    *,
-    num_envs: int,
-    num_workers: int,
-    seed: int,
-    on_episode: Callable[[EpisodeResult], None] | None = None,
-    on_steps: Callable[[int], None] | None = None,
+    options: RolloutOptions,
+    callbacks: ProgressCallbacks,
 ) -> list[Trace]:
-    """Play these seeds and return what was seen, in their order; the keyword arguments are those of `rollout`."""
+    """Run episodes with these seeds and return their traces, in the same order."""
     results = rollout(
         policy,
         env_factory,
         seeds,
-        num_envs=num_envs,
-        num_workers=num_workers,
-        seed=seed,
-        watcher=Recorder(NumpyWorldModel(WorldModel.from_pretrained(world_model))),
-        on_episode=on_episode,
-        on_steps=on_steps,
+        num_envs=options.num_envs,
+        num_workers=options.num_workers,
+        seed=options.policy_seed,
+        watcher=ScoreRecorder(NumpyWorldModel(WorldModel.from_pretrained(world_model))),
+        callbacks=callbacks,
     )
     return [_trace(result) for result in results]
 
@@ -74,7 +69,7 @@ def _trace(result: EpisodeResult) -> Trace:
 
 
 def save_traces(path: Path, traces: Sequence[Trace]) -> None:
-    """Whole or not at all; arrays of all episodes one after the other."""
+    """Write the traces atomically, the arrays of all episodes concatenated."""
     names = list(traces[0].scores)
     arrays = {
         "seed": np.array([t.seed for t in traces]),

@@ -1,4 +1,4 @@
-"""Recorded episodes as a world model sees them: every frame's latent beside the commands and the true state."""
+"""Recorded episodes with the world model's latents of their frames."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from torch import Tensor
 
 from vla_policy.data import LeRobotDataset
 from vla_policy.data.frame_cache import open_cache
+from vla_policy.evaluation.latents import encode_frames
 from vla_policy.interfaces import ACTION
 from vla_policy.world_model import WorldModel
 
-FRAMES = 64  # encoded at once
-
 
 @dataclass(frozen=True)
-class Recording:
+class EncodedEpisode:
     """One episode of T frames: `latents` (T, D), `commands` (T, A), `vectors` (T, ...) and `pictures` (T, H, W, 3) by
-    key; pictures stay on disk until they are looked at.
+    key; pictures are memory-mapped.
     """
 
     episode: int
@@ -30,23 +29,12 @@ class Recording:
     pictures: Mapping[str, np.ndarray]
 
 
-def record(model: WorldModel, dataset: LeRobotDataset, episodes: Sequence[int]) -> Iterator[Recording]:
-    """Encode episodes, one after the other; `InputError` if model and dataset do not fit."""
+def encode_episodes(model: WorldModel, dataset: LeRobotDataset, episodes: Sequence[int]) -> Iterator[EncodedEpisode]:
+    """Encode episodes, one after the other; `InputError` if model and dataset do not match."""
     model.interface.require(dataset.interface, "the world model", str(dataset.root))
     frames = {key: open_cache(dataset, key, episodes).frames for key in model.config.cameras}
     for index in episodes:
         pictures = {key: every[dataset.rows(index)] for key, every in frames.items()}
         columns = dataset.episode(index).columns
         commands = torch.from_numpy(np.asarray(columns[ACTION], np.float32))
-        yield Recording(index, encode(model, pictures), commands, columns, pictures)
-
-
-@torch.inference_mode()
-def encode(model: WorldModel, pictures: Mapping[str, np.ndarray]) -> Tensor:
-    """Latents (T, D) of pictures (T, H, W, 3) by key, on the CPU."""
-    length = len(next(iter(pictures.values())))
-    parts = []
-    for start in range(0, length, FRAMES):
-        some = {key: torch.from_numpy(np.array(every[start : start + FRAMES])) for key, every in pictures.items()}
-        parts.append(model.encode({key: value.to(model.device) for key, value in some.items()}).cpu())
-    return torch.cat(parts)
+        yield EncodedEpisode(index, encode_frames(model, pictures), commands, columns, pictures)

@@ -5,21 +5,21 @@ from __future__ import annotations
 import numpy as np
 from helpers.small_world_model import TOP, picture, small_world_model, walk
 
-from vla_policy.evaluation.surprise.watches import Guards, Recorder
+from vla_policy.evaluation.surprise.watchers import HaltingMonitors, ScoreRecorder
 from vla_policy.interfaces import STATE, ActionChunk, Observation
 from vla_policy.monitoring import Calibration, ChunkInconsistency, Monitor, PixelDifference, PredictionError
 from vla_policy.rollouts.results import Start
-from vla_policy.rollouts.watch import Seen
+from vla_policy.rollouts.watch import WatchedStep
 from vla_policy.world_model import NumpyWorldModel
 
 STEPS = 12
 
 
-def episode(seed: int) -> list[Seen]:
+def episode(seed: int) -> list[WatchedStep]:
     positions, targets = walk(np.random.default_rng(seed), STEPS)
     chunks = [ActionChunk(np.full((8, 2), k / 10 + seed), 0.1 * k, 0.1) if k % 4 == 1 else None for k in range(STEPS)]
     return [
-        Seen(
+        WatchedStep(
             Observation({TOP: picture(positions[k]), STATE: positions[k]}, "walk", 0.1 * k),
             targets[k - 1] if k else None,
             chunks[k],
@@ -30,7 +30,7 @@ def episode(seed: int) -> list[Seen]:
 
 def test_recorded_together_episodes_are_as_recorded_alone() -> None:
     episodes = {Start(seed): episode(seed) for seed in range(3)}
-    recorder, batches = Recorder(NumpyWorldModel(small_world_model())), []
+    recorder, batches = ScoreRecorder(NumpyWorldModel(small_world_model())), []
     encode = recorder.model.model.encode
     recorder.model.model.encode = lambda pictures: batches.append(len(pictures[TOP])) or encode(pictures)
     for k in range(0, STEPS, 4):
@@ -59,8 +59,8 @@ def test_an_arm_is_halted_when_its_own_monitor_is_surprised() -> None:
     threshold = min(scores.max() for scores in alone.values()) * 1.001  # one of the two exceeds it
     expected = [{start for start in episodes if alone[start][k] > threshold} for k in range(STEPS)]
     assert sorted(map(len, expected))[-1] == 1
-    guards = Guards(model, lambda: monitor(threshold))
-    halted = [set(guards.update({start: [seen[k]] for start, seen in episodes.items()})) for k in range(STEPS)]
+    watcher = HaltingMonitors(model, lambda: monitor(threshold))
+    halted = [set(watcher.update({start: [seen[k]] for start, seen in episodes.items()})) for k in range(STEPS)]
     assert halted == expected
     for start, scores in alone.items():
-        np.testing.assert_allclose(guards.record(start)["surprise"], scores, atol=1e-5)
+        np.testing.assert_allclose(watcher.record(start)["surprise"], scores, atol=1e-5)

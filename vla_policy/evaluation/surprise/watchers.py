@@ -1,4 +1,4 @@
-"""Watchers of rollouts that need a world model: recording latents and scores, or monitors that hold the arms.
+"""Watchers of rollouts with a world model: a recorder of latents and scores, and monitors that halt the arms.
 
 All episodes' latents of one update are computed in one batch.
 """
@@ -13,15 +13,15 @@ import numpy as np
 from vla_policy.interfaces import Interface
 from vla_policy.monitoring import ChunkInconsistency, Monitor, PixelDifference, Score
 from vla_policy.rollouts.results import Start
-from vla_policy.rollouts.watch import Seen
+from vla_policy.rollouts.watch import WatchedStep
 from vla_policy.world_model import NumpyWorldModel
 from vla_policy.world_model.monitors import monitor_factory
 
 
-class Recorder:
-    """Records what every score can be computed from afterwards: latents, pixel differences, chunk inconsistencies.
+class ScoreRecorder:
+    """Records what all scores are computed from: latents, pixel differences, chunk inconsistencies.
 
-    Latents come from the model given; scores are NaN while there is nothing to say.
+    Scores are NaN where they are undefined.
     """
 
     may_halt = False
@@ -33,14 +33,14 @@ class Recorder:
         )
         self._values: dict[Start, dict[str, list[np.ndarray]]] = defaultdict(lambda: defaultdict(list))
 
-    def update(self, seen: Mapping[Start, Sequence[Seen]]) -> Collection[Start]:
-        _encode(self.model, seen)
-        for start, news in seen.items():
+    def update(self, steps: Mapping[Start, Sequence[WatchedStep]]) -> Collection[Start]:
+        _encode(self.model, steps)
+        for start, new in steps.items():
             values = self._values[start]
-            for new in news:
-                values["latent"].append(self.model.encode(new.observation))
+            for step in new:
+                values["latent"].append(self.model.encode(step.observation))
                 for name, score in self._scores[start].items():
-                    value = score.update(new.observation, new.command, new.chunk)
+                    value = score.update(step.observation, step.command, step.chunk)
                     values[name].append(np.array(np.nan if value is None else value))
         return ()
 
@@ -49,23 +49,23 @@ class Recorder:
         return {name: np.stack(values) for name, values in self._values.pop(start).items()}
 
 
-class Guards:
-    """A monitor for each arm, which may hold it."""
+class HaltingMonitors:
+    """A monitor for each arm, which may halt it."""
 
     may_halt = True
 
     def __init__(self, model: NumpyWorldModel, make_monitor: Callable[[], Monitor]) -> None:
-        """Monitors are around `model`."""
+        """`make_monitor` creates monitors that use `model`."""
         self.model, self.cameras = model, list(model.cameras)
         self._monitors: dict[Start, Monitor] = defaultdict(make_monitor)
         self._scores: dict[Start, list[float]] = defaultdict(list)
 
-    def update(self, seen: Mapping[Start, Sequence[Seen]]) -> Collection[Start]:
-        _encode(self.model, seen)
+    def update(self, steps: Mapping[Start, Sequence[WatchedStep]]) -> Collection[Start]:
+        _encode(self.model, steps)
         halted = set()
-        for start, news in seen.items():
-            for new in news:
-                surprise = self._monitors[start].update(new.observation, new.command, new.chunk)
+        for start, new in steps.items():
+            for step in new:
+                surprise = self._monitors[start].update(step.observation, step.command, step.chunk)
                 self._scores[start].append(surprise.score)
                 if surprise.is_surprised:
                     halted.add(start)
@@ -76,11 +76,11 @@ class Guards:
         return {"surprise": np.array(self._scores.pop(start)), "threshold": np.array(threshold)}
 
 
-def guards(monitor: str, policy_folder: str, interface: Interface) -> Guards:
-    """The calibrated monitor in a folder, for every arm of a rollout; `InputError` if it does not fit the policy."""
-    return Guards(*monitor_factory(monitor, policy_folder, interface))
+def halting_monitors(monitor: str, policy_folder: str, interface: Interface) -> HaltingMonitors:
+    """The calibrated monitor in a folder, for every arm of a rollout; `InputError` if it is another policy's."""
+    return HaltingMonitors(*monitor_factory(monitor, policy_folder, interface))
 
 
-def _encode(model: NumpyWorldModel, seen: Mapping[Start, Sequence[Seen]]) -> None:
-    """For every observation, in one batch."""
-    model.encode_all([new.observation for news in seen.values() for new in news])
+def _encode(model: NumpyWorldModel, steps: Mapping[Start, Sequence[WatchedStep]]) -> None:
+    """Encode every observation, in one batch."""
+    model.encode_all([step.observation for new in steps.values() for step in new])

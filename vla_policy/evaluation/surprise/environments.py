@@ -1,4 +1,4 @@
-"""The environments of the study. Simulation workers import them: nothing here needs torch."""
+"""The environments of the study. Simulation workers import this module: it must not need torch."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import numpy as np
 from sim import Disturbance, PushTConfig, make_disturbed_env
 
 
-def env_with(
+def study_env(
     cameras: Sequence[str], scene: PushTConfig, disturbance: Disturbance | None = None, after: int = 0
 ) -> gymnasium.Env:
-    """PyBullet, looked at through `cameras`; after an event the episode goes on for `after` steps."""
+    """PyBullet with `cameras`; the episode ends `after` steps after an event."""
     env = make_disturbed_env("pybullet", cameras, scene, disturbance)
     return env if disturbance is None else StopAfterEvent(env, after)
 
 
 class StopAfterEvent(gymnasium.Wrapper):
-    """Ends an episode with so many observations that its event may have changed."""
+    """Truncates an episode `steps` control steps after its event."""
 
     def __init__(self, env: gymnasium.Env, steps: int) -> None:
         super().__init__(env)
