@@ -12,21 +12,14 @@ import pytest
 import torch
 import yaml
 from helpers.commands import train
+from helpers.small_runs import SHORT_RUN, SMALL_POLICY
 from safetensors.torch import load_file
 
 from vla_policy.interfaces import STATE
 from vla_policy.models import DiffusionPolicy
 
-SMALL = [
-    "policy.observation_keys=[observation.state]",
-    "policy.transformer={width:32,depth:2,heads:2,time_width:16}",
-    "trainer.batch_size=16",
-    "trainer.precision=fp32",
-    "trainer.threads=1",
-    "trainer.print_every_s=0",
-    "trainer.log_every=1",
-    "data.val_episodes=1",
-]
+STATE_ONLY = ["policy.observation_keys=[observation.state]", *SMALL_POLICY]
+SMALL = [*STATE_ONLY, *SHORT_RUN, "trainer.print_every_s=0", "trainer.log_every=1", "data.val_episodes=1"]
 
 
 def command(*overrides: object) -> list[str]:
@@ -89,7 +82,7 @@ def test_mistakes_are_one_error_and_leave_nothing(
     bimanual_original: Path, tmp_path: Path, overrides: list[str], message: str
 ) -> None:
     run = tmp_path / "run"
-    done = train(f"run_dir={run}", *SMALL[:2], *[o.format(data=bimanual_original) for o in overrides])
+    done = train(f"run_dir={run}", *STATE_ONLY, *[o.format(data=bimanual_original) for o in overrides])
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("error: ")
     assert message in done.stderr

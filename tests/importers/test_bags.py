@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.commands import error_of
 from helpers.ros_bags import PUSHT, SAME, cut, type_store, write_pusht_bag
 
 from vla_policy.cli.dataset import main as vla_dataset
@@ -288,7 +289,6 @@ def test_what_is_put_is_on_the_disk_within_a_second(tmp_path: Path) -> None:
     bag.stop().close()
 
 
-def test_import_bag_without_bags_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        vla_dataset(["import-bag", str(tmp_path), str(tmp_path / "out")])
-    assert "expected a bag, or a folder of bags, found none" in capsys.readouterr().err
+def test_import_bag_without_bags_is_one_line(tmp_path: Path) -> None:
+    error = error_of(vla_dataset, "import-bag", tmp_path, tmp_path / "out")
+    assert "expected a bag, or a folder of bags, found none" in error

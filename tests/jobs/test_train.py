@@ -5,19 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.small_runs import SHORT_RUN, SMALL_POLICY
 
 import vla_policy
 from vla_policy.interfaces import InputError
 from vla_policy.models import DiffusionPolicy
 
-SMALL = [
-    "policy.observation_keys=[observation.state]",
-    "policy.transformer={width:32,depth:1,heads:2,time_width:16}",
-    "trainer.batch_size=16",
-    "trainer.precision=fp32",
-    "trainer.threads=1",
-    "data.val_episodes=1",
-]
+SMALL = ["policy.observation_keys=[observation.state]", *SMALL_POLICY, *SHORT_RUN, "data.val_episodes=1"]
 
 
 def test_importing_the_package_loads_nothing_of_it() -> None:
