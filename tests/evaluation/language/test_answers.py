@@ -26,6 +26,7 @@ from sim.interface import draw_start
 from sim.language import KINDS, Asked, offset_words, turn_words
 from vla_policy.cli.eval import main
 from vla_policy.data import LeRobotDataset, LeRobotWriter
+from vla_policy.evaluation.language import answers
 from vla_policy.evaluation.language.answer_numbers import QUANTITIES, told_distance, told_offset, told_turn
 from vla_policy.evaluation.language.answers import Answered, AnswersConfig, ask
 from vla_policy.evaluation.language.answers_report import answer_tables, summarize_answers
@@ -35,8 +36,14 @@ from vla_policy.utils.configuration import load_config
 from vla_policy.utils.files import read_json
 
 EPISODES, LENGTH = 4, 12
+EXAMPLES = 500  # questions about other episodes, for the most frequent answers; each of some thirty comes up
 SCENE = four_goals()
 HELD_OUT = {"data": {"held_out_episodes": [1, 3]}}
+
+
+@pytest.fixture(autouse=True)
+def few_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "EXAMPLES", EXAMPLES)
 
 
 @pytest.fixture(scope="module")
