@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import array
 import os
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
 
@@ -22,9 +27,11 @@ __all__ = [
     "Spinning",
     "Targets",
     "Witness",
+    "activate",
     "image_message",
     "own_domain",
     "pose_message",
+    "spinning",
     "wait_for",
 ]
 ROOT = Path(__file__).parents[2]
@@ -53,6 +60,31 @@ def own_domain(another: int = 0) -> Iterator[Mapping[str, str]]:
                 del os.environ[key]
             else:
                 os.environ[key] = value
+
+
+@contextmanager
+def spinning(make: Callable[[], Any], *parameters: str) -> Iterator[Any]:
+    """The node that `make` makes with these parameters, spinning in a thread of this process."""
+    rclpy.init(args=["--ros-args", *(word for parameter in parameters for word in ("-p", parameter))])
+    node, executor = make(), SingleThreadedExecutor()
+    executor.add_node(node)
+    thread = threading.Thread(target=executor.spin, daemon=True)
+    thread.start()
+    try:
+        yield node
+    finally:
+        node.close()
+        executor.shutdown(0)
+        thread.join(5)
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
+def activate(node: Any) -> None:
+    """Configure a node with a model, let it see, and activate it."""
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    wait_for(lambda: node.perception.problem() == "", "observations")
+    assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
 
 
 class Targets:

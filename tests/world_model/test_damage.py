@@ -133,12 +133,7 @@ def edited(folder: Path, file: str, key: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("kind", "key", "value", "message"),
     [
-        (
-            "policy",
-            "transformer/depth",
-            10**9,
-            r"config\.yaml: policy\.transformer\.depth: expected at most 1000",
-        ),
+        ("policy", "transformer/depth", 10**9, r"config\.yaml: policy\.transformer\.depth: expected at most 1000"),
         ("policy", "transformer/depth", 900, r"config\.yaml: expected a model of the \d+ tensors .*a far deeper one"),
         ("policy", "transformer/depth", 3, r"transformer\.layers\.2\.\S+: expected shape .*, found no such tensor"),
         ("policy", "transformer/depth", 1, r"transformer\.layers\.1\.\S+: expected no such tensor, found shape"),
@@ -214,12 +209,7 @@ def test_backbones_that_are_not_the_weights_are_refused(
         ("interface.json", "action/shape", [0], r"interface: action: feature shape: expected whole numbers above 0"),
         ("interface.json", f"observations/{TOP}/shape", [10**6, 10**6, 3], r"at most 8192 pixels a side"),
         ("interface.json", "action/names", [1, 2], r"interface: action: names: expected words"),
-        (
-            "normalizer.json",
-            f"{ACTION}/stats/std",
-            [1, [2]],
-            r"normaliser: action: std: expected a list",
-        ),
+        ("normalizer.json", f"{ACTION}/stats/std", [1, [2]], r"normaliser: action: std: expected a list"),
         ("normalizer.json", f"{ACTION}/stats/max", [1.0], r"normalizer\.json: normalisation of 'action'.*'max'"),
         ("normalizer.json", f"{ACTION}/mode", [], r"normalizer\.json: normalisation of 'action'"),
         ("config.yaml", "policy", 5, r"config\.yaml: expected the options of a PolicyConfig, found 5"),
