@@ -6,7 +6,7 @@ import array
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ __all__ = [
     "FakeRobot",
     "Spinning",
     "Targets",
+    "Waiting",
     "Witness",
     "activate",
     "image_message",
@@ -60,6 +61,30 @@ def own_domain(another: int = 0) -> Iterator[Mapping[str, str]]:
                 del os.environ[key]
             else:
                 os.environ[key] = value
+
+
+class Waiting:
+    """How long processes have waited for a processor since this was made: what a busy computer takes from them."""
+
+    def __init__(self, *pids: int) -> None:
+        self._before = {pid: _waited(pid) for pid in pids}
+
+    def seconds(self) -> float:
+        """Summed over threads, so that it rather says too much."""
+        return sum(
+            max(0.0, waited - before.get(thread, 0.0))
+            for pid, before in self._before.items()
+            for thread, waited in _waited(pid).items()
+        )
+
+
+def _waited(pid: int) -> dict[str, float]:
+    """Seconds in a run queue, by thread; Linux counts them in /proc/PID/task/TID/schedstat."""
+    found = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            found[task.name] = 1e-9 * int((task / "schedstat").read_text().split()[1])
+    return found
 
 
 @contextmanager
