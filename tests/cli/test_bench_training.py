@@ -58,7 +58,7 @@ def test_mistakes_are_one_line(data: Path, tmp_path: Path, words: list[str], say
     assert not out.exists()
 
 
-def test_help_says_what_to_give(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_names_the_arguments(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as status:
         bench.main(["training", "--help"])
     assert status.value.code == 0

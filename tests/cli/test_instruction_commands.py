@@ -29,7 +29,7 @@ def test_the_shipped_threshold_is_found_again_and_measured(tmp_path: Path) -> No
     assert summary["refused"]["unrelated"]["shipped"]["refusal_rate"] >= 0.9
 
 
-def test_paraphrases_of_ones_own_and_mistakes(tmp_path: Path) -> None:
+def test_custom_paraphrases_and_mistakes(tmp_path: Path) -> None:
     copy = Path(shutil.copytree(SHIPPED, tmp_path / "copy"))
     lines = tmp_path / "lines.txt"
     lines.write_text("\n\n".join(f"please push the T to the red goal {'now ' * i}" for i in range(19)) + "\n")

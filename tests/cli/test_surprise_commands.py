@@ -37,7 +37,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_a_study_says_what_is_detected(study: Path) -> None:
+def test_a_study_reports_what_is_detected(study: Path) -> None:
     found = json.loads((study / "surprise.json").read_text())
     assert set(found["nominal"]) == {*MONITORS, "stillness", "commands", "elapsed"}
     for event in ("block_teleport@0.1", "dropped_actions"):

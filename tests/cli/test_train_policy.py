@@ -83,7 +83,7 @@ def sampled(policy: DiffusionPolicy) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("tuning", ["full", "frozen"])
-def test_a_run_reads_the_backbone_as_it_says_itself(data: Path, source: Path, tuning: str, tmp_path: Path) -> None:
+def test_a_run_reads_the_backbone_with_its_own_options(data: Path, source: Path, tuning: str, tmp_path: Path) -> None:
     blind, _ = start(
         data,
         f"init_from={source}",

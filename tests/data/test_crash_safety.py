@@ -241,7 +241,7 @@ def test_what_comes_into_a_dataset_while_it_is_compacted_stays(shared, tmp_path)
 
 
 @pytest.mark.parametrize("name", [".d.building", ".d.replaced"])
-def test_a_folder_of_somebody_else_is_not_taken(shared, tmp_path, name):
+def test_a_foreign_folder_is_not_overwritten(shared, tmp_path, name):
     root = shutil.copytree(shared, tmp_path / "d")
     (tmp_path / name).mkdir()
     (tmp_path / name / "mine.txt").write_text("mine")
@@ -336,7 +336,7 @@ def test_an_unfinished_episode_is_not_there(bimanual_dataset, missing):
 
 
 @pytest.mark.parametrize("journal", ["{", "{}", '{"total_episodes": 9, "files": ["../mine.txt"]}'])
-def test_a_journal_that_is_none_removes_nothing(bimanual_dataset, journal):
+def test_an_invalid_journal_removes_nothing(bimanual_dataset, journal):
     (bimanual_dataset.parent / "mine.txt").write_text("mine")
     (bimanual_dataset / JOURNAL).write_text(journal)
     before = contents(bimanual_dataset)
@@ -346,7 +346,7 @@ def test_a_journal_that_is_none_removes_nothing(bimanual_dataset, journal):
     assert (bimanual_dataset.parent / "mine.txt").exists()
 
 
-def test_a_folder_of_somebody_elses_meta_is_refused(tmp_path):
+def test_a_folder_with_foreign_metadata_is_refused(tmp_path):
     (tmp_path / "d/meta").mkdir(parents=True)
     (tmp_path / "d/meta/tasks.parquet").write_bytes(b"mine")
     with pytest.raises(

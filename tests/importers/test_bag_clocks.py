@@ -77,7 +77,7 @@ def test_a_recorder_on_simulated_time(tmp_path: Path) -> None:
     assert episode.notes == []
 
 
-def test_without_stamps_receive_times_are_taken_and_told(tmp_path: Path) -> None:
+def test_without_stamps_receive_times_are_used_and_reported(tmp_path: Path) -> None:
     late = [
         m._replace(content=picture(0.0, k), t=m.t + 0.1)
         for k, m in enumerate(x for x in joint_messages() if x.topic == FRONT)
@@ -130,7 +130,7 @@ def test_an_arm_that_is_led_by_hand_after_its_last_command_has_no_actions(tmp_pa
         episode_of(tmp_path, messages)
 
 
-def test_a_clock_that_is_behind_the_others_is_told(tmp_path: Path) -> None:
+def test_a_clock_behind_the_others_is_reported(tmp_path: Path) -> None:
     """Two computers, whose clocks are three seconds apart: the frames are not of one moment."""
     pictures = [m for m in joint_messages(8.0) if m.topic == FRONT]
     others = [m for m in joint_messages(8.0) if m.topic != FRONT]

@@ -211,7 +211,7 @@ def test_a_bad_bag_is_named_and_the_others_are_imported(tmp_path: Path, capsys: 
     ]
 
 
-def test_a_bag_without_its_end_says_so_and_may_have_its_result_in_its_name(
+def test_a_bag_without_its_end_is_reported_and_may_have_its_result_in_its_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = write_pusht_bag(tmp_path / "whole.mcap", frames=20)
@@ -267,7 +267,7 @@ def test_a_slow_disk_drops_messages_by_count_and_never_blocks(tmp_path: Path, mo
     ]
 
 
-def test_whatever_breaks_the_writer_is_its_error(tmp_path: Path) -> None:
+def test_any_failure_of_the_writer_is_its_error(tmp_path: Path) -> None:
     bag = BagThread(BagWriter(tmp_path / "a.mcap"))
     bag.put("few", BOOL, 1.0, TRUE)
     bag.put("few", BOOL, -1.0, TRUE)  # MCAP knows no times before 1970

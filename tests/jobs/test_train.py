@@ -31,7 +31,7 @@ def test_own_data_are_trained_on_without_the_simulation(bimanual_dataset: Path, 
     assert DiffusionPolicy.from_pretrained(last).card["training"]["step"] == 2
 
 
-def test_a_run_goes_on_and_a_mistake_is_an_input_error(bimanual_dataset: Path, tmp_path: Path) -> None:
+def test_a_run_resumes_and_a_mistake_is_an_input_error(bimanual_dataset: Path, tmp_path: Path) -> None:
     words = [f"data.root={bimanual_dataset}", f"run_dir={tmp_path / 'run'}", "trainer.steps=1", *SMALL]
     last = vla_policy.train(words)
     assert vla_policy.train([f"run_dir={tmp_path / 'run'}", "resume=true"]) == last

@@ -69,7 +69,7 @@ def running(reader: Reader, monkeypatch: pytest.MonkeyPatch, *parameters: str) -
         yield node, robot
 
 
-def test_it_stops_until_it_is_told_something_that_it_can_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_policy_says_stop_until_it_gets_a_readable_instruction(monkeypatch: pytest.MonkeyPatch) -> None:
     reader = Reader()
     with running(reader, monkeypatch) as (node, robot):
         warmed = len(reader.tasks)
@@ -84,7 +84,7 @@ def test_it_stops_until_it_is_told_something_that_it_can_read(monkeypatch: pytes
         wait_for(lambda: robot.stops[-1], "stop")
 
 
-def test_a_switch_and_a_policy_that_cannot_tell_leave_it_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unchecked_instructions_reach_the_policy(monkeypatch: pytest.MonkeyPatch) -> None:
     for reader, parameters in ((Reader(), ("check_instruction:=false",)), (Reader("instructions are not checked"), ())):
         with running(reader, monkeypatch, *parameters) as (node, _):
             wait_for(lambda node=node: node.problem() == "", "no reason to stop")

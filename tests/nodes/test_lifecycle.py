@@ -64,7 +64,7 @@ def setup() -> Iterator[Setup]:
         setup.pictures.close()
 
 
-def test_an_impossible_transition_is_refused_and_the_node_goes_on(setup: Setup) -> None:
+def test_an_impossible_transition_is_refused_and_the_node_keeps_running(setup: Setup) -> None:
     for transition in (ACTIVATE, DEACTIVATE, CLEANUP, 99):
         assert setup.change(transition) == (False, State.PRIMARY_STATE_UNCONFIGURED)
     assert setup.change(0, "nonsense") == (False, State.PRIMARY_STATE_UNCONFIGURED)
@@ -90,7 +90,7 @@ def test_activating_again_asks_for_fresh_observations(setup: Setup) -> None:
     wait_for(lambda: setup.change(ACTIVATE) == (True, ACTIVE), "activation")
 
 
-def test_what_cannot_be_loaded_is_said_when_bringing_up(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_cannot_be_loaded_is_reported_by_bring_up(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     def load() -> None:
         raise OSError("no such checkpoint")
 

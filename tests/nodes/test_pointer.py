@@ -148,7 +148,7 @@ def test_a_window_that_is_closed_leads_no_more() -> None:
         pictures.close()
 
 
-def test_without_a_display_the_node_says_so_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_display_the_node_warns_and_keeps_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     with own_domain(1), Processes(tmp_path) as processes, FakeRobot() as robot:

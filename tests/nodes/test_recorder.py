@@ -146,7 +146,7 @@ def test_bags_that_were_moved_away_stay_imported_and_their_numbers_taken(
     assert (first, second) == ("episode_000000.mcap", "episode_000001.mcap")
 
 
-def test_a_full_disk_is_said_at_once_and_no_finished_episode_is_lost(
+def test_a_full_disk_is_reported_at_once_and_no_finished_episode_is_lost(
     robot: Filmed, root: Path, start: Callable[..., psutil.Process]
 ) -> None:
     """The limit of a process on its files stands in for the disk."""
@@ -190,7 +190,7 @@ def test_a_full_disk_is_said_at_once_and_no_finished_episode_is_lost(
     assert (entry["result"], entry["ended"]) == ("success", False)
 
 
-def test_a_silent_camera_is_said_soon_and_a_standstill_is_not_its_fault(
+def test_a_silent_camera_is_reported_soon_and_a_suspended_recorder_is_not_mistaken_for_one(
     robot: Filmed, start: Callable[..., psutil.Process]
 ) -> None:
     """The timeout of 0.22 s and a look every quarter of a second make it half a second, mostly."""
@@ -233,7 +233,7 @@ def test_a_clock_that_is_set_back_loses_nothing(root: Path, start: Callable[...,
     assert sum(stamp < begin - 100.0 for stamp in stamps) > 50  # of 150
 
 
-def test_a_writer_that_breaks_is_said_and_makes_no_success(root: Path, start: Callable[..., psutil.Process]) -> None:
+def test_a_failing_writer_is_reported_and_makes_no_success(root: Path, start: Callable[..., psutil.Process]) -> None:
     """Messages that came before time zero are at times which a bag cannot hold."""
     with own_domain(), Filmed(simulated=True) as robot:
         client = RecorderClient(robot)

@@ -28,7 +28,7 @@ def test_simulated_and_real_arm_serve_the_shipped_checkpoint_and_another_robot_d
         load_contract(ROOT / "config" / "so101.yaml").require(policy.interface, "the checkpoint")
 
 
-def test_simulation_provides_what_its_contract_says() -> None:
+def test_the_simulation_provides_what_its_contract_declares() -> None:
     contract = load_contract(ROOT / "config" / "pusht_sim.yaml")
     provided: Interface = pusht_interface({"top": 96})
     assert contract.interface.differences(provided) == []

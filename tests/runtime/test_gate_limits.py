@@ -41,7 +41,7 @@ def test_a_drooping_arm_at_the_edge_of_the_box_is_enabled_again() -> None:
     np.testing.assert_allclose(bench.last(TICK).action, [0.0, 0.5])
 
 
-def test_an_arm_that_lags_within_the_following_error_goes_on() -> None:
+def test_an_arm_that_lags_within_the_following_error_keeps_running() -> None:
     bench = GateBench(following_error=np.array([0.05, 0.05])).start()
     bench.alive.add("stuck")
     sent = [bench.pose] * 10

@@ -36,7 +36,7 @@ def sampler(windows: Any, start: int = 0, stop: int = 200, rank: int = 0, world:
 
 
 @pytest.mark.parametrize(("weights", "share"), [([1.0, 3.0], 0.75), ([0.9, 0.1], 0.1), (None, 0.25)])
-def test_samples_come_from_each_dataset_as_often_as_its_weight_says(
+def test_datasets_are_sampled_in_proportion_to_their_weights(
     roots: list[str], weights: list[float] | None, share: float
 ) -> None:
     windows, _, about = open_data(DataConfig(roots, weights=weights, val_episodes=0), VECTORS)

@@ -104,14 +104,14 @@ def refusals(damaged: Damaged, load: Load, count: int) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", SAVE)
-def test_five_hundred_damaged_models_give_clear_errors_alone(models: Path, tmp_path: Path, kind: str) -> None:
+def test_damaged_models_give_only_clear_errors(models: Path, tmp_path: Path, kind: str) -> None:
     others = [models / name for name in SAVE if name != kind]
     found = refusals(Damaged(tmp_path / "model", models / kind, others, seed=1), LOAD[kind], 500)
     assert 100 < len(found) < 500  # a changed training option does no harm
 
 
 @pytest.mark.slow
-def test_five_hundred_damaged_monitors_give_clear_errors_alone(models: Path, tmp_path: Path) -> None:
+def test_damaged_monitors_give_only_clear_errors(models: Path, tmp_path: Path) -> None:
     shutil.copytree(models / "world_model", tmp_path / "world_model")
     interface = DiffusionPolicy.from_pretrained(models / "policy").interface
     damaged = Damaged(tmp_path / "monitor", models / "monitor", [models / "vit"], seed=2)

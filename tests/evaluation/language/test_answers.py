@@ -99,7 +99,7 @@ def knowing(dataset: LeRobotDataset, **values: Any) -> tuple[list[Answered], Kno
     return ask(policy, dataset, config_of(**values)), knows
 
 
-def test_who_knows_is_right_but_not_from_another_picture(dataset: LeRobotDataset) -> None:
+def test_a_perfect_backbone_is_right_but_not_from_another_picture(dataset: LeRobotDataset) -> None:
     answered, knows = knowing(dataset)
     assert [a.answer for a in answered] == [a.truth for a in answered]
     assert {a.episode for a in answered} == {1, 3}
@@ -150,7 +150,7 @@ def test_summary_counts_and_measures() -> None:
         assert words in text
 
 
-def test_numbers_are_read_as_they_are_told() -> None:
+def test_numbers_in_answers_are_read_back() -> None:
     generator = np.random.default_rng(0)
     for offset in generator.uniform(-0.2, 0.2, (50, 2)):
         np.testing.assert_allclose(told_offset(offset_words(offset)), np.round(100 * offset), atol=1e-9)
