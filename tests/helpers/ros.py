@@ -40,13 +40,16 @@ ROOT = Path(__file__).parents[2]
 
 @contextmanager
 def own_domain(another: int = 0) -> Iterator[Mapping[str, str]]:
-    """An environment in which the graphs of other processes are not heard of, nor those with `another` number, 0 to 3.
+    """An environment of a domain that no other run of the tests uses, nor another worker of this one, nor a graph with
+    `another` number, 0 to 3.
 
-    Those of one process lie a quarter of all domains apart, so that the four are different. All are from 1 to 100: 0 is
-    everybody's, and the ports of those above 101 are ones that Linux gives to any program.
+    The four are a quarter of all domains apart, workers 12. All are from 1 to 100: 0 is everybody's, and the ports of
+    those above 101 are ones that Linux gives to any program.
     """
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    first = os.getppid() + 12 * int(worker.removeprefix("gw")) if worker else os.getpid()
     mine = {
-        "ROS_DOMAIN_ID": str(1 + (os.getpid() + 25 * another) % 100),
+        "ROS_DOMAIN_ID": str(1 + (first + 25 * another) % 100),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "FASTRTPS_DEFAULT_PROFILES_FILE": str(ROOT / "config" / "fastdds.xml"),
         "OMP_NUM_THREADS": "1",
