@@ -231,18 +231,19 @@ def test_a_disk_that_fills_up_during_the_import_is_one_line_and_the_dataset_whol
     """The limit of a process on its files stands in for the disk."""
     bags, out = tmp_path / "bags", tmp_path / "dataset"
     write_pusht_bag(bags / "a.mcap", frames=12)
-    words = [sys.executable, "-m", "vla_policy.cli.dataset", "import-bag", str(bags), str(out)]
-    assert subprocess.run(words, capture_output=True).returncode == 0
+    words = ["import-bag", str(bags), str(out)]
+    vla_dataset(words)
     write_pusht_bag(bags / "b.mcap", frames=14)
 
     def full() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
 
-    failed = subprocess.run(words, capture_output=True, text=True, preexec_fn=full)
+    command = [sys.executable, "-m", "vla_policy.cli.dataset", *words]
+    failed = subprocess.run(command, capture_output=True, text=True, preexec_fn=full)
     assert failed.returncode == 1
     assert failed.stderr.startswith(f"error: {out}: expected to be able to write, found ")
     assert LeRobotDataset(out).lengths.tolist() == [12]
-    assert subprocess.run(words, capture_output=True).returncode == 0
+    vla_dataset(words)
     assert LeRobotDataset(out).lengths.tolist() == [12, 14]
 
 

@@ -28,6 +28,7 @@ from vla_policy.world_model.decoder import Decoder, DecoderConfig
 from vla_policy.world_model.monitors import binding
 
 Load = Callable[[Path], Any]
+CASES = 250  # of each kind
 
 
 def act(folder: Path) -> None:
@@ -106,8 +107,8 @@ def refusals(damaged: Damaged, load: Load, count: int) -> list[str]:
 @pytest.mark.parametrize("kind", SAVE)
 def test_damaged_models_give_only_clear_errors(models: Path, tmp_path: Path, kind: str) -> None:
     others = [models / name for name in SAVE if name != kind]
-    found = refusals(Damaged(tmp_path / "model", models / kind, others, seed=1), LOAD[kind], 500)
-    assert 100 < len(found) < 500  # a changed training option does no harm
+    found = refusals(Damaged(tmp_path / "model", models / kind, others, seed=1), LOAD[kind], CASES)
+    assert 0.2 * CASES < len(found) < CASES  # a changed training option does no harm
 
 
 @pytest.mark.slow
@@ -115,7 +116,8 @@ def test_damaged_monitors_give_only_clear_errors(models: Path, tmp_path: Path) -
     shutil.copytree(models / "world_model", tmp_path / "world_model")
     interface = DiffusionPolicy.from_pretrained(models / "policy").interface
     damaged = Damaged(tmp_path / "monitor", models / "monitor", [models / "vit"], seed=2)
-    assert len(refusals(damaged, lambda folder: load_monitor(folder, models / "policy", interface), 500)) > 250
+    found = refusals(damaged, lambda folder: load_monitor(folder, models / "policy", interface), CASES)
+    assert len(found) > 0.5 * CASES
 
 
 def edited(folder: Path, file: str, key: str, value: Any) -> None:
