@@ -196,7 +196,7 @@ def test_a_silent_camera_is_reported_soon_and_a_suspended_recorder_is_not_mistak
     """The timeout of 0.22 s and a look every quarter of a second make it half a second, mostly."""
     recorder, client = start(), RecorderClient(robot)
     client.start()
-    waited, quiet = [], []
+    waited, quiet = [], False
     for _ in range(5):
         wait_for(lambda: client.status[-1].startswith("recording episode"), "the camera")
         time.sleep(0.5)
@@ -206,15 +206,17 @@ def test_a_silent_camera_is_reported_soon_and_a_suspended_recorder_is_not_mistak
         waited.append(time.monotonic() - begin)
         robot.filming = True
     assert np.median(waited) < 1.0, waited
-    for _ in range(3):
+    tries = 0
+    while not quiet and tries < 3:  # on a busy computer the camera may really be silent
+        tries += 1
         wait_for(lambda: client.status[-1].startswith("recording episode"), "the camera")
         said = len(client.status)
         recorder.suspend()
         time.sleep(1.0)
         recorder.resume()
         time.sleep(1.0)
-        quiet.append(not any("silent" in status for status in client.status[said:]))
-    assert any(quiet)
+        quiet = not any("silent" in status for status in client.status[said:])
+    assert quiet
     assert client.end()[0]
 
 
