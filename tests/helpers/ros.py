@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -67,18 +68,16 @@ def own_domain(another: int = 0) -> Iterator[Mapping[str, str]]:
 
 
 class Waiting:
-    """How long processes have waited for a processor since this was made: what a busy computer takes from them."""
+    """How long a process has waited for a processor since this was made: what a busy computer takes from it."""
 
-    def __init__(self, *pids: int) -> None:
-        self._before = {pid: _waited(pid) for pid in pids}
+    def __init__(self, pid: int) -> None:
+        self._pid, self._begin, self._before = pid, time.monotonic(), _waited(pid)
 
     def seconds(self) -> float:
-        """Summed over threads, so that it rather says too much."""
-        return sum(
-            max(0.0, waited - before.get(thread, 0.0))
-            for pid, before in self._before.items()
-            for thread, waited in _waited(pid).items()
-        )
+        """Of the thread that waited longest; a wait that began before is counted from the beginning of this."""
+        elapsed = time.monotonic() - self._begin
+        now = _waited(self._pid).items()
+        return max((min(elapsed, waited - self._before.get(thread, 0.0)) for thread, waited in now), default=0.0)
 
 
 def _waited(pid: int) -> dict[str, float]:

@@ -57,7 +57,7 @@ class Setup:
         def held() -> bool:
             nonlocal commands, seconds
             self.start()
-            waiting = self.waiting()
+            gate, test = self.waiting()
             inject()
             fault = time.time()
             try:
@@ -65,16 +65,16 @@ class Setup:
             except HeldBefore:
                 return False
             commands = sum(fault < t < fault + took for t, _ in self.witness.commands)
-            seconds = took - waiting.seconds() - self.witness.stood_still(fault)
+            seconds = took - gate.seconds() - test.seconds() - self.witness.stood_still(fault)
             return reason in self.witness.reason
 
         wait_for(held, f"a hold because {reason}")
         assert commands <= round(within / PERIOD)
         assert seconds <= within
 
-    def waiting(self) -> Waiting:
-        """Of the gate and this process, from now on."""
-        return Waiting(self.processes["command_gate"].pid, os.getpid())
+    def waiting(self) -> tuple[Waiting, Waiting]:
+        """Of the gate and of this process, from now on."""
+        return Waiting(self.processes["command_gate"].pid), Waiting(os.getpid())
 
 
 @pytest.fixture(scope="module")
@@ -151,20 +151,20 @@ def test_a_storm_of_stale_chunks_moves_nothing_and_delays_nothing(running: Setup
     def second(act: Callable[[], object]) -> float:
         """The median seconds from command to command while `act` is done over and over again.
 
-        It is within 5 ms of the period, and no command is late by 0.1 s, but for what the computer takes.
+        It is within 5 ms of the period, and at most 0.1 s are without commands, but for what the computer takes.
         """
         running.start()
-        waiting, begin = running.waiting(), time.time()
+        (gate, _), begin = running.waiting(), time.time()
         while time.time() < begin + 1.0:
             act()
             time.sleep(0.0005)
-        lost, stalled = waiting.seconds(), running.witness.stood_still(begin)
+        lost = gate.seconds() + running.witness.stood_still(begin)
         wait_for(lambda: running.witness.commands[-1][0] > begin + 1.0, "all commands of this second", 10.0)
         commands = [(t, target) for t, target in running.witness.commands if begin < t < begin + 1.0]
         gaps = np.diff([t for t, _ in commands])
         assert np.abs(np.array([x for _, (x, _) in commands]) - 0.45).max() < 0.01  # never towards the stale one
         assert np.median(gaps) < PERIOD + 0.005 + lost / len(gaps)
-        assert gaps.max() < PERIOD + 0.1 + lost + stalled
+        assert len(commands) > (1.0 - 0.1 - lost) / PERIOD
         return float(np.median(gaps))
 
     def storm() -> None:
