@@ -20,7 +20,7 @@ QUICK = ["num_workers=0", "num_envs=8", "threads=1", "alpha=0.2"]
 
 MONITORS = ("whitened_error", "prediction_error", "latent_step", "rnd", "pixels", "chunks")
 STUDY = [
-    "n_calibration=10",
+    "n_calibration=7",  # all of them succeed; the distillation needs that many
     "calibration_seed=70010",
     "n_nominal=2",
     "n_events=2",
