@@ -19,7 +19,7 @@ from helpers.bimanual import (
     bimanual_interface,
     make_bimanual_dataset,
 )
-from helpers.kill import compact_again_and_again, kill_after, killed, numbered_episode, write_episodes
+from helpers.kill import compact_repeatedly, kill_after, killed, numbered_episode, write_episodes
 
 from vla_policy.data import LeRobotDataset, LeRobotWriter, video
 from vla_policy.data.compact import compact
@@ -64,7 +64,7 @@ def test_killed_compaction(tmp_path):
             writer.add_episode(*numbered_episode(i), TASK)
     draw = random.Random(1)
     for _ in range(4):
-        kill_after(draw.uniform(0.02, 0.4), compact_again_and_again, tmp_path / "d")
+        kill_after(draw.uniform(0.02, 0.4), compact_repeatedly, tmp_path / "d")
         assert check_whole(tmp_path / "d") == 12
     compact(tmp_path / "d")
     assert check_whole(tmp_path / "d") == 12

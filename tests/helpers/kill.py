@@ -34,7 +34,7 @@ def killed(operation: int, work: Callable[..., object], *args: Any) -> bool:
 
 
 def kill_after(seconds: float, work: Callable[[Path, Event], None], root: Path) -> None:
-    """Kill a process that does work(root, ready) so many seconds after it says that it is ready."""
+    """Run work(root, ready) in a process, and kill it so many seconds after it has set `ready`."""
     context = _context()
     ready = context.Event()
     process = context.Process(target=work, args=(root, ready))
@@ -54,7 +54,7 @@ def write_episodes(root: Path, ready: Event) -> None:
         writer.add_episode(*numbered_episode(i), TASK)
 
 
-def compact_again_and_again(root: Path, ready: Event) -> None:
+def compact_repeatedly(root: Path, ready: Event) -> None:
     ready.set()
     while True:
         compact(root, video_mb=0.05)

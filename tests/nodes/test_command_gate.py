@@ -48,9 +48,9 @@ class Setup:
     def hold(self, inject: Callable[[], object], reason: str, within: float = WITHIN) -> None:
         """A fault makes the gate hold within so many seconds, for a reason that contains `reason`.
 
-        Of these seconds the computer's are taken off, in which gate or test waited for a processor; of the commands
-        none. Where a busy computer delays heartbeats, so that the gate holds before the fault or for their silence, the
-        fault is injected again.
+        Time that the gate or this process waited for a processor does not count. The commands sent until the hold are
+        counted as well: they need no such allowance. Where a busy computer delays heartbeats, so that the gate holds
+        before the fault or for their silence, the fault is injected again.
         """
         commands, seconds = 0, 0.0
 
@@ -149,9 +149,10 @@ def test_a_storm_of_stale_chunks_moves_nothing_and_delays_nothing(running: Setup
     stale = np.full((5, 2), 0.3)
 
     def second(act: Callable[[], object]) -> float:
-        """The median seconds from command to command while `act` is done over and over again.
+        """The median seconds from command to command while `act` is repeated.
 
-        It is within 5 ms of the period, and at most 0.1 s are without commands, but for what the computer takes.
+        It is within 5 ms of the period, and commands of at most 0.1 s are missing; time that the gate waited for a
+        processor does not count.
         """
         running.start()
         (gate, _), begin = running.waiting(), time.time()
