@@ -8,6 +8,8 @@ ONE_GOAL ?= checkpoints/pusht_image
 MONITOR ?= checkpoints/pusht_monitor
 WATCHED := $(ONE_GOAL) monitor=$(MONITOR) n_episodes=1 seed=100020 videos=1 num_workers=0 scene.max_episode_steps=100
 JOBS ?= 2
+# Neighbours stay together, and share what their module prepares.
+WORKERS = -n $(JOBS) --dist worksteal
 
 .PHONY: setup demo test clean
 
@@ -39,9 +41,9 @@ demo: setup
 test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/python -m pytest -n $(JOBS) -m "not dds"
-	$(BIN)/python -m pytest -m dds
+	@echo "types beside the tests, then what talks over DDS in real time, each worker in a domain of its own"
+	@$(BIN)/mypy & types=$$!; $(BIN)/python -m pytest $(WORKERS) -m "not dds"; tests=$$?; wait $$types && exit $$tests
+	$(BIN)/python -m pytest $(WORKERS) -m dds
 
 clean:
 	rm -rf build outputs *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -2,6 +2,7 @@
 
 import faulthandler
 import importlib.util
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import torch
 from helpers.bimanual import make_bimanual_dataset
 
 torch.set_num_threads(1)
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test waits for a network; read when huggingface_hub is imported
 NEED_RCLPY = ["nodes/*", "graph/*", "benchmarks/ros/test_measurements.py"]
 collect_ignore_glob = [] if importlib.util.find_spec("rclpy") else NEED_RCLPY
 CLEANING = 300.0  # seconds

@@ -26,7 +26,7 @@ KEYS = {
 """rosdep keys of imported modules, as far as there are any."""
 
 
-def test_the_manifest_says_what_the_project_says() -> None:
+def test_the_manifest_agrees_with_the_project() -> None:
     for key in ("name", "version"):
         assert MANIFEST.findtext(key) == PROJECT[key]
     assert MANIFEST.findtext("description") == PROJECT["description"] + "."

@@ -62,7 +62,7 @@ def test_a_checkpoint_may_be_called_like_a_subcommand(
         (bench, "objectives", "vla-eval objectives"),
     ],
 )
-def test_an_old_name_says_the_new_one(command, old: str, new: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_old_name_points_to_the_new_one(command, old: str, new: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert status_of(command.main, old, "somewhere") == 2
     message = capsys.readouterr().err
     assert message.count("\n") == 1

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.commands import error_of
 from helpers.tiny_policies import tiny_policy
 
 from sim.geometry import WORKSPACE_HIGH, WORKSPACE_LOW
@@ -33,16 +34,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 def rows(folder: Path) -> list[dict[str, str]]:
     with (folder / "episodes.csv").open() as file:
         return list(csv.DictReader(file))
-
-
-def error_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line on stderr of a command that must fail with status 2."""
-    with pytest.raises(SystemExit) as caught:
-        main(arguments)
-    assert caught.value.code == 2
-    message = capsys.readouterr().err
-    assert "Traceback" not in message
-    return message
 
 
 def test_an_evaluation_leaves_numbers_and_pictures(
@@ -112,7 +103,7 @@ def test_the_expert_follows_the_instruction(tmp_path: Path, capsys: pytest.Captu
     assert other["instructions"] == {"Schieb das T!": 3}
     assert (other["paraphrases"], other["episodes_naming_no_goal"]) == (None, 3)
     assert "in 3 episodes it names no goal" in " ".join(capsys.readouterr().out.split())
-    message = error_of([*run, "scene=pusht_language", "scene.instruction='Schieb das T!'", f"out={tmp_path}"], capsys)
+    message = error_of(main, *run, "scene=pusht_language", "scene.instruction='Schieb das T!'", f"out={tmp_path}")
     assert "expected one that names a goal of ['red', 'green', 'blue', 'yellow'], found 'Schieb das T!'" in message
 
 
@@ -125,7 +116,7 @@ def test_gym_pusht_has_the_same_starts_and_its_own_numbers(tmp_path: Path) -> No
             assert float(ours[key]) == pytest.approx(float(theirs[key]), abs=2e-3)
 
 
-def test_an_evaluation_under_a_disturbance(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_evaluation_under_a_disturbance(tmp_path: Path) -> None:
     run = ["baseline=hold", "n_episodes=2", "num_workers=0", "videos=1", "scene.max_episode_steps=4"]
     for name, chosen in {"without": [], "with": ["kind=block_teleport", "magnitude=0.05", "step=2"]}.items():
         main([*run, *(f"disturbance.{word}" for word in chosen), f"out={tmp_path / name}"])
@@ -141,42 +132,39 @@ def test_an_evaluation_under_a_disturbance(tmp_path: Path, capsys: pytest.Captur
         ("kind=light", "magnitude=nan"): "found nan",
         ("kind=light", "when=3"): "when",
     }.items():
-        message = error_of([*run, *(f"disturbance.{word}" for word in words), f"out={tmp_path / 'x'}"], capsys)
+        message = error_of(main, *run, *(f"disturbance.{word}" for word in words), f"out={tmp_path / 'x'}")
         assert says in message, message
-    assert "where there is no PyBullet scene" in error_of(
-        [*run, "env=gym_pusht", "disturbance.kind=light", f"out={tmp_path / 'x'}"], capsys
-    )
+    error = error_of(main, *run, "env=gym_pusht", "disturbance.kind=light", f"out={tmp_path / 'x'}")
+    assert "where there is no PyBullet scene" in error
 
 
-def test_mistakes_are_one_clear_line(checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "expected a CHECKPOINT or baseline=hold|expert" in error_of([], capsys)
-    assert "nowhere" in error_of([str(tmp_path / "nowhere")], capsys)
-    assert "expected 'pybullet' or 'gym_pusht', found 'mujoco'" in error_of([checkpoint, "env=mujoco"], capsys)
-    assert "n_episode" in error_of([checkpoint, "n_episode=3"], capsys)
-    assert "n_episodes" in error_of([checkpoint, "n_episodes=many"], capsys)
-    assert "n_episodes: expected at least 1, found 0" in error_of([checkpoint, "n_episodes=0"], capsys)
-    assert "policy.n_action_steps: expected 1 to" in error_of([checkpoint, "n_action_steps=16"], capsys)
-    assert "expected null without a CHECKPOINT" in error_of(["baseline=hold", "n_action_steps=2"], capsys)
-    assert "expected null with a monitor or update_card" in error_of(
-        [checkpoint, "n_action_steps=2", "update_card=true"], capsys
-    )
-    assert "expected one of ['expert', 'hold']" in error_of(["baseline=magic"], capsys)
-    assert "expected key=value" in error_of([checkpoint, "fast"], capsys)
-    assert "table_grip" in error_of([checkpoint, "scene.physics.table_grip=1"], capsys)
-    assert "scene.instruction: expected some words" in error_of([checkpoint, "scene.instruction=''"], capsys)
-    assert "expected 'pybullet'" in error_of([checkpoint, "scene=pusht_language", "env=gym_pusht"], capsys)
-    assert "summary.json" in error_of(["compare", str(tmp_path), str(tmp_path)], capsys)
+def test_mistakes_are_one_clear_line(checkpoint: str, tmp_path: Path) -> None:
+    assert "expected a CHECKPOINT or baseline=hold|expert" in error_of(main)
+    assert "nowhere" in error_of(main, tmp_path / "nowhere")
+    assert "expected 'pybullet' or 'gym_pusht', found 'mujoco'" in error_of(main, checkpoint, "env=mujoco")
+    assert "n_episode" in error_of(main, checkpoint, "n_episode=3")
+    assert "n_episodes" in error_of(main, checkpoint, "n_episodes=many")
+    assert "n_episodes: expected at least 1, found 0" in error_of(main, checkpoint, "n_episodes=0")
+    assert "policy.n_action_steps: expected 1 to" in error_of(main, checkpoint, "n_action_steps=16")
+    assert "expected null without a CHECKPOINT" in error_of(main, "baseline=hold", "n_action_steps=2")
+    assert "null with a monitor or update_card" in error_of(main, checkpoint, "n_action_steps=2", "update_card=true")
+    assert "expected one of ['expert', 'hold']" in error_of(main, "baseline=magic")
+    assert "expected key=value" in error_of(main, checkpoint, "fast")
+    assert "table_grip" in error_of(main, checkpoint, "scene.physics.table_grip=1")
+    assert "scene.instruction: expected some words" in error_of(main, checkpoint, "scene.instruction=''")
+    assert "expected 'pybullet'" in error_of(main, checkpoint, "scene=pusht_language", "env=gym_pusht")
+    assert "summary.json" in error_of(main, "compare", str(tmp_path), str(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_checkpoint_for_other_cameras_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_checkpoint_for_other_cameras_is_refused(tmp_path: Path) -> None:
     wrist = pusht_interface({"wrist": 96})
     keys = [STATE, IMAGES + "wrist"]
     tiny_policy(wrist, WORKSPACE_LOW, WORKSPACE_HIGH, keys).save_pretrained(tmp_path / "wrist")
-    assert "'wrist'" in error_of([str(tmp_path / "wrist"), f"out={tmp_path / 'out'}"], capsys)
+    assert "'wrist'" in error_of(main, str(tmp_path / "wrist"), f"out={tmp_path / 'out'}")
     small = pusht_interface({"top": 64})
     tiny_policy(small, WORKSPACE_LOW, WORKSPACE_HIGH, [STATE, TOP]).save_pretrained(tmp_path / "small")
-    message = error_of([str(tmp_path / "small"), f"out={tmp_path / 'out'}"], capsys)
+    message = error_of(main, str(tmp_path / "small"), f"out={tmp_path / 'out'}")
     assert "observation.images.top: shape expected [64, 64, 3], found [96, 96, 3]" in message
     assert not (tmp_path / "out").exists()
 
@@ -191,9 +179,7 @@ def test_latency_is_measured_and_written(checkpoint: str, tmp_path: Path, capsys
     assert "p99" in capsys.readouterr().out
 
 
-def test_demonstrations_become_a_table_and_a_plot(
-    checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_demonstrations_become_a_table_and_a_plot(checkpoint: str, tmp_path: Path) -> None:
     run = ["n_episodes=2", "seed=50000", "num_workers=0", "videos=0", "latency_repeats=1", "scene.max_episode_steps=8"]
     main([checkpoint, *run, f"out={tmp_path / 'run'}"])
     main(["demonstrations", str(tmp_path / "run"), f"out={tmp_path / 'bench'}"])
@@ -203,9 +189,8 @@ def test_demonstrations_become_a_table_and_a_plot(
     (row,) = csv.DictReader((tmp_path / "bench" / "demonstrations.csv").open())
     assert (row["demonstrations"], row["training_seed"], row["n_episodes"]) == ("25", "3", "2")
     main(["baseline=hold", *run, f"out={tmp_path / 'hold'}"])
-    with pytest.raises(SystemExit):
-        main(["demonstrations", str(tmp_path / "run"), str(tmp_path / "hold")])
-    assert "expected data.demonstrations" in capsys.readouterr().err
+    error = error_of(main, "demonstrations", tmp_path / "run", tmp_path / "hold")
+    assert "expected data.demonstrations" in error
 
 
 def test_objectives_become_a_table(checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -223,6 +208,5 @@ def test_objectives_become_a_table(checkpoint: str, tmp_path: Path, capsys: pyte
     assert [row["objective"]["passes"] for row in found["runs"]] == [2, 3]
     assert found["runs"][1]["parameters"] == sum(value.numel() for value in policy.parameters())
     main(["baseline=hold", *run, f"out={tmp_path / 'hold'}"])
-    with pytest.raises(SystemExit):
-        main(["objectives", folders[0], str(tmp_path / "hold")])
-    assert "expected 'objective', as vla-eval writes of a checkpoint, found none" in capsys.readouterr().err
+    error = error_of(main, "objectives", folders[0], tmp_path / "hold")
+    assert "expected 'objective', as vla-eval writes of a checkpoint, found none" in error

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from helpers.commands import error_of
 
 from vla_policy.cli import calibrate, eval
 from vla_policy.models.checkpoint import BACKBONE
@@ -28,7 +29,7 @@ def test_the_shipped_threshold_is_found_again_and_measured(tmp_path: Path) -> No
     assert summary["refused"]["unrelated"]["shipped"]["refusal_rate"] >= 0.9
 
 
-def test_paraphrases_of_ones_own_and_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_custom_paraphrases_and_mistakes(tmp_path: Path) -> None:
     copy = Path(shutil.copytree(SHIPPED, tmp_path / "copy"))
     lines = tmp_path / "lines.txt"
     lines.write_text("\n\n".join(f"please push the T to the red goal {'now ' * i}" for i in range(19)) + "\n")
@@ -42,6 +43,4 @@ def test_paraphrases_of_ones_own_and_mistakes(tmp_path: Path, capsys: pytest.Cap
         ([str(copy), f"paraphrases={tmp_path / 'none'}"], "expected a text file, one sentence a line"),
         ([str(SHIPPED.parent / "pusht_image")], "expected the folder of a policy with a backbone"),
     ):
-        with pytest.raises(SystemExit):
-            calibrate.main(["instructions", *arguments, CPU])
-        assert said in capsys.readouterr().err
+        assert said in error_of(calibrate.main, "instructions", *arguments, CPU)

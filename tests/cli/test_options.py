@@ -50,7 +50,7 @@ def test_help_has_defaults_and_what_they_mean() -> None:
     assert max(map(len, text.splitlines())) <= 122
 
 
-def test_a_choice_differs_from_what_is_inherited_where_it_says_so() -> None:
+def test_help_shows_overridden_defaults() -> None:
     assert "\nnum_envs: 8 " in explained("calibrate")
     assert "\ndetector: whitened_error" in explained("calibrate")  # a constant
     assert "\nplan:                 # the search for plans\n  solver: cem " in explained("plan")
@@ -58,7 +58,7 @@ def test_a_choice_differs_from_what_is_inherited_where_it_says_so() -> None:
 
 
 @pytest.mark.parametrize("name", ["latency", "sim", "graph"])
-def test_what_is_composed_is_what_help_says(name: str) -> None:
+def test_help_matches_the_composed_configuration(name: str) -> None:
     config = load_config(name, [])
     keys = dotted(options(*OPTIONS[name].split(":")))
     assert set(config) == {key for key in keys if "." not in key}

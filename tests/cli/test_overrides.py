@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.commands import error_of
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
@@ -151,11 +152,8 @@ def test_a_checkpoint_may_have_an_equals_sign_in_its_path(tmp_path: Path) -> Non
         ("policy=[1]", "policy: expected one of ['autoregressive', 'ddpm', 'flow', 'masked'], found [1]"),
     ],
 )
-def test_a_value_of_a_wrong_type_is_one_line(word: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        eval_main(["CHECKPOINT", word])
-    assert ended.value.code == 2
-    assert capsys.readouterr().err == f"error: {line}\n"
+def test_a_value_of_a_wrong_type_is_one_line(word: str, line: str) -> None:
+    assert error_of(eval_main, "CHECKPOINT", word) == f"error: {line}"
 
 
 @pytest.mark.parametrize(

@@ -12,21 +12,14 @@ import pytest
 import torch
 import yaml
 from helpers.commands import train
+from helpers.small_runs import SHORT_RUN, SMALL_POLICY
 from safetensors.torch import load_file
 
 from vla_policy.interfaces import STATE
 from vla_policy.models import DiffusionPolicy
 
-SMALL = [
-    "policy.observation_keys=[observation.state]",
-    "policy.transformer={width:32,depth:2,heads:2,time_width:16}",
-    "trainer.batch_size=16",
-    "trainer.precision=fp32",
-    "trainer.threads=1",
-    "trainer.print_every_s=0",
-    "trainer.log_every=1",
-    "data.val_episodes=1",
-]
+STATE_ONLY = ["policy.observation_keys=[observation.state]", *SMALL_POLICY]
+SMALL = [*STATE_ONLY, *SHORT_RUN, "trainer.print_every_s=0", "trainer.log_every=1", "data.val_episodes=1"]
 
 
 def command(*overrides: object) -> list[str]:
@@ -69,27 +62,27 @@ def test_a_run_leaves_config_commit_metrics_and_a_checkpoint(bimanual_dataset: P
 
 
 @pytest.mark.parametrize(
-    ("overrides", "message"),
+    ("words", "message"),
     [
-        (["data.root={data}", "trainer.stepz=3"], "'stepz'"),
-        (["data.root={data}", "trainer.steps=many"], "'many'"),
-        (["data.root={data}", "policy.n_action_steps=20"], "policy.n_action_steps"),
-        (["data.root={data}", "policy.observation_keys=[observation.images.nose]"], "observation.images.nose"),
-        (["data.root={data}", "policy=transformer_xl"], "transformer_xl"),
-        (["data.root={data}", "trainer.rollout_every=5", "rollout.seed=100000"], "rollout.seed"),
-        (["data.root={data}", "trainer.rollout_every=5"], "the policy and rollout.env pybullet do not fit: "),
-        (["data.root={data}", "init_modules=[encoder]"], "init_modules: expected init_from"),
-        (["data.root={data}", "init_modules=[visions]", "world_model=lewm"], "init_modules: expected none for a world"),
-        (["data.root=no/such/folder"], "no/such/folder"),
-        ([], "root"),
-        (["resume=true"], "no config.yaml"),
+        ("data.root={data} trainer.stepz=3", "'stepz'"),
+        ("data.root={data} trainer.steps=many", "'many'"),
+        ("data.root={data} policy.n_action_steps=20", "policy.n_action_steps"),
+        ("data.root={data} policy.observation_keys=[observation.images.nose]", "observation.images.nose"),
+        ("data.root={data} policy=transformer_xl", "transformer_xl"),
+        ("data.root={data} trainer.rollout_every=5 rollout.seed=100000", "rollout.seed"),
+        ("data.root={data} trainer.rollout_every=5", "the policy and rollout.env pybullet do not fit: "),
+        ("data.root={data} init_modules=[encoder]", "init_modules: expected init_from"),
+        ("data.root={data} init_modules=[visions] world_model=lewm", "init_modules: expected none for a world"),
+        ("data.root=no/such/folder", "no/such/folder"),
+        ("", "root"),
+        ("resume=true", "no config.yaml"),
     ],
 )
 def test_mistakes_are_one_error_and_leave_nothing(
-    bimanual_original: Path, tmp_path: Path, overrides: list[str], message: str
+    bimanual_original: Path, tmp_path: Path, words: str, message: str
 ) -> None:
     run = tmp_path / "run"
-    done = train(f"run_dir={run}", *SMALL[:2], *[o.format(data=bimanual_original) for o in overrides])
+    done = train(f"run_dir={run}", *STATE_ONLY, *words.format(data=bimanual_original).split())
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("error: ")
     assert message in done.stderr

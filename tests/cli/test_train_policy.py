@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.small_dataset import TOP, make_small_dataset
+from helpers.small_runs import SMALL_POLICY
 from helpers.small_vlm import save_paligemma, save_smolvlm
 from omegaconf import OmegaConf
 
@@ -23,8 +24,7 @@ from vla_policy.utils.configuration import load_config
 
 TASKS = ("push the T onto the red goal", "move it to the blue one")
 SMALL = [
-    "policy.transformer={width:32,depth:2,heads:2,time_width:16}",
-    "policy.encoder={channels:[8,16],keypoints:4,grid:2}",
+    *SMALL_POLICY,
     "backbone=tiny",
     "policy.backbone.tiny={width:32,heads:2,vision_depth:1,text_depth:2,image_size:32,vocab_size:400}",
 ]
@@ -83,7 +83,7 @@ def sampled(policy: DiffusionPolicy) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("tuning", ["full", "frozen"])
-def test_a_run_reads_the_backbone_as_it_says_itself(data: Path, source: Path, tuning: str, tmp_path: Path) -> None:
+def test_a_run_reads_the_backbone_with_its_own_options(data: Path, source: Path, tuning: str, tmp_path: Path) -> None:
     blind, _ = start(
         data,
         f"init_from={source}",

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.commands import error_of
 from helpers.small_world_model import TOP, make_walks, small_config, small_world_model
 from PIL import Image
 
@@ -54,13 +55,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, dataset: Path) -> str:
     return str(folder)
 
 
-def error_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    with pytest.raises(SystemExit) as caught:
-        main(arguments)
-    assert caught.value.code == 2
-    return capsys.readouterr().err
-
-
 def test_a_world_model_is_measured_and_drawn(
     checkpoint: str, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -87,14 +81,14 @@ def test_without_an_environment_state_there_are_no_probes(tmp_path: Path, capsys
     small_world_model().save_pretrained(tmp_path / "model")
     where = [str(tmp_path / "model"), str(tmp_path / "walks")]
     run = ["world-model", *where, "horizon=2", f"out={tmp_path / 'out'}"]
-    assert "states no held-out episodes" in error_of(run, capsys)
+    assert "states no held-out episodes" in error_of(main, *run)
     main([*run, "episodes=[2]", "decoder_steps=0"])
     assert "no probes: the dataset has no observation.environment_state" in capsys.readouterr().out
     assert read_json(tmp_path / "out" / "world_model.json")["probes"] is None
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"world_model.json", "imagination.png", "config.yaml"}
-    assert "more than 42 frames, found none in [2]" in error_of([*run, "episodes=[2]", "horizon=19"], capsys)
-    assert "horizon: expected at least 1, found 0" in error_of([*run, "horizon=0"], capsys)
-    assert "observation.environment_state" in error_of(["plan", *where, "episodes=[2]"], capsys)
+    assert "more than 42 frames, found none in [2]" in error_of(main, *run, "episodes=[2]", "horizon=19")
+    assert "horizon: expected at least 1, found 0" in error_of(main, *run, "horizon=0")
+    assert "observation.environment_state" in error_of(main, "plan", *where, "episodes=[2]")
 
 
 def test_plans_are_played_beside_the_baselines(
@@ -115,9 +109,9 @@ def test_plans_are_played_beside_the_baselines(
     assert first == again
     rows = list(csv.DictReader((tmp_path / "first" / "episodes.csv").open()))
     assert {row["episode"] for row in rows} <= {"1", "3"}
-    assert "plan.solver: expected one of ['cem', 'mppi'], found 'sgd'" in error_of([*run, "plan.solver=sgd"], capsys)
-    assert "plan: expected keys out of" in error_of([*run, "+plan.elite=3"], capsys)
-    assert "n_starts: expected at most 36 in these episodes, found 37" in error_of([*run, "n_starts=37"], capsys)
+    assert "plan.solver: expected one of ['cem', 'mppi'], found 'sgd'" in error_of(main, *run, "plan.solver=sgd")
+    assert "plan: expected keys out of" in error_of(main, *run, "+plan.elite=3")
+    assert "n_starts: expected at most 36 in these episodes, found 37" in error_of(main, *run, "n_starts=37")
 
 
 def test_recorded_commands_lead_from_the_start_to_the_goal(dataset: Path) -> None:

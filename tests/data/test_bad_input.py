@@ -135,7 +135,7 @@ def test_what_the_format_cannot_hold_is_refused(tmp_path, interface, codec, says
     assert not (tmp_path / "d").exists()
 
 
-def test_a_folder_with_other_things_is_no_dataset(tmp_path):
+def test_a_folder_of_other_files_is_not_a_dataset(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(InputError, match=r"thesis\.tex"):
         LeRobotWriter(tmp_path, bimanual_interface())
@@ -247,7 +247,7 @@ def test_info_that_disagrees(bimanual_dataset, changes, says):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}"])
-def test_info_that_is_no_info(bimanual_dataset, text):
+def test_invalid_info(bimanual_dataset, text):
     (bimanual_dataset / "meta/info.json").write_text(text)
     with pytest.raises(InputError, match=r"info\.json"):
         LeRobotDataset(bimanual_dataset)

@@ -61,7 +61,7 @@ def test_cameras_and_channels(spoiled):
     assert [w["episode"] for w in inspect(LeRobotDataset(spoiled), videos=False)["warnings"]] == [3, 4]
 
 
-def test_a_standing_arm_is_no_frozen_camera(tmp_path):
+def test_a_stationary_arm_is_not_taken_for_a_frozen_camera(tmp_path):
     columns, images = bimanual_episode(np.random.default_rng(0), 150)
     for group in (columns, images):
         for values in group.values():

@@ -32,7 +32,7 @@ def test_modes_are_what_they_say(values):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_there_and_back(values, mode):
+def test_normalising_and_back_changes_nothing(values, mode):
     normalizer = Normalizer.fit({STATE: values}, mode)
     for array in (values, torch.from_numpy(values), torch.from_numpy(values).view(10, 100, 4)):
         back = normalizer.unnormalize(STATE, normalizer.normalize(STATE, array))

@@ -109,7 +109,7 @@ def test_statistics_of_the_dataset_are_those_of_all_frames(bimanual_dataset):
     assert np.allclose(np.ravel(stats[HEAD]["min"]), frames.min((0, 1, 2)))
 
 
-def test_files_say_what_lerobot_reads(bimanual_dataset):
+def test_files_have_what_lerobot_reads(bimanual_dataset):
     rows = pq.read_table(bimanual_dataset / "meta/episodes/chunk-000/file-002.parquet").to_pylist()
     expected = {
         "episode_index": 2,

@@ -81,7 +81,7 @@ def test_frames_are_decoded_once_and_again_when_a_video_changes(bimanual_dataset
     assert len(list((bimanual_dataset / ".cache").glob("*.npy"))) == 1
 
 
-def test_cache_lies_where_it_is_told(bimanual_dataset, tmp_path):
+def test_the_cache_is_in_the_configured_folder(bimanual_dataset, tmp_path):
     WindowDataset(LeRobotDataset(bimanual_dataset), [WRIST], 2, 16, 7, cache_dir=tmp_path / "elsewhere")
     assert len(list((tmp_path / "elsewhere").glob("*.npy"))) == 1
     assert not (bimanual_dataset / ".cache").exists()

@@ -29,7 +29,7 @@ def test_exact_interval_at_the_ends_has_a_closed_form() -> None:
     assert success_interval(20, 20) == pytest.approx((0.025 ** (1 / 20), 1.0))
 
 
-def test_exact_interval_covers_at_least_as_often_as_it_says() -> None:
+def test_the_exact_interval_covers_at_least_its_nominal_rate() -> None:
     from scipy.stats import binom
 
     n, p = 20, 0.8
@@ -88,7 +88,7 @@ def test_bootstrap_interval_of_two_groups_is_that_of_large_samples() -> None:
     assert balanced_interval([True] * 5, [True] * 3) == (1.0, 1.0)
 
 
-def test_interval_of_an_auroc_covers_as_often_as_it_says() -> None:
+def test_the_interval_of_an_auroc_has_its_nominal_coverage() -> None:
     rng, true = np.random.default_rng(0), 0.9214  # of normals two apart: Phi(2 / sqrt(2))
     covered = []
     for _ in range(300):

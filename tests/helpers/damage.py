@@ -19,6 +19,27 @@ ODD: list[Any] = [
 ]  # fmt: skip
 
 
+DAMAGES = ["truncated", "bits", "zeros", "inserted", "empty"]
+
+
+def damaged(data: bytes, how: str, at: int, rng: random.Random) -> bytes:
+    """`data` that ends at `at`, with a few bits flipped, 64 bytes zeroed or 16 inserted there, or nothing of it."""
+    found = bytearray(data)
+    match how:
+        case "truncated":
+            del found[at:]
+        case "bits":
+            for _ in range(rng.choice([1, 3, 20])):
+                found[rng.randrange(len(found))] ^= 1 << rng.randrange(8)
+        case "zeros":
+            found[at : at + 64] = bytes(len(found[at : at + 64]))
+        case "inserted":
+            found[at:at] = rng.randbytes(16)
+        case "empty":
+            found.clear()
+    return bytes(found)
+
+
 class Damaged:
     """`folder` with one thing wrong: `next` repairs it and does something else to it, and says what."""
 
@@ -41,21 +62,9 @@ class Damaged:
         return f"{file}: {self._random.choice(ways)(path)}"
 
     def _flip(self, path: Path) -> str:
-        data, pick = bytearray(path.read_bytes()), self._random
-        how = pick.choice(["truncated", "bits", "zeros", "inserted", "empty"])
-        at = pick.randrange(len(data))
-        if how == "truncated":
-            data = data[:at]
-        elif how == "bits":
-            for _ in range(pick.choice([1, 3, 20])):
-                data[pick.randrange(len(data))] ^= 1 << pick.randrange(8)
-        elif how == "zeros":
-            data[at : at + 64] = bytes(len(data[at : at + 64]))
-        elif how == "inserted":
-            data[at:at] = pick.randbytes(16)
-        else:
-            data = bytearray()
-        path.write_bytes(data)
+        data = path.read_bytes()
+        how, at = self._random.choice(DAMAGES), self._random.randrange(len(data))
+        path.write_bytes(damaged(data, how, at, self._random))
         return how
 
     def _swap(self, path: Path) -> str:

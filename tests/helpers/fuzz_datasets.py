@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from helpers.damage import DAMAGES, damaged
 from helpers.plain_dataset import write_plain_dataset
 
 from vla_policy.data import LeRobotDataset, WindowDataset
@@ -65,23 +66,12 @@ def mutate_json(rng: random.Random, path: Path) -> str:
 
 
 def mutate_bytes(rng: random.Random, path: Path) -> str:
-    data = bytearray(path.read_bytes())
-    how, place = rng.choice(["cut", "flip", "zero", "insert", "empty", "gone"]), rng.randrange(max(1, len(data)))
+    data = path.read_bytes()
+    how, place = rng.choice([*DAMAGES, "gone"]), rng.randrange(max(1, len(data)))
     if how == "gone":
         path.unlink()
         return how
-    if how == "cut":
-        data = data[:place]
-    elif how == "flip":
-        for _ in range(rng.choice([1, 5, 20])):
-            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-    elif how == "zero":
-        data[place : place + 64] = bytes(len(data[place : place + 64]))
-    elif how == "insert":
-        data[place:place] = rng.randbytes(16)
-    else:
-        data = bytearray()
-    path.write_bytes(data)
+    path.write_bytes(damaged(data, how, place, rng))
     return f"{how} at {place}"
 
 

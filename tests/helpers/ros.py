@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import array
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
 
@@ -21,10 +27,13 @@ __all__ = [
     "FakeRobot",
     "Spinning",
     "Targets",
+    "Waiting",
     "Witness",
+    "activate",
     "image_message",
     "own_domain",
     "pose_message",
+    "spinning",
     "wait_for",
 ]
 ROOT = Path(__file__).parents[2]
@@ -32,13 +41,16 @@ ROOT = Path(__file__).parents[2]
 
 @contextmanager
 def own_domain(another: int = 0) -> Iterator[Mapping[str, str]]:
-    """An environment in which the graphs of other processes are not heard of, nor those with `another` number, 0 to 3.
+    """An environment of a domain that no other run of the tests uses, nor another worker of this one, nor a graph with
+    `another` number, 0 to 3.
 
-    Those of one process lie a quarter of all domains apart, so that the four are different. All are from 1 to 100: 0 is
-    everybody's, and the ports of those above 101 are ones that Linux gives to any program.
+    The four are a quarter of all domains apart, workers 12. All are from 1 to 100: 0 is everybody's, and the ports of
+    those above 101 are ones that Linux gives to any program.
     """
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    first = os.getppid() + 12 * int(worker.removeprefix("gw")) if worker else os.getpid()
     mine = {
-        "ROS_DOMAIN_ID": str(1 + (os.getpid() + 25 * another) % 100),
+        "ROS_DOMAIN_ID": str(1 + (first + 25 * another) % 100),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "FASTRTPS_DEFAULT_PROFILES_FILE": str(ROOT / "config" / "fastdds.xml"),
         "OMP_NUM_THREADS": "1",
@@ -53,6 +65,53 @@ def own_domain(another: int = 0) -> Iterator[Mapping[str, str]]:
                 del os.environ[key]
             else:
                 os.environ[key] = value
+
+
+class Waiting:
+    """How long a process has waited for a processor since this was made: what a busy computer takes from it."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid, self._begin, self._before = pid, time.monotonic(), _waited(pid)
+
+    def seconds(self) -> float:
+        """Of the thread that waited longest; a wait that began before is counted from the beginning of this."""
+        elapsed = time.monotonic() - self._begin
+        now = _waited(self._pid).items()
+        return max((min(elapsed, waited - self._before.get(thread, 0.0)) for thread, waited in now), default=0.0)
+
+
+def _waited(pid: int) -> dict[str, float]:
+    """Seconds in a run queue, by thread; Linux counts them in /proc/PID/task/TID/schedstat."""
+    found = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            found[task.name] = 1e-9 * int((task / "schedstat").read_text().split()[1])
+    return found
+
+
+@contextmanager
+def spinning(make: Callable[[], Any], *parameters: str) -> Iterator[Any]:
+    """The node that `make` makes with these parameters, spinning in a thread of this process."""
+    rclpy.init(args=["--ros-args", *(word for parameter in parameters for word in ("-p", parameter))])
+    node, executor = make(), SingleThreadedExecutor()
+    executor.add_node(node)
+    thread = threading.Thread(target=executor.spin, daemon=True)
+    thread.start()
+    try:
+        yield node
+    finally:
+        node.close()
+        executor.shutdown(0)
+        thread.join(5)
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
+def activate(node: Any) -> None:
+    """Configure a node with a model, let it see, and activate it."""
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    wait_for(lambda: node.perception.problem() == "", "observations")
+    assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
 
 
 class Targets:

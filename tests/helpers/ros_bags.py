@@ -117,6 +117,13 @@ class Message(NamedTuple):
     content: Any
 
 
+def trajectory_message(
+    t: float, points: Mapping[float, Sequence[float]], stamp: float | None = None, names: Sequence[str] = ("a", "b")
+) -> Message:
+    """Recorded at `t` seconds, and stamped then too if nothing else is said."""
+    return Message(t, TRAJECTORY_TOPIC, TRAJECTORY, trajectory(t if stamp is None else stamp, points, names))
+
+
 def contract_of(folder: Path, text: str) -> Contract:
     """Of a YAML text."""
     path = folder / "robot.yaml"

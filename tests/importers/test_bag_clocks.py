@@ -17,7 +17,6 @@ from helpers.ros_bags import (
     JOINTS,
     STATES,
     TRAJECTORIES,
-    TRAJECTORY,
     TRAJECTORY_TOPIC,
     Message,
     contract_of,
@@ -25,7 +24,7 @@ from helpers.ros_bags import (
     joints,
     numbers,
     picture,
-    trajectory,
+    trajectory_message,
     write_mcap,
     write_rosbag,
 )
@@ -78,7 +77,7 @@ def test_a_recorder_on_simulated_time(tmp_path: Path) -> None:
     assert episode.notes == []
 
 
-def test_without_stamps_receive_times_are_taken_and_told(tmp_path: Path) -> None:
+def test_without_stamps_receive_times_are_used_and_reported(tmp_path: Path) -> None:
     late = [
         m._replace(content=picture(0.0, k), t=m.t + 0.1)
         for k, m in enumerate(x for x in joint_messages() if x.topic == FRONT)
@@ -116,7 +115,7 @@ def test_clocks_that_do_not_meet_are_named(tmp_path: Path) -> None:
 
 def test_commands_of_an_earlier_clock_are_no_commands(tmp_path: Path) -> None:
     told = [
-        Message(m.t, TRAJECTORY_TOPIC, TRAJECTORY, trajectory(5.0 + k / 50, {0.02: m.content.data}))
+        trajectory_message(m.t, {0.02: m.content.data}, stamp=5.0 + k / 50)
         for k, m in enumerate(x for x in joint_messages() if x.topic == COMMANDS)
     ]
     expected = r"expected commands while every stream is seen, .*, trajectory 5\.000 to 6\.980 s \(time stamps\)"
@@ -131,7 +130,7 @@ def test_an_arm_that_is_led_by_hand_after_its_last_command_has_no_actions(tmp_pa
         episode_of(tmp_path, messages)
 
 
-def test_a_clock_that_is_behind_the_others_is_told(tmp_path: Path) -> None:
+def test_a_clock_behind_the_others_is_reported(tmp_path: Path) -> None:
     """Two computers, whose clocks are three seconds apart: the frames are not of one moment."""
     pictures = [m for m in joint_messages(8.0) if m.topic == FRONT]
     others = [m for m in joint_messages(8.0) if m.topic != FRONT]
@@ -164,7 +163,7 @@ def points(count: int) -> dict[float, tuple[float, float]]:
 
 @pytest.mark.parametrize("stamp", [0.0, EPOCH + 0.001])
 def test_trajectories_are_sampled_when_their_points_are_due(tmp_path: Path, stamp: float) -> None:
-    told = Message(EPOCH + 0.001, TRAJECTORY_TOPIC, TRAJECTORY, trajectory(stamp, points(20)))
+    told = trajectory_message(EPOCH + 0.001, points(20), stamp=stamp)
     episode = episode_of(tmp_path, sorted([told, *joint_messages(commands=False)], key=lambda m: m.t), TRAJECTORIES)
     check(episode, 20)
     assert episode.unstamped == ({TRAJECTORY_TOPIC: 1} if stamp == 0 else {})
@@ -173,10 +172,10 @@ def test_trajectories_are_sampled_when_their_points_are_due(tmp_path: Path, stam
 def test_a_far_point_is_led_to_and_the_next_trajectory_takes_over(tmp_path: Path) -> None:
     """To 1 within a second, from half of that on to 2 within half a second, and stopped on the way back."""
     told = [
-        Message(EPOCH, TRAJECTORY_TOPIC, TRAJECTORY, trajectory(EPOCH, {1.0: (1, 0)})),
-        Message(EPOCH + 0.5, TRAJECTORY_TOPIC, TRAJECTORY, trajectory(EPOCH + 0.5, {0.5: (2, 0)})),
-        Message(EPOCH + 1.5, TRAJECTORY_TOPIC, TRAJECTORY, trajectory(EPOCH + 1.5, {0.2: (1, 0)})),
-        Message(EPOCH + 1.6, TRAJECTORY_TOPIC, TRAJECTORY, trajectory(EPOCH + 1.6, {})),
+        trajectory_message(EPOCH, {1.0: (1, 0)}),
+        trajectory_message(EPOCH + 0.5, {0.5: (2, 0)}),
+        trajectory_message(EPOCH + 1.5, {0.2: (1, 0)}),
+        trajectory_message(EPOCH + 1.6, {}),
     ]
     still = [
         m._replace(content=joints(m.t - 0.002, (0, 0))) if m.topic == STATES else m
@@ -188,7 +187,7 @@ def test_a_far_point_is_led_to_and_the_next_trajectory_takes_over(tmp_path: Path
 
 
 def test_points_that_do_not_follow_each_other(tmp_path: Path) -> None:
-    told = Message(EPOCH, TRAJECTORY_TOPIC, TRAJECTORY, trajectory(EPOCH, {0.2: (1, 0), 0.1: (1, 0)}))
+    told = trajectory_message(EPOCH, {0.2: (1, 0), 0.1: (1, 0)})
     with pytest.raises(InputError, match=r"/trajectory: expected time_from_start to increase .*found \[0\.2, 0\.1\]"):
         episode_of(tmp_path, [told, *joint_messages(commands=False)], TRAJECTORIES)
 
@@ -228,9 +227,7 @@ def test_several_topics_of_state_and_of_commands(tmp_path: Path) -> None:
         t = k / 50
         messages.append(Message(EPOCH + t, "arm", JOINT_STATE, joints(EPOCH + t, [t], ["a"])))
         messages.append(Message(EPOCH + t + 0.001, "gripper", JOINT_STATE, joints(EPOCH + t, [-7], ["b"])))
-    messages.append(
-        Message(EPOCH, TRAJECTORY_TOPIC, TRAJECTORY, trajectory(0.0, {k: v[:1] for k, v in points(20).items()}, ["a"]))
-    )
+    messages.append(trajectory_message(EPOCH, {k: v[:1] for k, v in points(20).items()}, stamp=0.0, names=["a"]))
     messages.append(Message(EPOCH + 1.001, COMMANDS, ARRAY, numbers([5])))
     episode = episode_of(tmp_path, sorted(messages, key=lambda m: m.t), TWO)
     check(episode, 20)

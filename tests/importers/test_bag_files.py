@@ -88,7 +88,7 @@ def test_a_compressed_file_without_its_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".mcap", ".db3"])
-def test_a_split_recording_without_metadata_is_one_episode_and_said(
+def test_a_split_recording_without_metadata_is_one_episode_and_reported(
     tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = split(tmp_path / "bag", suffix)
@@ -101,7 +101,7 @@ def test_a_split_recording_without_metadata_is_one_episode_and_said(
         assert f"metadata.yaml is missing, rec_0{suffix}, rec_1{suffix} read as one, each continues the last" in said
 
 
-def test_files_are_read_in_order_of_time_whatever_their_names(tmp_path: Path) -> None:
+def test_files_are_read_in_order_of_time_not_of_names(tmp_path: Path) -> None:
     contract = contract_of(tmp_path, JOINTS)
     folder = split(tmp_path / "bag", ".mcap", ("rec_10", "rec_9"))
     (found,) = find_bags(folder)
@@ -110,7 +110,7 @@ def test_files_are_read_in_order_of_time_whatever_their_names(tmp_path: Path) ->
     whole(bag_episode(folder, contract))
 
 
-def test_files_that_do_not_continue_each_other_are_bags_each_and_said(tmp_path: Path) -> None:
+def test_files_that_do_not_continue_each_other_are_separate_bags_and_reported(tmp_path: Path) -> None:
     folder = tmp_path / "bags"
     for k in range(2):
         write_mcap(folder / f"rec_{k}.mcap", joint_messages(received=EPOCH + 3 * k, stamped=EPOCH + 3 * k))
@@ -157,7 +157,7 @@ def test_a_recorder_killed_in_its_second_file(tmp_path: Path) -> None:
         ("rosbag2_bagfile_information: {relative_file_paths: []}", r"beside it, .mcap or .db3, found \[\]"),
     ],
 )
-def test_metadata_that_says_nothing_is_named(tmp_path: Path, text: str, message: str) -> None:
+def test_empty_metadata_is_named(tmp_path: Path, text: str, message: str) -> None:
     folder = split(tmp_path / "bag", ".mcap")
     (folder / "metadata.yaml").write_text(text)
     with pytest.raises(InputError, match=r"bag/metadata\.yaml: expected .*" + message):

@@ -8,16 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers.damage import DAMAGES, damaged
 from helpers.ros_bags import (
     EPOCH,
     JOINTS,
     TRAJECTORIES,
-    TRAJECTORY,
-    TRAJECTORY_TOPIC,
-    Message,
     contract_of,
     joint_messages,
-    trajectory,
+    trajectory_message,
     type_store,
     write_mcap,
     write_rosbag,
@@ -32,25 +30,11 @@ CASES = 60  # of each kind
 
 
 def broken(data: bytes, rng: random.Random) -> bytes:
-    """Cut off, a few bits flipped, a part zeroed, other bytes put in, or nothing left."""
-    spoilt, at = bytearray(data), rng.randrange(len(data))
-    match rng.choice(
-        ["cut", "bits", "zeros", "more", "ones", "nothing"] if len(data) > 300 else ["cut", "bits", "ones"]
-    ):
-        case "cut":
-            del spoilt[at:]
-        case "bits":
-            for _ in range(rng.choice([1, 3, 20])):
-                spoilt[rng.randrange(len(spoilt))] ^= 1 << rng.randrange(8)
-        case "zeros":
-            spoilt[at : at + 64] = bytes(len(spoilt[at : at + 64]))
-        case "more":
-            spoilt[at:at] = rng.randbytes(16)
-        case "ones":
-            spoilt[at : at + 8] = b"\xff" * len(spoilt[at : at + 8])
-        case "nothing":
-            spoilt.clear()
-    return bytes(spoilt)
+    """Of a short message much is left: nearly all of a larger damage is the same to it."""
+    at, how = rng.randrange(len(data)), rng.choice([*(DAMAGES if len(data) > 300 else ["truncated", "bits"]), "ones"])
+    if how == "ones":
+        return data[:at] + b"\xff" * len(data[at : at + 8]) + data[at + 8 :]
+    return damaged(data, how, at, rng)
 
 
 def read(path: Path, contract: Contract) -> bool:
@@ -95,10 +79,7 @@ def test_broken_files(tmp_path: Path, write: Callable[[Path], Path]) -> None:
 def test_broken_messages_in_whole_files(tmp_path: Path) -> None:
     """One message is spoilt, or one type is another one or not said."""
     rng, store = random.Random(0), type_store()
-    told = [
-        Message(EPOCH + k / 10, TRAJECTORY_TOPIC, TRAJECTORY, trajectory(EPOCH + k / 10, {0.1: (k, 0), 0.2: (k, 1)}))
-        for k in range(5)
-    ]
+    told = [trajectory_message(EPOCH + k / 10, {0.1: (k, 0), 0.2: (k, 1)}) for k in range(5)]
     messages = [
         m._replace(content=bytes(store.serialize_cdr(m.content, m.type)))
         for m in sorted([*joint_messages(0.5), *told], key=lambda m: m.t)

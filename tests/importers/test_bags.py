@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.commands import error_of
 from helpers.ros_bags import PUSHT, SAME, cut, type_store, write_pusht_bag
 
 from vla_policy.cli.dataset import main as vla_dataset
@@ -211,7 +212,7 @@ def test_a_bad_bag_is_named_and_the_others_are_imported(tmp_path: Path, capsys: 
     ]
 
 
-def test_a_bag_without_its_end_says_so_and_may_have_its_result_in_its_name(
+def test_a_bag_without_its_end_is_reported_and_may_have_its_result_in_its_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = write_pusht_bag(tmp_path / "whole.mcap", frames=20)
@@ -231,18 +232,19 @@ def test_a_disk_that_fills_up_during_the_import_is_one_line_and_the_dataset_whol
     """The limit of a process on its files stands in for the disk."""
     bags, out = tmp_path / "bags", tmp_path / "dataset"
     write_pusht_bag(bags / "a.mcap", frames=12)
-    words = [sys.executable, "-m", "vla_policy.cli.dataset", "import-bag", str(bags), str(out)]
-    assert subprocess.run(words, capture_output=True).returncode == 0
+    words = ["import-bag", str(bags), str(out)]
+    vla_dataset(words)
     write_pusht_bag(bags / "b.mcap", frames=14)
 
     def full() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
 
-    failed = subprocess.run(words, capture_output=True, text=True, preexec_fn=full)
+    command = [sys.executable, "-m", "vla_policy.cli.dataset", *words]
+    failed = subprocess.run(command, capture_output=True, text=True, preexec_fn=full)
     assert failed.returncode == 1
     assert failed.stderr.startswith(f"error: {out}: expected to be able to write, found ")
     assert LeRobotDataset(out).lengths.tolist() == [12]
-    assert subprocess.run(words, capture_output=True).returncode == 0
+    vla_dataset(words)
     assert LeRobotDataset(out).lengths.tolist() == [12, 14]
 
 
@@ -267,7 +269,7 @@ def test_a_slow_disk_drops_messages_by_count_and_never_blocks(tmp_path: Path, mo
     ]
 
 
-def test_whatever_breaks_the_writer_is_its_error(tmp_path: Path) -> None:
+def test_any_failure_of_the_writer_is_its_error(tmp_path: Path) -> None:
     bag = BagThread(BagWriter(tmp_path / "a.mcap"))
     bag.put("few", BOOL, 1.0, TRUE)
     bag.put("few", BOOL, -1.0, TRUE)  # MCAP knows no times before 1970
@@ -289,7 +291,6 @@ def test_what_is_put_is_on_the_disk_within_a_second(tmp_path: Path) -> None:
     bag.stop().close()
 
 
-def test_import_bag_without_bags_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        vla_dataset(["import-bag", str(tmp_path), str(tmp_path / "out")])
-    assert "expected a bag, or a folder of bags, found none" in capsys.readouterr().err
+def test_import_bag_without_bags_is_one_line(tmp_path: Path) -> None:
+    error = error_of(vla_dataset, "import-bag", tmp_path, tmp_path / "out")
+    assert "expected a bag, or a folder of bags, found none" in error

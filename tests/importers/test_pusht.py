@@ -118,7 +118,7 @@ def test_without_images(tmp_path, arrays):
     assert not (tmp_path / "out/videos").exists()
 
 
-def test_goes_on_where_it_stopped(tmp_path, arrays):
+def test_the_import_continues_where_it_stopped(tmp_path, arrays):
     source = save_npz(tmp_path / "human.npz", arrays)
 
     def stop_after_one(episodes):

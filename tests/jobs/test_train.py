@@ -6,20 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.small_runs import SHORT_RUN, SMALL_POLICY
 from omegaconf import OmegaConf
 
 import vla_policy
 from vla_policy.interfaces import InputError
 from vla_policy.models import DiffusionPolicy
 
-SMALL = [
-    "policy.observation_keys=[observation.state]",
-    "policy.transformer={width:32,depth:1,heads:2,time_width:16}",
-    "trainer.batch_size=16",
-    "trainer.precision=fp32",
-    "trainer.threads=1",
-    "data.val_episodes=1",
-]
+SMALL = ["policy.observation_keys=[observation.state]", *SMALL_POLICY, *SHORT_RUN, "data.val_episodes=1"]
 
 
 def test_importing_the_package_loads_nothing_of_it() -> None:
@@ -39,7 +33,7 @@ def test_own_data_are_trained_on_without_the_simulation(bimanual_dataset: Path, 
     assert DiffusionPolicy.from_pretrained(last).card["training"]["step"] == 2
 
 
-def test_a_run_goes_on_and_a_mistake_is_an_input_error(bimanual_dataset: Path, tmp_path: Path) -> None:
+def test_a_run_resumes_and_a_mistake_is_an_input_error(bimanual_dataset: Path, tmp_path: Path) -> None:
     words = [f"data.root={bimanual_dataset}", f"run_dir={tmp_path / 'run'}", "trainer.steps=1", *SMALL]
     last = vla_policy.train(words)
     assert vla_policy.train([f"run_dir={tmp_path / 'run'}", "resume=true"]) == last

@@ -67,7 +67,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Any:
     return start
 
 
-def test_collecting_sends_to_the_simulated_arm_and_to_a_real_one_only_when_told_so(launched: Any) -> None:
+def test_collecting_sends_commands_to_a_real_arm_only_if_asked(launched: Any) -> None:
     def started(**chosen: str) -> tuple[bool, bool]:
         nodes = launched("collect", **chosen)
         return nodes["command_gate_node"].parameters[0]["dry_run"], "pusht_sim_node" in nodes

@@ -94,7 +94,7 @@ def test_every_camera_is_seen(folder: Path) -> None:
     assert loss.isfinite()
 
 
-def test_it_learns_to_say_what_it_sees() -> None:
+def test_the_backbone_learns_to_answer_about_pictures() -> None:
     backbone, frames = small_backbone(), frames_of(4)
     frames[0][:2], frames[0][2:] = 30, 220
     questions, answers = ["where is the T?", "where is the goal?"] * 2, ["left", "far", "right", "near"]
@@ -211,7 +211,7 @@ def test_without_an_encoder_the_backbone_alone_sees() -> None:
         ("push it<end_of_utterance>", "instruction: expected words, found the token '<end_of_utterance>'"),
     ],
 )
-def test_instructions_that_say_nothing_or_what_they_must_not_are_refused(task: str, message: str) -> None:
+def test_empty_instructions_and_those_with_special_tokens_are_refused(task: str, message: str) -> None:
     policy = small_policy(image=True, backbone=small_backbone(), backbone_config=BackboneConfig(tiny=TINY))
     histories = histories_of(policy, 1)
     histories[0][-1] = type(histories[0][-1])(histories[0][-1].values, task, 0.1)

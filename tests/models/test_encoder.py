@@ -30,7 +30,7 @@ def test_places_belong_to_the_whole_image_whatever_the_crop() -> None:
     torch.testing.assert_close(left[:, 3:], right[:, :-3])  # 12 pixels are 3 cells
 
 
-def test_random_crops_are_cut_where_they_say_and_shared_by_a_samples_frames() -> None:
+def test_random_crops_come_with_their_corners_and_are_shared_by_a_samples_frames() -> None:
     frames = torch.arange(96 * 96 * 3).reshape(1, 1, 96, 96, 3).expand(5, 2, -1, -1, -1)
     crops, corners = random_crop(frames, 0.875, torch.Generator().manual_seed(0))
     assert crops.shape == (5, 2, 84, 84, 3)

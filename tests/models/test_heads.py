@@ -61,7 +61,7 @@ def test_a_new_head_knows_nothing() -> None:
 
 
 @pytest.mark.parametrize("name", ["autoregressive", "masked"])
-def test_drawn_tokens_are_as_frequent_as_the_model_says(name: str) -> None:
+def test_tokens_are_sampled_from_the_predicted_distribution(name: str) -> None:
     def tokens(sampler: str, seed: int) -> torch.Tensor:
         policy = small_policy(trained=False, **objective(name, sampler=sampler))
         head = policy.head
@@ -102,7 +102,7 @@ def test_the_masked_loss_of_a_uniform_guess_is_log_bins_on_average() -> None:
     assert sum(losses) / 8 == pytest.approx(math.log(256), rel=0.03)  # 1 / t makes up for the share t that is masked
 
 
-def test_greedy_autoregression_says_what_each_prediction_given_the_last_ones_says() -> None:
+def test_greedy_decoding_takes_the_most_likely_token_given_the_previous_ones() -> None:
     policy = small_policy(**objective("autoregressive")).eval()
     head = policy.head
     assert isinstance(head, AutoregressiveHead)
@@ -199,7 +199,7 @@ def test_a_head_without_past_rows_has_that_much_less_to_predict(name: str, basis
 
 
 @pytest.mark.parametrize("name", ["flow", "ddpm", "autoregressive", "masked"])
-def test_every_objective_learns_one_chunk_by_heart(name: str) -> None:
+def test_every_objective_memorises_one_chunk(name: str) -> None:
     policy = small_policy(trained=False, **objective(name))
     batch = batch_of(2)
     optimizer = torch.optim.Adam(policy.parameters(), lr=5e-3)

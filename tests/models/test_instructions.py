@@ -35,7 +35,7 @@ def test_words_that_turn_a_sentence_around_or_name_unknown_things(text: str, wor
     assert KNOWN.odd_word(text) == word
 
 
-def test_a_refusal_says_why_and_names_the_nearest_sentence() -> None:
+def test_a_refusal_gives_a_reason_and_the_nearest_sentence() -> None:
     assert KNOWN.refusal("shove the T", EAST) == ""
     said = KNOWN.refusal("shove the T", torch.tensor([[2.2, 2.0]]))
     assert re.fullmatch(
@@ -49,7 +49,7 @@ def test_a_refusal_says_why_and_names_the_nearest_sentence() -> None:
     )
 
 
-def test_calibration_refuses_no_more_paraphrases_than_alpha_says() -> None:
+def test_calibration_refuses_at_most_a_share_alpha_of_paraphrases() -> None:
     backbone = small_backbone()
     groups = [[f"push the T onto the red goal {i}"] for i in range(39)]
     known = KnownInstructions.calibrate(backbone.embed, TEXTS, groups, 0.05)
@@ -73,7 +73,7 @@ def test_a_backbone_reads_alone_as_in_a_batch_and_at_its_layer() -> None:
     assert not torch.allclose(deeper.embed(TEXTS), together, atol=1e-2)
 
 
-def test_a_backbone_keeps_what_it_knows_and_tells_another_from_itself(tmp_path: Path) -> None:
+def test_a_backbone_stores_its_known_instructions_and_refuses_those_of_another(tmp_path: Path) -> None:
     backbone = small_backbone()
     assert backbone.unreadable("anything") == ""
     assert "expected a sentence" in backbone.unreadable(" ")

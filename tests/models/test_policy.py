@@ -151,7 +151,7 @@ def test_a_checkpoint_gives_back_the_same_policy(tmp_path: Path, name: str) -> N
         assert np.array_equal(a.actions, b.actions)
 
 
-def test_the_card_tells_data_interface_and_measured_success(tmp_path: Path) -> None:
+def test_the_model_card_has_data_interface_and_measured_success(tmp_path: Path) -> None:
     policy = small_policy(image=True, auxiliary_keys=[ENVIRONMENT_STATE])
     earlier = {"steps": 5, "initial_weights": "random"}
     policy.card = {"data": {"dataset": "pusht_expert"}, "training": {"steps": 7, "initial_weights": earlier}}
@@ -211,7 +211,7 @@ def test_weights_of_other_sizes_and_unknown_options_are_refused(tmp_path: Path) 
     assert json.loads((tmp_path / "b" / "interface.json").read_text())["fps"] == 10
 
 
-def test_aliases_that_stand_for_a_billion_values_are_refused_at_once(tmp_path: Path) -> None:
+def test_aliases_that_expand_to_a_billion_values_are_refused_at_once(tmp_path: Path) -> None:
     small_policy().save_pretrained(tmp_path)
     lists = "a: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
     lists += "".join(f"b{k}: &a{k + 1} [{', '.join([f'*a{k}'] * 9)}]\n" for k in range(9))
@@ -222,7 +222,7 @@ def test_aliases_that_stand_for_a_billion_values_are_refused_at_once(tmp_path: P
             DiffusionPolicy.from_pretrained(tmp_path)
 
 
-def test_a_name_that_is_no_folder_and_not_on_the_hub_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_is_neither_a_folder_nor_on_the_hub_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match=r"nobody/nothing.*no such folder"):
         DiffusionPolicy.from_pretrained("nobody/nothing")

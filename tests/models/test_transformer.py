@@ -60,7 +60,7 @@ def test_the_observation_and_time_matter() -> None:
     assert not torch.allclose(by_time[0], by_time[1])
 
 
-def test_a_context_goes_the_way_of_time() -> None:
+def test_a_context_conditions_as_the_time_does() -> None:
     model = random_transformer()
     noisy, tokens = torch.randn(2, *NOISY), torch.randn(2, 5, 32)
     time, context = torch.rand(2, 4), torch.randn(2, 16)
@@ -83,7 +83,7 @@ def test_padding_of_the_prefix_is_as_if_it_were_not_there() -> None:
     assert not torch.allclose(model(noisy, modulations, model.prefix(padded)), expected)
 
 
-def test_causal_means_no_peeking() -> None:
+def test_causal_attention_ignores_later_tokens() -> None:
     model = random_transformer()
     x = torch.randn(1, 1, TOKENS, 32, requires_grad=True)
     prefix, modulations = model.prefix(torch.randn(1, 5, 32)), model.modulations(torch.zeros(1, 1))
@@ -111,7 +111,7 @@ def test_a_cache_of_keys_and_values_equals_the_whole_causal_pass() -> None:
     torch.testing.assert_close(torch.cat(steps, dim=2), whole)
 
 
-def test_the_time_embedding_tells_all_ddpm_steps_apart() -> None:
+def test_the_time_embedding_distinguishes_all_ddpm_steps() -> None:
     embedded = time_embedding(torch.arange(100) / 100, 64)
     distance = torch.cdist(embedded, embedded) + 10 * torch.eye(100)
     assert float(distance.min()) > 0.1

@@ -77,7 +77,7 @@ def test_a_dropped_command_is_a_surprise_although_nothing_moves() -> None:
     assert play(PredictionError(Counting()), [5, 5, 5], [3, 3])[-1] == 6**2
 
 
-def test_after_a_gap_the_score_begins_anew() -> None:
+def test_a_gap_restarts_the_score() -> None:
     score = PredictionError(Counting())
     play(score, [0, 1, 2, 3, 4], [1, 1, 1, 1])
     assert play(score, [50, 51, 52], [1, 1]) == [None, None, 0]  # the jump is the gap's, not the world's
@@ -151,7 +151,7 @@ def test_whitening_gives_nominal_errors_the_shrunk_covariance_of_the_formula() -
             fit_whitening(bad)
 
 
-def test_stillness_grows_while_nothing_moves_and_says_nothing_of_short_times() -> None:
+def test_stillness_grows_while_nothing_moves_and_is_undefined_at_first() -> None:
     score = Stillness(Counting(), 4)
     found = [score.update(seen(x), np.zeros(1), None) for x in (0, 2, 4, 6, 6, 6, 6, 6)]
     assert found == [None, None, None, -5.0, -2.75, -0.75, 0.0, 0.0]
@@ -215,7 +215,7 @@ class Scripted:
         return self.left.pop(0)
 
 
-def test_the_monitor_standardises_decides_and_says_since_when() -> None:
+def test_the_monitor_standardises_decides_and_reports_since_when() -> None:
     monitor = Monitor(Scripted([None, 2.0, 8.0, 8.1, 9.0, 3.0, 9.0]), calibration())
     for _ in range(2):  # a reset begins anew
         found = [monitor.update(seen(0, t), np.zeros(2)) for t in range(7)]
@@ -235,7 +235,7 @@ def test_the_monitor_standardises_decides_and_says_since_when() -> None:
         (seen(0, 1.0), np.array([0.1, np.nan]), "the command is not finite"),
     ],
 )
-def test_what_is_missing_or_broken_is_a_surprise_and_said(
+def test_missing_or_broken_observations_are_surprises_with_a_reason(
     observation: Observation, command: np.ndarray, reason: str
 ) -> None:
     found = Monitor(Scripted([0.0]), calibration()).update(observation, command)
@@ -244,7 +244,7 @@ def test_what_is_missing_or_broken_is_a_surprise_and_said(
     assert reason in found.reason
 
 
-def test_a_picture_of_another_size_and_a_score_that_is_no_number_are_surprises() -> None:
+def test_a_picture_of_another_size_and_a_nan_score_are_surprises() -> None:
     shared = NumpyWorldModel(small_world_model())
     found = Monitor(PredictionError(shared), calibration()).update(seen(0), None)
     assert found.is_surprised
@@ -367,7 +367,7 @@ def test_faults_early_in_an_episode_leave_the_score_in_order() -> None:
     assert "the command has 3 channels, the ones before had 2" in monitor.update(good, np.zeros(3)).reason
 
 
-def test_after_a_fault_the_history_begins_anew() -> None:
+def test_a_fault_clears_the_history() -> None:
     """A missing frame would otherwise leave frames in it that are not a period apart."""
     monitor = Monitor(PredictionError(Counting()), calibration(mean=0.0, scale=1.0, threshold=0.5))
     found = []
@@ -378,7 +378,7 @@ def test_after_a_fault_the_history_begins_anew() -> None:
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", '{"alpha": 0.05}'])
-def test_other_json_is_no_calibration(tmp_path: Path, text: str) -> None:
+def test_other_json_is_not_a_calibration(tmp_path: Path, text: str) -> None:
     (tmp_path / "calibration.json").write_text(text)
     with pytest.raises(InputError, match=r"calibration\.json: expected a calibration"):
         Calibration.load(tmp_path)

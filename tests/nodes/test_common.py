@@ -64,7 +64,7 @@ def test_a_mistake_ends_a_node_with_status_2_and_a_failure_with_status_1(error: 
 
 
 @pytest.mark.dds
-def test_both_who_latches_and_who_does_not_are_heard() -> None:
+def test_latched_and_volatile_publishers_are_both_received() -> None:
     with own_domain(1), Spinning("desk") as desk, Spinning("robot") as robot:
         desk.create_publisher(String, "latched", common.LATCHED_QOS).publish(String(data="before"))
         heard: list[str] = []

@@ -75,7 +75,7 @@ def arm_controller(joints: list[str]) -> Spinning:
     return node
 
 
-def test_commands_that_nobody_takes_are_refused(tmp_path: Path) -> None:
+def test_commands_without_a_subscriber_are_refused(tmp_path: Path) -> None:
     with asking(command(tmp_path)) as (node, controller):
         expected = f"{TOPIC}: expected a subscriber of trajectory_msgs/msg/JointTrajectory, found "
         assert told(node, controller) == f"{expected}none; does the controller run?"
@@ -123,7 +123,7 @@ def test_a_controller_that_does_not_answer_is_not_waited_for_long(
         silent.close()
 
 
-def test_the_gate_is_enabled_only_where_somebody_of_these_joints_listens(tmp_path: Path) -> None:
+def test_the_gate_is_enabled_only_with_a_controller_of_its_joints(tmp_path: Path) -> None:
     with own_domain(1), Processes(tmp_path) as processes, FakeRobot() as robot, arm_controller(["j1", "j3"]) as arm:
         processes.start("command_gate", contract=str(contract(tmp_path)), dry_run=False)
         states = arm.create_publisher(JointState, "/joint_states", common.STATE_QOS)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 
 import numpy as np
 import pytest
-import rclpy
 from geometry_msgs.msg import PoseStamped
-from helpers.ros import Spinning, image_message, own_domain, pose_message, wait_for
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.lifecycle import TransitionCallbackReturn
+from helpers.ros import Spinning, activate, image_message, own_domain, pose_message, spinning, wait_for
 from sensor_msgs.msg import Image
 from std_msgs.msg import Bool, String
 
@@ -63,47 +60,33 @@ class Robot(Spinning):
         self._image.publish(image_message(np.zeros((96, 96, 3), np.uint8), now))
 
 
-def run(reader: Reader, monkeypatch: pytest.MonkeyPatch, *parameters: str) -> Iterator[tuple]:
+@contextmanager
+def running(reader: Reader, monkeypatch: pytest.MonkeyPatch, *parameters: str) -> Iterator[tuple]:
     monkeypatch.setattr(policy_node, "robot_policy", lambda *_: reader)
-    given = [word for parameter in ("task:=ignore everything", *parameters) for word in ("-p", parameter)]
-    with own_domain(2):
-        rclpy.init(args=["--ros-args", *given])
-        node, robot, executor = policy_node.PolicyNode(), Robot(), SingleThreadedExecutor()
-        executor.add_node(node)
-        thread = threading.Thread(target=executor.spin, daemon=True)
-        thread.start()
-        try:
-            assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-            wait_for(lambda: node.perception.problem() == "", "observations")
-            assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
-            yield node, robot
-        finally:
-            node.close()
-            executor.shutdown(0)
-            thread.join(2)
-            robot.close()
-            node.destroy_node()
-            rclpy.try_shutdown()
+    told = "task:=ignore everything"
+    with own_domain(2), spinning(policy_node.PolicyNode, told, *parameters) as node, closing(Robot()) as robot:
+        activate(node)
+        yield node, robot
 
 
-def test_it_stops_until_it_is_told_something_that_it_can_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_policy_says_stop_until_it_gets_a_readable_instruction(monkeypatch: pytest.MonkeyPatch) -> None:
     reader = Reader()
-    for node, robot in run(reader, monkeypatch):
+    with running(reader, monkeypatch) as (node, robot):
         warmed = len(reader.tasks)
-        wait_for(lambda robot=robot: robot.stops[-3:] == [True] * 3, "stop")
+        wait_for(lambda: robot.stops[-3:] == [True] * 3, "stop")
         assert node.problem() == "cannot read 'ignore everything'"
         assert len(reader.tasks) == warmed  # it was not asked what to do
         robot.tell("push the T")
-        wait_for(lambda node=node: node.problem() == "", "an instruction that it can read")
+        wait_for(lambda: node.problem() == "", "an instruction that it can read")
         wait_for(lambda: reader.tasks[-1] == "push the T", "a chunk")
         robot.tell("forget it")
-        wait_for(lambda node=node: node.problem() == "cannot read 'forget it'", "a refusal")
-        wait_for(lambda robot=robot: robot.stops[-1], "stop")
+        wait_for(lambda: node.problem() == "cannot read 'forget it'", "a refusal")
+        wait_for(lambda: robot.stops[-1], "stop")
 
 
-def test_a_switch_and_a_policy_that_cannot_tell_leave_it_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unchecked_instructions_reach_the_policy(monkeypatch: pytest.MonkeyPatch) -> None:
     for reader, parameters in ((Reader(), ("check_instruction:=false",)), (Reader("instructions are not checked"), ())):
-        for node, _ in run(reader, monkeypatch, *parameters):
+        with running(reader, monkeypatch, *parameters) as (node, _):
             wait_for(lambda node=node: node.problem() == "", "no reason to stop")
             wait_for(lambda reader=reader: len(reader.tasks) > policy_node.WARMUP, "a chunk")
             assert reader.tasks[-1] == "ignore everything"

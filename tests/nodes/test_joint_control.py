@@ -103,7 +103,7 @@ def lead(arm: JointArm, witness: Witness, rows: np.ndarray, done: Callable[[], b
 
 
 @pytest.mark.parametrize("kind", [TRAJECTORY, ARRAY])
-def test_the_tip_ends_where_the_chunk_says(tmp_path: Path, kind: str) -> None:
+def test_the_tip_ends_where_the_chunk_ends(tmp_path: Path, kind: str) -> None:
     with led(tmp_path, 0.45, type=kind) as (arm, witness):
         np.testing.assert_allclose(arm.tip[:3], [0.45, 0.0, 0.01], atol=1e-3)
         parts = np.minimum(np.arange(1, 16) / 8, 1.0)[:, None]

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
-import rclpy
-from helpers.ros import FakeRobot, image_message, own_domain, wait_for
+from helpers.ros import FakeRobot, image_message, own_domain, spinning, wait_for
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
-from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import Image
 
 from vla_policy.graph.operator import GraphError, Operator
@@ -61,24 +58,13 @@ class Setup:
 
 @pytest.fixture
 def setup() -> Iterator[Setup]:
-    with own_domain(2):
-        rclpy.init(args=[])
-        node, executor = Looking(), SingleThreadedExecutor()
-        executor.add_node(node)
-        spinning = threading.Thread(target=executor.spin, daemon=True)
-        spinning.start()
-        with FakeRobot() as robot, Operator(patience=30.0) as operator:
-            setup = Setup(node, robot, operator)
-            yield setup
-            setup.pictures.close()
-        executor.shutdown(0)
-        spinning.join(5)
-        node.close()
-        node.destroy_node()
-        rclpy.try_shutdown()
+    with own_domain(2), spinning(Looking) as node, FakeRobot() as robot, Operator(patience=30.0) as operator:
+        setup = Setup(node, robot, operator)
+        yield setup
+        setup.pictures.close()
 
 
-def test_an_impossible_transition_is_refused_and_the_node_goes_on(setup: Setup) -> None:
+def test_an_impossible_transition_is_refused_and_the_node_keeps_running(setup: Setup) -> None:
     for transition in (ACTIVATE, DEACTIVATE, CLEANUP, 99):
         assert setup.change(transition) == (False, State.PRIMARY_STATE_UNCONFIGURED)
     assert setup.change(0, "nonsense") == (False, State.PRIMARY_STATE_UNCONFIGURED)
@@ -104,7 +90,7 @@ def test_activating_again_asks_for_fresh_observations(setup: Setup) -> None:
     wait_for(lambda: setup.change(ACTIVATE) == (True, ACTIVE), "activation")
 
 
-def test_what_cannot_be_loaded_is_said_when_bringing_up(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_cannot_be_loaded_is_reported_by_bring_up(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     def load() -> None:
         raise OSError("no such checkpoint")
 

@@ -32,7 +32,7 @@ def test_a_camera_of_another_type_is_named() -> None:
         perception.close()
 
 
-def test_who_lags_and_who_is_silent_is_said_in_words() -> None:
+def test_lagging_and_silent_streams_are_named() -> None:
     with own_domain(1), Spinning("looks") as node, Spinning("robot") as robot:
         perception = Perception(node, load_contract("pusht_sim"), [STATE, IMAGES + "top"], lambda: None)
         camera = robot.create_publisher(Image, TOPIC, common.IMAGE_QOS)

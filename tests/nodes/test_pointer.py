@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
-import rclpy
-from helpers.ros import ROOT, FakeRobot, Targets, image_message, own_domain, wait_for
-from rclpy.executors import SingleThreadedExecutor
+from helpers.ros import ROOT, FakeRobot, Targets, image_message, own_domain, spinning, wait_for
 from sensor_msgs.msg import Image
 from std_msgs.msg import Bool
 
@@ -85,25 +82,14 @@ class UnseenWindow:
 @contextmanager
 def teleoperation() -> Iterator[UnseenWindow]:
     """The node, spinning in this process, and its window."""
-    rclpy.init(args=["--ros-args", "-p", "contract:=pusht_sim", "-p", "scale:=0.2", "-p", "keyboard:=false"])
     windows: list[UnseenWindow] = []
 
     def opened(title: str, on_mouse: Callable[[int, int, int, int], None]) -> UnseenWindow:
         windows.append(UnseenWindow(title, on_mouse))
         return windows[-1]
 
-    node, executor = TeleopNode(window=opened), SingleThreadedExecutor()
-    executor.add_node(node)
-    thread = threading.Thread(target=executor.spin, daemon=True)
-    thread.start()
-    try:
+    with spinning(lambda: TeleopNode(window=opened), "contract:=pusht_sim", "scale:=0.2", "keyboard:=false"):
         yield windows[0]
-    finally:
-        executor.shutdown(0)
-        thread.join(5)
-        node.close()
-        node.destroy_node()
-        rclpy.try_shutdown()
     assert windows[0].closed
 
 
@@ -162,7 +148,7 @@ def test_a_window_that_is_closed_leads_no_more() -> None:
         pictures.close()
 
 
-def test_without_a_display_the_node_says_so_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_display_the_node_warns_and_keeps_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     with own_domain(1), Processes(tmp_path) as processes, FakeRobot() as robot:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.commands import train
 from helpers.ros import ROOT, own_domain
+from helpers.small_runs import SHORT_RUN, SMALL_POLICY
 from sensor_msgs.msg import Joy
 
 from vla_policy.benchmarks.ros.recorder_bench import RecorderClient
@@ -23,16 +23,8 @@ from vla_policy.interfaces import ACTION, STATE
 from vla_policy.nodes import common
 
 pytestmark = [pytest.mark.dds, pytest.mark.slow]
-SMALL = [
-    "policy.observation_keys=[observation.state,observation.images.top]",
-    "policy.encoder={channels:[8,8],keypoints:4,grid:2}",
-    "policy.transformer={width:16,depth:1,heads:2,time_width:16}",
-    "trainer.batch_size=4",
-    "trainer.precision=fp32",
-    "trainer.threads=1",
-    "trainer.steps=1",
-    "data.val_episodes=1",
-]
+SEES = "policy.observation_keys=[observation.state,observation.images.top]"
+SMALL = [SEES, *SMALL_POLICY, *SHORT_RUN, "trainer.steps=1", "data.val_episodes=1"]
 DEADMAN = 4
 
 
@@ -105,8 +97,7 @@ def test_a_demonstration_becomes_a_policy_that_is_evaluated(tmp_path: Path) -> N
     recordings = json.loads((dataset / "recordings.json").read_text())
     assert all(about["interventions"] and about["ended"] for about in recordings)
 
-    words = [sys.executable, "-m", "vla_policy.cli.train", f"data.root={dataset}", f"run_dir={run}", *SMALL]
-    trained = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    trained = train(f"data.root={dataset}", f"run_dir={run}", *SMALL)
     assert trained.returncode == 0, trained.stderr
     checkpoint = run / "checkpoints" / "last"
     small = ["n_episodes=1", "seed=50000", "num_workers=0", "latency_repeats=1", "scene.max_episode_steps=10"]

@@ -15,7 +15,13 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from helpers.ros import ROOT, own_domain, wait_for
 
-from vla_policy.benchmarks.ros.recorder_bench import RecorderClient, RobotWithCamera, survive_kills, two_cameras
+from vla_policy.benchmarks.ros.recorder_bench import (
+    NO_ANSWER,
+    RecorderClient,
+    RobotWithCamera,
+    survive_kills,
+    two_cameras,
+)
 from vla_policy.data import LeRobotDataset
 from vla_policy.graph.processes import Processes
 from vla_policy.importers.bag_episode import bag_episode
@@ -196,7 +202,7 @@ def test_a_silent_camera_is_said_soon_and_a_standstill_is_not_its_fault(
     """The timeout of 0.22 s and a look every quarter of a second make it half a second, mostly."""
     recorder, client = start(), RecorderClient(robot)
     client.start()
-    waited, quiet = [], []
+    waited, quiet = [], False
     for _ in range(5):
         wait_for(lambda: client.status[-1].startswith("recording episode"), "the camera")
         time.sleep(0.5)
@@ -206,15 +212,17 @@ def test_a_silent_camera_is_said_soon_and_a_standstill_is_not_its_fault(
         waited.append(time.monotonic() - begin)
         robot.filming = True
     assert np.median(waited) < 1.0, waited
-    for _ in range(3):
+    tries = 0
+    while not quiet and tries < 3:  # on a busy computer the camera may really be silent
+        tries += 1
         wait_for(lambda: client.status[-1].startswith("recording episode"), "the camera")
         said = len(client.status)
         recorder.suspend()
         time.sleep(1.0)
         recorder.resume()
         time.sleep(1.0)
-        quiet.append(not any("silent" in status for status in client.status[said:]))
-    assert any(quiet)
+        quiet = not any("silent" in status for status in client.status[said:])
+    assert quiet
     assert client.end()[0]
 
 
@@ -233,7 +241,7 @@ def test_a_clock_that_is_set_back_loses_nothing(root: Path, start: Callable[...,
     assert sum(stamp < begin - 100.0 for stamp in stamps) > 50  # of 150
 
 
-def test_a_writer_that_breaks_is_said_and_makes_no_success(root: Path, start: Callable[..., psutil.Process]) -> None:
+def test_a_failing_writer_is_reported_and_makes_no_success(root: Path, start: Callable[..., psutil.Process]) -> None:
     """Messages that came before time zero are at times which a bag cannot hold."""
     with own_domain(), RobotWithCamera(simulated=True) as robot:
         client = RecorderClient(robot)
@@ -252,9 +260,16 @@ def test_without_a_clock_nothing_is_recorded(
 ) -> None:
     start(use_sim_time=True)
     client = RecorderClient(robot)
-    ok, why = client.try_to_start()
-    assert not ok
-    assert "expected a clock, found no time yet (use_sim_time without /clock?)" in why
+    answers: list[str] = []
+
+    def answered() -> bool:
+        ok, why = client.try_to_start()
+        assert not ok
+        answers.append(why)
+        return why != NO_ANSWER  # a busy computer needs longer
+
+    wait_for(answered, "the recorder's answer")
+    assert "expected a clock, found no time yet (use_sim_time without /clock?)" in answers[-1]
     assert not (root / "bags").exists()
 
 

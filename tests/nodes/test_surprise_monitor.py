@@ -7,14 +7,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 import rclpy
 from geometry_msgs.msg import PoseStamped
-from helpers.ros import Spinning, image_message, own_domain, pose_message, wait_for
-from rclpy.executors import SingleThreadedExecutor
+from helpers.ros import Spinning, activate, image_message, own_domain, pose_message, spinning, wait_for
 from rclpy.lifecycle import TransitionCallbackReturn
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Bool, String
@@ -92,22 +92,10 @@ def monitor(monkeypatch: pytest.MonkeyPatch) -> FakeMonitor:
 
 @pytest.fixture
 def running(monitor: FakeMonitor) -> Iterator[tuple]:
-    with own_domain(1):
-        rclpy.init(args=["--ros-args", "-p", "calibration:=somewhere"])
-        node, robot, executor = surprise_monitor_node.SurpriseMonitorNode(), Robot(), SingleThreadedExecutor()
-        executor.add_node(node)
-        thread = threading.Thread(target=executor.spin, daemon=True)
-        thread.start()
-        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-        wait_for(lambda: node.perception.problem() == "", "observations")
-        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    made = spinning(surprise_monitor_node.SurpriseMonitorNode, "calibration:=somewhere")
+    with own_domain(1), made as node, closing(Robot()) as robot:
+        activate(node)
         yield node, robot
-        node.close()
-        executor.shutdown(0)
-        thread.join(2)
-        robot.close()
-        node.destroy_node()
-        rclpy.try_shutdown()
 
 
 def test_it_sees_what_was_done_and_stops_the_arm_until_the_gate_is_disabled(

@@ -28,7 +28,7 @@ def test_simulated_and_real_arm_serve_the_shipped_checkpoint_and_another_robot_d
         load_contract(ROOT / "config" / "so101.yaml").require(policy.interface, "the checkpoint")
 
 
-def test_simulation_provides_what_its_contract_says() -> None:
+def test_the_simulation_provides_what_its_contract_declares() -> None:
     contract = load_contract(ROOT / "config" / "pusht_sim.yaml")
     provided: Interface = pusht_interface({"top": 96})
     assert contract.interface.differences(provided) == []
@@ -59,43 +59,42 @@ def test_simulation_provides_what_its_contract_says() -> None:
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, path: tuple[str, ...], value: Any, message: str) -> None:
-    data = yaml.safe_load((ROOT / "config" / "pusht_sim.yaml").read_text())
-    place = data
+    place = data = shipped("pusht_sim")
     for key in path[:-1]:
         place = place[key]
     place[path[-1]] = value
-    file = tmp_path / "robot.yaml"
+    refused(tmp_path, data, message)
+
+
+def shipped(name: str) -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text())
+
+
+def refused(folder: Path, data: dict[str, Any], message: str) -> None:
+    """A file of this content is refused, by its name."""
+    file = folder / "robot.yaml"
     file.write_text(yaml.safe_dump(data))
     with pytest.raises(InputError, match=rf"robot\.yaml: .*{message}"):
         load_contract(file)
 
 
-def test_a_pose_leaves_nothing_to_chance(tmp_path: Path) -> None:
-    data = yaml.safe_load((ROOT / "config" / "xarm6.yaml").read_text())
+def test_a_pose_needs_a_constant_for_every_other_channel(tmp_path: Path) -> None:
+    data = shipped("xarm6")
     del data["action"]["constants"]["z"]
-    file = tmp_path / "robot.yaml"
-    file.write_text(yaml.safe_dump(data))
-    with pytest.raises(InputError, match=r"constants: expected what fields leave of a pose, found none for \['z'\]"):
-        load_contract(file)
+    refused(tmp_path, data, r"constants: expected what fields leave of a pose, found none for \['z'\]")
 
 
 def test_a_twist_has_linear_channels_only(tmp_path: Path) -> None:
-    data = yaml.safe_load((ROOT / "config" / "pusht_sim.yaml").read_text())
+    data = shipped("pusht_sim")
     data["action"] |= {"type": TWIST, "fields": ["x", "qz"]}
     del data["action"]["constants"]
-    file = tmp_path / "robot.yaml"
-    file.write_text(yaml.safe_dump(data))
-    with pytest.raises(InputError, match=r"action: fields: expected some of \['x', 'y', 'z'\], found \['x', 'qz'\]"):
-        load_contract(file)
+    refused(tmp_path, data, r"action: fields: expected some of \['x', 'y', 'z'\], found \['x', 'qz'\]")
 
 
 def test_an_array_is_in_the_order_of_the_names(tmp_path: Path) -> None:
-    data = yaml.safe_load((ROOT / "config" / "so101.yaml").read_text())
+    data = shipped("so101")
     data["action"]["fields"] = data["observations"][STATE]["fields"] = data["action"]["fields"][::-1]
-    file = tmp_path / "robot.yaml"
-    file.write_text(yaml.safe_dump(data))
-    with pytest.raises(InputError, match=r"action: fields: expected the names \['shoulder_pan', .*found \['gripper', "):
-        load_contract(file)
+    refused(tmp_path, data, r"action: fields: expected the names \['shoulder_pan', .*found \['gripper', ")
 
 
 def test_poses_of_another_frame_are_refused() -> None:

@@ -89,7 +89,7 @@ def test_joints_of_a_message_without_names_are_compared_by_its_fields(tmp_path: 
     ["", "<robot", "<html/>", "<robot/>", '<robot><joint name="${x}"/></robot>']
     + [f'<robot><joint name="a" type="revolute"><limit lower="{low}"/></joint></robot>' for low in ("x", "", "1,5")],
 )
-def test_what_is_no_urdf_is_refused(tmp_path: Path, text: str) -> None:
+def test_an_invalid_urdf_is_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "arm.urdf"
     file.write_text(text)
     with pytest.raises(InputError, match=r"arm\.urdf: .*expected"):
@@ -123,7 +123,7 @@ def test_a_robot_that_fits(tmp_path: Path) -> None:
     assert "stamps are 30 ms old on arrival" in texts(found, OK)
 
 
-def test_joints_in_another_order_are_told(tmp_path: Path) -> None:
+def test_joints_in_another_order_are_reported(tmp_path: Path) -> None:
     order = [*JOINTS[2::-1], *JOINTS[3:]]
     there = received(order, [HOME[2], HOME[1], HOME[0], *HOME[3:]])
     found = check_observations(load_contract("ur5e"), there, live=False)
@@ -187,7 +187,7 @@ def test_slow_streams_out_of_phase_are_named(offset: float, met: float, level: s
         assert ("they would not form an observation" in texts(found, other)) == (level == other)
 
 
-def test_a_contract_is_told_in_words() -> None:
+def test_a_contract_is_described_in_words() -> None:
     told = {finding.text: finding.level for finding in findings.describe(load_contract("xarm6_gripper"))}
     assert told["gripper: 0 to 1 are 0.85 to 0 rad on /xarm_gripper/joint_states"] == OK
     assert any("combined where they are within 0.25 s" in text for text in told)

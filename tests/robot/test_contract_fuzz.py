@@ -128,7 +128,7 @@ def test_broken_contracts_are_refused_in_one_line(name: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
-def test_what_is_no_contract_is_refused(text: str, tmp_path: Path) -> None:
+def test_an_invalid_contract_is_refused(text: str, tmp_path: Path) -> None:
     file = tmp_path / "robot.yaml"
     file.write_text(text)
     with pytest.raises(InputError, match=r"robot\.yaml: "):

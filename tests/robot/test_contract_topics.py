@@ -101,7 +101,7 @@ def test_a_part_of_the_same_stamp_that_comes_second_revises_the_whole() -> None:
     assert not buffer.refused
 
 
-def test_two_publishers_of_one_topic_are_told_apart_by_their_joints(tmp_path: Path) -> None:
+def test_two_publishers_of_one_topic_are_distinguished_by_their_joints(tmp_path: Path) -> None:
     sources = ("observations", STATE, "sources")
     file = changed(tmp_path, "xarm6_gripper", ((*sources, 0, "topic"), ARM), ((*sources, 1, "topic"), ARM))
     reader = Reader([load_contract(file).stream(STATE)])
@@ -243,7 +243,7 @@ def test_numbers_without_names_may_be_joints_of_other_names(tmp_path: Path) -> N
     assert contract.command.outputs[1].joints == ("drive_joint",)
 
 
-def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+def test_a_duplicate_key_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "robot.yaml"
     file.write_text((CONFIG / "ur5e.yaml").read_text() + "fps: 10\n")
     with pytest.raises(InputError, match=r"robot\.yaml: expected YAML, found the key 'fps' twice"):

@@ -101,7 +101,7 @@ def test_joints_stay_within_their_limits(arm: Kinematics, tmp_path: Path) -> Non
     assert arm.solve(pose(0.45, 0.1), start())[0] > 0.1
 
 
-def test_no_joint_is_faster_than_it_may_and_the_tip_keeps_to_its_way() -> None:
+def test_joints_keep_their_speed_limits_and_the_tip_its_path() -> None:
     slow = Kinematics(URDF, "link_base", "pusher", JOINTS, speed=[0.4] * 6)
     targets = JointTargets(slow, RATE, followed=False)
     targets.measure(start())
@@ -129,7 +129,7 @@ def test_joints_too_slow_for_the_tip_are_named() -> None:
     assert 0 < targets.hold()[0] < np.arctan2(next(ways) - 0.03, 0.45)
 
 
-def test_another_way_to_be_there_is_refused_and_the_last_joints_are_kept(arm: Kinematics) -> None:
+def test_a_far_solution_is_refused_and_the_last_joints_are_kept(arm: Kinematics) -> None:
     targets = JointTargets(arm, RATE)
     with pytest.raises(NoSolution, match="expected measured joints, found none yet"):
         targets.follow(pose(0.45, 0.0))
@@ -143,7 +143,7 @@ def test_another_way_to_be_there_is_refused_and_the_last_joints_are_kept(arm: Ki
     np.testing.assert_array_equal(targets.hold(), start())
 
 
-def test_a_joint_that_does_not_follow_is_named_and_what_is_told_begins_anew_where_it_is() -> None:
+def test_a_joint_that_does_not_follow_is_named_and_its_commands_restart_where_it_is() -> None:
     targets = JointTargets(Kinematics(URDF, "link_base", "pusher", JOINTS, speed=[1.0] * 6), RATE)
     targets.measure(start())
     told = targets.follow(pose(0.45, 0.0))
@@ -174,7 +174,7 @@ def test_a_stuck_joint_is_led_no_further_than_it_may_be_behind() -> None:
     assert np.abs(led[-1] - start()).max() <= 0.1
 
 
-def test_between_two_poses_the_way_is_straight() -> None:
+def test_the_path_between_two_poses_is_straight() -> None:
     half = between(pose(0.4, 0.0), np.array([0.5, 0.2, 0.01, np.sqrt(0.5), np.sqrt(0.5), 0.0, 0.0]), 0.5)
     np.testing.assert_allclose(half[:3], [0.45, 0.1, 0.01])
     assert abs(half[3:] @ [np.cos(np.pi / 8), np.sin(np.pi / 8), 0, 0]) == pytest.approx(1.0)
@@ -229,7 +229,7 @@ def test_contracts_with_a_mistake_are_refused(tmp_path: Path, change: tuple, mes
         load_contract(changed(tmp_path, *change))
 
 
-def test_messages_of_joints_tell_where_the_tip_is(tmp_path: Path) -> None:
+def test_the_tip_is_computed_from_joint_messages(tmp_path: Path) -> None:
     contract = load_contract(CONTRACT)
     stream, joints = contract.stream(STATE), start()
     names, position = ["finger", *JOINTS[::-1]], [0.5, *joints[::-1]]

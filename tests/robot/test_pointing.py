@@ -28,7 +28,7 @@ def test_the_simulations_contract_points_where_its_camera_looks() -> None:
         np.testing.assert_allclose(pointing.place(pixel), place, atol=1e-4)  # metres
 
 
-def test_more_pairs_than_four_are_fitted_and_above_the_horizon_is_no_place() -> None:
+def test_more_than_four_pairs_are_fitted_and_pixels_above_the_horizon_have_no_place() -> None:
     def seen(place: np.ndarray) -> np.ndarray:
         x, y = place.T
         return np.column_stack([48 + 60 * y / (1 + x), 10 + 50 / (1 + x)])

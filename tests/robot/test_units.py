@@ -56,7 +56,7 @@ def test_a_contract_declares_its_units_too(tmp_path: Path) -> None:
         load_contract(tmp_path / "mine.yaml")
 
 
-def test_units_matter_to_nobody_in_simulation() -> None:
+def test_undeclared_units_are_accepted_in_simulation() -> None:
     pusht = load_contract("pusht_sim")
     ranges = {ACTION: (pusht.command.low, pusht.command.high)}
     require_same_scale(pusht, without_units(pusht.interface, STATE, ACTION), ranges, "checkpoint")
@@ -137,7 +137,7 @@ def test_usual_ranges_leave_rare_values_out() -> None:
 
 
 @pytest.mark.parametrize("scale", [1.0, np.rad2deg(1.0)])
-def test_no_node_loads_a_policy_whose_units_nobody_declared(scale: float, tmp_path: Path) -> None:
+def test_no_node_loads_a_policy_with_undeclared_units(scale: float, tmp_path: Path) -> None:
     interface = SO101.interface.select([STATE])
     policy = tiny_policy(without_units(interface, STATE, ACTION), 0.5 * LOW * scale, 0.5 * HIGH * scale, [STATE])
     policy.save_pretrained(tmp_path / "policy")

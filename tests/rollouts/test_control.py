@@ -71,7 +71,7 @@ def test_steps_are_limited_from_the_measured_pose_on() -> None:
     np.testing.assert_allclose([command.action[0] for command in commands], [0.6, 0.7, 0.65])
 
 
-def test_a_chunk_of_not_a_numbers_stops_the_arm_for_good() -> None:
+def test_a_chunk_of_nan_holds_the_arm_for_the_rest_of_the_episode() -> None:
     arm, asked = loop(), 0
     for _ in range(8):
         observe(arm)

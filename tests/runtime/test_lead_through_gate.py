@@ -91,7 +91,7 @@ def upset(bench: Bench, rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("seed", range(16))
-def test_whoever_leads_nowhere_moves_a_drooping_arm_by_its_droop_once(seed: int) -> None:
+def test_leading_without_a_motion_moves_a_drooping_arm_by_its_droop_once(seed: int) -> None:
     rng = np.random.default_rng(seed)
     bench = bench_of(rng)
     for _ in range(60):
@@ -105,7 +105,7 @@ def test_whoever_leads_nowhere_moves_a_drooping_arm_by_its_droop_once(seed: int)
 
 
 @pytest.mark.parametrize("seed", range(16))
-def test_whoever_leads_up_moves_a_drooping_arm_up_within_the_limits(seed: int) -> None:
+def test_leading_up_moves_a_drooping_arm_up_within_the_limits(seed: int) -> None:
     rng = np.random.default_rng(seed)
     bench = bench_of(rng)
     bench.enable()

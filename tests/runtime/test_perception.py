@@ -75,7 +75,7 @@ def test_a_silent_stream_lets_no_other_fill_the_memory() -> None:
     assert len(buffer._samples[CAMERA]) <= (0.5 + 0.02) * 30 + 1
 
 
-def test_why_no_moment_was_put_together_is_said_in_words() -> None:
+def test_the_reason_for_a_missing_observation_is_given() -> None:
     buffer = make_buffer()
     buffer.put(STATE, np.zeros(1), 1.00, now=1.0)
     assert buffer.apart(1.0) == ""  # of an empty stream its silence is said
@@ -166,7 +166,7 @@ def test_worker_never_blocks_and_survives_work_that_raises() -> None:
     assert [str(error) for error in errors] == ["no such thing"]
 
 
-def test_work_that_hangs_is_left_behind_and_never_heard_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_that_hangs_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vla_policy.runtime.worker.PATIENCE", 0.05)
     go, done, answers = threading.Event(), threading.Event(), []
 
@@ -186,7 +186,7 @@ def test_work_that_hangs_is_left_behind_and_never_heard_of(monkeypatch: pytest.M
     assert not answers
 
 
-def test_watchdog_names_who_was_never_heard_of() -> None:
+def test_the_watchdog_names_heartbeats_never_received() -> None:
     watchdog = Watchdog({"camera": 0.1, "policy": 0.1})
     watchdog.feed("policy", 0.0)
     assert watchdog.check(0.05) == {"camera": float("inf")}
@@ -208,7 +208,7 @@ def test_supervisor_keeps_the_first_reason() -> None:
     assert (supervisor.state, supervisor.reason) == ("fault", "worse")
 
 
-def test_timing_says_percentiles_in_milliseconds() -> None:
+def test_timing_reports_percentiles_in_milliseconds() -> None:
     timing = Timing(size=100)
     assert timing.summary() == {"n": 0}
     for k in range(1000):

@@ -77,7 +77,7 @@ def test_a_gap_is_a_beginning() -> None:
     assert pairs(periods) == [(0.0, None), (0.1, 0.1), (0.4, None), (0.5, 0.5)]
 
 
-def test_a_clock_that_is_set_back_begins_anew() -> None:
+def test_a_clock_set_back_starts_new_periods() -> None:
     periods = Periods(0.1, 0.02)
     for t in (100.0, 100.1, 50.0, 50.1):
         periods.command(t - 0.01, np.array([t]))

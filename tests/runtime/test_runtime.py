@@ -68,7 +68,7 @@ def test_a_newer_chunk_replaces_and_a_stale_one_is_refused() -> None:
     np.testing.assert_allclose(timeline.due(1.5), 0.53)
 
 
-def test_limits_clip_and_say_so() -> None:
+def test_limits_clip_and_report_it() -> None:
     limits = Limits(np.zeros(2), np.ones(2), max_step=np.array([0.1, 0.2]))
     here = np.array([0.5, 0.95])
     ok = limits.gate(np.array([0.55, 0.9]), here, here)
@@ -82,7 +82,7 @@ def test_limits_clip_and_say_so() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.array([np.nan, 0.5]), np.array([0.5, np.inf]), np.array([0.5]), None])
-def test_what_is_no_action_holds(bad: np.ndarray | None) -> None:
+def test_an_invalid_action_holds(bad: np.ndarray | None) -> None:
     command = BOX.gate(bad, previous=np.array([0.3, 0.4]), step=np.array([0.1, 0.0]))
     assert command.status == "hold"
     assert command.reason

@@ -111,7 +111,7 @@ def test_the_target_stops_smoothly_at_the_edge_of_the_box() -> None:
     assert np.abs(np.diff(targets, n=2)).max() <= ACCELERATION * TICK**2 + 1e-6
 
 
-def test_taking_over_a_moving_arm_goes_on_with_its_velocity_and_never_back() -> None:
+def test_taking_over_a_moving_arm_continues_its_velocity_and_never_reverses() -> None:
     bench = Bench()
     step = np.array([0.0, FULL * TICK])  # the policy moves it at full speed
     for _ in range(20):
@@ -278,5 +278,5 @@ def test_a_leader_that_jumps_is_met_again() -> None:
         np.testing.assert_allclose(alignment.follow(large, command), [TELEOP_SCALE * most[0], 0.0])
 
 
-def test_without_a_speed_limit_nobody_is_far() -> None:
+def test_without_a_speed_limit_no_leader_is_far() -> None:
     np.testing.assert_allclose(Alignment(None, RATE).follow(np.ones(2), np.zeros(2)), np.ones(2))

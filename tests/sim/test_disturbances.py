@@ -319,7 +319,7 @@ def test_a_kind_may_be_named_with_its_magnitude() -> None:
             Disturbance.parse(text)
 
 
-def test_every_kind_says_what_it_does_and_in_which_unit() -> None:
+def test_every_kind_has_a_description_and_a_unit() -> None:
     for effect in KINDS.values():
         assert effect.__doc__
         assert bool(effect.unit) == (effect.default is not None)

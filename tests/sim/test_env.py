@@ -88,7 +88,7 @@ def test_restores_agree_and_continue_bit_for_bit() -> None:
     first.close(), second.close()
 
 
-def test_the_block_stops_the_moment_nobody_pushes(env: PushTEnv) -> None:
+def test_the_block_stops_as_soon_as_pushing_ends(env: PushTEnv) -> None:
     _, start = env.reset(seed=0, options=EXPLICIT)
     moved, left = [], []
     for target in [EXPLICIT["block_pose"][:2]] * 5 + [EXPLICIT["pusher"] - [0.05, 0.0]] * 5:

@@ -35,7 +35,7 @@ def test_turn_of_an_eccentric_push_has_its_closed_form() -> None:
     np.testing.assert_allclose(moved[2] - POSE[2], 0.01 * moment / (radius**2 + moment**2), rtol=1e-9)
 
 
-def test_contact_advances_along_its_normal_as_told() -> None:
+def test_contact_advances_along_its_normal_as_commanded() -> None:
     model = Pushes(PlanarModel())
     step = 1e-6
     for contact in range(len(model.contacts)):
@@ -99,7 +99,7 @@ def test_contacts_leave_room_for_the_pusher() -> None:
         assert T_SHAPE.distance(shapely.Point(place)) == pytest.approx(PUSHER_RADIUS, abs=1e-6)
 
 
-def test_ways_around_the_block_never_touch_it() -> None:
+def test_paths_around_the_block_never_touch_it() -> None:
     clearance = 0.008
     block_map = BlockMap(outline_contacts(0.01), clearance)
     forbidden = T_SHAPE.buffer(PUSHER_RADIUS + clearance - 2e-4)
@@ -118,7 +118,7 @@ def test_ways_around_the_block_never_touch_it() -> None:
             assert not forbidden.intersects(shapely.LineString(path[:-1]))
 
 
-def test_way_out_of_a_contact_is_straight() -> None:
+def test_the_retreat_from_a_contact_is_straight() -> None:
     block_map = BlockMap(outline_contacts(0.01), 0.008)
     for contact, place in enumerate(block_map.places):
         path = block_map.routes(place, EVERYWHERE).path((contact + len(block_map.places) // 2) % len(block_map.places))
@@ -127,7 +127,7 @@ def test_way_out_of_a_contact_is_straight() -> None:
         assert T_SHAPE.distance(shapely.Point(path[1])) > PUSHER_RADIUS + 0.0079
 
 
-def test_walls_close_ways() -> None:
+def test_walls_block_paths() -> None:
     block_map = BlockMap(outline_contacts(0.01), 0.008)
     start = np.array([0.05, 0.0])  # off the bar's outer edge; the stem's end is behind the block
     behind = int(np.argmin(block_map.places[:, 0]))
@@ -138,7 +138,7 @@ def test_walls_close_ways() -> None:
     assert np.isfinite(lengths[block_map.places[:, 0] > 0]).all()
 
 
-def test_ways_stay_in_the_window() -> None:
+def test_paths_stay_in_the_window() -> None:
     block_map = BlockMap(outline_contacts(0.01), 0.008)
     generator = np.random.default_rng(0)
     open_ways = 0
@@ -152,7 +152,7 @@ def test_ways_stay_in_the_window() -> None:
     assert open_ways > 50
 
 
-def test_way_out_heeds_the_walls() -> None:
+def test_the_retreat_avoids_the_walls() -> None:
     block_map = BlockMap(outline_contacts(0.01), 0.008)
     start = np.array([PUSHER_RADIUS, 0.0])  # in touch with the bar's outer edge
     np.testing.assert_allclose(block_map.way_out(start, EVERYWHERE), [PUSHER_RADIUS + 0.008, 0.0])
@@ -168,7 +168,7 @@ def test_expert_holds_where_walls_shut_it_in() -> None:
     np.testing.assert_array_equal(Expert().act(pusher, np.array([10.1, 10.1, 0.0])), pusher)
 
 
-def test_expert_moves_slowly_and_the_same_way_twice() -> None:
+def test_the_expert_moves_slowly_and_repeatably() -> None:
     expert = Expert()
     generator = np.random.default_rng(1)
     for _ in range(20):
@@ -209,7 +209,7 @@ def test_expert_solves_a_few_starts(name: str) -> None:
     assert np.median([p.steps for p in played]) < 150
 
 
-def test_a_demonstration_goes_on_after_success() -> None:
+def test_a_demonstration_continues_after_success() -> None:
     env = make_env("pybullet", ())
     short, long = (demonstrate(env, 201, 0.003, after_success=steps) for steps in (0, 10))
     env.close()

@@ -16,7 +16,7 @@ def moved(along: float, across: float, angle: float = 0.0) -> np.ndarray:
     return GOAL_POSE + np.array([*offset, angle])
 
 
-def test_the_block_measures_what_the_benchmark_says() -> None:
+def test_the_block_has_the_size_of_the_benchmark() -> None:
     assert geometry.T_SHAPE.area == pytest.approx(AREA)
     assert np.ptp(geometry.T_CORNERS, axis=0) == pytest.approx([0.090, 0.090])
     assert geometry.BAR.area == pytest.approx(0.090 * 0.0225)

@@ -76,7 +76,7 @@ def test_goals_are_drawn_evenly_and_sentences_name_them(env: LanguagePushTEnv, c
     assert len(seen) > 80
 
 
-def test_equal_seeds_are_equal_and_restores_go_on_bit_for_bit(config: PushTConfig) -> None:
+def test_equal_seeds_are_equal_and_restored_states_continue_bit_for_bit(config: PushTConfig) -> None:
     first, second = (make_env("pybullet", ["top"], config) for _ in range(2))
     second.reset(seed=50099)
     (start, info), (again, info_again) = (env.reset(seed=50003) for env in (first, second))
@@ -143,7 +143,7 @@ def test_a_goal_that_the_start_covers_is_not_drawn(env: LanguagePushTEnv, config
     assert drawn == set(config.goals) - {"green"}
 
 
-def test_instructions_of_ones_own(config: PushTConfig) -> None:
+def test_custom_instructions(config: PushTConfig) -> None:
     red = sentences(config, "red", "held_out")[3]
     env = LanguagePushTEnv(replace(config, instruction=red), cameras=())
     assert {env.reset(seed=seed)[1]["goal"] for seed in range(50000, 50008)} == {"red"}

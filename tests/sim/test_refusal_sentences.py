@@ -22,7 +22,7 @@ def test_unrelated_sentences_are_many_and_name_nothing() -> None:
     assert UNRELATED["tuning"].keys() >= UNRELATED["reported"].keys()
 
 
-def test_a_template_is_said_of_every_goal_by_each_of_its_names() -> None:
+def test_a_template_is_filled_with_every_name_of_every_goal() -> None:
     (texts,) = paraphrases(CONFIG, ("to {goal}",))
     assert len(texts) == 4 * 4
     assert texts[:3] == ["to the red goal", "to the red target", "to the goal at the arm's far left"]

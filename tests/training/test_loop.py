@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.bimanual import HEAD, WRIST
+from helpers.interrupt import interrupted_after
 from helpers.small_diffusion import SMALL
 from safetensors.torch import load_file
 
@@ -80,17 +81,7 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(
     settings = TrainerConfig(**{**FAST, "steps": 12, "save_every": 5, "optimizer": optimizer})
     Trainer(make_policy(windows, config), windows, tmp_path / "whole", settings, seed=3).fit()
 
-    interrupted = Trainer(make_policy(windows, config), windows, tmp_path / "parts", settings, seed=3)
-    original = interrupted.after_step
-
-    def killed_after_eight(step: int) -> None:
-        original(step)
-        if step == 8:
-            raise KeyboardInterrupt
-
-    interrupted.after_step = killed_after_eight  # type: ignore[method-assign]
-    with pytest.raises(KeyboardInterrupt):
-        interrupted.fit()
+    interrupted_after(8, Trainer(make_policy(windows, config), windows, tmp_path / "parts", settings, seed=3))
     resumed = Trainer(make_policy(windows, config), windows, tmp_path / "parts", settings, seed=3)
     resumed.fit(resume=True)
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.interrupt import interrupted_after
 from helpers.small_dataset import TOP, WRIST, make_small_dataset
 from helpers.small_diffusion import SMALL
 from safetensors.torch import load_file
@@ -35,7 +36,7 @@ def sampler(windows: Any, start: int = 0, stop: int = 200, rank: int = 0, world:
 
 
 @pytest.mark.parametrize(("weights", "share"), [([1.0, 3.0], 0.75), ([0.9, 0.1], 0.1), (None, 0.25)])
-def test_samples_come_from_each_dataset_as_often_as_its_weight_says(
+def test_datasets_are_sampled_in_proportion_to_their_weights(
     roots: list[str], weights: list[float] | None, share: float
 ) -> None:
     windows, _, about = open_data(DataConfig(roots, weights=weights, val_episodes=0), VECTORS)
@@ -200,17 +201,7 @@ def test_a_run_on_a_mix_resumes_to_the_same_weights(roots: list[str], tmp_path: 
         return Trainer(policy, windows, tmp_path / name, settings, seed=3, val_windows=held_out)
 
     trainer("whole").fit()
-    interrupted = trainer("parts")
-    original = interrupted.after_step
-
-    def killed_after_five(step: int) -> None:
-        original(step)
-        if step == 5:
-            raise KeyboardInterrupt
-
-    interrupted.after_step = killed_after_five  # type: ignore[method-assign]
-    with pytest.raises(KeyboardInterrupt):
-        interrupted.fit()
+    interrupted_after(5, trainer("parts"))
     trainer("parts").fit(resume=True)
     whole, parts = (load_file(tmp_path / name / "state.safetensors") for name in ("whole", "parts"))
     assert whole.keys() == parts.keys()

@@ -28,6 +28,7 @@ from vla_policy.world_model.decoder import Decoder, DecoderConfig
 from vla_policy.world_model.monitors import binding
 
 Load = Callable[[Path], Any]
+CASES = 250  # of each kind
 
 
 def act(folder: Path) -> None:
@@ -104,18 +105,19 @@ def refusals(damaged: Damaged, load: Load, count: int) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", SAVE)
-def test_five_hundred_damaged_models_give_clear_errors_alone(models: Path, tmp_path: Path, kind: str) -> None:
+def test_damaged_models_give_only_clear_errors(models: Path, tmp_path: Path, kind: str) -> None:
     others = [models / name for name in SAVE if name != kind]
-    found = refusals(Damaged(tmp_path / "model", models / kind, others, seed=1), LOAD[kind], 500)
-    assert 100 < len(found) < 500  # a changed training option does no harm
+    found = refusals(Damaged(tmp_path / "model", models / kind, others, seed=1), LOAD[kind], CASES)
+    assert 0.2 * CASES < len(found) < CASES  # a changed training option does no harm
 
 
 @pytest.mark.slow
-def test_five_hundred_damaged_monitors_give_clear_errors_alone(models: Path, tmp_path: Path) -> None:
+def test_damaged_monitors_give_only_clear_errors(models: Path, tmp_path: Path) -> None:
     shutil.copytree(models / "world_model", tmp_path / "world_model")
     interface = DiffusionPolicy.from_pretrained(models / "policy").interface
     damaged = Damaged(tmp_path / "monitor", models / "monitor", [models / "vit"], seed=2)
-    assert len(refusals(damaged, lambda folder: load_monitor(folder, models / "policy", interface), 500)) > 250
+    found = refusals(damaged, lambda folder: load_monitor(folder, models / "policy", interface), CASES)
+    assert len(found) > 0.5 * CASES
 
 
 def edited(folder: Path, file: str, key: str, value: Any) -> None:
@@ -133,12 +135,7 @@ def edited(folder: Path, file: str, key: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("kind", "key", "value", "message"),
     [
-        (
-            "policy",
-            "transformer/depth",
-            10**9,
-            r"config\.yaml: policy\.transformer\.depth: expected at most 1000",
-        ),
+        ("policy", "transformer/depth", 10**9, r"config\.yaml: policy\.transformer\.depth: expected at most 1000"),
         ("policy", "transformer/depth", 900, r"config\.yaml: expected a model of the \d+ tensors .*a far deeper one"),
         ("policy", "transformer/depth", 3, r"transformer\.layers\.2\.\S+: expected shape .*, found no such tensor"),
         ("policy", "transformer/depth", 1, r"transformer\.layers\.1\.\S+: expected no such tensor, found shape"),
@@ -214,12 +211,7 @@ def test_backbones_that_are_not_the_weights_are_refused(
         ("interface.json", "action/shape", [0], r"interface: action: feature shape: expected whole numbers above 0"),
         ("interface.json", f"observations/{TOP}/shape", [10**6, 10**6, 3], r"at most 8192 pixels a side"),
         ("interface.json", "action/names", [1, 2], r"interface: action: names: expected words"),
-        (
-            "normalizer.json",
-            f"{ACTION}/stats/std",
-            [1, [2]],
-            r"normaliser: action: std: expected a list",
-        ),
+        ("normalizer.json", f"{ACTION}/stats/std", [1, [2]], r"normaliser: action: std: expected a list"),
         ("normalizer.json", f"{ACTION}/stats/max", [1.0], r"normalizer\.json: normalisation of 'action'.*'max'"),
         ("normalizer.json", f"{ACTION}/mode", [], r"normalizer\.json: normalisation of 'action'"),
         ("config.yaml", "policy", 5, r"config\.yaml: expected the options of a PolicyConfig, found 5"),

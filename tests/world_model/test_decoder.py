@@ -11,7 +11,7 @@ from vla_policy.interfaces import InputError
 from vla_policy.world_model.decoder import Decoder, DecoderConfig, train_decoder
 
 
-def test_it_learns_a_few_pictures_by_heart() -> None:
+def test_it_memorises_a_few_pictures() -> None:
     torch.manual_seed(0)
     corners = [picture(np.array(place)) for place in ([0, 0], [0.9, 0.1], [0.3, 0.8], [0.6, 0.5])]
     pictures, latents = torch.from_numpy(np.stack(corners))[:, None], torch.randn(4, 16)

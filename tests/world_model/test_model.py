@@ -111,7 +111,7 @@ def test_a_collapse_is_seen() -> None:
 
 
 @pytest.mark.parametrize("kind", ["vit", "vision model", "policy's backbone"])
-def test_other_encoders_take_the_same_way(kind: str, tmp_path: Path) -> None:
+def test_other_encoders_are_used_in_the_same_way(kind: str, tmp_path: Path) -> None:
     vision = VisionConfig(kind="vit", image_size=SIZE, patch_size=8, width=24, depth=2, heads=2)
     if kind == "vision model":
         vision = VisionConfig(kind="frozen", image_size=SIZE, path=str(frozen_tower(tmp_path / "tower")))

@@ -68,7 +68,7 @@ def test_only_the_threads_of_the_witness_run_in_real_time() -> None:
         assert int(started) == os.SCHED_OTHER
 
 
-def test_what_the_host_took_is_told_by_interval() -> None:
+def test_steal_time_is_reported_by_interval() -> None:
     with own_domain(2), closing(Witness()) as witness:
         witness.steal_times += [(10.00, 5.0), (10.02, 5.0), (10.08, 5.04), (10.10, 5.05)]
         taken = witness.steal_per_interval(np.array([10.02, 10.08, 10.10]), np.array([0.02, 0.06, 0.02]))

@@ -61,7 +61,7 @@ def test_every_hold_has_to_be_in_time_and_an_arm_that_was_not_held_misses_the_ta
     assert holds([Hold(None, "", 0.0)], 0.2, ["s"])["p50"] is None
 
 
-def test_a_hold_for_something_else_is_none() -> None:
+def test_a_hold_for_another_reason_does_not_count() -> None:
     row = holds([Hold(0.1, "policy/stop is silent for 0.14 s", 0.0), Hold(0.05, "nothing to play", 0.0)], 0.2, ["stop"])
     assert (row["n"], row["not_held"], row["in_time"], row["met"]) == (2, 1, 1, False)
     assert row["milliseconds"] == [100, None]
@@ -95,7 +95,7 @@ def test_a_gate_that_sends_nothing_at_the_begin_or_end_of_a_storm_missed_a_deadl
     assert missed["longest_interval_ms"]["max"] == pytest.approx({0: 100, 2: 50, 3: 50}[len(times)])
 
 
-def test_missed_deadlines_are_accounted_for_by_holds_and_standstills() -> None:
+def test_missed_deadlines_are_attributed_to_holds_and_stalls() -> None:
     episode = played(
         intervals=[20.0, 41.0, 60.0, 70.0], held=[False, False, True, True], stalled=[False, True, False, True]
     )
@@ -139,7 +139,7 @@ def test_success_is_paired_by_start() -> None:
     assert row["found"].endswith("; armed again after 3 stops in 2 episodes")
 
 
-def test_tables_say_what_was_met() -> None:
+def test_tables_show_unmet_targets() -> None:
     found = {
         "times": {
             "policy killed": holds([Hold(0.3, "silent", 0.0)], 0.2, ["silent"]),

@@ -124,7 +124,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_ambiguous_spans_are_refused(dataset, pictures, case):
+def test_spans_that_contradict_the_film_are_refused(dataset, pictures, case):
     change, kept, says = REFUSED[case]
     edit_spans(dataset, change)
     film = np.concatenate(pictures)
@@ -186,7 +186,7 @@ def test_a_film_that_lacks_frames_of_one_episode_has_those_of_the_others(dataset
         assert_close(found.frames(i, HEAD), pictures[i])
 
 
-def test_a_file_that_does_not_say_how_many_frames_it_has(dataset, pictures):
+def test_a_file_without_a_frame_count(dataset, pictures):
     film = dataset / VIDEO
     with av.open(str(film)) as whole, av.open(str(film.with_suffix(".new")), "w", "mp4", FRAGMENTED) as parts:
         stream = parts.add_stream_from_template(whole.streams.video[0], opaque=True)

@@ -37,7 +37,7 @@ def test_the_shipped_policy_reads_other_words_for_its_task_and_nothing_else(tmp_
     assert [len(table.rows) for table in refusal_tables(summary)] == [3, len(summary["by_kind"]["unrelated"])]
 
 
-def test_a_policy_that_knows_no_instructions_says_so() -> None:
+def test_a_policy_without_known_instructions_checks_none() -> None:
     policy = DiffusionPolicy.from_pretrained(SHIPPED)
     assert policy.backbone is not None
     policy.backbone.known = None

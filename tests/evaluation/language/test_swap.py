@@ -12,6 +12,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from helpers.commands import error_of
 from helpers.language import four_goals
 from helpers.point_env import INTERFACE, PointEnv
 
@@ -163,28 +164,23 @@ def test_the_real_scene_from_the_command_line(tmp_path: Path, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
-    [
-        (["n_starts=0"], "n_starts: expected at least 1, found 0"),
-        (["instructions=1"], "instructions: expected at least 2, found 1"),
-        (["instructions=5"], "instructions: expected at most 4, one for each goal, found 5"),
-        (["scene=pusht"], "instructions: expected at most 0"),
-        (["scene.instruction='push it'"], "scene.instruction: expected null"),
-        (["scene.paraphrases=seen"], "scene.paraphrases: expected one of ['training', 'held_out'], found 'seen'"),
-    ],
+    ("override", "message"),
+    {
+        "n_starts=0": "n_starts: expected at least 1, found 0",
+        "instructions=1": "instructions: expected at least 2, found 1",
+        "instructions=5": "instructions: expected at most 4, one for each goal, found 5",
+        "scene=pusht": "instructions: expected at most 0",
+        "scene.instruction='push it'": "scene.instruction: expected null",
+        "scene.paraphrases=seen": "scene.paraphrases: expected one of ['training', 'held_out'], found 'seen'",
+    }.items(),
 )
-def test_mistakes_are_one_line(words: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(["swap", "baseline=expert", f"out={tmp_path / 'out'}", *words])
-    assert caught.value.code == 2
-    assert says in capsys.readouterr().err
+def test_mistakes_are_one_line(override: str, message: str, tmp_path: Path) -> None:
+    assert message in error_of(main, "swap", "baseline=expert", f"out={tmp_path / 'out'}", override)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_checkpoint_or_a_baseline_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["swap"])
-    assert "expected either a CHECKPOINT or baseline=" in capsys.readouterr().err
+def test_a_checkpoint_or_a_baseline_is_needed() -> None:
+    assert "expected either a CHECKPOINT or baseline=" in error_of(main, "swap")
 
 
 def test_the_scene_of_the_test_is_that_of_the_commands() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.bimanual import TASK, bimanual_interface
+from helpers.commands import error_of
 from helpers.plain_dataset import write_plain_dataset
 from helpers.tiny_policies import tiny_policy
 
@@ -91,12 +92,8 @@ def test_command_on_a_checkpoint_with_two_cameras(
     assert summary["mean_error"] > summary["mean_error_hold"] > 0  # it is untrained
     assert "right_joint_6" in capsys.readouterr().out
     assert len((tmp_path / "out" / "episodes.csv").read_text().splitlines()) == 3
-    with pytest.raises(SystemExit):
-        main([*arguments, "episodes=[9]"])
-    assert "expected an episode from 0 to 5, found 9" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        main([*arguments, "episodes=first"])
-    assert "episodes" in capsys.readouterr().err
+    assert "expected an episode from 0 to 5, found 9" in error_of(main, *arguments, "episodes=[9]")
+    assert "episodes" in error_of(main, *arguments, "episodes=first")
 
 
 def test_a_policy_for_another_robot_is_refused(dataset: LeRobotDataset) -> None:

@@ -80,7 +80,7 @@ def test_table_shows_numbers_with_their_intervals(tmp_path: Path) -> None:
         assert words in text
 
 
-def test_success_by_goal_and_what_was_said() -> None:
+def test_success_by_goal_and_by_instruction() -> None:
     told = {"red": "push the T to the red goal", "blue": "put the T on the [blue] goal"}
     results = [replace(episode(s, s % 4 > 0), goal=g, task=told[g]) for s in range(1, 21) for g in [list(told)[s % 2]]]
     summary = summarize(results, env="pybullet", task="", seed=1, checkpoint="c", chunk_ms=None)
@@ -116,7 +116,7 @@ def test_a_seed_is_paired_with_its_own_goal(tmp_path: Path) -> None:
         compare(a, write_run(tmp_path / "b", [replace(red, goal="blue")]))
 
 
-def test_a_comparison_says_where_the_paraphrases_differ(tmp_path: Path) -> None:
+def test_a_comparison_reports_different_paraphrases(tmp_path: Path) -> None:
     results = [episode(s, True) for s in range(1, 5)]
     a = write_run(tmp_path / "a", results, paraphrases="training")
     same = compare(a, write_run(tmp_path / "same", results, paraphrases="training"))

@@ -82,7 +82,7 @@ def test_failure_prediction_weighs_alarms_by_their_time() -> None:
     assert failure_prediction(episodes[2:], 1.0)["balanced_accuracy"] is None
 
 
-def test_nothing_to_say_is_no_alarm() -> None:
+def test_a_missing_score_is_not_an_alarm() -> None:
     made = Calibration("d", 0.1, 1.0, 2.0, 0.5, 10, 2, {})
     found = standardised(scored([0, 0, 0]).trace, np.array([np.nan, 3.0, 1.0]), made)
     assert found.scores.tolist() == [-np.inf, 1.0, 0.0]

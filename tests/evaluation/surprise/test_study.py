@@ -26,7 +26,7 @@ def trace(seed: int, event_step: int | None = None, success: bool = True, steps:
     return Trace(seed, success, rng.normal(size=(steps + 1, 8)), np.zeros((steps, 2)), scores, event_step)
 
 
-def test_a_good_detector_is_told_from_a_bad_one_and_both_keep_their_promise() -> None:
+def test_a_good_detector_beats_a_bad_one_and_both_keep_their_false_alarm_rate() -> None:
     calibration = [trace(k) for k in range(100)]
     detectors = {name: Detector(lambda t, n=name: t.scores[n], calibration) for name in ("good", "bad")}
     nominal = [trace(k, success=k % 4 > 0) for k in range(1000, 1200)]
@@ -72,7 +72,7 @@ def stuck(seed: int, since: int, steps: int = 100) -> Trace:
     return Trace(seed, False, moving.latents, commands, moving.scores)
 
 
-def test_a_policy_that_gets_stuck_is_told_from_one_that_does_not() -> None:
+def test_a_stuck_policy_is_distinguished_from_a_working_one() -> None:
     rng = np.random.default_rng(0)
 
     def succeeding(seed: int) -> Trace:
