@@ -104,13 +104,13 @@ def _curvature(
 def _episodes(policy: DiffusionPolicy, dataset: LeRobotDataset) -> tuple[list[int], list[int]]:
     """Training and held-out episodes, from what the card says of the split."""
     data = policy.card.get("data") or {}
-    said = re.fullmatch(r"(\d+) of (\d+) episodes, split seed (\d+)", str(data.get("split", "")))
+    stated = re.fullmatch(r"(\d+) of (\d+) episodes, split seed (\d+)", str(data.get("split", "")))
     held_out = stated_episodes(policy.card, dataset)
-    if said is None or not held_out:
+    if stated is None or not held_out:
         raise InputError(
             f"{dataset.root}: expected a policy trained on it alone with held-out episodes, found {data.get('split')!r}"
         )
-    count, total, seed = (int(number) for number in said.groups())
+    count, total, seed = (int(number) for number in stated.groups())
     split = DataConfig(str(dataset.root), n_episodes=count, val_episodes=len(held_out), split_seed=seed)
     filled = [index for index in dataset.episodes if dataset.length(index)]
     trained, again = split_episodes(filled, split)
@@ -167,8 +167,8 @@ def generalization_table(found: Mapping[str, Any]) -> Table:
     size = found["compressed"]
     table.add_row("compressed", f"{size['bits'] / 8e3:.0f} kB, {size['bits_a_weight']} bits a weight")
     bound = found["bound"]
-    said = "says nothing: " if bound["vacuous"] else ""
-    table.add_row("bound on worse than holding", f"{said}{100 * bound['risk']:.0f} % (delta {bound['delta']:g})")
+    vacuous = "vacuous: " if bound["vacuous"] else ""
+    table.add_row("bound on worse than holding", f"{vacuous}{100 * bound['risk']:.0f} % (delta {bound['delta']:g})")
     table.add_section()
     for entry in found["evaluations"] or [None]:
         table.add_row("rollouts, what counts", "none yet: vla-eval rollout" if entry is None else _rollouts(entry))
