@@ -98,7 +98,7 @@ def test_the_objective_is_all_that_changes(demonstrations: Path, tmp_path: Path,
         (["policy.backbone.path=no/such/model"], "neither a folder with a model nor readable from the hub"),
         (["policy.backbone.max_text_tokens=2"], "expected at most 2 tokens"),
         (["policy=autoregressive", "policy.action_normalization=mean_std"], "expected quantile or min_max"),
-        (["init_from=RUN", "backbone=none"], "expected no backbone, because of backbone=, found a backbone"),
+        (["init_from=RUN", "backbone=none"], "expected no backbone because of backbone=, found a backbone"),
     ],
 )
 def test_mistakes_are_one_error(demonstrations: Path, tmp_path: Path, overrides: list[str], message: str) -> None:
