@@ -123,7 +123,7 @@ def test_mistakes_are_one_error(demonstrations: Path, tmp_path: Path, overrides:
 def test_the_backbone_of_a_checkpoint_is_not_dropped_silently(demonstrations: Path, run: Path, tmp_path: Path) -> None:
     words = ["backbone=none", f"init_from={run}/checkpoints/last"]
     error = refused(demonstrations, tmp_path / "run", *words)
-    assert "expected no backbone, because of backbone=, found a backbone" in error
+    assert "expected no backbone because of backbone=, found a backbone" in error
 
 
 def refused(root: Path, run: Path, *overrides: str) -> str:

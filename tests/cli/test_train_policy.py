@@ -198,12 +198,12 @@ def test_another_objective_takes_the_backbone_alone(data: Path, source: Path, tm
         (["init_modules=[]"], r"init_modules: expected a list of some of"),
         (["init_modules=[transformer]", "policy=autoregressive"], r"does not fit the model it is for: size mismatch"),
         (["init_modules=[backbone]", "policy.backbone.tiny.width=64"], r"backbone\.tiny\.width 32, found 64"),
-        (["policy=autoregressive"], r"expected policy\.action_normalization 'min_max', .*'quantile'; with init_mod"),
+        (["policy=autoregressive"], r"expected policy\.action_normalization 'min_max', .*'quantile'; init_mod"),
         (["policy.vector_normalization=mean_std"], r"policy\.vector_normalization 'min_max', .*found 'mean_std'"),
         (["policy.action_relative=true"], r"expected policy\.action_relative False, .*found True"),
         (["policy.backbone.max_text_tokens=2"], r"task of dataset .*near: expected at most 2 tokens"),
         (["policy.backbone.path=some/model"], r"expected policy\.backbone\.path None, found 'some/model'"),
-        (["policy.backbone=null"], "expected no backbone, because of backbone=, found a backbone"),
+        (["policy.backbone=null"], "expected no backbone because of backbone=, found a backbone"),
     ],
 )
 def test_what_does_not_go_together_is_refused(data: Path, source: Path, overrides: list[str], message: str) -> None:
