@@ -18,7 +18,7 @@ ARGUMENTS = {
     "check_instruction": ("true", "the policy requests a stop for an instruction that it does not understand"),
     "calibration": ("", "folder of a calibrated surprise monitor; empty: none runs"),
     "dry_run": ("true", "send nothing to the robot"),
-    "device": ("cpu", "cpu or cuda"),
+    "device": ("cpu", "auto, cpu or cuda"),
     "joy": ("false", "start joy_node and teleop: a gamepad takes over, resumes and stops"),
     "urdf": ("", "robot description to publish, a name in urdf/ or a file; empty: the driver does it"),
     "rviz": ("false", "show camera, arm and target in RViz"),

@@ -54,8 +54,8 @@ class ObjectiveConfig:
 
     name: str = "flow"  # flow | ddpm | autoregressive | masked
     prediction: str = "v_prediction"
-    """ddpm: epsilon | sample | v_prediction; epsilon carries next to no weight where only the observation can tell
-    what to do, since an error of the action counts there by the signal-to-noise ratio
+    """ddpm: epsilon | sample | v_prediction; epsilon weights an error of the action by the signal-to-noise ratio,
+    almost zero at high noise, where only the observation is informative
     """
     sampler: str = "euler"  # flow: euler; ddpm: ddpm | ddim | dpm_solver; tokens: greedy | categorical
     train_steps: int = 100  # ddpm: length of the squaredcos_cap_v2 schedule

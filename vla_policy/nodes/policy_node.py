@@ -45,7 +45,7 @@ class PolicyNode(ModelNode):
             self, "check_instruction", True, "request a stop for one that is not understood"
         )
         self._seed = common.parameter(self, "seed", 0, "of the policy's noise", (0, 2**31 - 1))
-        self._device = common.parameter(self, "device", "cpu", "cpu or cuda")
+        self._device = common.parameter(self, "device", "cpu", "auto, cpu or cuda")
         self._threads = common.parameter(self, "threads", 1, "of torch on a CPU", (1, 256))
 
     def load(self) -> None:
