@@ -24,7 +24,7 @@ TINY = "policy.backbone.tiny={width:32,heads:2,vision_depth:1,text_depth:2,image
 @pytest.fixture(scope="module", autouse=True)
 def small_corpus() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scene, "CORPUS", 600)  # sentences that a new tokenizer learns from
+        patch.setattr(scene, "CORPUS_SIZE", 600)  # sentences that a new tokenizer learns from
         yield
 
 
