@@ -72,11 +72,9 @@ def sentences(config: PushTConfig, goal: str, paraphrases: str | None = None) ->
 
     They are made from the training or held-out templates, by default those that `config` says.
     """
-    return [
-        template.format(goal=name)
-        for template in TEMPLATES[paraphrases or config.paraphrases]
-        for name in names(config, goal)
-    ]
+    known = names(config, goal)
+    templates = TEMPLATES[paraphrases or config.paraphrases]
+    return [template.format(goal=name) for template in templates for name in known]
 
 
 def names(config: PushTConfig, goal: str) -> list[str]:

@@ -36,15 +36,16 @@ def isometry(name: str, config: PushTConfig) -> tuple[np.ndarray, np.ndarray]:
 
 
 def table_homography(name: str, config: PushTConfig, env: str) -> np.ndarray:
-    """Matrix (3, 3) from (x, y, 1) on the table in metres to multiples of a camera's pixels (u, v, 1)."""
+    """Matrix (3, 3) from (x, y, 1) on the table in metres to multiples of (u, v, 1), places in a camera's picture from
+    its upper left corner (0, 0) to its lower right one (1, 1), so that it holds for pictures of any size.
+    """
     if env == "gym_pusht":  # its one camera looks straight down at the workspace
-        from sim.gym_pusht import IMAGE_SIZE
-
-        scale = IMAGE_SIZE / (WORKSPACE_PIXELS * PIXEL)
+        scale = 1 / (WORKSPACE_PIXELS * PIXEL)
         x, y = WORKSPACE_CENTRE + WORKSPACE_HALF
         return np.array([[0.0, -scale, scale * y], [-scale, 0.0, scale * x], [0.0, 0.0, 1.0]])
     from sim.cameras import Camera
 
     camera = Camera(config.cameras[name])
-    matrix: np.ndarray = camera.intrinsics @ camera.extrinsics[:3][:, [0, 1, 3]]
+    size = camera.config.size
+    matrix: np.ndarray = np.diag([1 / size, 1 / size, 1]) @ camera.intrinsics @ camera.extrinsics[:3][:, [0, 1, 3]]
     return matrix

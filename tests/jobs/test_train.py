@@ -52,3 +52,37 @@ def test_names_with_dollar_signs_and_blanks_are_taken_as_they_are(
     vla_policy.train(words)
     assert OmegaConf.load(tmp_path / "run " / "config.yaml").data.root == "${x}/data "
     vla_policy.train([*words, "resume=true"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["data.symmetries=[mirror]"], r"data.symmetries: expected a scene, .*\['mirror'\], found none"),
+        (
+            ["data.symmetries=[mirror]", "scene=pusht", "recipe=own"],
+            "data.symmetries: observation.state: expected channels",
+        ),
+        (["policy.ensemble=2"], "policy.ensemble: expected 1 in training, found 2"),
+        (["distill.target=words"], "distill.target: expected outputs or samples, found 'words'"),
+        (["distill.teacher=nowhere"], "distill.teacher nowhere: checkpoint 'nowhere': no such folder"),
+        (["data.action_loss=[true,false]"], "data.action_loss: expected 1 times true or false"),
+    ],
+)
+def test_levers_that_do_not_fit_are_named(
+    bimanual_original: Path, tmp_path: Path, words: list[str], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        vla_policy.train([f"data.root={bimanual_original}", *SMALL, f"run_dir={tmp_path}", *words])
+
+
+def test_a_run_from_before_an_option_existed_is_resumed_with_its_default(
+    bimanual_original: Path, tmp_path: Path
+) -> None:
+    words = [f"data.root={bimanual_original}", *SMALL, "trainer.steps=1", f"run_dir={tmp_path}"]
+    vla_policy.train(words)
+    stored = OmegaConf.load(tmp_path / "config.yaml")
+    del stored["distill"], stored["data"]["symmetries"], stored["policy"]["ensemble"]
+    OmegaConf.save(stored, tmp_path / "config.yaml")
+    vla_policy.train([*words, "resume=true"])
+    with pytest.raises(InputError, match=r"resume: the overrides differ .* policy.predict_past \(expected True"):
+        vla_policy.train([*words, "resume=true", "policy.predict_past=false"])

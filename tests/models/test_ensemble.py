@@ -12,6 +12,7 @@ from vla_policy.interfaces import ACTION, InputError
 from vla_policy.jobs.distill import composed, sampled_actions
 from vla_policy.models import DiffusionPolicy, TransformerConfig, join_policies
 from vla_policy.models.heads import DenoisingHead
+from vla_policy.models.policy import without_backbone_output
 
 
 @pytest.fixture
@@ -100,11 +101,21 @@ def test_a_teacher_of_something_else_is_refused(student: dict, teacher: dict, me
 def test_any_teacher_can_be_learned_from_by_its_samples() -> None:
     teacher = small_policy(**objective("autoregressive"), predict_past=False)
     batch = batch_of(3)
-    added = sampled_actions(teacher)(batch, np.random.default_rng(0))
+    added = sampled_actions(teacher, 2)(batch, np.random.default_rng(0))
     assert list(added) == [ACTION]
     assert torch.equal(added[ACTION][:, 0], batch[ACTION][:, 0])  # the past row is what was done
     expected = teacher.sample(batch, torch.Generator())  # greedy
     torch.testing.assert_close(added[ACTION][:, 1:], expected)
+
+
+def test_a_teacher_that_sees_other_observations_gives_no_samples() -> None:
+    with pytest.raises(InputError, match=r"teacher: expected policy\.n_obs_steps 3, found 2"):
+        sampled_actions(small_policy(), 3)
+
+
+def test_a_teacher_encodes_with_its_own_backbone() -> None:
+    batch = batch_of(2) | {"backbone_hidden": torch.zeros(2, 1, 4), "backbone_real": torch.ones(2, 1, dtype=torch.bool)}
+    assert set(without_backbone_output(batch)) == set(batch_of(2))
 
 
 def test_annotations_build_on_each_other() -> None:

@@ -40,11 +40,18 @@ def test_sampled_actions_stay_in_the_range_of_the_data() -> None:
 def test_relative_actions_move_with_the_state() -> None:
     policy = small_policy(action_relative=True)
     batch = batch_of(2)
-    relative = policy.chunks(batch)
+    relative = policy.normalizer.unnormalize(ACTION, policy.chunks(batch))
     torch.testing.assert_close(relative + batch[STATE][:, -1:], batch[ACTION])
     sampled = policy.sample(batch, torch.Generator().manual_seed(0))
     absolute = small_policy().sample(batch, torch.Generator().manual_seed(0))
     torch.testing.assert_close(sampled, absolute + batch[STATE][:, -1:])
+
+
+def test_targets_keep_their_precision_under_autocast() -> None:
+    policy = small_policy(action_relative=True, action_basis="frequency", normalization_per_step=True)
+    exact = policy.chunks(batch_of(4))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(policy.chunks(batch_of(4)), exact)
 
 
 def test_only_the_newest_pictures_are_encoded() -> None:

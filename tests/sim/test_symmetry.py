@@ -86,7 +86,7 @@ def test_a_mirrored_picture_shows_the_mirrored_block(name: str) -> None:
 
 def _pixel(env: str, place: np.ndarray) -> np.ndarray:
     u, v, scale = table_homography("top", CONFIG, env) @ [*place, 1.0]
-    return np.array([u, v]) / scale
+    return 96 * np.array([u, v]) / scale
 
 
 def test_what_has_no_mirror_is_refused() -> None:

@@ -1,6 +1,7 @@
 """From `data.*` to samples: mixes, their proportions, splits and normalisation, and runs that are repeated."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,12 +110,15 @@ def test_play_is_seen_but_not_imitated(tmp_path: Path) -> None:
     windows, held_out, about = open_data(chosen, config)
     assert isinstance(windows, MixedWindows)
     assert [len(part.episodes) for part in windows.parts] == [2, 3]
-    assert isinstance(held_out, WindowDataset)  # of the demonstrations
+    assert isinstance(held_out, MixedWindows)
+    assert [part.dataset.root.name for part in held_out.parts] == ["shown"]
     assert (about["demonstrations"], about["imitated"]) == (2, "shown")
     first = len(windows.parts[0])
     normalizer = fit_normalizer(windows, config)
     alone = fit_normalizer(windows.parts[0], config)
     np.testing.assert_array_equal(normalizer.stats[ACTION]["mean"], alone.stats[ACTION]["mean"])
+    absolute = replace(config, action_relative=False, normalization_per_step=False)
+    assert (fit_normalizer(windows, absolute).stats[ACTION]["max"] < 2).all()  # play is at 10
     assert (normalizer.stats[STATE]["max"] > 10).all()
     policy = DiffusionPolicy(config, windows.interface, normalizer)
     batch = windows.__getitems__([0, first])

@@ -10,11 +10,11 @@ from vla_policy.training import RandomSymmetry, Symmetry
 XY = Feature("float32", (2,), ("x", "y"), ("m", "m"))
 POSE = Feature("float32", (5,), ("x", "y", "cos", "sin", "gripper"), ("m", "m", "1", "1", "1"))
 CAMERA = "observation.images.top"
-# Reflection about the line y = x - 1; pixels are 10 a metre, v against y.
+# Reflection about the line y = x - 1; the picture is 3 m wide and 2 m high, v against y.
 MIRROR = Symmetry(
     np.array([[0.0, 1.0], [1.0, 0.0]]),
     np.array([1.0, -1.0]),
-    {CAMERA: np.array([[10.0, 0.0, 0.0], [0.0, -10.0, 20.0], [0.0, 0.0, 1.0]])},
+    {CAMERA: np.array([[1 / 3, 0.0, 0.0], [0.0, -1 / 2, 1.0], [0.0, 0.0, 1.0]])},
 )
 
 
@@ -31,17 +31,19 @@ def test_positions_move_directions_turn_and_the_rest_stays() -> None:
     torch.testing.assert_close(MIRROR.vectors(torch.tensor([[2.0, 1.0]]), XY), torch.tensor([[2.0, 1.0]]))  # the axis
 
 
-def test_a_picture_is_what_the_camera_would_see() -> None:
+@pytest.mark.parametrize("scale", [1, 3])
+def test_a_picture_of_any_size_is_what_the_camera_would_see(scale: int) -> None:
+    height, width = 20 * scale, 30 * scale
+
     def dot(x: float, y: float) -> torch.Tensor:
-        frames = torch.zeros(1, 1, 20, 30, 3, dtype=torch.uint8)
+        frames = torch.zeros(1, 1, height, width, 3, dtype=torch.uint8)
         u, v, _ = MIRROR.cameras[CAMERA] @ [x, y, 1.0]
-        frames[0, 0, int(v), int(u)] = 250
+        frames[0, 0, int(v * height), int(u * width)] = 250
         return frames
 
     x, y = 2.05, 0.55  # a pixel's centre, and so is its image
-    image = np.array([y + 1, x - 1])
-    assert torch.equal(MIRROR.pictures(dot(x, y), CAMERA), dot(*image))
-    below = MIRROR.sources(CAMERA, 20, 30)[..., 1] > 20
+    assert torch.equal(MIRROR.pictures(dot(x, y), CAMERA), dot(y + 1, x - 1))
+    below = MIRROR.sources(CAMERA, 20, 30)[..., 1] > 1
     assert np.array_equal(below, np.broadcast_to(np.arange(30) < 10, (20, 30)))  # there the border is repeated
 
 
@@ -64,6 +66,12 @@ def test_each_window_is_drawn_as_it_is_or_as_its_image_with_all_its_features() -
     again = augment(batch, np.random.default_rng(0))
     assert torch.equal(again[ACTION], changed[ACTION])
     assert not torch.equal(augment(batch, np.random.default_rng(1))[ACTION], changed[ACTION])
+
+
+def test_what_no_isometry_moves_stays() -> None:
+    gripper = Feature("float32", (1,), ("gripper",), ("1",))
+    assert torch.equal(MIRROR.vectors(torch.tensor([[0.4]]), gripper), torch.tensor([[0.4]]))
+    RandomSymmetry([MIRROR], Interface({STATE: XY, "observation.gripper": gripper}, XY, 10))
 
 
 def test_what_an_isometry_cannot_act_on_is_named() -> None:

@@ -28,7 +28,7 @@ from vla_policy.world_model.decoder import Decoder, DecoderConfig
 from vla_policy.world_model.monitors import binding
 
 Load = Callable[[Path], Any]
-CASES = 250  # of each kind
+CASES = 500  # of each kind
 
 
 def act(folder: Path) -> None:

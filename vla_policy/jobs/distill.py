@@ -9,18 +9,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vla_policy.interfaces import ACTION
+from vla_policy.interfaces import ACTION, InputError
 from vla_policy.models import DiffusionPolicy
+from vla_policy.models.policy import without_backbone_output
 from vla_policy.training import Annotate
 
 
-def sampled_actions(teacher: DiffusionPolicy) -> Annotate:
-    """Replaces the actions of every batch, from the newest observation on, by chunks that the teacher samples."""
+def sampled_actions(teacher: DiffusionPolicy, n_obs_steps: int) -> Annotate:
+    """Replaces the actions of every batch, from the newest observation on, by chunks that the teacher samples; beyond
+    the end of a shorter chunk the demonstrated ones remain.
+
+    `InputError` if the teacher sees another number of observations than the batch has.
+    """
+    if teacher.n_obs_steps != n_obs_steps:
+        raise InputError(f"teacher: expected policy.n_obs_steps {n_obs_steps}, found {teacher.n_obs_steps}")
     teacher.eval().requires_grad_(False)
 
     def annotate(batch: Mapping[str, Any], generator: np.random.Generator) -> dict[str, Tensor]:
         noise = torch.Generator().manual_seed(int(generator.integers(2**63 - 1)))
-        chunks = teacher.sample(batch, noise).to(batch[ACTION])
+        chunks = teacher.sample(without_backbone_output(batch), noise).to(batch[ACTION])
         rows = min(chunks.shape[1], batch[ACTION].shape[1] - teacher.n_obs_steps + 1)
         actions = batch[ACTION].clone()
         actions[:, teacher.n_obs_steps - 1 :][:, :rows] = chunks[:, :rows]

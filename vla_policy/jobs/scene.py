@@ -80,7 +80,8 @@ def augmentation(config: DictConfig, chosen: Sequence[str], interface: Interface
     from sim.symmetry import isometry, table_homography
 
     env = config.rollout["env"]
-    views = {key: table_homography(key.removeprefix(IMAGES), scene, env) for key in interface.cameras}
+    cameras = [key for key in interface.cameras if key.removeprefix(IMAGES) in scene.cameras]
+    views = {key: table_homography(key.removeprefix(IMAGES), scene, env) for key in cameras}
     return RandomSymmetry([Symmetry(*isometry(name, scene), views) for name in chosen], interface)
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from vla_policy.conf.policy_config import PolicyConfig
+from vla_policy.conf.training_config import DataConfig, DistillConfig, TrainerConfig
 from vla_policy.interfaces import InputError
 from vla_policy.jobs.trainer import fit
 from vla_policy.rollouts.scenes import with_scene
@@ -61,6 +64,7 @@ def _same_run(stored: DictConfig, composed: DictConfig, path: Path, compare: boo
     """The stored configuration; `InputError` if the overrides differ from it."""
     if compare:
         ours, theirs = _flat(composed), _flat(stored)
+        theirs = {key: value for key, value in _flat(_defaults()).items() if key in ours} | theirs  # of an older run
         different = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
         if different:
             raise InputError(
@@ -69,6 +73,13 @@ def _same_run(stored: DictConfig, composed: DictConfig, path: Path, compare: boo
             )
     stored.resume = True
     return stored
+
+
+def _defaults() -> DictConfig:
+    """The defaults of keys that a run from before them lacks."""
+    sections: dict[str, Any] = {"data": DataConfig("?"), "trainer": TrainerConfig(), "distill": DistillConfig()}
+    sections["policy"] = PolicyConfig()
+    return OmegaConf.create({name: asdict(section) for name, section in sections.items()})
 
 
 def _flat(config: DictConfig) -> dict[str, Any]:

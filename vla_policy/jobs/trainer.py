@@ -61,8 +61,8 @@ def make_trainer(config: DictConfig, run_dir: Path) -> Trainer:
     annotate, reword = annotation(config, policy_config), rewording(config)
     windows, val_windows, described = open_data(data, policy_config)
     augment = augmentation(config, data.symmetries, windows.interface)
-    if augment is not None and (annotate is not None or reword is not None):
-        raise InputError("data.symmetries: expected a scene without instructions, found one that has them")
+    if augment is not None and policy_config.backbone is not None and policy_config.backbone.tuning == "frozen":
+        raise InputError("data.symmetries: expected no frozen backbone, which encodes pictures once, found one")
     if policy_config.ensemble > 1:
         raise InputError(
             f"policy.ensemble: expected 1 in training, found {policy_config.ensemble}; see vla-lab ensemble"
@@ -94,7 +94,7 @@ def _taught(policy: DiffusionPolicy, config: DictConfig) -> Annotate | None:
         teacher.interface.require(policy.interface, "teacher", "the data")
         policy.card["training"] |= {"teacher": f"{distill.target} of {distill.teacher}"}
         if distill.target == "samples":
-            return sampled_actions(teacher)
+            return sampled_actions(teacher, policy.n_obs_steps)
         policy.learn_from(teacher)
     return None
 

@@ -76,7 +76,8 @@ def _objective(config: PolicyConfig) -> str:
         "ddpm": f"DDPM ({objective.prediction})",
         "masked": f"Masked diffusion over action tokens ({objective.bins} bins)",
     }[objective.name]
-    return f"{kind}, {objective.inference_steps} {objective.sampler} steps"
+    steps = f"{kind}, {objective.inference_steps} {objective.sampler} steps"
+    return f"Ensemble of {config.ensemble}: {steps} of each" if config.ensemble > 1 else steps
 
 
 def _row(key: str, feature: Feature) -> str:

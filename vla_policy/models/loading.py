@@ -39,15 +39,15 @@ def machine(policy: DiffusionPolicy) -> dict[str, object]:
     return {
         "device": torch.cuda.get_device_name(policy.device) if cuda else "cpu",
         "threads": torch.get_num_threads(),
-        "inference_steps": policy.head.calls,
+        "inference_steps": policy.head.calls * policy.config.ensemble,
     }
 
 
 def described(policy: DiffusionPolicy) -> dict[str, Any]:
     """A checkpoint's objective, size, and card entries on data and training."""
-    objective = policy.config.objective
+    objective, passes = policy.config.objective, policy.head.calls * policy.config.ensemble
     return {
-        "objective": {"name": objective.name, "sampler": objective.sampler, "passes": policy.head.calls},
+        "objective": {"name": objective.name, "sampler": objective.sampler, "passes": passes},
         "n_action_steps": policy.n_action_steps,
         "parameters": sum(value.numel() for value in policy.parameters()),
         **{key: policy.card[key] for key in ("data", "training") if key in policy.card},

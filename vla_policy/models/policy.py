@@ -201,20 +201,21 @@ class DiffusionPolicy(TrainableModel):
 
     def _action_loss(self, observed: Observed, batch: Mapping[str, Any], generator: torch.Generator) -> Tensor:
         tokens, real, context = observed.tokens, observed.real, observed.context
-        actions = self.normalizer.normalize(ACTION, self.chunks(batch))
+        actions, weight = self.chunks(batch), 1.0
         if IMITATED in batch:
-            rows = batch[IMITATED].to(self.device)
-            if not rows.any():
-                return actions.new_zeros(())
+            imitated = batch[IMITATED]
+            if not imitated.any():  # nothing to learn, by the same operations: another process may have something
+                imitated, weight = torch.ones_like(imitated), 0.0
+            rows = imitated.to(self.device)
             tokens, actions = tokens[rows], actions[rows]
             real, context = (None if part is None else part[rows] for part in (real, context))
+            batch = _selected(batch, imitated)
         prefix = self.transformer.prefix(tokens, real, context)
         draws = actions[:, None].expand(-1, self.config.noise_samples, -1, -1)
-        if self._teacher is None or not self.training:
-            return self.head.loss(self.transformer, prefix, draws, generator)
-        shown = batch if IMITATED not in batch else {k: v[rows] for k, v in batch.items() if isinstance(v, Tensor)}
-        teach = self._teacher().predictions(shown)
-        return cast(DenoisingHead, self.head).loss(self.transformer, prefix, draws, generator, teach)
+        taught: dict[str, Any] = {}
+        if self._teacher is not None and self.training:
+            taught["teach"] = self._teacher().predictions(without_backbone_output(batch))
+        return weight * self.head.loss(self.transformer, prefix, draws, generator, **taught)
 
     def learn_from(self, teacher: DiffusionPolicy) -> None:
         """In training, aim at what the teacher predicts for the same noisy actions instead of at the demonstrations.
@@ -228,7 +229,7 @@ class DiffusionPolicy(TrainableModel):
     @torch.no_grad()
     def predictions(self, batch: Mapping[str, Any]) -> Teach:
         """What it predicts, an ensemble on average, for noisy actions under these observations, at any time."""
-        members = [self, *(cast(DiffusionPolicy, member) for member in self.others)]
+        members = [self, *self._others()]
         prefixes = [member.prefix(batch) for member in members]
 
         @torch.no_grad()
@@ -244,9 +245,10 @@ class DiffusionPolicy(TrainableModel):
         return teach
 
     def chunks(self, batch: Mapping[str, Any]) -> Tensor:
-        """What is predicted of the batch's actions, before normalisation: `encode_chunks`."""
+        """What is predicted of the batch's actions (B, rows, D): `encode_chunks`, normalised."""
         on_device = {key: batch[key].to(self.device, non_blocking=True) for key in (ACTION, STATE) if key in batch}
-        return encode_chunks(on_device, self.config)
+        with torch.autocast(self.device.type, enabled=False):  # bfloat16 is coarser than a chunk's high frequencies
+            return self.normalizer.normalize(ACTION, encode_chunks(on_device, self.config))
 
     def set_n_action_steps(self, n_action_steps: int) -> None:
         """Execute `n_action_steps` of every chunk; `InputError` if a chunk has fewer."""
@@ -270,8 +272,10 @@ class DiffusionPolicy(TrainableModel):
         return decode_chunks(self.normalizer.unnormalize(ACTION, chunks), newest, self.config)
 
     def _other_predictors(self, batch: Mapping[str, Any]) -> list[Predict]:
-        members = [cast(DiffusionPolicy, member) for member in self.others]
-        return [cast(DenoisingHead, m.head).predictor(m.transformer, m.prefix(batch)) for m in members]
+        return [cast(DenoisingHead, m.head).predictor(m.transformer, m.prefix(batch)) for m in self._others()]
+
+    def _others(self) -> list[DiffusionPolicy]:
+        return [cast(DiffusionPolicy, member) for member in self.others]
 
     def predict(self, histories: Sequence[Sequence[Observation]], generator: np.random.Generator) -> list[ActionChunk]:
         """One chunk a history of `n_obs_steps` observations, oldest first; row 0 is due at the newest one's time.
@@ -361,6 +365,20 @@ class DiffusionPolicy(TrainableModel):
             known.check(backbone.embed, str(folder / INSTRUCTIONS))
             backbone.known = known
         return policy
+
+
+def without_backbone_output(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """A batch for another policy, whose backbone has to encode it by itself."""
+    return {key: value for key, value in batch.items() if key not in (BACKBONE_HIDDEN, BACKBONE_REAL)}
+
+
+def _selected(batch: Mapping[str, Any], rows: Tensor) -> dict[str, Any]:
+    """The windows of a batch for which `rows` (B,) is true, on the CPU like the batch."""
+    chosen = rows.nonzero()[:, 0].tolist()
+    return {
+        key: value[rows.to(value.device)] if isinstance(value, Tensor) else [value[k] for k in chosen]
+        for key, value in batch.items()
+    }
 
 
 def _check_vectors(interface: Interface, normalizer: Normalizer, rows: int) -> None:

@@ -12,7 +12,7 @@ from vla_policy.robot.units import require_same_scale
 
 if TYPE_CHECKING:
     from vla_policy.data import Normalizer
-    from vla_policy.models import DiffusionPolicy
+    from vla_policy.models import DiffusionPolicy, PolicyConfig
 
 GIL_SECONDS = 0.001  # switch interval, so that inference does not delay the heartbeat thread
 
@@ -25,7 +25,7 @@ def robot_policy(contract: Contract, checkpoint: str, device: str, threads: int)
 
     share_process(threads)
     policy = load_policy(checkpoint, device)
-    _require(contract, checkpoint, policy.interface, policy.normalizer, policy.config.action_relative)
+    _require(contract, checkpoint, policy.interface, policy.normalizer, _other_numbers(policy.config))
     return policy
 
 
@@ -37,7 +37,7 @@ def robot_interface(contract: Contract, checkpoint: str) -> Interface:
     parts = read_checkpoint(checkpoint, POLICY)
     config = parse_config(PolicyConfig.from_dict, parts)
     interface = parts.interface.select(config.observation_keys)  # without observations of training alone
-    _require(contract, checkpoint, interface, parts.normalizer, config.action_relative)
+    _require(contract, checkpoint, interface, parts.normalizer, _other_numbers(config))
     return interface
 
 
@@ -49,12 +49,19 @@ def share_process(threads: int) -> None:
     sys.setswitchinterval(GIL_SECONDS)
 
 
-def _require(contract: Contract, checkpoint: str, interface: Interface, normalizer: Normalizer, relative: bool) -> None:
-    """`InputError` unless the robot provides what the policy needs, in the same units. Ranges of actions that are
-    `relative` to the state are not compared.
+def _other_numbers(config: PolicyConfig) -> bool:
+    """Whether the normaliser of actions has other numbers than the robot is sent."""
+    return config.action_relative or config.action_basis == "frequency"
+
+
+def _require(
+    contract: Contract, checkpoint: str, interface: Interface, normalizer: Normalizer, other_numbers: bool
+) -> None:
+    """`InputError` unless the robot provides what the policy needs, in the same units. Ranges of actions are not
+    compared if the normaliser has `other_numbers`: relative to the state, or frequencies.
     """
     needs = f"checkpoint {Path(checkpoint).name}"
     contract.require(interface, needs)
-    absolute = [key for key in (STATE, ACTION) if key != ACTION or not relative]
+    absolute = [key for key in (STATE, ACTION) if key != ACTION or not other_numbers]
     known = [key for key in absolute if key == ACTION or key in interface.observations]
     require_same_scale(contract, interface, {key: normalizer.usual_range(key) for key in known}, needs)

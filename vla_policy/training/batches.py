@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from vla_policy.conf.training_config import DataConfig
@@ -65,25 +66,30 @@ def fit_normalizer(windows: Windows, policy: PolicyConfig, augmentation: RandomS
     """Statistics of the training episodes, and of their images under the symmetries of an `augmentation`; those of
     actions as the policy predicts them, of all rows of a chunk together or with `normalization_per_step` of each.
     """
-    columns = {key: torch.from_numpy(values) for key, values in windows.columns.items()}
-    relative_to = columns.get(STATE)
-    fits = relative_to is not None and relative_to.shape[-1] == columns[ACTION].shape[-1]
-    if fits if policy.action_relative else policy.normalization_per_step:  # else the policy itself says what is wrong
-        batch = windows.vectors(np.arange(len(windows)))
-        imitated = batch.get(IMITATED, slice(None))
-        vectors = [{key: batch[key][imitated] for key in columns}]
-        vectors += augmentation.images(vectors[0]) if augmentation is not None else []
-        chunks = torch.cat([encode_chunks(some, policy) for some in vectors])
-        actions = chunks if policy.normalization_per_step else chunks.flatten(0, 1)
-    else:
-        actions = None
-    if augmentation is not None:
-        moved = augmentation.images(columns)
-        columns = {key: torch.cat([values, *(some[key] for some in moved)]) for key, values in columns.items()}
-    if actions is not None:
-        columns[ACTION] = actions
+    columns = _with_images({key: torch.from_numpy(values) for key, values in windows.columns.items()}, augmentation)
+    batch = windows.vectors(np.arange(len(windows)))
+    imitated = batch.get(IMITATED)
+    if policy.action_relative or policy.normalization_per_step or imitated is not None:
+        rows = slice(None) if imitated is None else imitated
+        vectors = _with_images({key: batch[key][rows] for key in columns}, augmentation)
+        if not policy.action_relative or _comparable(vectors):  # else the policy itself says what is wrong
+            chunks = encode_chunks(vectors, policy)
+            columns[ACTION] = chunks if policy.normalization_per_step else chunks.flatten(0, 1)
     modes = {key: policy.action_normalization if key == ACTION else policy.vector_normalization for key in columns}
     return Normalizer.fit({key: values.numpy() for key, values in columns.items()}, modes)
+
+
+def _with_images(values: dict[str, Tensor], augmentation: RandomSymmetry | None) -> dict[str, Tensor]:
+    """Values of features, and behind them their images under each symmetry."""
+    if augmentation is None:
+        return values
+    images = augmentation.images(values)
+    return {key: torch.cat([value, *(image[key] for image in images)]) for key, value in values.items()}
+
+
+def _comparable(vectors: Mapping[str, Tensor]) -> bool:
+    """Whether actions can be relative to the state."""
+    return STATE in vectors and vectors[STATE].shape[-1] == vectors[ACTION].shape[-1]
 
 
 class StepSampler(Sampler[list[int]]):

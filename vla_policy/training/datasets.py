@@ -34,9 +34,9 @@ def open_data(config: DataConfig, model: ModelConfig) -> tuple[Windows, Windows 
         return make_windows(datasets[which], model, episodes, *reading)
 
     def joined(parts: list[WindowDataset], *mixing: Sequence[Any] | None) -> Windows:
-        return parts[0] if len(parts) == 1 else MixedWindows(parts, interface, *mixing)
+        return parts[0] if len(datasets) == 1 else MixedWindows(parts, interface, *mixing)
 
-    if config.action_loss is not None and not model.auxiliary_keys:
+    if not all(config.action_loss or []) and not model.auxiliary_keys:
         raise InputError("data.action_loss: expected policy.auxiliary_keys, which play is to teach, found none")
     parts = [windows(which, episodes) for which, (episodes, _) in enumerate(splits)]
     training = joined(parts, config.weights, config.action_loss)

@@ -26,7 +26,7 @@ class Symmetry:
 
     A direction is that of a body's x axis, about which the body has to be symmetric if the isometry is a reflection.
     `cameras` has the homographies (3, 3) of calibrated cameras by key, from (x, y, 1) on the table to multiples of
-    pixels (u, v, 1), the first pixel's centre at (0.5, 0.5).
+    (u, v, 1), places in the picture from its upper left corner (0, 0) to its lower right one (1, 1).
     """
 
     matrix: np.ndarray
@@ -66,19 +66,18 @@ class Symmetry:
         """
         count, steps, height, width, _ = frames.shape
         there = self.sources(key, height, width)
-        scale = np.array([2 / width, 2 / height])
-        grid = torch.from_numpy(there * scale - 1).to(frames.device, torch.float32).expand(count * steps, -1, -1, -1)
+        grid = torch.from_numpy(2 * there - 1).to(frames.device, torch.float32).expand(count * steps, -1, -1, -1)
         planes = frames.flatten(0, 1).movedim(-1, 1).float()
         warped = F.grid_sample(planes, grid, mode="bilinear", padding_mode="border", align_corners=False)
         return warped.round().to(torch.uint8).movedim(1, -1).unflatten(0, (count, steps))
 
     def sources(self, key: str, height: int, width: int) -> np.ndarray:
-        """For each pixel of the new picture the place (H, W, 2) u, v in the old one."""
-        table_to_pixels = self.cameras[key]
+        """For each pixel of the new picture the place (H, W, 2) u, v in the old one, from 0 to 1."""
+        to_picture = self.cameras[key]
         move = np.eye(3)
         move[:2, :2], move[:2, 2] = self.matrix, self.offset
-        back = table_to_pixels @ np.linalg.inv(move) @ np.linalg.inv(table_to_pixels)
-        u, v = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+        back = to_picture @ np.linalg.inv(move) @ np.linalg.inv(to_picture)
+        u, v = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
         there = np.stack([u, v, np.ones_like(u)], axis=-1) @ back.T
         places: np.ndarray = there[..., :2] / there[..., 2:]
         return places
@@ -126,4 +125,4 @@ def _pairs(feature: Feature) -> list[tuple[tuple[str, str], int]] | None:
             place += 1
         else:
             return None
-    return found if found else None
+    return found if feature.names else None
