@@ -77,7 +77,9 @@ def test_a_student_aims_at_its_teachers_predictions_in_training_alone() -> None:
     student.learn_from(teacher)
     batch = batch_of(4)
     loss, _ = student.train().loss(batch, torch.Generator().manual_seed(0))
-    assert float(loss.detach()) == pytest.approx(0.0, abs=1e-10)  # it is its teacher already
+    assert float(loss.detach()) == pytest.approx(
+        0.0, abs=1e-6
+    )  # it is its teacher already, whose attention is rounded otherwise
     assert set(student.state_dict()) == set(teacher.state_dict())
     held_out, _ = student.eval().loss(batch, torch.Generator().manual_seed(0))
     expected, _ = teacher.loss(batch, torch.Generator().manual_seed(0))
