@@ -235,9 +235,7 @@ def test_statistics_of_all_channels_have_to_be_there(models: Path, tmp_path: Pat
     with pytest.raises(InputError, match=r"normaliser: expected statistics of 'action', found those of"):
         DiffusionPolicy.from_pretrained(folder)
     path.write_text(json.dumps({**stored, ACTION: stored[ENVIRONMENT_STATE]}))
-    with pytest.raises(
-        InputError, match=r"normaliser: action: expected 2 channels, or 16 rows of them, found shape \(4,\)"
-    ):
+    with pytest.raises(InputError, match=r"action: expected 2 channels, or 16 rows of them, found shape \(4,\)"):
         DiffusionPolicy.from_pretrained(folder)
 
 
