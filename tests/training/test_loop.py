@@ -1,6 +1,7 @@
 """Real training steps: they learn, resume exactly, and stop clearly."""
 
 import csv
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def make_policy(windows: WindowDataset, config: PolicyConfig) -> DiffusionPolicy
 
 @pytest.fixture
 def vectors(bimanual_dataset: Path) -> tuple[WindowDataset, PolicyConfig]:
-    config = PolicyConfig(observation_keys=[STATE], **{**SMALL, "noise_samples": 2})
+    config = PolicyConfig(observation_keys=[STATE], **deepcopy({**SMALL, "noise_samples": 2}))
     config.transformer.dropout = 0.1
     return make_windows(LeRobotDataset(bimanual_dataset), config, [0, 1, 2]), config
 
