@@ -14,13 +14,14 @@ from vla_policy.lab.study import read_study
 from vla_policy.models import PolicyConfig
 from vla_policy.utils.configuration import load_config
 
+FACTORS = {
+    "recipe": {"standard": [], "strong": "trainer.weight_decay=1.0"},
+    "episodes": {10: "data.n_episodes=10", 20: ["data.n_episodes=20"], 40: "data.n_episodes=40"},
+}
 STUDY = {
     "title": "Decay",
     "overrides": ["scene=pusht"],
-    "factors": {
-        "recipe": {"standard": [], "strong": "trainer.weight_decay=1.0"},
-        "episodes": {10: "data.n_episodes=10", 20: ["data.n_episodes=20"], 40: "data.n_episodes=40"},
-    },
+    "factors": FACTORS,
     "seeds": [3, 4],
     "core_hours": 2.0,
     "figures": [{"y": "success_rate", "x": "episodes", "line": "recipe", "fit": True}],
@@ -51,7 +52,7 @@ def test_every_combination_of_the_first_seed_comes_first(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seeds": [1, 1]}, r"seeds: expected one or more different numbers, found \[1, 1\]"),
+        ({"seeds": [1, 1]}, r"seeds: expected one or more different numbers from 0 on, found \[1, 1\]"),
         ({"core_hours": 0}, "core_hours: expected a number above 0"),
         ({"factors": {"recipe": {}}}, "factors.recipe: expected levels"),
         (
@@ -64,11 +65,54 @@ def test_every_combination_of_the_first_seed_comes_first(tmp_path: Path) -> None
             r"efficiency.standard: expected",
         ),
         ({"budget": 3}, "Key 'budget' not in 'Study'"),
+        ({"seeds": [-1]}, r"seeds: expected one or more different numbers from 0 on, found \[-1\]"),
+        ({"overrides": ["abc"]}, r"overrides: expected key=value or a list of them, found \['abc'\]"),
+        ({"evaluate": ["abc"]}, r"evaluate: expected key=value or a list of them, found \['abc'\]"),
+        (
+            {"factors": {**FACTORS, "width": {"x/y": "a=1", "x_y": "a=2"}}},
+            "factors: expected a folder name for each run, found 2 runs named '.*width=x_y,seed=3'",
+        ),
+        (
+            {"figures": [{"y": "val/loss", "x": "recipe"}]},
+            r"figures.0.x: expected a factor with levels that are numbers above 0, found 'standard' in 'recipe'",
+        ),
+        (
+            {"efficiency": {"factor": "recipe", "standard": "standard", "data": "recipe"}},
+            r"efficiency.data: expected a factor with levels that are numbers above 0, found 'standard' in 'recipe'",
+        ),
+        ({"objectives": {"factor": "objective"}}, r"objectives.factor: expected one of the factors .*found 'objective'"),
+        (
+            {"objectives": {"factor": "recipe", "comparable": ["weak"]}},
+            r"objectives.comparable: expected one of \['standard', 'strong'\], found 'weak'",
+        ),
     ],
 )
 def test_mistakes_name_the_file_and_the_key(tmp_path: Path, changes: dict, message: str) -> None:
     with pytest.raises(InputError, match=rf"decay.yaml: {message}"):
         read_study(written(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(("one", "other", "name"), [("0.1", "0.10", "0.1"), ("10", "'10'", "10"), ("a", "a", "a")])
+def test_levels_that_are_the_same_are_refused(tmp_path: Path, one: str, other: str, name: str) -> None:
+    path = tmp_path / "decay.yaml"
+    path.write_text(f"factors:\n  decay:\n    {one}: a=1\n    {other}: a=2\n")
+    with pytest.raises(InputError, match=rf"decay.yaml: line 4: expected every key once, found '{name}' again"):
+        read_study(path)
+
+
+def test_a_level_of_zero_needs_a_linear_axis(tmp_path: Path) -> None:
+    figure = {"y": "val/loss", "x": "decay"}
+    changes = {"factors": {"decay": {0: "a=0", 1: "a=1"}}, "efficiency": None}
+    read_study(written(tmp_path, figures=[{**figure, "log": False}], **changes))
+    with pytest.raises(InputError, match="numbers above 0, found '0' in 'decay'"):
+        read_study(written(tmp_path, figures=[figure], **changes))
+
+
+def test_interpolations_are_left_to_the_training(tmp_path: Path) -> None:
+    word = "policy.horizon=${scene.horizon}"
+    study = read_study(written(tmp_path, overrides=[word], factors={**FACTORS, "h": {"1": word, "2": [word]}}))
+    assert study.overrides == [word]
+    assert study.cells()[0].overrides == ["data.n_episodes=10", word]
 
 
 def test_a_folder_keeps_to_its_study(tmp_path: Path) -> None:
