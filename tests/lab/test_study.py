@@ -8,8 +8,8 @@ import yaml
 
 from vla_policy.interfaces import InputError
 from vla_policy.lab import fits
-from vla_policy.lab.report import report, results_table, trajectory
-from vla_policy.lab.run import RESULT, RUNS, begin, run_cell
+from vla_policy.lab.report import report, results_table
+from vla_policy.lab.run import RESULT, RUNS, begin, run_cell, trajectory
 from vla_policy.lab.study import read_study
 from vla_policy.models import PolicyConfig
 from vla_policy.utils.configuration import load_config
@@ -38,7 +38,14 @@ def written(folder: Path, **changes: object) -> Path:
 def finished(out: Path, name: str, levels: dict, seed: int, **result: object) -> None:
     folder = out / RUNS / name
     folder.mkdir(parents=True)
-    (folder / RESULT).write_text(json.dumps({"levels": levels, "seed": seed, "core_hours": 0.1, **result}))
+    words = [*STUDY["overrides"], *(word for factor, level in levels.items() for word in words_of(factor, level))]
+    about = {"levels": levels, "seed": seed, "core_hours": 0.1, "overrides": [*words, "seed", "run_dir"]}
+    (folder / RESULT).write_text(json.dumps({**about, **result}))
+
+
+def words_of(factor: str, level: str) -> list[str]:
+    words = {str(key): value for key, value in FACTORS.get(factor, {}).items()}.get(level, [])
+    return [words] if isinstance(words, str) else words
 
 
 def test_every_combination_of_the_first_seed_comes_first(tmp_path: Path) -> None:
@@ -80,7 +87,10 @@ def test_every_combination_of_the_first_seed_comes_first(tmp_path: Path) -> None
             {"efficiency": {"factor": "recipe", "standard": "standard", "data": "recipe"}},
             r"efficiency.data: expected a factor with levels that are numbers above 0, found 'standard' in 'recipe'",
         ),
-        ({"objectives": {"factor": "objective"}}, r"objectives.factor: expected one of the factors .*found 'objective'"),
+        (
+            {"objectives": {"factor": "objective"}},
+            r"objectives.factor: expected one of the factors .*found 'objective'",
+        ),
         (
             {"objectives": {"factor": "recipe", "comparable": ["weak"]}},
             r"objectives.comparable: expected one of \['standard', 'strong'\], found 'weak'",
@@ -168,7 +178,7 @@ def test_along_a_run_steps_become_epochs_or_operations(tmp_path: Path) -> None:
     row = {"levels": cell.levels, "seed": cell.seed, "batch_size": 32, "windows": 64, "flops_per_step": 1000}
     assert trajectory(row, "epochs", "val/loss", tmp_path) == [(5.0, 1.5), (10.0, 1.25)]
     assert trajectory(row, "flops", "val/loss", tmp_path) == [(10_000, 1.5), (20_000, 1.25)]
-    with pytest.raises(InputError, match=r"figures: y: expected one of .*found 'val/los'"):
+    with pytest.raises(InputError, match=r"study.yaml: y: expected one of .*found 'val/los'"):
         trajectory(row, "epochs", "val/los", tmp_path)
 
 
