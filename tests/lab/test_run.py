@@ -56,22 +56,30 @@ def test_runs_side_by_side_leave_room_for_one_another(
     run_cell(study, 0, tmp_path)
     folders = [tmp_path / RUNS / cell.name for cell in study.cells()[1:]]
     with ThreadPoolExecutor(3) as pool:  # 0.2 of 0.5 core hours are spent, and a run costs 0.2
-        admitted = list(pool.map(lambda folder: run._admitted(study, tmp_path, folder), folders))
-    assert sum(admitted) == 1
+        locks = list(pool.map(lambda folder: run._admit(study, tmp_path, folder), folders))
+    (lock,) = [lock for lock in locks if lock is not None]
     assert sum(folder.exists() for folder in folders) == 1
+    lock.close()  # it was killed, and leaves its room to others
+    trains(monkeypatch)
+    assert run_cell(study, 3, tmp_path) is not None
+    assert run_cell(study, 2, tmp_path) is None
 
 
-def test_a_run_that_has_begun_goes_on_within_what_was_left_for_it(
+def test_a_run_is_not_begun_twice_at_once(study: Study, tmp_path: Path) -> None:
+    lock = run._admit(study, tmp_path, tmp_path / RUNS / study.cells()[0].name)
+    assert lock is not None
+    with lock, pytest.raises(InputError, match="expected no other process of this run, found one that is running"):
+        run_cell(study, 0, tmp_path)
+
+
+def test_a_dead_simulation_leaves_the_run_to_be_continued(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trains(monkeypatch)
-    run_cell(study, 0, tmp_path)
     raises(monkeypatch, RolloutError("worker 0 died", []))
     with pytest.raises(RolloutError):
         run_cell(study, 1, tmp_path)
     assert not (tmp_path / RUNS / study.cells()[1].name / RESULT).exists()
     trains(monkeypatch)
-    assert run_cell(study, 2, tmp_path) is None
     assert run_cell(study, 1, tmp_path) is not None
 
 

@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -26,11 +26,12 @@ from vla_policy.training import FrozenWindows, TrainingWindows
 from vla_policy.training.loop import TrainingDiverged
 from vla_policy.utils.configuration import load_config
 from vla_policy.utils.files import read_json, write_json, write_whole
+from vla_policy.utils.locks import lock_file
 
 log = logging.getLogger(__name__)
 
 STUDY, RUNS, RESULT, TRAINING = "study.yaml", "runs", "result.json", "training"
-LOCK = ".lock"  # held while the budget is looked at
+LOCK = ".lock"  # held while the budget is looked at, and in a run's folder while it goes on
 MEASURED = ("n_episodes", "n_success", "success_rate", "success_ci95", "mean_max_reward", "mean_max_reward_ci95")
 
 
@@ -57,20 +58,22 @@ def run_cell(study: Study, number: int, out: Path, overrides: Sequence[str] = ()
     folder = out / RUNS / cell.name
     if (folder / RESULT).is_file():
         return dict(read_json(folder / RESULT))
-    if not _admitted(study, out, folder):
+    lock = _admit(study, out, folder)
+    if lock is None:
         log.warning("%s: not begun, the budget of %g core hours would be exceeded", cell.name, study.core_hours)
         return None
-    log.info("%s: %s", out.name, cell.name)
-    words = [*study.overrides, *cell.overrides, *overrides, f"seed={cell.seed}", f"run_dir={folder / TRAINING}"]
-    about: dict[str, Any] = {"levels": cell.levels, "seed": cell.seed, "overrides": words}
-    spent, before = core_hours(folder), _processor_seconds()
-    try:
-        result = about | _train_and_evaluate(study, folder, words)
-    except TrainingDiverged as error:  # its last steps are in no checkpoint
-        hours = spent + (_processor_seconds() - before) / 3600
-        result = about | {"failed": str(error), "core_hours": hours}
-    write_json(folder / RESULT, result)
-    return result
+    with lock:
+        log.info("%s: %s", out.name, cell.name)
+        words = [*study.overrides, *cell.overrides, *overrides, f"seed={cell.seed}", f"run_dir={folder / TRAINING}"]
+        about: dict[str, Any] = {"levels": cell.levels, "seed": cell.seed, "overrides": words}
+        spent, before = core_hours(folder), _processor_seconds()
+        try:
+            result = about | _train_and_evaluate(study, folder, words)
+        except TrainingDiverged as error:  # its last steps are in no checkpoint
+            hours = spent + (_processor_seconds() - before) / 3600
+            result = about | {"failed": str(error), "core_hours": hours}
+        write_json(folder / RESULT, result)
+        return result
 
 
 def _require_same(study: Study, out: Path, overrides: Sequence[str]) -> None:
@@ -157,24 +160,31 @@ def imitated_windows(windows: TrainingWindows, count: int) -> list[int]:
     return list(places[:count])
 
 
-def _admitted(study: Study, out: Path, folder: Path) -> bool:
-    """Whether the budget has room for this run, whose folder then exists and counts.
+def _admit(study: Study, out: Path, folder: Path) -> IO[str] | None:
+    """The lock to hold during this run, None if the budget has no room for it.
 
-    A run without a result counts as much as the dearest finished one, or what it has cost already if that is more, so
+    A run that is going on counts as much as the dearest finished one, or what it has cost already if that is more, so
     that runs side by side leave room for one another. What the first ones will cost is not known before one has ended.
     """
     out.mkdir(parents=True, exist_ok=True)
-    with (out / LOCK).open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        folders = {path for path in (out / RUNS).glob("*") if path.is_dir()} | {folder}
-        costs = {path: core_hours(path) for path in folders}
-        finished = {path for path in folders if (path / RESULT).is_file()}
-        dearest = max((costs[path] for path in finished), default=0.0)
-        charged = sum(costs[path] if path in finished else max(costs[path], dearest) for path in folders)
-        if charged > study.core_hours:
-            return False
-        folder.mkdir(parents=True, exist_ok=True)
+    with (out / LOCK).open("a") as budget:
+        fcntl.flock(budget, fcntl.LOCK_EX)
+        folders = [path for path in (out / RUNS).glob("*") if path.is_dir() and path != folder]
+        dearest = max((core_hours(path) for path in folders if (path / RESULT).is_file()), default=0.0)
+        going_on = [folder, *(path for path in folders if _is_running(path))]
+        charged = sum(max(core_hours(path), dearest) for path in going_on)
+        charged += sum(core_hours(path) for path in folders if path not in going_on)
+        return lock_file(folder / LOCK, "process of this run") if charged <= study.core_hours else None
+
+
+def _is_running(folder: Path) -> bool:
+    if (folder / RESULT).is_file() or not (folder / LOCK).is_file():
+        return False
+    try:
+        lock_file(folder / LOCK, "process of this run").close()
+    except InputError:
         return True
+    return False
 
 
 def _trained(checkpoint: Path) -> float:
