@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from matplotlib.figure import Figure as Canvas
 from rich.console import Console
 
 from vla_policy.interfaces import InputError
@@ -98,6 +99,21 @@ def test_results_that_are_not_finite_are_left_out(tmp_path: Path) -> None:
     _, found, _ = report(written(tmp_path, [*rows, row("strong", 10, None)], figures=[figure]))
     assert found["data_efficiency"] == []
     assert "val/loss" not in found["groups"][1]
+
+
+def test_a_picture_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = written(tmp_path, standard(), figures=[{"y": "val/loss", "x": "episodes"}])
+    picture = report(out)[2][-1]
+    before = picture.read_bytes()
+
+    def interrupted(_: Canvas, target: Path, **__: object) -> None:
+        target.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Canvas, "savefig", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        report(out)
+    assert picture.read_bytes() == before
 
 
 def test_a_third_factor_has_its_own_standard() -> None:

@@ -140,8 +140,8 @@ def trajectory(row: Mapping[str, Any], x: str, y: str, out: Path) -> list[tuple[
 def training_flops(words: Sequence[str], folder: Path) -> int:
     """Floating-point operations of one training step, forward and backward, as torch counts them.
 
-    All windows of the step count as imitated ones. The run is set up anew for this, data included, without its options
-    of speed: torch counts nothing in compiled layers.
+    All windows of the step are taken as imitated. The whole run is set up once more for this, data included, since
+    nothing is counted in compiled layers.
     """
     trainer = make_trainer(load_config("train", [*words, "trainer.compile=false"]), folder / TRAINING)
     model, chosen = trainer.model, imitated_windows(trainer.windows, 2)
