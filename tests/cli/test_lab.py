@@ -55,6 +55,10 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
         (["run", str(ROOT / "studies" / "small.yaml"), "fast"], "override: expected key=value, found 'fast'"),
         (["report", str(tmp_path)], "expected a folder that `vla-lab run` has made"),
         (["ensemble", str(tmp_path / "out"), str(tmp_path)], "expected two or more checkpoints, found 1"),
+        (
+            ["ensemble", str(tmp_path), "a", "b"],
+            f"OUT: expected the name of a new folder, found {tmp_path}, which exists",
+        ),
     ):
         done = subprocess.run(lab(*words), capture_output=True, text=True)
         assert done.returncode == 2, done.stderr

@@ -10,13 +10,14 @@ from vla_policy.lab import fits
 from vla_policy.lab.fits import (
     PowerLaw,
     RepeatedData,
-    bootstrap,
     critical_cost,
-    data_efficiency,
     effective_data,
     fit_power_law,
     fit_repeated_data,
     frontier,
+    has_spread,
+    percentile_interval,
+    resamples,
 )
 
 # arXiv 2509.14786: the standard recipe's losses at billions of tokens.
@@ -26,8 +27,8 @@ STANDARD = [(0.21, 3.74974), (0.42, 3.48073), (0.84, 3.24516), (1.68, 3.05917)]
 def test_the_papers_power_law_and_data_efficiencies() -> None:
     law = fit_power_law(STANDARD)
     assert (law.a, law.b, law.c) == pytest.approx((1.115, 0.258, 2.08), rel=0.02)
-    assert data_efficiency(STANDARD, 0.21, 3.43) == pytest.approx(2.28, rel=0.01)
-    assert data_efficiency(STANDARD, 0.21, 3.17) == pytest.approx(5.23, rel=0.02)
+    assert law.amount(3.43) / 0.21 == pytest.approx(2.28, rel=0.01)
+    assert law.amount(3.17) / 0.21 == pytest.approx(5.23, rel=0.02)
 
 
 @pytest.mark.parametrize("law", [PowerLaw(2.0, 0.5, 0.1), PowerLaw(30.0, 1.2, 0.0), PowerLaw(0.4, 0.1, 1.5)])
@@ -42,6 +43,8 @@ def test_a_power_law_is_found_again_and_inverted(law: PowerLaw) -> None:
 def test_two_amounts_are_too_few() -> None:
     with pytest.raises(InputError, match=r"power law: expected 3 or more amounts of data, found \[10.0, 20.0\]"):
         fit_power_law([(10, 1.0), (20, 0.5), (20, 0.6)])
+    with pytest.raises(InputError, match=r"power law: expected 3 or more amounts of data, found \[\]"):
+        fit_power_law([])
 
 
 def test_the_interval_is_of_training_seeds_and_has_none_without_spread(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,14 +53,21 @@ def test_the_interval_is_of_training_seeds_and_has_none_without_spread(monkeypat
     exact = [(amount, 2 / amount**0.5) for amount in (10, 25, 50, 100) for _ in range(3)]
     noisy = [(amount, loss * generator.normal(1, 0.05)) for amount, loss in exact]
 
-    def at_50(drawn: list[list[tuple[float, float]]]) -> float:
-        return float(fit_power_law(drawn[0])(50))
+    def at_50(points: list[tuple[float, float]]) -> list[float]:
+        drawn = resamples(points, np.random.default_rng(0))
+        return percentile_interval([float(fit_power_law(some)(50)) for some in drawn])
 
-    low, high = bootstrap([exact], at_50)
+    low, high = at_50(exact)
     assert high - low < 1e-6
-    low, high = bootstrap([noisy], at_50)
+    low, high = at_50(noisy)
     assert low < 2 / 50**0.5 < high
     assert 0.005 < high - low < 0.1
+    assert has_spread(noisy)
+    assert not has_spread(noisy[:4])  # the second amount has one seed
+
+
+def test_an_interval_may_have_an_infinite_end() -> None:
+    assert percentile_interval([2.0] * 90 + [math.inf] * 10) == [2.0, math.inf]
 
 
 def test_repetition_is_worth_less_and_less() -> None:
@@ -88,3 +98,12 @@ def test_the_frontier_and_where_it_is_overtaken() -> None:
     assert frontier(quick) == [(1.0, 3.0), (2.0, 2.0), (8.0, 1.9)]
     assert critical_cost(quick, late) == 4.0
     assert critical_cost(late, quick) is None
+
+
+def test_nothing_is_said_of_costs_at_which_one_was_not_measured() -> None:
+    assert critical_cost([(1.0, 3.0), (2.0, 2.0)], [(1.0, 5.0), (2.0, 4.0), (10.0, 1.0)]) is None
+    assert critical_cost([(1.0, 3.0), (2.0, 2.0)], [(4.0, 1.0)]) is None
+    assert critical_cost([], [(4.0, 1.0)]) is None
+    overfitted = [(1.0, 3.0), (2.0, 2.0), (10.0, 2.5)]  # measured up to 10, though it was best at 2
+    assert critical_cost(overfitted, [(1.0, 5.0), (5.0, 1.5), (20.0, 1.0)]) == 5.0
+    assert critical_cost([(1.0, 3.0), (2.0, 2.0)], [(1.0, 2.0), (2.0, 1.0)]) == 1.0

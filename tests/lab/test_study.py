@@ -8,19 +8,20 @@ import yaml
 
 from vla_policy.interfaces import InputError
 from vla_policy.lab import fits
-from vla_policy.lab.report import report, results_table, trajectory
-from vla_policy.lab.run import RESULT, RUNS, begin, run_cell
+from vla_policy.lab.report import report, results_table
+from vla_policy.lab.run import RESULT, RUNS, begin, run_cell, trajectory
 from vla_policy.lab.study import read_study
 from vla_policy.models import PolicyConfig
 from vla_policy.utils.configuration import load_config
 
+FACTORS = {
+    "recipe": {"standard": [], "strong": "trainer.weight_decay=1.0"},
+    "episodes": {10: "data.n_episodes=10", 20: ["data.n_episodes=20"], 40: "data.n_episodes=40"},
+}
 STUDY = {
     "title": "Decay",
     "overrides": ["scene=pusht"],
-    "factors": {
-        "recipe": {"standard": [], "strong": "trainer.weight_decay=1.0"},
-        "episodes": {10: "data.n_episodes=10", 20: ["data.n_episodes=20"], 40: "data.n_episodes=40"},
-    },
+    "factors": FACTORS,
     "seeds": [3, 4],
     "core_hours": 2.0,
     "figures": [{"y": "success_rate", "x": "episodes", "line": "recipe", "fit": True}],
@@ -37,7 +38,14 @@ def written(folder: Path, **changes: object) -> Path:
 def finished(out: Path, name: str, levels: dict, seed: int, **result: object) -> None:
     folder = out / RUNS / name
     folder.mkdir(parents=True)
-    (folder / RESULT).write_text(json.dumps({"levels": levels, "seed": seed, "core_hours": 0.1, **result}))
+    words = [*STUDY["overrides"], *(word for factor, level in levels.items() for word in words_of(factor, level))]
+    about = {"levels": levels, "seed": seed, "core_hours": 0.1, "overrides": [*words, "seed", "run_dir"]}
+    (folder / RESULT).write_text(json.dumps({**about, **result}))
+
+
+def words_of(factor: str, level: str) -> list[str]:
+    words = {str(key): value for key, value in FACTORS.get(factor, {}).items()}.get(level, [])
+    return [words] if isinstance(words, str) else words
 
 
 def test_every_combination_of_the_first_seed_comes_first(tmp_path: Path) -> None:
@@ -51,7 +59,7 @@ def test_every_combination_of_the_first_seed_comes_first(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seeds": [1, 1]}, r"seeds: expected one or more different numbers, found \[1, 1\]"),
+        ({"seeds": [1, 1]}, r"seeds: expected one or more different numbers from 0 on, found \[1, 1\]"),
         ({"core_hours": 0}, "core_hours: expected a number above 0"),
         ({"factors": {"recipe": {}}}, "factors.recipe: expected levels"),
         (
@@ -64,11 +72,57 @@ def test_every_combination_of_the_first_seed_comes_first(tmp_path: Path) -> None
             r"efficiency.standard: expected",
         ),
         ({"budget": 3}, "Key 'budget' not in 'Study'"),
+        ({"seeds": [-1]}, r"seeds: expected one or more different numbers from 0 on, found \[-1\]"),
+        ({"overrides": ["abc"]}, r"overrides: expected key=value or a list of them, found \['abc'\]"),
+        ({"evaluate": ["abc"]}, r"evaluate: expected key=value or a list of them, found \['abc'\]"),
+        (
+            {"factors": {**FACTORS, "width": {"x/y": "a=1", "x_y": "a=2"}}},
+            "factors: expected a folder name for each run, found 2 runs named '.*width=x_y,seed=3'",
+        ),
+        (
+            {"figures": [{"y": "val/loss", "x": "recipe"}]},
+            r"figures.0.x: expected a factor with levels that are numbers above 0, found 'standard' in 'recipe'",
+        ),
+        (
+            {"efficiency": {"factor": "recipe", "standard": "standard", "data": "recipe"}},
+            r"efficiency.data: expected a factor with levels that are numbers above 0, found 'standard' in 'recipe'",
+        ),
+        (
+            {"objectives": {"factor": "objective"}},
+            r"objectives.factor: expected one of the factors .*found 'objective'",
+        ),
+        (
+            {"objectives": {"factor": "recipe", "comparable": ["weak"]}},
+            r"objectives.comparable: expected one of \['standard', 'strong'\], found 'weak'",
+        ),
     ],
 )
 def test_mistakes_name_the_file_and_the_key(tmp_path: Path, changes: dict, message: str) -> None:
     with pytest.raises(InputError, match=rf"decay.yaml: {message}"):
         read_study(written(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(("one", "other", "name"), [("0.1", "0.10", "0.1"), ("10", "'10'", "10"), ("a", "a", "a")])
+def test_levels_that_are_the_same_are_refused(tmp_path: Path, one: str, other: str, name: str) -> None:
+    path = tmp_path / "decay.yaml"
+    path.write_text(f"factors:\n  decay:\n    {one}: a=1\n    {other}: a=2\n")
+    with pytest.raises(InputError, match=rf"decay.yaml: line 4: expected every key once, found '{name}' again"):
+        read_study(path)
+
+
+def test_a_level_of_zero_needs_a_linear_axis(tmp_path: Path) -> None:
+    figure = {"y": "val/loss", "x": "decay"}
+    changes = {"factors": {"decay": {0: "a=0", 1: "a=1"}}, "efficiency": None}
+    read_study(written(tmp_path, figures=[{**figure, "log": False}], **changes))
+    with pytest.raises(InputError, match="numbers above 0, found '0' in 'decay'"):
+        read_study(written(tmp_path, figures=[figure], **changes))
+
+
+def test_interpolations_are_left_to_the_training(tmp_path: Path) -> None:
+    word = "policy.horizon=${scene.horizon}"
+    study = read_study(written(tmp_path, overrides=[word], factors={**FACTORS, "h": {"1": word, "2": [word]}}))
+    assert study.overrides == [word]
+    assert study.cells()[0].overrides == ["data.n_episodes=10", word]
 
 
 def test_a_folder_keeps_to_its_study(tmp_path: Path) -> None:
@@ -124,7 +178,7 @@ def test_along_a_run_steps_become_epochs_or_operations(tmp_path: Path) -> None:
     row = {"levels": cell.levels, "seed": cell.seed, "batch_size": 32, "windows": 64, "flops_per_step": 1000}
     assert trajectory(row, "epochs", "val/loss", tmp_path) == [(5.0, 1.5), (10.0, 1.25)]
     assert trajectory(row, "flops", "val/loss", tmp_path) == [(10_000, 1.5), (20_000, 1.25)]
-    with pytest.raises(InputError, match=r"figures: y: expected one of .*found 'val/los'"):
+    with pytest.raises(InputError, match=r"study.yaml: y: expected one of .*found 'val/los'"):
         trajectory(row, "epochs", "val/los", tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Power laws of loss against data and what follows from them, with bootstrap intervals.
+"""Power laws of loss against data, the worth of repeated data, frontiers, and bootstrap intervals.
 
 Few points carry three parameters, so an interval stands beside every number, and nothing is said beyond the measured
 range without saying so.
@@ -6,8 +6,8 @@ range without saying so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import least_squares, minimize_scalar
@@ -15,6 +15,7 @@ from scipy.optimize import least_squares, minimize_scalar
 from vla_policy.interfaces import InputError
 
 Sample = Sequence[tuple[float, float]]  # amounts of data with their losses
+Run = tuple[float, float, float, float]  # parameters, unique samples, epochs from 1 on, loss above 0
 RESAMPLES = 1000
 EXPONENTS = 0.02, 5.0  # of a power law
 
@@ -43,54 +44,43 @@ def fit_power_law(points: Sample) -> PowerLaw:
 
     `InputError` for fewer amounts.
     """
-    amounts, losses = np.array(points, float).T
+    amounts, losses = np.array(points, float).reshape(-1, 2).T
     if len(np.unique(amounts)) < 3:
         raise InputError(f"power law: expected 3 or more amounts of data, found {sorted(set(amounts.tolist()))}")
     unit = float(np.exp(np.log(amounts).mean()))  # amounts around 1 keep the equations well conditioned
 
-    def best(exponent: float) -> tuple[np.ndarray, float]:
-        """A > 0 and C for an exponent, which are linear in the losses, and the squared error."""
-        terms = np.column_stack([(amounts / unit) ** -exponent, np.ones_like(amounts)])
-        solution = np.linalg.lstsq(terms, losses, rcond=None)[0]
-        if solution[0] <= 0:
-            solution = np.array([0.0, losses.mean()])
-        return solution, float(np.square(terms @ solution - losses).sum())
+    def best(exponents: np.ndarray | float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """A >= 0 and C for each exponent, which are linear in the losses, and the squared error."""
+        terms = (amounts / unit) ** -np.asarray(exponents)[..., None]
+        centred = terms - terms.mean(-1, keepdims=True)
+        a = np.maximum(centred @ losses / np.square(centred).sum(-1), 0.0)
+        c = losses.mean() - a * terms.mean(-1)
+        return a, c, np.square(a[..., None] * terms + c[..., None] - losses).sum(-1)
 
     tried = np.geomspace(*EXPONENTS, 60)
-    near = int(np.argmin([best(exponent)[1] for exponent in tried]))
+    near = int(np.argmin(best(tried)[2]))
     around = tried[max(near - 1, 0)], tried[min(near + 1, len(tried) - 1)]
-    b = float(minimize_scalar(lambda exponent: best(exponent)[1], bounds=around, method="bounded").x)
-    (a, c), _ = best(b)
+    b = float(minimize_scalar(lambda exponent: float(best(exponent)[2]), bounds=around, method="bounded").x)
+    a, c, _ = best(b)
     return PowerLaw(float(a) * unit**b, b, float(c))
 
 
-def data_efficiency(standard: Sample, amount: float, loss: float) -> float:
-    """How many times the data the standard recipe would need for the loss that another one has at `amount`.
-
-    The power law of the standard recipe, inverted (arXiv 2509.14786).
-    """
-    return fit_power_law(standard).amount(loss) / amount
-
-
-def bootstrap(groups: Sequence[Sample], statistic: Callable[[list[list[tuple[float, float]]]], float]) -> list[float]:
-    """The 95 % percentile interval of `statistic` over resampled groups of points.
-
-    Within a group points are resampled among those of the same amount: the training seeds.
-    """
-    generator = np.random.default_rng(0)
-    values = []
+def resamples(points: Sample, generator: np.random.Generator) -> Iterator[list[tuple[float, float]]]:
+    """Points drawn anew among those of the same amount, which are the training seeds, `RESAMPLES` times."""
+    groups = [[point for point in points if point[0] == amount] for amount in sorted({amount for amount, _ in points})]
     for _ in range(RESAMPLES):
-        drawn = [_resampled(group, generator) for group in groups]
-        values.append(statistic(drawn))
-    return [float(value) for value in np.quantile(values, [0.025, 0.975])]
+        yield [same[k] for same in groups for k in generator.integers(len(same), size=len(same))]
 
 
-def _resampled(points: Sample, generator: np.random.Generator) -> list[tuple[float, float]]:
-    found = []
-    for amount in sorted({amount for amount, _ in points}):
-        same = [point for point in points if point[0] == amount]
-        found += [same[k] for k in generator.integers(len(same), size=len(same))]
-    return found
+def has_spread(points: Sample) -> bool:
+    """Whether every amount has two or more training seeds, without which an interval would be a point."""
+    amounts = [amount for amount, _ in points]
+    return all(amounts.count(amount) > 1 for amount in amounts)
+
+
+def percentile_interval(values: Sequence[float]) -> list[float]:
+    """The 95 % percentile interval of bootstrapped values, which may be infinite."""
+    return [float(value) for value in np.quantile(values, [0.025, 0.975], method="inverted_cdf")]
 
 
 @dataclass(frozen=True)
@@ -118,28 +108,29 @@ def effective_data(unique: np.ndarray, epochs: np.ndarray, r: float) -> np.ndarr
     return np.asarray(unique * (1 + r * (1 - np.exp(-(epochs - 1) / r))))
 
 
-def fit_repeated_data(runs: Sequence[tuple[float, float, float, float]]) -> RepeatedData:
-    """The least-squares fit in log loss to (parameters, unique samples, epochs, loss), epochs from 1 on."""
-    n, u, epochs, losses = np.array(runs, float).T
+def fit_repeated_data(runs: Sequence[Run], starts: Sequence[float] = (3.0, 15.0, 100.0, 500.0)) -> RepeatedData:
+    """The least-squares fit in log loss, the best of those that start from these R.
+
+    `InputError` for fewer than 7 runs.
+    """
     if len(runs) < 7:
         raise InputError(f"repeated data: expected 7 or more runs for 6 parameters, found {len(runs)}")
+    n, u, epochs, losses = np.array(runs, float).T
     n_unit, u_unit = float(np.exp(np.log(n).mean())), float(np.exp(np.log(u).mean()))
 
     def model(parameters: np.ndarray) -> RepeatedData:
-        a, alpha, b, beta, e, r = np.exp(parameters)
-        return RepeatedData(a, alpha, b, beta, e, r)
+        return RepeatedData(*np.exp(parameters).tolist())
 
     def residuals(parameters: np.ndarray) -> np.ndarray:
         return np.log(model(parameters)(n / n_unit, u / u_unit, epochs)) - np.log(losses)
 
     spread = max(float(np.ptp(losses)), 1e-6)
-    starts = [np.log([spread, 0.3, spread, 0.5, max(losses.min() - spread / 2, 1e-3), r]) for r in (3, 15, 100, 500)]
+    begin = [np.log([spread, 0.3, spread, 0.5, max(losses.min() - spread / 2, 1e-3), r]) for r in starts]
     bounds = (np.log([1e-9, 0.01, 1e-9, 0.01, 1e-9, 0.1]), np.log([1e9, 5, 1e9, 5, 1e9, 1e5]))
-    fits = [least_squares(residuals, start, bounds=bounds, max_nfev=5000) for start in starts]
+    fits = [least_squares(residuals, np.clip(start, *bounds), bounds=bounds, max_nfev=5000) for start in begin]
     found = model(min(fits, key=lambda fit: fit.cost).x)
-    return RepeatedData(
-        found.a * n_unit**found.alpha, found.alpha, found.b * u_unit**found.beta, found.beta, found.e, found.r
-    )
+    a, b = found.a * n_unit**found.alpha, found.b * u_unit**found.beta
+    return replace(found, a=a, b=b)
 
 
 def frontier(points: Sample) -> list[tuple[float, float]]:
@@ -152,15 +143,19 @@ def frontier(points: Sample) -> list[tuple[float, float]]:
 
 
 def critical_cost(first: Sample, second: Sample) -> float | None:
-    """The cost from which on the frontier of `second` stays below that of `first`; None if it does not within both."""
-    ours, theirs = frontier(first), frontier(second)
-    low, high = max(ours[0][0], theirs[0][0]), min(ours[-1][0], theirs[-1][0])
-    costs = sorted({cost for cost, _ in [*ours, *theirs] if low <= cost} | {low, high})
-    ahead = [_at(theirs, cost) < _at(ours, cost) for cost in costs]
-    if not ahead or not ahead[-1]:
+    """The cost from which on the best loss of `second` stays below that of `first`, within what both were measured at;
+    None if there is none.
+    """
+    if not first or not second:
         return None
-    since = len(ahead) - ahead[::-1].index(False) if False in ahead else 0
-    return float(costs[since])
+    costs = [sorted(cost for cost, _ in points) for points in (first, second)]
+    low, high = max(some[0] for some in costs), min(some[-1] for some in costs)
+    critical = None
+    for cost in sorted({cost for some in costs for cost in some if low <= cost <= high}, reverse=True):
+        if _at(second, cost) >= _at(first, cost):
+            break
+        critical = cost
+    return critical
 
 
 def _at(points: Sample, cost: float) -> float:

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from vla_policy.data import IMITATED
 from vla_policy.evaluation.success.checkpoint import evaluate_checkpoint
-from vla_policy.interfaces import Failure, InputError
+from vla_policy.interfaces import InputError
 from vla_policy.jobs.train import train
 from vla_policy.jobs.trainer import make_trainer
-from vla_policy.lab.study import Study, read_study
+from vla_policy.lab.study import Cell, Study, read_study
 from vla_policy.models import DiffusionPolicy
 from vla_policy.models.checkpoint import POLICY, read_checkpoint
+from vla_policy.training import FrozenWindows, TrainingWindows
+from vla_policy.training.loop import TrainingDiverged
 from vla_policy.utils.configuration import load_config
-from vla_policy.utils.files import read_json, write_json
+from vla_policy.utils.files import read_json, write_json, write_whole
+from vla_policy.utils.locks import lock_file
 
 log = logging.getLogger(__name__)
 
 STUDY, RUNS, RESULT, TRAINING = "study.yaml", "runs", "result.json", "training"
+LOCK = ".lock"  # held while the budget is looked at, and in a run's folder while it goes on
 MEASURED = ("n_episodes", "n_success", "success_rate", "success_ci95", "mean_max_reward", "mean_max_reward_ci95")
 
 
@@ -35,34 +41,53 @@ def begin(path: Path, out: Path) -> Study:
     kept = out / STUDY
     if kept.is_file() and read_study(kept) != study:
         raise InputError(f"out: {out} holds another study than {path}; name another folder with out=")
-    out.mkdir(parents=True, exist_ok=True)
     if not kept.is_file():
-        shutil.copyfile(path, kept)
+        write_whole(kept, lambda temporary: shutil.copyfile(path, temporary))
     return study
 
 
 def run_cell(study: Study, number: int, out: Path, overrides: Sequence[str] = ()) -> dict[str, Any] | None:
     """Train and evaluate the cell with this number, or go on where it stopped; its result, None if the budget is spent.
 
-    A cell that has a result is not run again. `overrides` of vla-train come last. A training that fails, as one that
-    diverges, is a result too: `failed` says why.
+    A cell that has a result is not run again; `InputError` if one in `out` is of other `overrides` of vla-train, which
+    come last. A training that diverges is a result too: `failed` says why. Other failures, as that of a worker of the
+    simulation, leave the run to be continued.
     """
+    _require_same(study, out, overrides)
     cell = study.cells()[number]
     folder = out / RUNS / cell.name
     if (folder / RESULT).is_file():
         return dict(read_json(folder / RESULT))
-    if not _affordable(study, out, folder):
+    lock = _admit(study, out, folder)
+    if lock is None:
         log.warning("%s: not begun, the budget of %g core hours would be exceeded", cell.name, study.core_hours)
         return None
-    log.info("%s: %s", out.name, cell.name)
-    words = [*study.overrides, *cell.overrides, *overrides, f"seed={cell.seed}", f"run_dir={folder / TRAINING}"]
-    about: dict[str, Any] = {"levels": cell.levels, "seed": cell.seed, "overrides": words}
-    try:
-        result = about | _train_and_evaluate(study, folder, words)
-    except Failure as error:
-        result = about | {"failed": str(error), "core_hours": core_hours(folder)}
-    write_json(folder / RESULT, result)
-    return result
+    with lock:
+        log.info("%s: %s", out.name, cell.name)
+        words = [*study.overrides, *cell.overrides, *overrides, f"seed={cell.seed}", f"run_dir={folder / TRAINING}"]
+        about: dict[str, Any] = {"levels": cell.levels, "seed": cell.seed, "overrides": words}
+        spent, before = core_hours(folder), _processor_seconds()
+        try:
+            result = about | _train_and_evaluate(study, folder, words)
+        except TrainingDiverged as error:  # its last steps are in no checkpoint
+            hours = spent + (_processor_seconds() - before) / 3600
+            result = about | {"failed": str(error), "core_hours": hours}
+        write_json(folder / RESULT, result)
+        return result
+
+
+def _require_same(study: Study, out: Path, overrides: Sequence[str]) -> None:
+    """`InputError` if results in `out` are of other overrides than these."""
+    for cell in study.cells():
+        path = out / RUNS / cell.name / RESULT
+        if path.is_file():
+            words = read_json(path)["overrides"]
+            given = words[len(study.overrides) + len(cell.overrides) : -2]  # before seed and run_dir
+            if given != list(overrides):
+                raise InputError(
+                    f"{path}: expected a result with the overrides {list(overrides)}, found one with {given}; "
+                    "name another folder with out="
+                )
 
 
 def core_hours(folder: Path) -> float:
@@ -103,23 +128,63 @@ def read_metrics(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return found
 
 
+def trajectory(row: Mapping[str, Any], x: str, y: str, out: Path) -> list[tuple[float, float]]:
+    """(epochs or FLOPs, value) of each validation of a run; `InputError` if it has no `y`."""
+    metrics = read_metrics(out / RUNS / Cell(row["levels"], row["seed"], []).name)
+    if y not in metrics:
+        raise InputError(f"{out / STUDY}: y: expected one of {sorted(metrics)}, found {y!r}")
+    scale = row["batch_size"] / row["windows"] if x == "epochs" else row["flops_per_step"]
+    return [(step * scale, value) for step, value in metrics[y]]
+
+
 def training_flops(words: Sequence[str], folder: Path) -> int:
-    """Floating-point operations of one training step, forward and backward, as torch counts them."""
+    """Floating-point operations of one training step, forward and backward, as torch counts them.
+
+    All windows of the step are taken as imitated. The whole run is set up once more for this, data included, since
+    nothing is counted in compiled layers.
+    """
     trainer = make_trainer(load_config("train", [*words, "trainer.compile=false"]), folder / TRAINING)
-    model, count = trainer.model, min(2, len(trainer.windows))
+    model, chosen = trainer.model, imitated_windows(trainer.windows, 2)
     assert isinstance(model, DiffusionPolicy)
     with FlopCounterMode(display=False) as counter:
-        loss, _ = model.loss(trainer.windows.__getitems__(range(count)), torch.Generator().manual_seed(0))
+        loss, _ = model.loss(trainer.windows.__getitems__(chosen), torch.Generator().manual_seed(0))
         loss.backward()
-    return round(counter.get_total_flops() * trainer.config.batch_size / count)
+    return round(counter.get_total_flops() * trainer.config.batch_size / len(chosen))
 
 
-def _affordable(study: Study, out: Path, folder: Path) -> bool:
-    """Whether the dearest finished run, less what this one has cost already, still fits into the budget."""
-    folders = [path for path in (out / RUNS).glob("*") if path.is_dir()]
-    finished = [core_hours(path) for path in folders if (path / RESULT).is_file()]
-    ahead = max(max(finished, default=0.0) - core_hours(folder), 0.0)
-    return sum(map(core_hours, folders)) + ahead <= study.core_hours
+def imitated_windows(windows: TrainingWindows, count: int) -> list[int]:
+    """The first windows whose actions are imitated, up to `count`: those of play do not reach the action head."""
+    inner = windows.windows if isinstance(windows, FrozenWindows) else windows
+    imitated = inner.vectors(range(len(inner))).get(IMITATED)
+    places = range(len(windows)) if imitated is None else imitated.nonzero().flatten().tolist()
+    return list(places[:count])
+
+
+def _admit(study: Study, out: Path, folder: Path) -> IO[str] | None:
+    """The lock to hold during this run, None if the budget has no room for it.
+
+    A run that is going on counts as much as the dearest finished one, or what it has cost already if that is more, so
+    that runs side by side leave room for one another. What the first ones will cost is not known before one has ended.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / LOCK).open("a") as budget:
+        fcntl.flock(budget, fcntl.LOCK_EX)
+        folders = [path for path in (out / RUNS).glob("*") if path.is_dir() and path != folder]
+        dearest = max((core_hours(path) for path in folders if (path / RESULT).is_file()), default=0.0)
+        going_on = [folder, *(path for path in folders if _is_running(path))]
+        charged = sum(max(core_hours(path), dearest) for path in going_on)
+        charged += sum(core_hours(path) for path in folders if path not in going_on)
+        return lock_file(folder / LOCK, "process of this run") if charged <= study.core_hours else None
+
+
+def _is_running(folder: Path) -> bool:
+    if (folder / RESULT).is_file() or not (folder / LOCK).is_file():
+        return False
+    try:
+        lock_file(folder / LOCK, "process of this run").close()
+    except InputError:
+        return True
+    return False
 
 
 def _trained(checkpoint: Path) -> float:

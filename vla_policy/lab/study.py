@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+import math
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vla_policy.interfaces import InputError
+from vla_policy.utils.configuration import literal
 
 AXES = ("epochs", "flops")  # of a figure: along a run's own validations
 
@@ -39,6 +42,15 @@ class Efficiency:
 
 
 @dataclass
+class Objectives:
+    """What repeated data is worth to each objective: frontiers of loss against computing, and where they cross."""
+
+    factor: str  # whose levels are objectives
+    comparable: list[str] = field(default_factory=list)  # levels whose losses mean the same
+    y: str = "val/loss"  # a result that is measured along each run
+
+
+@dataclass
 class Study:
     """What is varied, how often, and how much it may cost."""
 
@@ -51,26 +63,64 @@ class Study:
     core_hours: float = 1.0  # no run is begun that would exceed it
     figures: list[Figure] = field(default_factory=list)
     efficiency: Efficiency | None = None
+    objectives: Objectives | None = None
 
     def __post_init__(self) -> None:
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise InputError(f"seeds: expected one or more different numbers, found {list(self.seeds)}")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            raise InputError(f"seeds: expected one or more different numbers from 0 on, found {list(self.seeds)}")
         if not self.core_hours > 0:
             raise InputError(f"core_hours: expected a number above 0, found {self.core_hours}")
+        _overrides("overrides", list(self.overrides))
+        _overrides("evaluate", list(self.evaluate or []))
         for factor, options in self.factors.items():
             if not options:
                 raise InputError(f"factors.{factor}: expected levels with their overrides, found none")
             for level, words in options.items():
                 _overrides(f"factors.{factor}.{level}", words)
-        named = [(f"figures.{k}.{what}", name) for k, fig in enumerate(self.figures) for what, name in _factors(fig)]
-        if self.efficiency is not None:
-            named += [("efficiency.factor", self.efficiency.factor), ("efficiency.data", self.efficiency.data)]
-        for where, name in named:
+        for name, count in Counter(cell.name for cell in self.cells()).items():
+            if count > 1:
+                raise InputError(f"factors: expected a folder name for each run, found {count} runs named {name!r}")
+        for where, name in self._named_factors():
             if name not in self.factors:
                 raise InputError(f"{where}: expected one of the factors {sorted(self.factors)}, found {name!r}")
-        if self.efficiency is not None and self.efficiency.standard not in self.factors[self.efficiency.factor]:
-            levels = sorted(self.factors[self.efficiency.factor])
-            raise InputError(f"efficiency.standard: expected one of {levels}, found {self.efficiency.standard!r}")
+        for where, name, level in self._named_levels():
+            if level not in self.factors[name]:
+                raise InputError(f"{where}: expected one of {sorted(self.factors[name])}, found {level!r}")
+        for k, figure in enumerate(self.figures):
+            if figure.x not in AXES:
+                self._require_numbers(f"figures.{k}.x", figure.x, positive=figure.log or figure.fit)
+        if self.efficiency is not None:
+            self._require_numbers("efficiency.data", self.efficiency.data, positive=True)
+
+    def _named_factors(self) -> Iterator[tuple[str, str]]:
+        for k, figure in enumerate(self.figures):
+            if figure.x not in AXES:
+                yield f"figures.{k}.x", figure.x
+            if figure.line is not None:
+                yield f"figures.{k}.line", figure.line
+        if self.efficiency is not None:
+            yield "efficiency.factor", self.efficiency.factor
+            yield "efficiency.data", self.efficiency.data
+        if self.objectives is not None:
+            yield "objectives.factor", self.objectives.factor
+
+    def _named_levels(self) -> Iterator[tuple[str, str, str]]:
+        if self.efficiency is not None:
+            yield "efficiency.standard", self.efficiency.factor, self.efficiency.standard
+        if self.objectives is not None:
+            for level in self.objectives.comparable:
+                yield "objectives.comparable", self.objectives.factor, level
+
+    def _require_numbers(self, where: str, factor: str, positive: bool) -> None:
+        """`InputError` for a level that cannot be placed on the axis, rather than after hours of runs."""
+        for level in self.factors[factor]:
+            try:
+                value = float(level)
+            except ValueError:
+                value = math.nan
+            if not math.isfinite(value) or (positive and value <= 0):
+                expected = "levels that are numbers" + (" above 0" if positive else "")
+                raise InputError(f"{where}: expected a factor with {expected}, found {level!r} in {factor!r}")
 
     def cells(self) -> list[Cell]:
         """One a combination of levels and a seed; all combinations of the first seed come first."""
@@ -102,13 +152,15 @@ def read_study(path: str | Path) -> Study:
     """The study of a YAML file; `InputError` naming file and key of a mistake."""
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path}: expected a study in YAML, found {str(error).splitlines()[0]}") from None
     if not isinstance(content, Mapping):
         raise InputError(f"{path}: expected the keys of a study, found {type(content).__name__}")
     try:
-        study = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Study), OmegaConf.create(_plain(content))))
+        study = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Study), OmegaConf.create(literal(content))))
     except OmegaConfBaseException as error:
         raise InputError(f"{path}: {str(error).splitlines()[0]}") from None
     except InputError as error:
@@ -117,20 +169,26 @@ def read_study(path: str | Path) -> Study:
     return study
 
 
+class _Loader(yaml.SafeLoader):
+    """Keys as text, since YAML reads the level 10 as a number; `InputError` for keys that are then the same."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        seen: set[str] = set()
+        for key in keys:
+            name = str(self.construct_object(key, deep=True))
+            if name in seen:
+                line = key.start_mark.line + 1
+                raise InputError(f"line {line}: expected every key once, found {name!r} again; quotes tell keys apart")
+            seen.add(name)
+        return {str(key): value for key, value in super().construct_mapping(node, deep).items()}
+
+
 def _overrides(where: str, words: Any) -> list[str]:
     found = [words] if isinstance(words, str) else words
-    if not isinstance(found, list) or not all(isinstance(word, str) and "=" in word for word in found):
+    fits = isinstance(found, list) and all(
+        isinstance(word, str) and ("=" in word or word.startswith("~")) for word in found
+    )
+    if not fits:
         raise InputError(f"{where}: expected key=value or a list of them, found {words!r}")
     return found
-
-
-def _factors(figure: Figure) -> list[tuple[str, str]]:
-    of_x = [] if figure.x in AXES else [("x", figure.x)]
-    return of_x + ([] if figure.line is None else [("line", figure.line)])
-
-
-def _plain(value: Any) -> Any:
-    """Keys as text: YAML reads the level 10 as a number."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    return value

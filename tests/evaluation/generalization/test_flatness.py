@@ -51,3 +51,17 @@ def test_a_network_agrees_with_torch() -> None:
 
 def test_the_effective_dimension_counts_directions_that_data_determines() -> None:
     assert effective_dimension([1e9, 1e9, 1.0, 0.0, -3.0], 1.0) == pytest.approx(2.5)
+
+
+def test_fused_attention_is_differentiated_twice() -> None:
+    torch.manual_seed(0)
+    weights = nn.Parameter(torch.randn(1, 1, 4, 8))
+
+    def loss() -> torch.Tensor:
+        return nn.functional.scaled_dot_product_attention(weights, weights, weights).square().sum()
+
+    expected = torch.autograd.functional.hvp(
+        lambda w: ((w @ w.transpose(-1, -2) / 8**0.5).softmax(-1) @ w).square().sum(), weights, torch.ones(1, 1, 4, 8)
+    )[1]
+    product = hessian_product(loss, [weights])(np.ones(32, np.float32))
+    np.testing.assert_allclose(product, expected.flatten(), rtol=1e-3, atol=1e-4)

@@ -17,12 +17,15 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("OUT", help="the folder of `vla-lab run`")
     parsed = parser.parse_args(arguments)
 
+    from vla_policy.lab.objectives import objectives_tables
     from vla_policy.lab.report import efficiency_table, report, results_table
 
     study, found, paths = report(Path(parsed.OUT))
     console.print(results_table(study, found))
     if study.efficiency is not None:
         console.print(efficiency_table(found["data_efficiency"], study.efficiency))
-    for name in found["failed"]:
-        print_line(f"failed: {name}")
+    if study.objectives is not None:
+        console.print(*objectives_tables(found["objectives"], study.objectives), sep="\n")
+    for name, reason in found["failed"].items():
+        print_line(f"failed: {name}: {reason}")
     print_line("written to " + ", ".join(map(str, paths)))

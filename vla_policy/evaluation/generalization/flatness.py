@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 TOLERANCE = 0.02  # of an eigenvalue, relative
 Product = Callable[[np.ndarray], np.ndarray]  # a vector (P,) to the Hessian times it (P,)
@@ -20,6 +21,7 @@ def hessian_product(loss: Callable[[], Tensor], parameters: Sequence[Tensor]) ->
     """
     sizes = [parameter.numel() for parameter in parameters]
 
+    @sdpa_kernel(SDPBackend.MATH)  # fused attention cannot be differentiated twice
     def product(vector: np.ndarray) -> np.ndarray:
         direction = torch.from_numpy(np.asarray(vector, np.float32).ravel().copy()).split(sizes)
         gradients = torch.autograd.grad(loss(), parameters, create_graph=True, allow_unused=True)
