@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from helpers.bimanual import make_bimanual_dataset
 from helpers.plain_dataset import FRONT, SIZE, picture, png, write_plain_dataset
 from PIL import Image
 
@@ -305,3 +306,15 @@ def test_a_read_only_file_system_is_an_input_error(tmp_path, monkeypatch):
         InputError, match=r"\.cache: expected a folder to decode videos into, found it read-only.*cache_dir"
     ):
         WindowDataset(dataset, [FRONT], 1, 1, 0)
+
+
+def test_records_and_lengths_go_by_the_episodes_number_across_a_gap(tmp_path: Path) -> None:
+    root = tmp_path / "gap"
+    make_bimanual_dataset(root, episodes=4, length=12)
+    dataset = LeRobotDataset(root, exclude=[1])
+    assert list(dataset.records) == dataset.episodes == [0, 2, 3]
+    assert dataset.lengths[1] == 0
+    for index in dataset.episodes:
+        rows = dataset.rows(index)
+        assert dataset.records[index].index == dataset.episode(index).index == index
+        assert (rows.start, rows.stop) == (dataset.lengths[:index].sum(), dataset.lengths[: index + 1].sum())

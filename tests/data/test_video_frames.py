@@ -35,7 +35,7 @@ def test_batches_are_those_of_the_cache(bimanual_dataset: Path, layout: str, mon
     if layout == "one file":
         compact(bimanual_dataset)
         dataset = LeRobotDataset(bimanual_dataset)
-        assert len({record.videos[HEAD].path for record in dataset.records}) == 1
+        assert len({record.videos[HEAD].path for record in dataset.records.values()}) == 1
     cached, decoded = both(bimanual_dataset, [4, 0, 2])
     rng = np.random.default_rng(0)
     for chosen in (rng.integers(0, len(cached), 12), np.arange(5), np.array([3]), np.array([7, 7, 0])):

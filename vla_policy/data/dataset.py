@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, groupby, pairwise
+from itertools import accumulate, chain, groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +70,11 @@ class LeRobotDataset:
         self.features: dict[str, Any] = self.info["features"]
         self._read = read_features(self.features)
         self.interface = self._read_interface()
-        self.records, self.tasks = read_index(self.root, self.info)
-        self.uncounted = self.records.pop() if self._ends_unfinished() else None
-        self.records, self.span_findings = locate(self.records, self.fps)
-        self.problems: list[Finding] = self._problems()
+        records, self.tasks = read_index(self.root, self.info)
+        self.uncounted = records.pop() if self._ends_unfinished(records) else None
+        records, self.span_findings = locate(records, self.fps)
+        self.records = {record.index: record for record in records}
+        self.problems: list[Finding] = self._problems(records)
         if strict and self.problems:
             more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
             raise InputError(self.problems[0].message + more)
@@ -82,15 +83,15 @@ class LeRobotDataset:
         unknown = sorted({*exclude}.difference(self.episodes))
         if unknown:
             raise InputError(f"{self.root}: expected episodes {listed(self.episodes)} to exclude, found {unknown[0]}")
-        self.records = [record for record in self.records if record.index not in exclude]
-        self._places = {record.index: place for place, record in enumerate(self.records)}
-        self._ends = np.cumsum(self.lengths)
+        self.records = {index: record for index, record in self.records.items() if index not in exclude}
+        ends = accumulate(record.length for record in self.records.values())
+        self._ends = dict(zip(self.records, ends, strict=True))
         self._last_table: tuple[Path, dict[str, np.ndarray]] | None = None
 
     @property
     def episodes(self) -> list[int]:
         """Episode indices in order."""
-        return [record.index for record in self.records]
+        return list(self.records)
 
     @property
     def left_out(self) -> Mapping[str, str]:
@@ -103,12 +104,15 @@ class LeRobotDataset:
 
     @property
     def num_frames(self) -> int:
-        return int(self.lengths.sum())
+        return sum(record.length for record in self.records.values())
 
     @property
     def lengths(self) -> np.ndarray:
-        """Frames of each episode (num_episodes,)."""
-        return np.array([record.length for record in self.records], dtype=np.int64)
+        """Frames by episode index (last index + 1,), 0 in a gap."""
+        lengths = np.zeros(max(self.records, default=-1) + 1, np.int64)
+        for index, record in self.records.items():
+            lengths[index] = record.length
+        return lengths
 
     def length(self, index: int) -> int:
         """Frames of an episode."""
@@ -117,13 +121,13 @@ class LeRobotDataset:
     def rows(self, index: int) -> slice:
         """The episode's rows in the concatenation of all episodes."""
         record = self._record(index)
-        stop = int(self._ends[self._places[index]])
+        stop = self._ends[index]
         return slice(stop - record.length, stop)
 
     def missing_files(self, cameras: Iterable[str], episodes: Collection[int] | None = None) -> list[Finding]:
         """Missing data and video files of these cameras and `episodes` (default: all)."""
         found = []
-        for record in self.records:
+        for record in self.records.values():
             if episodes is None or record.index in episodes:
                 videos = {key: record.videos[key].path for key in cameras if key in record.videos}
                 for key, path in {"data": record.data, **videos}.items():
@@ -203,9 +207,9 @@ class LeRobotDataset:
         return str(sorted(self.interface.observations))
 
     def _record(self, index: int) -> EpisodeRecord:
-        if index not in self._places:
+        if index not in self.records:
             raise InputError(f"{self.root}: expected an episode from {listed(self.episodes)}, found {index}")
-        return self.records[self._places[index]]
+        return self.records[index]
 
     def _read_interface(self) -> Interface:
         implied = self._read.interface(self.root / "meta" / "info.json", self.fps)
@@ -216,22 +220,22 @@ class LeRobotDataset:
         stored.require(implied, str(path), "info.json")
         return stored
 
-    def _ends_unfinished(self) -> bool:
+    def _ends_unfinished(self, records: Sequence[EpisodeRecord]) -> bool:
         """Whether the last episode, alone in its files, is missing from info.json."""
-        if self.info["codebase_version"] != "v3.0" or len(self.records) != self.info["total_episodes"] + 1:
+        if self.info["codebase_version"] != "v3.0" or len(records) != self.info["total_episodes"] + 1:
             return False
-        last = self.records[-1]
-        return all(last.meta != record.meta and last.data != record.data for record in self.records[:-1])
+        last = records[-1]
+        return all(last.meta != record.meta and last.data != record.data for record in records[:-1])
 
-    def _problems(self) -> list[Finding]:
+    def _problems(self, records: Sequence[EpisodeRecord]) -> list[Finding]:
         path = self.root / "meta" / "info.json"
-        counts = {"total_episodes": len(self.records), "total_frames": self.num_frames}
+        counts = {"total_episodes": len(records), "total_frames": sum(record.length for record in records)}
         found = [
             Finding(None, "meta", f"{path}: {key} is {self.info[key]}, found {count} in meta/")
             for key, count in counts.items()
             if self.info[key] != count
         ]
-        twice = [one.index for one, next_ in pairwise(self.records) if one.index == next_.index]
+        twice = [one.index for one, next_ in pairwise(records) if one.index == next_.index]
         if twice:
             where = self.root / "meta"
             found.append(Finding(twice[0], "meta", f"{where}: expected episode {twice[0]} once, found it twice"))

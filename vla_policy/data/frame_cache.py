@@ -43,7 +43,7 @@ def open_cache(
     Waits if another process is decoding. `InputError` if one of `episodes` cannot be decoded; corrupt videos of other
     episodes are ignored.
     """
-    for record in dataset.records:
+    for record in dataset.records.values():
         if record.index in episodes and key in record.videos and record.videos[key].problem:
             raise _unreadable(record.index, record.videos[key].problem)
     folder = Path(cache_dir) if cache_dir is not None else dataset.root / ".cache"
@@ -72,7 +72,7 @@ def open_cache(
 
 def _fingerprint(dataset: LeRobotDataset, key: str) -> str:
     spans: list[tuple[int, Path, float]] = []  # of the episodes in the videos, or in data files by their index
-    for record in dataset.records:
+    for record in dataset.records.values():
         if dataset.in_parquet(key):
             spans.append((record.length, record.data, record.index))
         elif key in record.videos:

@@ -59,7 +59,7 @@ def inspect(
                 still = np.zeros((len(thumbnails), 1)) if motion is None else motion
                 found += camera_findings(index, key, thumbnails, dataset.fps, still)
                 stats = stats | merge_stats(stats, {key: watch.result()})
-    lengths = dataset.lengths.tolist()
+    lengths = [record.length for record in dataset.records.values()]
     return {
         "root": str(dataset.root),
         "version": dataset.info["codebase_version"],
@@ -105,12 +105,12 @@ def _oddities(dataset: LeRobotDataset) -> Iterator[Finding]:
 def _counts(dataset: LeRobotDataset, videos: bool) -> Iterator[Finding]:
     """Files with more rows or frames than their episodes; missing ones are found on reading."""
     expected: dict[tuple[str, Any], list[int]] = {}
-    for record in dataset.records:
+    for record in dataset.records.values():
         expected.setdefault(("data", record.data), []).append(record.index)
         for key, span in record.videos.items():
             if videos and key in dataset.interface.cameras:
                 expected.setdefault((key, span.path), []).append(record.index)
-    lengths = {record.index: record.length for record in dataset.records}
+    lengths = {index: record.length for index, record in dataset.records.items()}
     for (key, path), episodes in expected.items():
         length = sum(lengths[index] for index in episodes)
         alone = episodes[0] if len(episodes) == 1 else None

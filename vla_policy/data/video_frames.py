@@ -29,8 +29,8 @@ class VideoFrames:
     def __init__(self, dataset: LeRobotDataset, key: str) -> None:
         self.shape = (dataset.num_frames, *dataset.image_shape(key))
         self._fps = dataset.fps
-        self._key, self._records = key, dataset.records
-        self._starts = np.cumsum(dataset.lengths) - dataset.lengths
+        self._key, self._records = key, list(dataset.records.values())
+        self._starts = np.array([dataset.rows(index).start for index in dataset.episodes], np.int64)
         self._encoded = ImageCache(key, self.shape[1:]) if dataset.in_parquet(key) else None
         self._open: OrderedDict[Path, _Video] = OrderedDict()
         self._process = os.getpid()

@@ -95,7 +95,7 @@ def pictures(root: Path) -> list[np.ndarray]:
 
 def tables(root: Path) -> list[pa.Table]:
     """The rows of every episode, with columns that only their author knows."""
-    files = {record.data: pq.read_table(record.data) for record in LeRobotDataset(root).records}
+    files = {record.data: pq.read_table(record.data) for record in LeRobotDataset(root).records.values()}
     rows = pa.concat_tables(files.values())
     return [rows.filter(pc.equal(rows["episode_index"], i)) for i in range(LeRobotDataset(root).num_episodes)]
 
@@ -149,7 +149,7 @@ def test_a_writer_killed_at_any_change_of_a_file_loses_nothing_and_removes_its_o
         finished.add(episodes)
         assert episodes in (3, 4)
         LeRobotWriter(root, bimanual_interface()).close()
-        own = {record.data for record in LeRobotDataset(root).records[3:]}
+        own = {record.data for record in list(LeRobotDataset(root).records.values())[3:]}
         assert len(contents(root)) == len(before) + 4 * len(own)  # data, meta, two videos
         add_bimanual_episode(root)
         now = contents(root)
@@ -203,7 +203,7 @@ def test_a_compaction_killed_at_every_third_change_of_a_file_loses_nothing(share
         root = shutil.copytree(shared, tmp_path / str(operation) / "d")
         died = killed(operation, compact, root)
         assert Kept(root) == kept
-        files.add(len({record.data for record in LeRobotDataset(root).records}))
+        files.add(len({record.data for record in LeRobotDataset(root).records.values()}))
         LeRobotWriter(root, bimanual_interface()).close()
         assert [path.name for path in root.parent.iterdir()] == ["d"]
         shutil.rmtree(root)
@@ -218,7 +218,7 @@ def test_compacting_keeps_what_it_does_not_know(shared, kept, tmp_path):
     for _ in range(2):
         compact(root)
         assert Kept(root) == kept
-        assert len({record.data for record in LeRobotDataset(root).records}) == 1
+        assert len({record.data for record in LeRobotDataset(root).records.values()}) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["d"]
     add_bimanual_episode(root)
     check = LeRobotDataset(root)
@@ -373,7 +373,7 @@ def test_compact_keeps_every_number_and_pixel(tmp_path, codec):
     (tmp_path / "d/README.md").write_text("mine")
     largest = max(path.stat().st_size for path in (tmp_path / "d/videos" / HEAD).rglob("*.mp4"))
     after = compact(tmp_path / "d", video_mb=2.5 * largest / 2**20)
-    assert 1 < len({record.videos[HEAD].path for record in after.records}) < 6
+    assert 1 < len({record.videos[HEAD].path for record in after.records.values()}) < 6
     assert len(list((tmp_path / "d/data").rglob("*.parquet"))) == 1
     for i in range(6):
         one, two = before.episode(i), after.episode(i)

@@ -58,7 +58,7 @@ def compact(
         dataset = LeRobotDataset(root)
         dataset.require_whole()
         _require_accounted(dataset)
-        sources = {path for record in dataset.records for path in _files(record)}
+        sources = {path for record in dataset.records.values() for path in _files(record)}
         exchange.begin(sources)
         try:
             _copy_rest(root, exchange.building, sources)
@@ -89,8 +89,8 @@ def _require_accounted(dataset: LeRobotDataset) -> None:
     """`InputError` unless every row of the data files belongs to an episode that references it and videos are known."""
     require_counted(dataset)
     lengths: dict[Path, dict[int, int]] = defaultdict(dict)
-    cameras = dataset.records[0].videos.keys() if dataset.records else ()
-    for record in dataset.records:
+    cameras = next(iter(dataset.records.values())).videos.keys() if dataset.records else ()
+    for record in dataset.records.values():
         if record.videos.keys() != cameras:
             raise InputError(f"{record.meta}: expected videos of {sorted(cameras)}, found {sorted(record.videos)}")
         lengths[record.data][record.index] = record.length
@@ -132,11 +132,11 @@ def _build(
     video_bytes: float,
     progress: Callable[[Sequence[str]], Iterable[str]],
 ) -> None:
-    cameras = list(dataset.records[0].videos) if dataset.records else []
+    cameras = list(next(iter(dataset.records.values())).videos) if dataset.records else []
     places: dict[str, dict[Path, _Place]] = {}
     for key in progress(["data", *cameras]):
         if key == "data":
-            sources = list(dict.fromkeys(record.data for record in dataset.records))
+            sources = list(dict.fromkeys(record.data for record in dataset.records.values()))
             places[key] = _merge_data(sources, out, data_bytes)
         else:
             places[key] = _merge_videos(dataset, out, key, video_bytes)
@@ -167,7 +167,7 @@ def _merge_data(sources: Sequence[Path], out: Path, limit: float) -> dict[Path, 
 def _merge_videos(dataset: LeRobotDataset, out: Path, key: str, limit: float) -> dict[Path, _Place]:
     """Merge videos that consist of exactly their episodes' frames; the others are kept as single files."""
     episodes: dict[Path, list[tuple[VideoSpan, int]]] = defaultdict(list)
-    for record in dataset.records:
+    for record in dataset.records.values():
         episodes[record.videos[key].path].append((record.videos[key], record.length))
     signatures = {
         path: merge_signature(path) if _is_full(path, spans, dataset.fps) else str(path)
@@ -235,19 +235,19 @@ def _numbers(number: int) -> dict[str, int]:
 
 def _episodes(dataset: LeRobotDataset, places: dict[str, dict[Path, _Place]], number: int) -> pa.Table:
     """The rows of all episodes for meta file `number`, referencing the merged files."""
-    tables = [read_parquet(path) for path in dict.fromkeys(record.meta for record in dataset.records)]
+    tables = [read_parquet(path) for path in dict.fromkeys(record.meta for record in dataset.records.values())]
     rows = pa.concat_tables(tables, promote_options="permissive").sort_by("episode_index")
-    if rows["episode_index"].to_pylist() != [record.index for record in dataset.records]:
+    if rows["episode_index"].to_pylist() != dataset.episodes:
         raise InputError(
             f"{dataset.root / 'meta' / 'episodes'}: expected {dataset.num_episodes} rows, found {len(rows)}"
         )
     columns: dict[str, list[int] | list[float]] = {}
-    data = [_numbers(places["data"][record.data].file) for record in dataset.records]
+    data = [_numbers(places["data"][record.data].file) for record in dataset.records.values()]
     for name, value in _numbers(number).items():
         columns[f"data/{name}"] = [place[name] for place in data]
         columns[f"meta/episodes/{name}"] = [value] * len(data)
     for camera in places.keys() - {"data"}:
-        spans = [record.videos[camera] for record in dataset.records]
+        spans = [record.videos[camera] for record in dataset.records.values()]
         moved = [places[camera][span.path] for span in spans]
         columns[f"videos/{camera}/chunk_index"] = [_numbers(place.file)["chunk_index"] for place in moved]
         columns[f"videos/{camera}/file_index"] = [_numbers(place.file)["file_index"] for place in moved]

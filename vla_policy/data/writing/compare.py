@@ -24,12 +24,11 @@ def require_same(
     """`Failure` naming the first episode that is not the same in both, apart from the files that contain it."""
     if not _same_rows(_about(before), _about(after)):
         raise Failure(f"{after.root / 'meta' / 'episodes'}: expected the rows of {before.root}, found others")
-    found = {record.index: record for record in after.records}
-    records = {f"episode {record.index}": record for record in before.records}
+    records = {f"episode {index}": record for index, record in before.records.items()}
     read, demux = lru_cache(OPEN_FILES)(read_parquet), lru_cache(OPEN_FILES)(packets)
     for name in progress(list(records)):
         one = records[name]
-        two = found.get(one.index)
+        two = after.records.get(one.index)
         if two is None or one.length != two.length or one.videos.keys() != two.videos.keys():
             raise Failure(f"{after.root}: expected {name} as in {before.root}, found {two}")
         if not _same_rows(_rows(read(one.data), one.index), _rows(read(two.data), one.index)):
@@ -42,7 +41,7 @@ def require_same(
 
 def _about(dataset: LeRobotDataset) -> pa.Table:
     """The table meta/episodes without file locations."""
-    tables = [read_parquet(path) for path in dict.fromkeys(record.meta for record in dataset.records)]
+    tables = [read_parquet(path) for path in dict.fromkeys(record.meta for record in dataset.records.values())]
     rows = pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({"episode_index": []})
     places = [name for name in rows.column_names if name.startswith(("data/", "videos/", "meta/episodes/"))]
     return rows.drop_columns(places).sort_by("episode_index")
