@@ -69,6 +69,12 @@ def end(process: psutil.Process) -> None:
     process.wait(10)
 
 
+def film(robot: RobotWithCamera, frames: int) -> None:
+    """Let the robot send so many more pictures, ten a second."""
+    last = robot.frames + frames
+    wait_for(lambda: robot.frames >= last, f"{frames} pictures")
+
+
 def settled(file: Path) -> int:
     """Its size once it has stopped growing."""
     size = -1
@@ -87,16 +93,16 @@ def test_episodes_survive_a_kill_and_become_a_dataset(
 ) -> None:
     recorder, client = start(task="keep still"), RecorderClient(robot)
     client.start()
-    time.sleep(1.5)
+    film(robot, 15)
     assert client.try_to_start() == (False, "start_episode: expected no episode in progress, found one")
     assert client.end()[0]
 
     client.start()
-    time.sleep(0.3)
+    film(robot, 3)
     assert client.discard()[0]
 
     client.start()
-    time.sleep(0.5)
+    film(robot, 5)
     robot.filming = False
     wait_for(lambda: client.reported("recording, but /pusht_sim/camera/image_raw is silent"), "the missing camera", 5.0)
     ok, why = client.end(success=False)
@@ -109,7 +115,7 @@ def test_episodes_survive_a_kill_and_become_a_dataset(
 
     client.start()
     begin = time.time()
-    time.sleep(2.0)
+    film(robot, 20)
     recorder.send_signal(signal.SIGKILL)
     killed = time.time()
     recorder.wait(10)
@@ -135,7 +141,7 @@ def test_bags_that_were_moved_away_stay_imported_and_their_numbers_taken(
 ) -> None:
     recorder, client = start(), RecorderClient(robot)
     client.start()
-    time.sleep(1.5)
+    film(robot, 15)
     assert client.end()[0]
     wait_for(lambda: client.reported("1 episodes, "), "the import", LONG)
     end(recorder)
@@ -143,7 +149,7 @@ def test_bags_that_were_moved_away_stay_imported_and_their_numbers_taken(
 
     start()
     client.start()
-    time.sleep(1.5)
+    film(robot, 15)
     ok, why = client.end()
     assert ok, why
     assert why.endswith("episode_000001.mcap")
@@ -164,7 +170,7 @@ def test_a_full_disk_is_said_at_once_and_no_finished_episode_is_lost(
 
     robot.create_subscription(DiagnosticArray, "/diagnostics", hear, 10)
     client.start()
-    time.sleep(1.5)
+    film(robot, 15)
     robot.filming = False  # so that the recorder meets the full disk when it ends the episode
     robot.alive.clear()
     recorder.rlimit(resource.RLIMIT_FSIZE, (settled(root / "bags" / "episode_000000.mcap.part"), -1))
@@ -205,7 +211,7 @@ def test_a_silent_camera_is_said_soon_and_a_standstill_is_not_its_fault(
     waited, quiet = [], False
     for _ in range(5):
         wait_for(lambda: client.status[-1].startswith("recording episode"), "the camera")
-        time.sleep(0.5)
+        film(robot, 5)
         said = len(client.status)
         robot.filming, begin = False, time.monotonic()
         wait_for(lambda said=said: any("image_raw is silent" in s for s in client.status[said:]), "its absence")
@@ -232,9 +238,9 @@ def test_a_clock_that_is_set_back_loses_nothing(root: Path, start: Callable[...,
         start(use_sim_time=True)
         begin = robot.now()
         client.start()
-        time.sleep(0.5)
+        film(robot, 5)
         robot.jump = -1000.0
-        time.sleep(3.0)
+        film(robot, 30)
         ok, bag = client.end()
     assert ok, bag
     stamps = [seconds(m.message.header.stamp) for m in read_bag(Path(bag), ["pusht_sim/ee_pose"])]

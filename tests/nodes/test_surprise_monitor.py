@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import threading
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import rclpy
 from geometry_msgs.msg import PoseStamped
-from helpers.ros import Spinning, activate, image_message, own_domain, pose_message, spinning, wait_for
+from helpers.ros import Spinning, Waiting, activate, image_message, own_domain, pose_message, spinning, wait_for
 from rclpy.lifecycle import TransitionCallbackReturn
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Bool, String
@@ -106,23 +107,18 @@ def test_it_sees_what_was_done_and_stops_the_arm_until_the_gate_is_disabled(
     for t, command in monitor.paired():
         assert command[0] == pytest.approx(t % 1000, abs=1e-3)  # of the same period, not an older or newer one
 
-    seconds = []
-    while len(seconds) < 3 and min(seconds, default=1.0) > 0.3:  # at once; the rest is a busy computer's
-        monitor.surprised = False
-        for state in ("idle", "armed"):
-            resets = monitor.resets
-            robot.gate.publish(String(data=state))
-            wait_for(lambda resets=resets: monitor.resets > resets, f"{state} being heard")
-        wait_for(lambda: not robot.stops[-1], "no stop")
-        robot.gate.publish(String(data="running"))
-        time.sleep(0.3)
-        monitor.surprised = True
-        seen = len(monitor.seen)
-        wait_for(lambda seen=seen: len(monitor.seen) > seen, "the surprise")
-        surprised = time.time()
-        wait_for(lambda: robot.stops[-1], "the stop")
-        seconds.append(time.time() - surprised)
-    assert min(seconds) < 0.3
+    for state in ("idle", "armed"):
+        resets = monitor.resets
+        robot.gate.publish(String(data=state))
+        wait_for(lambda resets=resets: monitor.resets > resets, f"{state} being heard")
+    wait_for(lambda: not robot.stops[-1], "no stop")
+    robot.gate.publish(String(data="running"))
+    time.sleep(0.3)
+    monitor.surprised, seen, busy = True, len(monitor.seen), Waiting(os.getpid())
+    wait_for(lambda: len(monitor.seen) > seen, "the surprise")
+    surprised = time.time()
+    wait_for(lambda: robot.stops[-1], "the stop")
+    assert time.time() - surprised < 0.3 + busy.seconds()  # at once
     monitor.surprised = False
     time.sleep(0.5)
     assert robot.stops[-1]  # it is over, and the arm is held all the same

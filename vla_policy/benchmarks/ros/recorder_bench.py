@@ -95,11 +95,11 @@ class RecorderClient:
 
 
 class RobotWithCamera(FakeRobot):
-    """A fake robot with a camera at 10 Hz while `filming`, and executed commands at 50 Hz."""
+    """A fake robot with a camera at 10 Hz while `filming` (`frames` so far), and executed commands at 50 Hz."""
 
     def __init__(self, simulated: bool = False) -> None:
         super().__init__(simulated)
-        self.filming, self._frame = True, 0
+        self.filming, self.frames = True, 0
         self._images = self.create_publisher(Image, "/pusht_sim/camera/image_raw", common.IMAGE_QOS)
         self._executed = self.create_publisher(JointState, "command/executed", common.COMMAND_QOS)
         self._camera_ticker = common.Ticker(0.1, self._publish_image)
@@ -112,8 +112,8 @@ class RobotWithCamera(FakeRobot):
 
     def _publish_image(self) -> None:
         if self.filming:
-            self._frame += 1
-            self._images.publish(image_message(bytes([self._frame % 256]) * (96 * 96 * 3), (96, 96), self.now()))
+            self.frames += 1
+            self._images.publish(image_message(bytes([self.frames % 256]) * (96 * 96 * 3), (96, 96), self.now()))
 
     def _command(self) -> None:
         if "robot" not in self.alive:
