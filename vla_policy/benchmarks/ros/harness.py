@@ -267,8 +267,12 @@ class FakeRobot(Spinning):
         self.chunks.publish(chunk_message(ActionChunk(rows, self.now() - age, 0.1), names, "base_link"))
 
     def offer_motion(self, speed: float = 0.1) -> None:
-        """Publish a chunk that moves along y for its whole length."""
-        steps = speed * 0.1 * np.arange(1, 16)
+        """Publish a chunk that moves along y for its whole length, away from the nearer side of the workspace.
+
+        The gate keeps its set-point through an enabling, so that chunks of one direction would end at that side.
+        """
+        direction = -1.0 if self.pose[1] > START[1] else 1.0
+        steps = direction * speed * 0.1 * np.arange(1, 16)
         self.offer(np.stack([np.full(15, self.pose[0]), self.pose[1] + steps], axis=1))
 
     def publish_state(self) -> None:
