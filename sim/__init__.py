@@ -4,7 +4,7 @@ from sim.config import TASK, GoalConfig, PushTConfig
 from sim.disturbances import Disturbance, DisturbedEnv
 from sim.env import PushTEnv, PushTState
 from sim.gym_pusht import GymPushTEnv, make_disturbed_env, make_env
-from sim.language_env import LanguagePushTEnv
+from sim.language.env import LanguagePushTEnv
 
 __all__ = [
     "TASK",

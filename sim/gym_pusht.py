@@ -21,7 +21,7 @@ from sim.geometry import (
     position_to_pixels,
 )
 from sim.interface import action_space, check_vector, observation_space, pusht_interface, vectors
-from sim.language_env import LanguagePushTEnv
+from sim.language.env import LanguagePushTEnv
 from vla_policy.interfaces import InputError
 
 IMAGE_SIZE = 96

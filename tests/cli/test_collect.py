@@ -15,7 +15,7 @@ from helpers.language import four_goals
 
 from sim import PushTConfig, PushTEnv
 from sim.geometry import coverage
-from sim.instructions import named_goal
+from sim.language.instructions import named_goal
 from vla_policy.cli.collect import main
 from vla_policy.collection.collect import CollectConfig, collect
 from vla_policy.collection.demonstrator import Demonstration

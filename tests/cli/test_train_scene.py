@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sim.instructions import meanings, named_goal, sentences
+from sim.language.instructions import meanings, named_goal, sentences
 from vla_policy.interfaces import ENVIRONMENT_STATE, STATE
 from vla_policy.jobs.scene import annotation, rewording, scene_of
 from vla_policy.models import BACKBONE_HIDDEN, BACKBONE_REAL, PolicyConfig

@@ -12,7 +12,7 @@ from vla_policy.interfaces import ACTION, InputError
 from vla_policy.jobs.distill import composed, sampled_actions
 from vla_policy.models import DiffusionPolicy, TransformerConfig, join_policies
 from vla_policy.models.heads import DenoisingHead
-from vla_policy.models.policy import without_backbone_output
+from vla_policy.models.teaching import predictions, without_backbone_output
 
 
 @pytest.fixture
@@ -34,14 +34,14 @@ def test_the_velocity_is_the_members_mean_at_every_step(folders: list[Path], tmp
     assert joint.config == replace(members[0].config, ensemble=3)
     batch, noisy = batch_of(4), torch.randn(4, 1, 16, 2)
     time = torch.full((4, 1), 0.3)
-    each = torch.stack([member.predictions(batch)(noisy, time) for member in members])
-    torch.testing.assert_close(joint.predictions(batch)(noisy, time), each.mean(0))
+    each = torch.stack([predictions(member, batch)(noisy, time) for member in members])
+    torch.testing.assert_close(predictions(joint, batch)(noisy, time), each.mean(0))
     head = joint.head
     assert isinstance(head, DenoisingHead)
     steps = head.objective.times()
     x = torch.randn(4, 1, 16, 2, generator=torch.Generator().manual_seed(0))
     for k, start in enumerate(steps):  # Euler's method by hand
-        velocity = joint.predictions(batch)(x, torch.full((4, 1), start))
+        velocity = predictions(joint, batch)(x, torch.full((4, 1), start))
         x = x + ([*steps, 1.0][k + 1] - start) * velocity
     expected = joint.normalizer.unnormalize(ACTION, x[:, 0].clamp(-1, 1))[:, 1:]
     torch.testing.assert_close(joint.sample(batch, torch.Generator().manual_seed(0)), expected)

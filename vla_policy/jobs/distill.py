@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vla_policy.interfaces import ACTION, InputError
 from vla_policy.models import DiffusionPolicy
-from vla_policy.models.policy import without_backbone_output
+from vla_policy.models.teaching import without_backbone_output
 from vla_policy.training import Annotate
 
 

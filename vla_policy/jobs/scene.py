@@ -41,7 +41,7 @@ def tokenizer_corpus(config: DictConfig, windows: Windows) -> list[str]:
     if scene is None or not scene.goals:
         return windows.tasks
 
-    from sim.language import corpus
+    from sim.language.questions import corpus
 
     return [*windows.tasks, *corpus(scene, CORPUS_SIZE, np.random.default_rng(config.seed))]
 
@@ -54,7 +54,7 @@ def rewording(config: DictConfig) -> Reword | None:
     if scene is None or not scene.goals:
         return None
 
-    from sim.instructions import meanings, sentences
+    from sim.language.instructions import meanings, sentences
 
     goals = meanings(scene)
     choices = {goal: sentences(scene, goal, "training") for goal in scene.goals}
@@ -115,7 +115,7 @@ def questions(config: DictConfig, policy: PolicyConfig) -> Annotate | None:
         )
 
     from sim.geometry import pose_from_features
-    from sim.language import question_answer
+    from sim.language.questions import question_answer
 
     def annotate(batch: Mapping[str, Any], generator: np.random.Generator) -> dict[str, list[str]]:
         states, blocks = batch[STATE][:, -1].numpy(), batch[ENVIRONMENT_STATE][:, -1].numpy()

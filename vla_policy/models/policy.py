@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -29,15 +28,20 @@ from vla_policy.models.checkpoint import (
 )
 from vla_policy.models.chunks import decode_chunks, encode_chunks
 from vla_policy.models.encoder import ObservationEncoder, module_name, vector_token
-from vla_policy.models.heads import DenoisingHead, Teach, make_head
+from vla_policy.models.heads import DenoisingHead, make_head
 from vla_policy.models.instructions import FILE as INSTRUCTIONS
 from vla_policy.models.instructions import KnownInstructions
 from vla_policy.models.objectives import Predict
+from vla_policy.models.teaching import (
+    BACKBONE_HIDDEN,
+    BACKBONE_REAL,
+    check_teacher,
+    predictions,
+    selected,
+    without_backbone_output,
+)
 from vla_policy.models.trainable import TrainableModel
 from vla_policy.models.transformer import ActionTransformer, Prefix
-
-# Batch entries with the precomputed output of a frozen backbone, as returned by `DiffusionPolicy.read`.
-BACKBONE_HIDDEN, BACKBONE_REAL = "backbone_hidden", "backbone_real"
 
 
 class Observed(NamedTuple):
@@ -209,12 +213,12 @@ class DiffusionPolicy(TrainableModel):
             rows = imitated.to(self.device)
             tokens, actions = tokens[rows], actions[rows]
             real, context = (None if part is None else part[rows] for part in (real, context))
-            batch = _selected(batch, imitated)
+            batch = selected(batch, imitated)
         prefix = self.transformer.prefix(tokens, real, context)
         draws = actions[:, None].expand(-1, self.config.noise_samples, -1, -1)
         taught: dict[str, Any] = {}
         if self._teacher is not None and self.training:
-            taught["teach"] = self._teacher().predictions(without_backbone_output(batch))
+            taught["teach"] = predictions(self._teacher(), without_backbone_output(batch))
         return weight * self.head.loss(self.transformer, prefix, draws, generator, **taught)
 
     def learn_from(self, teacher: DiffusionPolicy) -> None:
@@ -222,27 +226,9 @@ class DiffusionPolicy(TrainableModel):
 
         `InputError` if it predicts something else: of another objective, in other rows, under another normalisation.
         """
-        _check_teacher(self, teacher)
+        check_teacher(self, teacher)
         frozen = teacher.eval().requires_grad_(False)
         self._teacher = lambda: frozen  # not a submodule: it is neither trained nor stored
-
-    @torch.no_grad()
-    def predictions(self, batch: Mapping[str, Any]) -> Teach:
-        """What it predicts, an ensemble on average, for noisy actions under these observations, at any time."""
-        members = [self, *self._others()]
-        prefixes = [member.prefix(batch) for member in members]
-
-        @torch.no_grad()
-        def teach(noisy: Tensor, time: Tensor) -> Tensor:
-            found = [
-                cast(DenoisingHead, m.head).denoise(
-                    m.transformer, noisy, m.transformer.modulations(time, prefix.context), prefix
-                )
-                for m, prefix in zip(members, prefixes, strict=True)
-            ]
-            return torch.stack(found).mean(0)
-
-        return teach
 
     def chunks(self, batch: Mapping[str, Any]) -> Tensor:
         """What is predicted of the batch's actions (B, rows, D): `encode_chunks`, normalised."""
@@ -272,10 +258,12 @@ class DiffusionPolicy(TrainableModel):
         return decode_chunks(self.normalizer.unnormalize(ACTION, chunks), newest, self.config)
 
     def _other_predictors(self, batch: Mapping[str, Any]) -> list[Predict]:
-        return [cast(DenoisingHead, m.head).predictor(m.transformer, m.prefix(batch)) for m in self._others()]
+        return [cast(DenoisingHead, m.head).predictor(m.transformer, m.prefix(batch)) for m in self.members[1:]]
 
-    def _others(self) -> list[DiffusionPolicy]:
-        return [cast(DiffusionPolicy, member) for member in self.others]
+    @property
+    def members(self) -> list[DiffusionPolicy]:
+        """This policy and, of an ensemble, the others."""
+        return [self, *(cast(DiffusionPolicy, member) for member in self.others)]
 
     def predict(self, histories: Sequence[Sequence[Observation]], generator: np.random.Generator) -> list[ActionChunk]:
         """One chunk a history of `n_obs_steps` observations, oldest first; row 0 is due at the newest one's time.
@@ -367,20 +355,6 @@ class DiffusionPolicy(TrainableModel):
         return policy
 
 
-def without_backbone_output(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """A batch for another policy, whose backbone has to encode it by itself."""
-    return {key: value for key, value in batch.items() if key not in (BACKBONE_HIDDEN, BACKBONE_REAL)}
-
-
-def _selected(batch: Mapping[str, Any], rows: Tensor) -> dict[str, Any]:
-    """The windows of a batch for which `rows` (B,) is true, on the CPU like the batch."""
-    chosen = rows.nonzero()[:, 0].tolist()
-    return {
-        key: value[rows.to(value.device)] if isinstance(value, Tensor) else [value[k] for k in chosen]
-        for key, value in batch.items()
-    }
-
-
 def _check_vectors(interface: Interface, normalizer: Normalizer, rows: int) -> None:
     """`InputError` unless every feature other than an image is a vector with normalisation statistics."""
     sizes = {}
@@ -390,21 +364,6 @@ def _check_vectors(interface: Interface, normalizer: Normalizer, rows: int) -> N
                 raise InputError(f"{key}: expected the shape of a vector, found {list(feature.shape)}")
             sizes[key] = feature.shape[0]
     normalizer.require(sizes, rows)
-
-
-def _check_teacher(student: DiffusionPolicy, teacher: DiffusionPolicy) -> None:
-    """`InputError` unless both predict the same quantity of the same observations."""
-    if not isinstance(student.head, DenoisingHead):
-        found = student.config.objective.name
-        raise InputError(f"teacher: expected flow or ddpm, which have outputs to match, found {found}")
-    rows = ("horizon", "n_obs_steps", "predict_past", "action_basis", "action_relative")
-    for key in (*rows, "objective.name", "objective.prediction", "objective.train_steps"):
-        ours, theirs = attrgetter(key)(student.config), attrgetter(key)(teacher.config)
-        if ours != theirs:
-            raise InputError(f"teacher: expected policy.{key} {ours!r}, found {theirs!r}")
-    if teacher.normalizer.to_dict()[ACTION] != student.normalizer.to_dict()[ACTION]:
-        raise InputError("teacher: expected this policy's normalisation of actions, found another")
-    teacher.interface.require(student.interface, "teacher", "the policy's data")
 
 
 def _check_relative(interface: Interface) -> None:

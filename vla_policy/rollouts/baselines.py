@@ -10,8 +10,8 @@ import numpy as np
 from sim import PushTConfig
 from sim.expert.expert import Expert
 from sim.geometry import pose_from_features
-from sim.instructions import commanded_pose
 from sim.interface import pusht_interface
+from sim.language.instructions import commanded_pose
 from vla_policy.interfaces import ENVIRONMENT_STATE, STATE, ActionChunk, InputError, Interface, Observation, Policy
 
 

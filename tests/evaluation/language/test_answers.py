@@ -21,9 +21,9 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from sim.geometry import pose_features, pose_from_features
-from sim.instructions import meanings
 from sim.interface import draw_start
-from sim.language import KINDS, Question, offset_words, turn_words
+from sim.language.instructions import meanings
+from sim.language.questions import KINDS, Question, offset_words, turn_words
 from vla_policy.cli.eval import main
 from vla_policy.data import LeRobotDataset, LeRobotWriter
 from vla_policy.evaluation.language import answers

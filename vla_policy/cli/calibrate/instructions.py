@@ -56,7 +56,7 @@ def _known(config: InstructionsConfig) -> list[str]:
 
         return [task for task in LeRobotDataset(Path(config.dataset)).tasks if task]
 
-    from sim.instructions import sentences
+    from sim.language.instructions import sentences
 
     scene = config.pusht
     return [text for goal in scene.goals for text in sentences(scene, goal, "training")]
@@ -72,6 +72,6 @@ def _paraphrases(config: InstructionsConfig) -> list[list[str]]:
             raise InputError(f"paraphrases {path}: expected a text file, one sentence a line, found {error}") from None
         return [[line.strip()] for line in lines if line.strip()]
 
-    from sim.refusals import PARAPHRASES, paraphrases
+    from sim.language.refusals import PARAPHRASES, paraphrases
 
     return paraphrases(config.pusht, PARAPHRASES["calibration"])

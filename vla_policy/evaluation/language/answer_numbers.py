@@ -1,4 +1,4 @@
-"""Parsing of the numbers in answers (see `sim.language`), and distances between answers."""
+"""Parsing of the numbers in answers (see `sim.language.questions`), and distances between answers."""
 
 from __future__ import annotations
 

@@ -15,9 +15,9 @@ import torch
 
 from sim import PushTConfig
 from sim.geometry import pose_from_features
-from sim.instructions import meanings
 from sim.interface import pusht_interface
-from sim.language import KINDS, question_answer
+from sim.language.instructions import meanings
+from sim.language.questions import KINDS, question_answer
 from vla_policy.data import LeRobotDataset
 from vla_policy.evaluation.options import ComputeOptions, SceneOptions
 from vla_policy.evaluation.success.open_loop import held_out_episodes, stated_episodes

@@ -14,8 +14,8 @@ from typing import Any
 from rich.table import Table
 
 from sim import PushTConfig
-from sim.instructions import TEMPLATES, sentences
-from sim.refusals import PARAPHRASES, UNRELATED, paraphrases
+from sim.language.instructions import TEMPLATES, sentences
+from sim.language.refusals import PARAPHRASES, UNRELATED, paraphrases
 from vla_policy.evaluation.formats import interval, percent
 from vla_policy.evaluation.options import ComputeOptions, SceneOptions
 from vla_policy.evaluation.success.report import refusal_rate

@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from sim import TASK, make_disturbed_env
-from sim.instructions import LANGUAGE_TASK
+from sim.language.instructions import LANGUAGE_TASK
 from vla_policy.evaluation.success.evaluate import EvalConfig, evaluate
 from vla_policy.interfaces import IMAGES, InputError, Policy
 from vla_policy.models.checkpoint import update_card

@@ -11,7 +11,7 @@ from typing import Any
 
 from sim import Disturbance, PushTConfig
 from sim.disturbances import KINDS
-from sim.instructions import named_goal
+from sim.language.instructions import named_goal
 from vla_policy.evaluation.options import RolloutOptions, SceneOptions
 from vla_policy.evaluation.success.aftermath import watched_summary
 from vla_policy.evaluation.success.films import choose, film

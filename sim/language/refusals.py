@@ -7,7 +7,7 @@ chosen on the first parts, and refusals are counted on the second ones.
 from __future__ import annotations
 
 from sim.config import PushTConfig
-from sim.instructions import names
+from sim.language.instructions import names
 
 PARAPHRASES = {
     "calibration": (

@@ -11,9 +11,9 @@ from helpers.language import four_goals
 
 from sim import GoalConfig, PushTConfig
 from sim.geometry import coverage, transform
-from sim.instructions import TEMPLATES, centre, commanded_pose, named_goal, place, places, sentences
 from sim.interface import draw_start
-from sim.language import KINDS, Question, corpus, offset_words, question_answer, turn_words
+from sim.language.instructions import TEMPLATES, centre, commanded_pose, named_goal, place, places, sentences
+from sim.language.questions import KINDS, Question, corpus, offset_words, question_answer, turn_words
 from vla_policy.interfaces import InputError
 
 CONFIG = four_goals()

@@ -2,8 +2,8 @@
 
 from helpers.language import four_goals
 
-from sim.instructions import TEMPLATES, meanings
-from sim.refusals import PARAPHRASES, UNRELATED, paraphrases
+from sim.language.instructions import TEMPLATES, meanings
+from sim.language.refusals import PARAPHRASES, UNRELATED, paraphrases
 
 CONFIG = four_goals()
 

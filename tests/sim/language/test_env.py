@@ -12,8 +12,8 @@ from helpers.language import four_goals
 
 from sim import LanguagePushTEnv, PushTConfig, PushTEnv, make_env
 from sim.geometry import T_CORNERS, pose_from_features, transform
-from sim.instructions import named_goal, sentences
 from sim.interface import GOAL_STATE
+from sim.language.instructions import named_goal, sentences
 from vla_policy.interfaces import InputError
 
 TOP = "observation.images.top"

@@ -10,8 +10,8 @@ import numpy as np
 from sim.config import PushTConfig
 from sim.env import Assignment, PushTEnv
 from sim.geometry import coverage, pose_features, relative_pose
-from sim.instructions import named_goal, sentences
 from sim.interface import GOAL_STATE
+from sim.language.instructions import named_goal, sentences
 from vla_policy.interfaces import InputError
 
 MOST_AT_START = 0.5  # initial coverage above which a goal is not sampled

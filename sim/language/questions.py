@@ -13,8 +13,8 @@ import numpy as np
 
 from sim.config import PushTConfig
 from sim.geometry import coverage, wrap_angle
-from sim.instructions import centre, place, places, sentences
 from sim.interface import draw_start
+from sim.language.instructions import centre, place, places, sentences
 from vla_policy.interfaces import InputError
 
 Pair = tuple[str, str]
