@@ -12,7 +12,7 @@ from helpers.small_diffusion import TOP, batch_of, histories_of, objective, smal
 from safetensors.torch import load_file
 
 from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, STATE, InputError, Observation
-from vla_policy.models import DiffusionPolicy, PolicyConfig, TransformerConfig, update_card
+from vla_policy.models import DiffusionPolicy, EncoderConfig, PolicyConfig, TransformerConfig, update_card
 
 FILES = {"config.yaml", "model.safetensors", "normalizer.json", "interface.json", "README.md"}
 
@@ -137,6 +137,35 @@ def test_estimates_reach_the_transformer_and_only_their_own_error_trains_them() 
     assert any(p.grad is not None and p.grad.any() for p in policy.estimate_tokens.parameters())
 
 
+def test_without_tokens_the_pictures_act_through_the_estimates_alone() -> None:
+    encoder = EncoderConfig(channels=[8, 16], keypoints=4, tokens=False)
+    policy = small_policy(image=True, auxiliary_keys=[ENVIRONMENT_STATE], encoder=encoder)
+    batch, noise = batch_of(2), torch.Generator().manual_seed(0)
+    other = {**batch, TOP: 255 - batch[TOP]}
+    seen, changed = policy.observe(batch, None), policy.observe(other, None)
+    assert seen.tokens.shape[1] == 2 + 2  # of each step a state and an estimate
+    assert not torch.equal(seen.tokens, changed.tokens)
+    policy.auxiliary = torch.nn.ModuleDict({key: Still(head) for key, head in policy.auxiliary.items()})
+    assert torch.equal(policy.observe(batch, None).tokens, policy.observe(other, None).tokens)
+
+    blind = small_policy(image=True, auxiliary_keys=[ENVIRONMENT_STATE], encoder=encoder)
+    blind.config.auxiliary_weight = 0.0
+    blind.loss(batch, noise)[0].backward()
+    assert all(p.grad is None or not p.grad.any() for p in blind.encoder.camera_tokens.parameters())
+
+
+class Still(torch.nn.Module):
+    """The estimate of a picture of nothing."""
+
+    def __init__(self, head: torch.nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, summary: torch.Tensor) -> torch.Tensor:
+        estimate: torch.Tensor = self.head(torch.zeros_like(summary))
+        return estimate
+
+
 @pytest.mark.parametrize("name", ["flow", "ddpm", "autoregressive", "masked"])
 def test_a_checkpoint_gives_back_the_same_policy(tmp_path: Path, name: str) -> None:
     policy = small_policy(image=True, auxiliary_keys=[ENVIRONMENT_STATE], **objective(name))
@@ -241,6 +270,10 @@ def test_a_name_that_is_neither_a_folder_nor_on_the_hub_is_one_error(monkeypatch
         ({"n_action_steps": 16}, r"n_action_steps.*15, found 16"),
         ({"observation_keys": []}, "observation_keys"),
         ({"action_normalization": "mean_std"}, r"clip_sample.*mean_std"),
+        (
+            {"observation_keys": [STATE, TOP], "encoder": EncoderConfig(tokens=False)},
+            r"encoder\.tokens: expected true, or auxiliary_keys",
+        ),
     ],
 )
 def test_impossible_configurations_name_their_option(options: dict, message: str) -> None:

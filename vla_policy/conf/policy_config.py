@@ -33,6 +33,10 @@ class EncoderConfig:
     keypoints: int = 32  # heatmaps of the spatial softmax
     grid: int = 6  # the coarse grid has grid x grid feature tokens; 0: keypoints only
     color_jitter: float = 0.1  # relative strength of brightness, contrast and saturation changes in training
+    tokens: bool = True
+    """false: the action transformer sees of the pictures only what the encoder reads from them, the estimates of
+    policy.auxiliary_keys, and cannot learn by heart what else a few demonstrations show
+    """
 
 
 @dataclass
@@ -194,6 +198,10 @@ class PolicyConfig:
             )
         if self.auxiliary_keys and not camera:
             raise InputError("policy.auxiliary_keys: expected a camera among observation_keys, found none")
+        if self.encoder is not None and camera and not (self.encoder.tokens or self.auxiliary_keys):
+            raise InputError(
+                "policy.encoder.tokens: expected true, or auxiliary_keys that stand for the pictures, found neither"
+            )
         if not tokens and (self.transformer.patch < 1 or self.rows % self.transformer.patch):
             raise InputError(
                 f"policy.transformer.patch: expected a divisor of the {self.rows} predicted rows of a chunk, "

@@ -31,6 +31,10 @@ class DataConfig:
     """of the scene, [mirror]: each sample is drawn as it is or as its image under one of them, pictures through the
     table's homography
     """
+    state_noise: float = 0.0
+    """shift the observed state of half of the samples, by as many of its standard deviations over the data, while the
+    demonstrated target stays: the policy learns to come back to the path. For actions that are positions; 0: never
+    """
     action_loss: list[bool] | None = None
     """with a list, one a dataset: whether its actions are to be imitated; those of play are not, but its pictures
     teach the encoder what policy.auxiliary_keys say; null: all
@@ -63,6 +67,8 @@ class DataConfig:
         if len(counts) != len(roots) or not all(count is None or type(count) is int for count in counts):
             expected = f"a number, null or a list of {len(roots)}, one a dataset"
             raise InputError(f"data.n_episodes: expected {expected}, found {self.n_episodes!r}")
+        if not 0 <= self.state_noise < math.inf:
+            raise InputError(f"data.state_noise: expected a number from 0 on, found {self.state_noise}")
         acting = self.action_loss
         if acting is not None and (len(acting) != len(roots) or not any(acting)):
             expected = f"{len(roots)} times true or false, one a dataset, at least one true"

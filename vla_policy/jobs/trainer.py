@@ -21,6 +21,7 @@ from vla_policy.training import (
     Annotate,
     DataConfig,
     FrozenWindows,
+    StateShift,
     Trainer,
     TrainerConfig,
     TrainingWindows,
@@ -61,8 +62,10 @@ def make_trainer(config: DictConfig, run_dir: Path) -> Trainer:
     annotate, reword = annotation(config, policy_config), rewording(config)
     windows, val_windows, described = open_data(data, policy_config)
     augment = augmentation(config, data.symmetries, windows.interface)
-    if augment is not None and policy_config.backbone is not None and policy_config.backbone.tuning == "frozen":
+    frozen = policy_config.backbone is not None and policy_config.backbone.tuning == "frozen"
+    if augment is not None and frozen:
         raise InputError("data.symmetries: expected no frozen backbone, which encodes pictures once, found one")
+    shift = StateShift(data.state_noise, windows) if data.state_noise else None
     if policy_config.ensemble > 1:
         raise InputError(
             f"policy.ensemble: expected 1 in training, found {policy_config.ensemble}; see vla-lab ensemble"
@@ -74,13 +77,13 @@ def make_trainer(config: DictConfig, run_dir: Path) -> Trainer:
     policy, initial = start_policy(policy_config, windows, config, augment)
     policy.card = {"data": described, "training": _training(config, trainer, initial)}
     sampled = _taught(policy, config)
-    if policy_config.backbone is not None and policy_config.backbone.tuning == "frozen":
+    if frozen:
         policy.to(Accelerator().device)  # it encodes the data before there is a trainer
         seen: TrainingWindows = FrozenWindows(windows, policy, run_dir, reword)
         held_out: TrainingWindows | None = None if val_windows is None else FrozenWindows(val_windows, policy, run_dir)
     else:
         seen, held_out = windows, val_windows
-    added, settings = composed(annotate, augment, sampled), plain(config)
+    added, settings = composed(annotate, augment, shift, sampled), plain(config)
     return Trainer(policy, seen, run_dir, trainer, config.seed, held_out, evaluate, data.num_workers, settings, added)
 
 
@@ -107,6 +110,7 @@ def _world_model_trainer(config: DictConfig, run_dir: Path) -> Trainer:
     for name, value in (
         ("init_modules", config.get("init_modules")),
         ("data.symmetries", data.symmetries or None),
+        ("data.state_noise", data.state_noise or None),
         ("data.action_loss", data.action_loss),
         ("distill.teacher", OmegaConf.select(config, "distill.teacher")),
     ):

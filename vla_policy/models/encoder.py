@@ -45,7 +45,8 @@ class Block(nn.Module):
 
 
 class CameraEncoder(nn.Module):
-    """One camera's frames to tokens: one of spatial-softmax keypoints, G x G of coarse features.
+    """One camera's frames to tokens: one of spatial-softmax keypoints, G x G of coarse features; without
+    `config.tokens` to a summary alone.
 
     Positions are in coordinates of the whole image ([-1, 1], x right and y down), so that a random crop in training
     does not change them.
@@ -65,28 +66,32 @@ class CameraEncoder(nn.Module):
             layers += [Block(now) for _ in range(config.blocks)]
         self.features = nn.Sequential(*layers, ChannelNorm(channels[-1]), nn.ReLU())
         self.heatmaps = nn.Conv2d(channels[-1], config.keypoints, 1)
-        self.keypoint_token = nn.Linear(2 * config.keypoints, width)
-        self.grid = config.grid
+        self.tokens, self.grid = config.tokens, config.grid if config.tokens else 0
+        if self.tokens:
+            self.keypoint_token = nn.Linear(2 * config.keypoints, width)
         if self.grid:
             self.grid_token = nn.Linear(channels[-1], width)
             self.grid_place = nn.Sequential(nn.Linear(2, width), nn.GELU(), nn.Linear(width, width))
         self.summary_width = 2 * config.keypoints + channels[-1]
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, pixels: Tensor, top_left: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, pixels: Tensor, top_left: Tensor) -> tuple[Tensor | None, Tensor]:
         """Cropped frames (M, h, w, 3) uint8 or [0, 255] float whose top left pixels lie at `top_left` (M, 2) y, x.
 
-        Returns tokens (M, 1 + G * G, W) and a summary (M, 2 K + channels) for auxiliary heads.
+        Returns tokens (M, 1 + G * G, W), if there are any, and a summary (M, 2 K + channels) for auxiliary heads.
         """
         images = (pixels.to(self.heatmaps.weight.dtype) / 127.5 - 1.0).movedim(-1, 1)
         features = self.features(images)
         keypoints = spatial_softmax(self.heatmaps(features), self.places(features.shape[-2:], top_left))
+        summary = torch.cat([keypoints, features.mean((2, 3)).float()], dim=1)
+        if not self.tokens:
+            return None, summary
         tokens = [self.keypoint_token(keypoints)[:, None]]
         if self.grid:
             coarse = F.adaptive_avg_pool2d(features, self.grid).flatten(2).transpose(1, 2)
             places = self.places((self.grid, self.grid), top_left)
             tokens.append(self.grid_token(coarse) + self.grid_place(places))
-        return torch.cat(tokens, dim=1), torch.cat([keypoints, features.mean((2, 3)).float()], dim=1)
+        return torch.cat(tokens, dim=1), summary
 
     def places(self, shape: tuple[int, ...], top_left: Tensor) -> Tensor:
         """Centres (M, rows * columns, 2), x and y, of a grid laid over the crop, in coordinates of the whole image."""
@@ -141,10 +146,14 @@ class ObservationEncoder(nn.Module):
             frames = values[key]
             corners = top_left[key].repeat_interleave(frames.shape[1], dim=0)
             seen, summary = self.camera_tokens[module_name(key)](frames.flatten(0, 1), corners)
-            steps = self.steps[-frames.shape[1] :, None]
-            tokens.append((seen.unflatten(0, frames.shape[:2]) + steps).flatten(1, 2))
+            if seen is not None:
+                steps = self.steps[-frames.shape[1] :, None]
+                tokens.append((seen.unflatten(0, frames.shape[:2]) + steps).flatten(1, 2))
             summaries.append(summary.unflatten(0, frames.shape[:2]))
-        return torch.cat(tokens, dim=1), torch.cat(summaries, dim=-1) if summaries else None
+        summary = torch.cat(summaries, dim=-1) if summaries else None
+        if not tokens and summary is not None:  # pictures alone, which give none
+            tokens = [summary.new_zeros(len(summary), 0, self.steps.shape[1])]
+        return torch.cat(tokens, dim=1), summary
 
 
 def vector_token(size: int, width: int) -> nn.Module:

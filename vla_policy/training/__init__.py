@@ -5,6 +5,7 @@ from vla_policy.training.batches import fit_normalizer, make_windows, split_epis
 from vla_policy.training.datasets import open_data
 from vla_policy.training.frozen import FrozenWindows, Reword, TrainingWindows
 from vla_policy.training.loop import Annotate, Rollouts, Trainer
+from vla_policy.training.perturbation import StateShift
 from vla_policy.training.symmetry import RandomSymmetry, Symmetry
 from vla_policy.training.validation import validate_policy, validate_world_model
 
@@ -16,6 +17,7 @@ __all__ = [
     "RandomSymmetry",
     "Reword",
     "Rollouts",
+    "StateShift",
     "Symmetry",
     "Trainer",
     "TrainerConfig",

@@ -78,4 +78,6 @@ def _description(
             description["imitated"] = ", ".join(acting)
     if config.symmetries:
         description["symmetries"] = ", ".join(config.symmetries)
+    if config.state_noise:
+        description["state_noise"] = f"{config.state_noise:g} standard deviations, on half of the samples"
     return description
