@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 from helpers.commands import error_of
 from helpers.language import four_goals
+from helpers.tiny_policies import tiny_policy
 
 from sim import PushTConfig, PushTEnv
-from sim.geometry import coverage
+from sim.geometry import WORKSPACE_HIGH, WORKSPACE_LOW, coverage
 from sim.language.instructions import named_goal
 from vla_policy.cli.collect import main
 from vla_policy.collection.collect import CollectConfig, collect
 from vla_policy.collection.demonstrator import Demonstration
 from vla_policy.data import LeRobotDataset
 from vla_policy.data.format.layout import COLLECTION
-from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, STATE, InputError
+from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, STATE, Failure, InputError
 
 SEED = 201
 QUICK = ["n_episodes=2", f"seed={SEED}", "num_workers=0", "noise=0.002"]
@@ -172,6 +173,8 @@ def test_failures_are_skipped_and_counted(tmp_path: Path, monkeypatch: pytest.Mo
         ("cameras=[left]", "cameras: expected some of"),
         ("colour=red", "colour"),
         ("scene.physics.no_such=1", "no_such"),
+        ("behaviour=dagger", "policy: expected a checkpoint with behaviour=dagger, found None"),
+        ("policy=somewhere", "policy: expected none with behaviour=expert, found somewhere"),
     ],
 )
 def test_mistakes_are_one_line(override: str, message: str, tmp_path: Path) -> None:
@@ -215,3 +218,51 @@ def test_play_pushes_the_block_about(tmp_path: Path) -> None:
     blocks = [dataset.episode(i).columns[ENVIRONMENT_STATE] for i in range(3)]
     assert min(np.ptp(block[:, :2], axis=0).max() for block in blocks) > 0.02
     assert max(np.abs(np.diff(block[:, :2], axis=0)).max() for block in blocks) < 0.05
+
+
+@pytest.fixture(scope="module")
+def novice(collected: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A checkpoint that has learnt nothing."""
+    folder = tmp_path_factory.mktemp("novice") / "policy"
+    interface = LeRobotDataset(collected).interface
+    tiny_policy(interface, WORKSPACE_LOW, WORKSPACE_HIGH, [STATE, ENVIRONMENT_STATE]).save_pretrained(folder)
+    return str(folder)
+
+
+def test_the_expert_takes_over_where_a_policy_stalls(novice: str, tmp_path: Path) -> None:
+    quick = ["behaviour=dagger", f"policy={novice}", "patience=15", "n_episodes=1", f"seed={SEED}", "num_workers=0"]
+    main([str(tmp_path / "c"), *quick, "cameras=[]"])
+    (attempt,), dataset = attempts(tmp_path / "c"), LeRobotDataset(tmp_path / "c")
+    assert attempt["alone"] == 15
+    assert attempt["steps"] == dataset.lengths[0]
+    columns = dataset.episode(0).columns
+    scene = PushTEnv(cameras=[])
+    observation, _ = scene.reset(seed=SEED)
+    scene.close()
+    assert np.linalg.norm(columns[STATE][0] - observation[STATE]) > 0.005  # what it had done is not recorded
+    assert np.linalg.norm(columns[ACTION] - columns[STATE], axis=1).max() < 0.033  # the expert's targets
+    x, y, cos, sin = columns[ENVIRONMENT_STATE][-1]
+    assert coverage(np.array([x, y, np.arctan2(sin, cos)])) > 0.9
+    main([str(tmp_path / "c"), *quick, "cameras=[]"])  # nothing is left to do
+    assert attempts(tmp_path / "c") == [attempt]
+
+
+def test_a_policy_that_needs_no_help_gives_nothing(
+    novice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def perfect(self: object, env: object, observation: object, info: dict[str, object], *how: object) -> object:
+        return observation, info, 90, True
+
+    monkeypatch.setattr("vla_policy.collection.learner.Learner.play", perfect)
+    with pytest.raises(Failure, match="policy: expected starts where it stalls, found 50 successes in a row"):
+        collect(tmp_path / "c", CollectConfig(behaviour="dagger", policy=novice, num_workers=0, cameras=[]))
+    assert all(a["steps"] == 0 and a["episode"] is None for a in attempts(tmp_path / "c"))
+
+
+def test_a_policy_sees_what_the_cameras_show(tmp_path: Path, collected: Path) -> None:
+    interface = LeRobotDataset(collected).interface
+    tiny_policy(interface, WORKSPACE_LOW, WORKSPACE_HIGH, list(interface.observations)).save_pretrained(tmp_path / "p")
+    message = error_of(
+        main, tmp_path / "c", "behaviour=dagger", f"policy={tmp_path / 'p'}", "num_workers=0", "cameras=[]"
+    )
+    assert message.count("observation.images.top") == 1

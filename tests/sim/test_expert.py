@@ -9,7 +9,7 @@ from sim.expert.expert import Expert
 from sim.expert.path import BlockMap
 from sim.geometry import GOAL_POSE, PUSHER_RADIUS, T_SHAPE, coverage, transform, wrap_angle
 from sim.planar import Contacts, PlanarModel, Pushes, outline_contacts, pose_distance
-from vla_policy.collection.demonstrator import demonstrate
+from vla_policy.collection.demonstrator import Behaviour, demonstrate
 
 EVERYWHERE = shapely.box(-1, -1, 1, 1)
 POSE = np.array([0.47, -0.03, 0.6])
@@ -203,7 +203,7 @@ def test_expert_solves_a_few_starts(name: str) -> None:
     if name == "gym_pusht":
         pytest.importorskip("gym_pusht")
     env = make_env(name, ())
-    played = [demonstrate(env, seed, noise=0.0) for seed in (201, 202, 203)]
+    played = [demonstrate(env, seed, Behaviour()) for seed in (201, 202, 203)]
     env.close()
     assert all(p.success for p in played)
     assert np.median([p.steps for p in played]) < 150
@@ -211,7 +211,7 @@ def test_expert_solves_a_few_starts(name: str) -> None:
 
 def test_a_demonstration_continues_after_success() -> None:
     env = make_env("pybullet", ())
-    short, long = (demonstrate(env, 201, 0.003, after_success=steps) for steps in (0, 10))
+    short, long = (demonstrate(env, 201, Behaviour(noise=0.003, after_success=steps)) for steps in (0, 10))
     env.close()
     assert short.success
     assert long.success
@@ -224,7 +224,7 @@ def test_a_demonstration_continues_after_success() -> None:
 @pytest.mark.slow
 def test_expert_solves_nearly_all_starts_even_with_noise() -> None:
     env = make_env("pybullet", ())
-    played = [demonstrate(env, seed, noise=0.003) for seed in range(220, 240)]
+    played = [demonstrate(env, seed, Behaviour(noise=0.003)) for seed in range(220, 240)]
     env.close()
     assert sum(p.success for p in played) >= 18
     assert np.median([p.steps for p in played if p.success]) <= 150

@@ -22,7 +22,7 @@ console = stdout()
 
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Record episodes of the scripted expert, or random pushes; call it again to resume."""
+    """Record the scripted expert, its corrections of a policy, or random pushes; call it again to resume."""
     (out,), config = parse_command("vla-collect", main.__doc__, "collect", arguments, OUT="folder of the dataset")
 
     from vla_policy.data.format.layout import COLLECTION
@@ -61,9 +61,13 @@ def _table(summary: dict[str, Any]) -> Table:
         )
         table.add_row("failed seeds", ", ".join(map(str, summary["failed_seeds"])) or "none")
     else:
+        if "unaided" in summary:
+            table.add_row("starts attempted", str(summary["attempted"]))
+            table.add_row("of them the policy needed no help in", str(summary["unaided"]))
         table.add_row("episodes", str(summary["episodes"]))
     table.add_row("frames", str(summary["frames"]))
-    table.add_row("median steps", f"{summary['median_steps']:g}")
+    if summary["median_steps"] is not None:
+        table.add_row("median steps", f"{summary['median_steps']:g}")
     table.add_row("seeds", f"{summary['first_seed']} to {summary['last_seed']}")
     return table
 

@@ -11,14 +11,14 @@ import functools
 import itertools
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sim import TASK, PushTConfig, make_env
-from vla_policy.collection.demonstrator import BEHAVIOURS, Demonstration, demonstrations
+from vla_policy.collection.demonstrator import BEHAVIOURS, Behaviour, Demonstration, demonstrations
 from vla_policy.data import LeRobotWriter
 from vla_policy.data.format.layout import COLLECTION
 from vla_policy.evaluation.statistics import success_interval
@@ -41,8 +41,11 @@ class CollectConfig:
     cameras: list[str] = field(default_factory=lambda: ["top"])  # [] for none; pybullet also has oblique and video
     behaviour: str = "expert"
     """expert | noisy (the expert with noise) | random (pushes anywhere near the block); of the last two every
-    episode is kept, and the executed target is recorded
+    episode is kept, and the executed target is recorded | dagger (the policy plays, and where it stalls the expert
+    takes over and is recorded)
     """
+    policy: str | None = None  # dagger: the checkpoint that plays
+    patience: int = 50  # dagger: control steps without progress, or 0.1 s each, after which the expert takes over
     noise: float = 0.003
     """metres, standard deviation of the noise on every executed target; the recorded one is the expert's own"""
     after_success: int = 10
@@ -54,12 +57,22 @@ class CollectConfig:
     scene: dict[str, Any] = field(default_factory=dict)  # what PushTConfig.from_mapping reads, see sim/config.py
 
     def __post_init__(self) -> None:
-        for key, least in {"n_episodes": 1, "seed": 0, "noise": 0, "after_success": 0, "num_workers": 0}.items():
+        for key, least in {
+            "n_episodes": 1,
+            "seed": 0,
+            "noise": 0,
+            "after_success": 0,
+            "patience": 1,
+            "num_workers": 0,
+        }.items():
             value = getattr(self, key)
             if value is not None and not value >= least:
                 raise InputError(f"{key}: expected at least {least}, found {value}")
         if self.behaviour not in BEHAVIOURS:
             raise InputError(f"behaviour: expected one of {list(BEHAVIOURS)}, found {self.behaviour!r}")
+        if (self.behaviour == "dagger") != (self.policy is not None):
+            expected = "a checkpoint" if self.behaviour == "dagger" else "none"
+            raise InputError(f"policy: expected {expected} with behaviour={self.behaviour}, found {self.policy}")
 
     @property
     def workers(self) -> int:
@@ -81,6 +94,12 @@ class Attempt:
     episode: int | None
     task: str = TASK
     goal: str = ""
+    alone: int = 0  # dagger: control steps before the expert took over, or until the policy succeeded without it
+
+    @property
+    def unaided(self) -> bool:
+        """Whether a policy succeeded without the expert."""
+        return self.alone > 0 and self.steps == 0
 
 
 def collect(
@@ -92,6 +111,8 @@ def collect(
     interrupted run. `InputError` if `root` contains anything but a collection of the same configuration.
     """
     scene = PushTConfig.from_mapping(config.scene)
+    alone = scene.max_episode_steps if config.behaviour == "dagger" else 0
+    scene = replace(scene, max_episode_steps=scene.max_episode_steps + alone)  # as long again for the expert
     env_factory = functools.partial(make_env, config.env, tuple(config.cameras), scene)
     probe = env_factory()
     interface = probe.interface
@@ -101,8 +122,10 @@ def collect(
         attempts = attempts[: _complete(attempts, writer.num_episodes, root)]
         seeds = itertools.count(config.seed + len(attempts))
         if writer.num_episodes < config.n_episodes:
-            settings = config.noise, config.workers, config.behaviour, config.after_success
-            with demonstrations(env_factory, seeds, *settings) as recorded:
+            behaviour = Behaviour(
+                config.behaviour, config.noise, config.after_success, config.policy, config.patience, alone
+            )
+            with demonstrations(env_factory, seeds, behaviour, config.workers) as recorded:
                 for demonstration in recorded:
                     attempts.append(_store(writer, demonstration, attempts, config))
                     if on_attempt is not None:
@@ -128,6 +151,8 @@ def _earlier_attempts(root: Path, config: CollectConfig) -> list[Attempt]:
             continue  # stored before there were others
         if key == "after_success" and stored.get(key, 0) == value:
             continue  # stored before it could be chosen
+        if key in ("policy", "patience") and key not in stored:
+            continue  # stored before there was dagger
         if key == "scene" and PushTConfig.from_mapping(stored.get(key, {})) == PushTConfig.from_mapping(value):
             continue  # equal scenes, whether defaults were stored or not
         if stored.get(key) != value:
@@ -148,7 +173,7 @@ def _complete(attempts: list[Attempt], num_episodes: int, root: Path) -> int:
 
 def _store(writer: LeRobotWriter, new: Demonstration, attempts: list[Attempt], config: CollectConfig) -> Attempt:
     episode = writer.num_episodes if new.kept else None
-    attempt = Attempt(new.seed, new.steps, new.max_coverage, episode, new.task, new.goal)
+    attempt = Attempt(new.seed, new.steps, new.max_coverage, episode, new.task, new.goal, new.alone)
     write_json(writer.root / COLLECTION, _summary([*attempts, attempt], config))
     if new.kept:
         writer.add_episode(new.columns, new.images, new.task)
@@ -157,12 +182,16 @@ def _store(writer: LeRobotWriter, new: Demonstration, attempts: list[Attempt], c
 
 def _require_progress(attempts: list[Attempt]) -> None:
     if len(attempts) >= MAX_FAILURES and all(attempt.episode is None for attempt in attempts[-MAX_FAILURES:]):
+        if all(attempt.unaided for attempt in attempts[-MAX_FAILURES:]):
+            raise Failure(f"policy: expected starts where it stalls, found {MAX_FAILURES} successes in a row")
         raise Failure(f"expert: expected successes, found {MAX_FAILURES} failures in a row")
 
 
 def _summary(attempts: list[Attempt], config: CollectConfig) -> dict[str, Any]:
     good = [attempt for attempt in attempts if attempt.episode is not None]
-    succeeded = {}  # success is defined for the expert alone
+    succeeded: dict[str, Any] = {}  # success is defined for the expert and for a policy alone
+    if config.behaviour == "dagger":
+        succeeded = {"unaided": sum(attempt.unaided for attempt in attempts)}
     if config.behaviour == "expert":
         succeeded = {
             "successful": len(good),

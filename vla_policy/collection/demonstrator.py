@@ -1,4 +1,4 @@
-"""Recording of episodes by the scripted expert, with or without noise, or by random pushes."""
+"""Recording of episodes by the scripted expert, with or without noise, of its corrections, or by random pushes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context, parent_process
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -18,18 +19,37 @@ from sim import TASK
 from sim.expert.expert import Expert
 from sim.expert.play import RandomPushes
 from sim.geometry import pose_from_features
+from vla_policy.collection.learner import Learner
 from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, STATE
 
 EnvFactory = Callable[[], gymnasium.Env]
-BEHAVIOURS = ("expert", "noisy", "random")
+BEHAVIOURS = ("expert", "noisy", "random", "dagger")
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """Who acts, and with what: see `CollectConfig`, where the options have the same names."""
+
+    name: str = "expert"
+    noise: float = 0.0
+    after_success: int = 0
+    policy: str | None = None
+    patience: int = 1
+    alone: int = 0  # dagger: control steps that the policy has for itself
+
+    @property
+    def successes_only(self) -> bool:
+        """Whether episodes that fail are left out."""
+        return self.name in ("expert", "dagger")
 
 
 @dataclass(frozen=True)
 class Demonstration:
     """The outcome of one start: T steps, with vectors (T, D) and images (T, H, W, 3) by key if the episode is kept,
-    which an expert's failure is not.
+    which an expert's failure is not, and neither an episode that a policy did not need the expert for.
 
-    `task` is the instruction, `goal` the name of the goal that it names, "" if there is only one.
+    `task` is the instruction, `goal` the name of the goal that it names, "" if there is only one. `alone` are the steps
+    that a policy played before the expert took over.
     """
 
     seed: int
@@ -40,6 +60,7 @@ class Demonstration:
     images: dict[str, np.ndarray]
     task: str = TASK
     goal: str = ""
+    alone: int = 0
 
     @property
     def kept(self) -> bool:
@@ -47,35 +68,47 @@ class Demonstration:
         return bool(self.columns)
 
 
-def demonstrate(
-    env: gymnasium.Env, seed: int, noise: float, behaviour: str = "expert", after_success: int = 0
-) -> Demonstration:
+def demonstrate(env: gymnasium.Env, seed: int, behaviour: Behaviour, learner: Learner | None = None) -> Demonstration:
     """Run an episode from the start of this seed, with normal noise of `noise` metres on every executed target.
 
     It continues for `after_success` steps, so that demonstrations go beyond the threshold of success.
 
     For "expert" its own target is recorded, so that the demonstrations show how to recover (DART, Laskey et al. 2017),
     and only successes are kept. For "noisy" (the expert) and "random" (pushes anywhere near the block) the executed
-    target is recorded, which a world model needs, and every episode is kept.
+    target is recorded, which a world model needs, and every episode is kept. For "dagger" the `learner` plays first;
+    where it stalls the expert takes over, and its part alone is kept (Ross et al. 2011; HG-DAgger, Kelly et al. 2019).
     """
-    generator = np.random.default_rng([seed, 1])
     observation, info = env.reset(seed=seed)
-    agent = RandomPushes(generator) if behaviour == "random" else Expert(info["goal_pose"])
+    if learner is None:
+        return _recorded(env, seed, behaviour, observation, info)
+    observation, info, alone, done = learner.play(env, observation, info, behaviour.alone, behaviour.patience)
+    if done:
+        task, goal = env.get_wrapper_attr("task"), info.get("goal", "")
+        return Demonstration(seed, True, 0, float(info["coverage"]), {}, {}, task, goal, alone)
+    return replace(_recorded(env, seed, behaviour, observation, info), alone=alone)
+
+
+def _recorded(
+    env: gymnasium.Env, seed: int, behaviour: Behaviour, observation: dict[str, np.ndarray], info: dict[str, Any]
+) -> Demonstration:
+    """The rest of an episode, from this observation on."""
+    generator = np.random.default_rng([seed, 1])
+    agent = RandomPushes(generator) if behaviour.name == "random" else Expert(info["goal_pose"])
     frames: dict[str, list[np.ndarray]] = {key: [] for key in (*observation, ACTION)}
-    covered, success, left = 0.0, False, after_success
+    covered, success, left = 0.0, False, behaviour.after_success
     done = False
     while not done:
         action = agent.act(observation[STATE], pose_from_features(observation[ENVIRONMENT_STATE])).astype(np.float32)
-        executed = action + noise * generator.standard_normal(2)
+        executed = action + behaviour.noise * generator.standard_normal(2)
         executed = np.clip(executed, env.action_space.low, env.action_space.high)  # type: ignore[attr-defined]
-        recorded = action if behaviour == "expert" else executed.astype(np.float32)
+        recorded = action if behaviour.successes_only else executed.astype(np.float32)
         for key, value in {**observation, ACTION: recorded}.items():
             frames[key].append(value)
         observation, _, terminated, truncated, info = env.step(executed)
         covered, success = max(covered, info["coverage"]), success or bool(terminated)
         done = truncated or (success and left == 0)
         left -= success
-    keep = success or behaviour != "expert"
+    keep = success or not behaviour.successes_only
     arrays = {key: np.stack(values) for key, values in frames.items()} if keep else {}
     images = {key: array for key, array in arrays.items() if array.dtype == np.uint8}
     columns = {key: array for key, array in arrays.items() if key not in images}
@@ -85,27 +118,25 @@ def demonstrate(
 
 @contextmanager
 def demonstrations(
-    env_factory: EnvFactory,
-    seeds: Iterator[int],
-    noise: float,
-    num_workers: int,
-    behaviour: str = "expert",
-    after_success: int = 0,
+    env_factory: EnvFactory, seeds: Iterator[int], behaviour: Behaviour, num_workers: int
 ) -> Iterator[Iterator[Demonstration]]:
     """Demonstrations in the order of `seeds`, without end, computed ahead in spawned processes (0: in this one)."""
     if num_workers == 0:
-        env = env_factory()
+        env, learner = env_factory(), _learner(behaviour)
         try:
-            yield (demonstrate(env, seed, noise, behaviour, after_success) for seed in seeds)
+            yield (demonstrate(env, seed, behaviour, learner) for seed in seeds)
         finally:
             env.close()
         return
-    settings = noise, behaviour, after_success
-    pool = ProcessPoolExecutor(num_workers, get_context("spawn"), _start_worker, (env_factory, *settings))
+    pool = ProcessPoolExecutor(num_workers, get_context("spawn"), _start_worker, (env_factory, behaviour))
     try:
         yield _in_order(pool, seeds, 2 * num_workers)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _learner(behaviour: Behaviour) -> Learner | None:
+    return None if behaviour.policy is None else Learner(behaviour.policy)
 
 
 def _in_order(pool: ProcessPoolExecutor, seeds: Iterator[int], ahead: int) -> Iterator[Demonstration]:
@@ -119,11 +150,11 @@ def _in_order(pool: ProcessPoolExecutor, seeds: Iterator[int], ahead: int) -> It
 _worker: list[Callable[[int], Demonstration]] = []  # runs a seed in the worker process's one environment
 
 
-def _start_worker(env_factory: EnvFactory, noise: float, behaviour: str, after_success: int) -> None:
+def _start_worker(env_factory: EnvFactory, behaviour: Behaviour) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    env = env_factory()
-    _worker.append(lambda seed: demonstrate(env, seed, noise, behaviour, after_success))
+    env, learner = env_factory(), _learner(behaviour)
+    _worker.append(lambda seed: demonstrate(env, seed, behaviour, learner))
 
 
 def _demonstrate(seed: int) -> Demonstration:

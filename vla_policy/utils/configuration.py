@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from vla_policy.interfaces import InputError
-from vla_policy.utils.options import OPTIONS, store_options
+from vla_policy.utils.options import OPTIONS, store_options, values_like_groups
 
 T = TypeVar("T")
 # Keys whose values are paths or sentences, also where they look like numbers.
@@ -153,9 +153,11 @@ def load_config(name: str, overrides: Sequence[str]) -> DictConfig:
             raise InputError(f"override: expected key=value, found {override!r}")
     refuse_task(overrides)
     store_options(name)
+    values = {key: _text(word) for word in overrides if (key := word.partition("=")[0]) in values_like_groups(name)}
+    words = quoted_words([word for word in overrides if word.partition("=")[0] not in values])
     known = GlobalHydra.instance().is_initialized()  # within a program of Hydra's, whose search path is ours
     with nullcontext() if known else initialize_config_module("vla_policy.conf", version_base="1.3"):
-        return compose(name, overrides=quoted_words(overrides))
+        return cast(DictConfig, OmegaConf.merge(compose(name, overrides=words), literal(values)))
 
 
 def read_config(name: str, overrides: Sequence[str]) -> Any:

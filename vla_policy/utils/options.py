@@ -64,6 +64,17 @@ def store_options(name: str) -> None:
         store_scene()
 
 
+def values_like_groups(name: str) -> set[str]:
+    """The options of a command that are plain values although they have the name of a folder of conf/, from which
+    Hydra would choose.
+    """
+    if name not in OPTIONS:
+        return set()
+    folders = {entry.name for entry in resources.files("vla_policy.conf").iterdir() if entry.is_dir()}
+    chosen = set(re.findall(r"^  - (\w+):", _yaml(name), re.MULTILINE))
+    return (folders - chosen) & _defaults(OPTIONS[name]).keys()
+
+
 def store_scene() -> None:
     """Make the defaults of the simulated scene known to Hydra, as `scene_defaults`."""
     try:
