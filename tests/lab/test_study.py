@@ -39,7 +39,7 @@ def finished(out: Path, name: str, levels: dict, seed: int, **result: object) ->
     folder = out / RUNS / name
     folder.mkdir(parents=True)
     words = [*STUDY["overrides"], *(word for factor, level in levels.items() for word in words_of(factor, level))]
-    about = {"levels": levels, "seed": seed, "core_hours": 0.1, "overrides": [*words, "seed", "run_dir"]}
+    about = {"levels": levels, "seed": seed, "core_hours": 0.1, "overrides": words, "given": []}
     (folder / RESULT).write_text(json.dumps({**about, **result}))
 
 

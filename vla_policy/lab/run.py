@@ -17,12 +17,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from vla_policy.data import IMITATED
 from vla_policy.evaluation.success.checkpoint import evaluate_checkpoint
 from vla_policy.interfaces import InputError
-from vla_policy.jobs.train import train
 from vla_policy.jobs.trainer import make_trainer
+from vla_policy.lab.members import ENSEMBLE, TRAINING, card_of, core_minutes, trained, without_ensemble
 from vla_policy.lab.study import Cell, Study, read_study
 from vla_policy.models import DiffusionPolicy
 from vla_policy.models.checkpoint import POLICY, read_checkpoint
-from vla_policy.training import FrozenWindows, TrainingWindows
+from vla_policy.training import FrozenWindows, Trainer, TrainingWindows, validate_policy
 from vla_policy.training.loop import TrainingDiverged
 from vla_policy.utils.configuration import load_config
 from vla_policy.utils.files import read_json, write_json, write_whole
@@ -30,7 +30,7 @@ from vla_policy.utils.locks import lock_file
 
 log = logging.getLogger(__name__)
 
-STUDY, RUNS, RESULT, TRAINING = "study.yaml", "runs", "result.json", "training"
+STUDY, RUNS, RESULT = "study.yaml", "runs", "result.json"
 LOCK = ".lock"  # held while the budget is looked at, and in a run's folder while it goes on
 MEASURED = ("n_episodes", "n_success", "success_rate", "success_ci95", "mean_max_reward", "mean_max_reward_ci95")
 
@@ -64,11 +64,11 @@ def run_cell(study: Study, number: int, out: Path, overrides: Sequence[str] = ()
         return None
     with lock:
         log.info("%s: %s", out.name, cell.name)
-        words = [*study.overrides, *cell.overrides, *overrides, f"seed={cell.seed}", f"run_dir={folder / TRAINING}"]
-        about: dict[str, Any] = {"levels": cell.levels, "seed": cell.seed, "overrides": words}
+        words = [*study.overrides, *cell.overrides, *_teacher(study, cell, out), *overrides]
+        about = {"levels": cell.levels, "seed": cell.seed, "overrides": words, "given": list(overrides)}
         spent, before = core_hours(folder), _processor_seconds()
         try:
-            result = about | _train_and_evaluate(study, folder, words)
+            result = about | _train_and_evaluate(study, folder, words, cell.seed)
         except TrainingDiverged as error:  # its last steps are in no checkpoint
             hours = spent + (_processor_seconds() - before) / 3600
             result = about | {"failed": str(error), "core_hours": hours}
@@ -81,8 +81,7 @@ def _require_same(study: Study, out: Path, overrides: Sequence[str]) -> None:
     for cell in study.cells():
         path = out / RUNS / cell.name / RESULT
         if path.is_file():
-            words = read_json(path)["overrides"]
-            given = words[len(study.overrides) + len(cell.overrides) : -2]  # before seed and run_dir
+            given = read_json(path)["given"]
             if given != list(overrides):
                 raise InputError(
                     f"{path}: expected a result with the overrides {list(overrides)}, found one with {given}; "
@@ -94,35 +93,61 @@ def core_hours(folder: Path) -> float:
     """What a run has cost so far: of its result or, before there is one, of its last saved checkpoint."""
     if (folder / RESULT).is_file():
         return float(read_json(folder / RESULT)["core_hours"])
-    last = folder / TRAINING / "checkpoints" / "last"
-    return _trained(last) / 60 if last.is_dir() else 0.0
+    return core_minutes(folder) / 60
 
 
-def _train_and_evaluate(study: Study, folder: Path, words: list[str]) -> dict[str, Any]:
-    begun = (folder / TRAINING / "config.yaml").is_file()
-    last = train([*words, "resume=true"] if begun else words)
-    parts = read_checkpoint(last, POLICY)
-    metrics = read_metrics(folder)
+def _teacher(study: Study, cell: Cell, out: Path) -> list[str]:
+    """The override that names the teacher of a student's cell; `InputError` if it has not been trained yet."""
+    taught_by = study.teacher(cell)
+    if taught_by is None:
+        return []
+    folder = out / RUNS / taught_by.name
+    if not (folder / RESULT).is_file():
+        raise InputError(f"{cell.name}: expected the result of its teacher {taught_by.name} first, found none")
+    joined = folder / ENSEMBLE
+    return [f"distill.teacher={joined if joined.is_dir() else folder / TRAINING / 'checkpoints' / 'last'}"]
+
+
+def _train_and_evaluate(study: Study, folder: Path, words: list[str], seed: int) -> dict[str, Any]:
+    checkpoint = trained(words, seed, folder)
+    parts, card = read_checkpoint(checkpoint, POLICY), card_of(checkpoint)
+    plain, members = without_ensemble(words)
+    trainer = _uncompiled(plain, folder)
     found: dict[str, Any] = {
         "parameters": sum(_count(stored.shape) for stored in parts.header.values()),
-        "windows": parts.card["data"]["windows"],
-        "batch_size": parts.card["training"]["batch_size"],
-        "flops_per_step": training_flops(words, folder),
-        **{name: values[-1][1] for name, values in metrics.items() if values},
+        "windows": card["data"]["windows"],
+        "batch_size": card["training"]["batch_size"],
+        "flops_per_step": members * training_flops(trainer),
+        **(_last_metrics(folder) if members == 1 else _validated(checkpoint, trainer)),
     }
-    hours = _trained(last) / 60
+    hours = core_minutes(folder) / 60
     if study.evaluate is not None:
         before = _processor_seconds()
-        summary = evaluate_checkpoint(last, [*study.evaluate, f"out={folder / 'evaluation'}"])
-        found |= {key: summary[key] for key in MEASURED}
+        summary = evaluate_checkpoint(checkpoint, [*study.evaluate, f"out={folder / 'evaluation'}"])
+        found |= {key: summary[key] for key in MEASURED} | {"failure_rate": 1.0 - summary["success_rate"]}
         hours += (_processor_seconds() - before) / 3600
     return found | {"core_hours": hours}
 
 
+def _last_metrics(folder: Path) -> dict[str, float]:
+    return {name: values[-1][1] for name, values in read_metrics(folder).items() if values}
+
+
+def _validated(ensemble: Path, trainer: Trainer) -> dict[str, float]:
+    """What a training writes of a single policy, of all members together."""
+    if trainer.val_windows is None:
+        return {}
+    policy = DiffusionPolicy.from_pretrained(ensemble).to(trainer.accelerator.device)
+    return validate_policy(policy, trainer.val_windows, trainer.config.val_windows)
+
+
 def read_metrics(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """(step, value) of everything that a run's metrics.csv has, by name."""
+    """(step, value) of all that a run's metrics.csv has, by name; `InputError` for an ensemble, which has none."""
     found: dict[str, list[tuple[int, float]]] = {}
-    for line in (folder / TRAINING / "metrics.csv").read_text().splitlines()[1:]:
+    path = folder / TRAINING / "metrics.csv"
+    if not path.is_file():
+        raise InputError(f"{path}: expected the metrics of a single training, found none")
+    for line in path.read_text().splitlines()[1:]:
         step, name, value = line.split(",")
         found.setdefault(name, []).append((int(step), float(value)))
     return found
@@ -137,19 +162,23 @@ def trajectory(row: Mapping[str, Any], x: str, y: str, out: Path) -> list[tuple[
     return [(step * scale, value) for step, value in metrics[y]]
 
 
-def training_flops(words: Sequence[str], folder: Path) -> int:
-    """Floating-point operations of one training step, forward and backward, as torch counts them.
+def training_flops(trainer: Trainer) -> int:
+    """Floating-point operations of one step, forward and backward, as torch counts them where nothing is compiled.
 
-    All windows of the step are taken as imitated. The whole run is set up once more for this, data included, since
-    nothing is counted in compiled layers.
+    All windows of the step are taken as imitated.
     """
-    trainer = make_trainer(load_config("train", [*words, "trainer.compile=false"]), folder / TRAINING)
     model, chosen = trainer.model, imitated_windows(trainer.windows, 2)
     assert isinstance(model, DiffusionPolicy)
     with FlopCounterMode(display=False) as counter:
         loss, _ = model.loss(trainer.windows.__getitems__(chosen), torch.Generator().manual_seed(0))
         loss.backward()
     return round(counter.get_total_flops() * trainer.config.batch_size / len(chosen))
+
+
+def _uncompiled(words: Sequence[str], folder: Path) -> Trainer:
+    """A training like those of a run, set up once more, data included."""
+    config = load_config("train", [*words, f"run_dir={folder / TRAINING}", "trainer.compile=false"])
+    return make_trainer(config, folder / TRAINING)
 
 
 def imitated_windows(windows: TrainingWindows, count: int) -> list[int]:
@@ -185,11 +214,6 @@ def _is_running(folder: Path) -> bool:
     except InputError:
         return True
     return False
-
-
-def _trained(checkpoint: Path) -> float:
-    """Core minutes of its training, as its card has them."""
-    return float(read_checkpoint(checkpoint, POLICY).card.get("training", {}).get("core_minutes", 0.0))
 
 
 def _processor_seconds() -> float:

@@ -51,13 +51,24 @@ class Objectives:
 
 
 @dataclass
+class Teachers:
+    """Which runs learn from which others, by `distill.teacher`."""
+
+    factor: str  # whose levels are recipes
+    of: dict[str, str] = field(default_factory=dict)  # student's level: teacher's level, all other levels being equal
+
+
+@dataclass
 class Study:
     """What is varied, how often, and how much it may cost."""
 
     title: str = ""
     overrides: list[str] = field(default_factory=list)  # of vla-train, for every run
     factors: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """by name their levels, and by level the overrides of vla-train that make it, one or a list"""
+    """by name their levels, and by level the overrides of vla-train that make it, one or a list; policy.ensemble=K
+    trains K policies and joins them
+    """
+    teachers: Teachers | None = None
     seeds: list[int] = field(default_factory=lambda: [0])  # of the training
     evaluate: list[str] | None = None  # overrides of vla-eval rollout; null: no rollouts
     core_hours: float = 1.0  # no run is begun that would exceed it
@@ -86,6 +97,7 @@ class Study:
         for where, name, level in self._named_levels():
             if level not in self.factors[name]:
                 raise InputError(f"{where}: expected one of {sorted(self.factors[name])}, found {level!r}")
+        self._require_teachers_first()
         for k, figure in enumerate(self.figures):
             if figure.x not in AXES:
                 self._require_numbers(f"figures.{k}.x", figure.x, positive=figure.log or figure.fit)
@@ -103,6 +115,8 @@ class Study:
             yield "efficiency.data", self.efficiency.data
         if self.objectives is not None:
             yield "objectives.factor", self.objectives.factor
+        if self.teachers is not None:
+            yield "teachers.factor", self.teachers.factor
 
     def _named_levels(self) -> Iterator[tuple[str, str, str]]:
         if self.efficiency is not None:
@@ -110,6 +124,25 @@ class Study:
         if self.objectives is not None:
             for level in self.objectives.comparable:
                 yield "objectives.comparable", self.objectives.factor, level
+        if self.teachers is not None:
+            for level in itertools.chain(*self.teachers.of.items()):
+                yield "teachers.of", self.teachers.factor, level
+
+    def _require_teachers_first(self) -> None:
+        """`InputError` for a student that runs before its teacher."""
+        if self.teachers is None:
+            return
+        order = list(self.factors[self.teachers.factor])
+        for student, teacher in self.teachers.of.items():
+            if order.index(teacher) >= order.index(student):
+                raise InputError(f"teachers.of: expected {teacher!r} before its student {student!r}, found it behind")
+
+    def teacher(self, cell: Cell) -> Cell | None:
+        """The run that a run learns from."""
+        if self.teachers is None or cell.levels[self.teachers.factor] not in self.teachers.of:
+            return None
+        levels = cell.levels | {self.teachers.factor: self.teachers.of[cell.levels[self.teachers.factor]]}
+        return next(other for other in self.cells() if (other.levels, other.seed) == (levels, cell.seed))
 
     def _require_numbers(self, where: str, factor: str, positive: bool) -> None:
         """`InputError` for a level that cannot be placed on the axis, rather than after hours of runs."""

@@ -52,11 +52,18 @@ class DenoisingHead(nn.Module):
         actions: Tensor,
         generator: torch.Generator,
         teach: Teach | None = None,
+        joint: Teach | None = None,
     ) -> Tensor:
-        """Mean squared error of the prediction, of what `teach` predicts for the same noisy actions if it is given."""
+        """Mean squared error of the prediction, of what `teach` predicts for the same noisy actions if it is given.
+
+        `joint` is the prediction of an ensemble, which is measured and not trained.
+        """
         noise = torch.randn(actions.shape, generator=generator, device=generator.device).to(actions.device)
         pair = self.objective.corrupt(actions, noise, generator)
-        found = self.denoise(transformer, pair.noisy, transformer.modulations(pair.time, prefix.context), prefix)
+        if joint is not None:
+            found = joint(pair.noisy, pair.time)
+        else:
+            found = self.denoise(transformer, pair.noisy, transformer.modulations(pair.time, prefix.context), prefix)
         return F.mse_loss(found, pair.target if teach is None else teach(pair.noisy, pair.time))
 
     def predictor(self, transformer: ActionTransformer, prefix: Prefix) -> Predict:

@@ -216,10 +216,12 @@ class DiffusionPolicy(TrainableModel):
             batch = selected(batch, imitated)
         prefix = self.transformer.prefix(tokens, real, context)
         draws = actions[:, None].expand(-1, self.config.noise_samples, -1, -1)
-        taught: dict[str, Any] = {}
+        others: dict[str, Any] = {}
         if self._teacher is not None and self.training:
-            taught["teach"] = predictions(self._teacher(), without_backbone_output(batch))
-        return weight * self.head.loss(self.transformer, prefix, draws, generator, **taught)
+            others["teach"] = predictions(self._teacher(), without_backbone_output(batch))
+        if self.others:
+            others["joint"] = predictions(self, batch)
+        return weight * self.head.loss(self.transformer, prefix, draws, generator, **others)
 
     def learn_from(self, teacher: DiffusionPolicy) -> None:
         """In training, aim at what the teacher predicts for the same noisy actions instead of at the demonstrations.
