@@ -74,8 +74,9 @@ class Trainer:
         self._averaged = averaged_model(self.model, config.ema_power, config.ema_max_decay)
         self.average = cast(TrainableModel, self._averaged.module)
         if config.compile:
+            play = getattr(windows, "imitated", None) is not None  # how many actions a batch has then varies
             for part in self.model.compiled_parts():
-                part.compile(dynamic=False)
+                part.compile(dynamic=None if play else False)
         self.optimizers = make_optimizers(self.model, config)
         schedule = get_cosine_schedule_with_warmup(self.optimizers[0], config.warmup_steps, config.steps)
         self._schedule = schedule.lr_lambdas[0]
