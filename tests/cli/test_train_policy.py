@@ -9,10 +9,11 @@ import torch
 from helpers.small_dataset import TOP, make_small_dataset
 from helpers.small_runs import SMALL_POLICY
 from helpers.small_vlm import save_paligemma, save_smolvlm
+from helpers.small_world_model import small_config
 from omegaconf import OmegaConf
 
 from sim.interface import pusht_interface
-from vla_policy.interfaces import ACTION, STATE, InputError
+from vla_policy.interfaces import ACTION, STATE, Feature, InputError, Interface
 from vla_policy.jobs import trainer as train_setup
 from vla_policy.jobs.policy import start_policy
 from vla_policy.jobs.scene import rollouts
@@ -21,6 +22,7 @@ from vla_policy.models.backbone import load_model
 from vla_policy.models.heads import AutoregressiveHead
 from vla_policy.training import DataConfig, open_data
 from vla_policy.utils.configuration import load_config
+from vla_policy.world_model import WorldModel, fit_actions
 
 TASKS = ("push the T onto the red goal", "move it to the blue one")
 SMALL = [
@@ -188,6 +190,35 @@ def test_another_objective_takes_the_backbone_alone(data: Path, source: Path, tm
     assert not equal(more.backbone_token, old.backbone_token)
     bare, _ = start(far, *words[:2], "init_modules=[encoder]")  # and the backbone is new
     assert not equal(bare.backbone.model.model.connector, old.backbone.model.model.connector)
+
+
+@pytest.fixture(scope="module")
+def seer(tmp_path_factory: pytest.TempPathFactory) -> WorldModel:
+    """A world model in a folder that its card names."""
+    folder = tmp_path_factory.mktemp("world") / "model"
+    features = {TOP: Feature("image", (32, 32, 3)), STATE: pusht_interface({}).observations[STATE]}
+    model = WorldModel(
+        small_config(),
+        Interface(features, pusht_interface({}).action, 10),
+        fit_actions({ACTION: np.eye(2)}),
+        {"folder": str(folder)},
+    )
+    model.save_pretrained(folder)
+    return model
+
+
+def test_a_policy_can_see_as_a_world_model_does(data: Path, seer: WorldModel) -> None:
+    words = [f"init_from={seer.card['folder']}", "policy.encoder.channels=[8,16]", "policy.encoder.keypoints=8"]
+    policy, _ = start(data, *words, "init_modules=[encoder]")
+    camera, eye = policy.encoder.camera_tokens["observation_images_top"], seer.visions[0].encoder
+    assert equal(camera.features, eye.features)
+    assert equal(camera.heatmaps, eye.heatmaps)
+    for wrong, message in (
+        ([], r"init_modules: expected \[encoder\], which is all that a policy takes from a world model, found None"),
+        (["init_modules=[encoder]", "policy.encoder.keypoints=4"], r"heatmaps does not fit the model.*size mismatch"),
+    ):
+        with pytest.raises(InputError, match=message):
+            start(data, *words, *wrong)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from operator import attrgetter
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, ListConfig
 
@@ -12,7 +12,12 @@ from vla_policy.data import Normalizer, Windows
 from vla_policy.interfaces import InputError
 from vla_policy.jobs.scene import tokenizer_corpus
 from vla_policy.models import Backbone, BackboneConfig, DiffusionPolicy, PolicyConfig, TinyVLMConfig, TrainableModel
+from vla_policy.models.checkpoint import is_a, load_weights
+from vla_policy.models.encoder import module_name
 from vla_policy.training import RandomSymmetry, fit_normalizer
+from vla_policy.world_model import WorldModel
+from vla_policy.world_model.model import KIND as WORLD_MODEL
+from vla_policy.world_model.vision import ConvolutionalVision
 
 # Options that the statistics of a normaliser depend on.
 NORMALIZED = (
@@ -20,12 +25,16 @@ NORMALIZED = (
     *("action_relative", "action_basis", "predict_past"),
 )
 
+SEEING = ("features", "heatmaps")  # the parts of a camera's encoder that know nothing of the policy behind it
+
 
 def start_policy(
     config: PolicyConfig, windows: Windows, run: DictConfig, augment: RandomSymmetry | None = None
 ) -> tuple[DiffusionPolicy, Any]:
     """The policy before training, and the model card's entry on its initial weights."""
-    if run.init_from is not None:
+    if run.init_from is not None and is_a(run.init_from, WORLD_MODEL):
+        policy, initial = _with_sight(config, windows, run, augment)
+    elif run.init_from is not None:
         policy, initial = _from_checkpoint(config, windows, run, augment)
     elif run.get("init_modules") is not None:
         raise InputError("init_modules: expected init_from, the checkpoint of these modules, found none")
@@ -68,6 +77,33 @@ def _from_checkpoint(
     weights = {key: value for key, value in policy.state_dict().items() if not loaded(key)}
     weights |= {key: value for key, value in source.state_dict().items() if loaded(key)}
     policy.load_stored(weights, name)
+    return policy, earlier_training(source)
+
+
+def _with_sight(
+    config: PolicyConfig, windows: Windows, run: DictConfig, augment: RandomSymmetry | None
+) -> tuple[DiffusionPolicy, Any]:
+    """A new policy that sees as a world model does, which has learnt it from any recordings, play above all.
+
+    It takes the convolutions and the keypoints; what becomes of them is new.
+    """
+    name, modules = f"init_from {run.init_from}", run.get("init_modules")
+    if modules != ["encoder"]:
+        raise InputError(
+            f"init_modules: expected [encoder], which is all that a policy takes from a world model, found {modules}"
+        )
+    source = WorldModel.from_pretrained(run.init_from)
+    normalizer = fit_normalizer(windows, config, augment)
+    backbone = _new_backbone(config.backbone, windows, run)
+    policy = DiffusionPolicy(config, windows.interface, normalizer, backbone=backbone)
+    for key in policy.encoder.cameras:
+        if key not in source.config.cameras or source.config.vision.kind != "cnn":
+            kind, cameras = source.config.vision.kind, list(source.config.cameras)
+            raise InputError(f"{name}: expected a cnn that encodes {key}, found a {kind} of {cameras}")
+        camera = policy.encoder.camera_tokens[module_name(key)]
+        vision = cast(ConvolutionalVision, source.visions[source.config.cameras.index(key)])
+        for part in SEEING:
+            load_weights(getattr(camera, part), getattr(vision.encoder, part).state_dict(), f"{name}: {part}")
     return policy, earlier_training(source)
 
 

@@ -151,6 +151,12 @@ def read_checkpoint(name: str | Path, kind: str) -> Checkpoint:
     return Checkpoint(folder, stored[kind], interface, normalizer, read_header(folder / WEIGHTS), card)
 
 
+def is_a(name: str | Path, kind: str) -> bool:
+    """Whether a checkpoint is of this kind, as far as its configuration says."""
+    stored = _parse(checkpoint_folder(name) / CONFIG, _from_yaml)
+    return isinstance(stored, dict) and kind in stored
+
+
 def parse_config(read: Callable[[Any], T], parts: Checkpoint) -> T:
     """The typed configuration of a checkpoint; `InputError` naming file and invalid key."""
     with within(parts.folder / CONFIG):
