@@ -21,6 +21,7 @@ ENVIRONMENT_STATE = "observation.environment_state"
 GOAL_STATE = "observation.goal_state"  # the block's pose seen from the commanded goal, where there are several
 IMAGES = "observation.images."
 ACTION = "action"
+EXECUTED = "executed_action"  # what the robot was sent, where a demonstrator wanted something else
 LARGEST_SIDE = 8192  # pixels of a picture; 8K video has 7680
 LARGEST_RATE = 1e6  # Hz
 

@@ -12,17 +12,21 @@ import numpy as np
 import pytest
 from helpers.commands import error_of
 from helpers.language import four_goals
+from helpers.small_world_model import small_config
 from helpers.tiny_policies import tiny_policy
 
 from sim import PushTConfig, PushTEnv
 from sim.geometry import WORKSPACE_HIGH, WORKSPACE_LOW, coverage
 from sim.language.instructions import named_goal
+from vla_policy.benchmarks.fidelity import replay_episode
 from vla_policy.cli.collect import main
 from vla_policy.collection.collect import CollectConfig, collect
 from vla_policy.collection.demonstrator import Demonstration
 from vla_policy.data import LeRobotDataset
 from vla_policy.data.format.layout import COLLECTION
-from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, STATE, Failure, InputError
+from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, EXECUTED, STATE, Failure, InputError
+from vla_policy.models import PolicyConfig
+from vla_policy.training import DataConfig, open_data
 
 SEED = 201
 QUICK = ["n_episodes=2", f"seed={SEED}", "num_workers=0", "noise=0.002"]
@@ -266,3 +270,32 @@ def test_a_policy_sees_what_the_cameras_show(tmp_path: Path, collected: Path) ->
         main, tmp_path / "c", "behaviour=dagger", f"policy={tmp_path / 'p'}", "num_workers=0", "cameras=[]"
     )
     assert message.count("observation.images.top") == 1
+
+
+def test_what_the_arm_was_sent_is_recorded_beside_what_the_expert_wanted(collected: Path) -> None:
+    dataset = LeRobotDataset(collected)
+    episode = dataset.episode(0)
+    noise = episode.executed - episode.columns[ACTION]
+    assert noise.std() == pytest.approx(0.002, rel=0.2)
+    scene = PushTEnv(cameras=[])
+    played = replay_episode(dataset, 0, scene)
+    scene.close()
+    assert played.position_error.max() < 0.005  # it happens again, but for what contacts make of float32
+    assert played.success
+    model = small_config(cameras=["observation.images.top"])
+    windows = open_data(DataConfig(str(collected), val_episodes=0), model)[0]
+    assert np.isin(windows.columns[ACTION], np.concatenate([dataset.episode(k).executed for k in range(2)])).all()
+    policy = open_data(DataConfig(str(collected), val_episodes=0), PolicyConfig())[0]
+    np.testing.assert_array_equal(policy.columns[ACTION][: len(noise)], episode.columns[ACTION])
+
+
+def test_an_older_collection_goes_on_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [str(tmp_path / "c"), "cameras=[]", f"seed={SEED}", "num_workers=0"]
+    with monkeypatch.context() as patched:
+        patched.setattr("vla_policy.collection.collect._records_both", lambda *_: False)
+        main([*words, "n_episodes=1"])
+    main([*words, "n_episodes=2"])
+    dataset = LeRobotDataset(tmp_path / "c")
+    assert dataset.num_episodes == 2
+    assert EXECUTED not in dataset.episode(1).columns
+    np.testing.assert_array_equal(dataset.episode(1).executed, dataset.episode(1).columns[ACTION])

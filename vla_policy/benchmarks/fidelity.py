@@ -13,7 +13,7 @@ from sim.replay import Replay, replay, summarize_replays
 from vla_policy.data import LeRobotDataset
 from vla_policy.evaluation.formats import interval, percent
 from vla_policy.evaluation.statistics import mean_interval, success_interval
-from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, STATE
+from vla_policy.interfaces import ENVIRONMENT_STATE, STATE
 
 SECONDS = (1, 2, 4, 6, 8, 10, 12, 16, 20)  # rows of the table; the summary has every second
 
@@ -27,9 +27,9 @@ def replay_episode(
     """Replay an episode of the dataset; `InputError` if the dataset lacks a needed feature."""
     needed = env.interface.select([STATE, ENVIRONMENT_STATE])
     needed.require(dataset.interface, "a replay", str(dataset.root))
-    columns = dataset.episode(index).columns
-    poses = pose_from_features(columns[ENVIRONMENT_STATE])
-    return replay(env, columns[STATE][0], poses, columns[ACTION], on_frame)
+    episode = dataset.episode(index)
+    poses = pose_from_features(episode.columns[ENVIRONMENT_STATE])
+    return replay(env, episode.columns[STATE][0], poses, episode.executed, on_frame)
 
 
 def replay_dataset(dataset: LeRobotDataset, episodes: Iterable[int], env: PushTEnv | GymPushTEnv) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from vla_policy.collection.demonstrator import BEHAVIOURS, Behaviour, Demonstrat
 from vla_policy.data import LeRobotWriter
 from vla_policy.data.format.layout import COLLECTION
 from vla_policy.evaluation.statistics import success_interval
-from vla_policy.interfaces import Failure, InputError
+from vla_policy.interfaces import EXECUTED, Failure, InputError
 from vla_policy.rollouts.scenes import with_scene
 from vla_policy.utils.files import read_json, write_json
 from vla_policy.utils.provenance import git_commit
@@ -118,7 +118,8 @@ def collect(
     interface = probe.interface
     probe.close()
     attempts = _earlier_attempts(root, config)
-    with LeRobotWriter(root, interface, ROBOT_TYPES[config.env], config.codec) as writer:
+    executed = _records_both(root, config)
+    with LeRobotWriter(root, interface, ROBOT_TYPES[config.env], config.codec, executed) as writer:
         attempts = attempts[: _complete(attempts, writer.num_episodes, root)]
         seeds = itertools.count(config.seed + len(attempts))
         if writer.num_episodes < config.n_episodes:
@@ -160,6 +161,15 @@ def _earlier_attempts(root: Path, config: CollectConfig) -> list[Attempt]:
     return [Attempt(**attempt) for attempt in found["attempts"]]
 
 
+def _records_both(root: Path, config: CollectConfig) -> bool:
+    """Whether executed actions are recorded beside those that were wanted: where they differ, unless an older
+    collection without them is continued.
+    """
+    info = root / "meta" / "info.json"
+    older = info.exists() and EXECUTED not in read_json(info)["features"]
+    return Behaviour(config.behaviour).successes_only and not older
+
+
 def _complete(attempts: list[Attempt], num_episodes: int, root: Path) -> int:
     """How many attempts end with the last whole episode."""
     if num_episodes == 0:
@@ -176,7 +186,8 @@ def _store(writer: LeRobotWriter, new: Demonstration, attempts: list[Attempt], c
     attempt = Attempt(new.seed, new.steps, new.max_coverage, episode, new.task, new.goal, new.alone)
     write_json(writer.root / COLLECTION, _summary([*attempts, attempt], config))
     if new.kept:
-        writer.add_episode(new.columns, new.images, new.task)
+        known = {key: values for key, values in new.columns.items() if key != EXECUTED or key in writer.actions}
+        writer.add_episode(known, new.images, new.task)
     return attempt
 
 

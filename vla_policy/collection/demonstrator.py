@@ -20,7 +20,7 @@ from sim.expert.expert import Expert
 from sim.expert.play import RandomPushes
 from sim.geometry import pose_from_features
 from vla_policy.collection.learner import Learner
-from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, STATE
+from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, EXECUTED, STATE
 
 EnvFactory = Callable[[], gymnasium.Env]
 BEHAVIOURS = ("expert", "noisy", "random", "dagger")
@@ -73,10 +73,11 @@ def demonstrate(env: gymnasium.Env, seed: int, behaviour: Behaviour, learner: Le
 
     It continues for `after_success` steps, so that demonstrations go beyond the threshold of success.
 
-    For "expert" its own target is recorded, so that the demonstrations show how to recover (DART, Laskey et al. 2017),
-    and only successes are kept. For "noisy" (the expert) and "random" (pushes anywhere near the block) the executed
-    target is recorded, which a world model needs, and every episode is kept. For "dagger" the `learner` plays first;
-    where it stalls the expert takes over, and its part alone is kept (Ross et al. 2011; HG-DAgger, Kelly et al. 2019).
+    For "expert" its own target is recorded beside the executed one, so that the demonstrations show how to recover
+    (DART, Laskey et al. 2017), and only successes are kept. For "noisy" (the expert) and "random" (pushes anywhere near
+    the block) the executed target is recorded, which a world model needs, and every episode is kept. For "dagger" the
+    `learner` plays first; where it stalls the expert takes over, and its part alone is kept (Ross et al. 2011;
+    HG-DAgger, Kelly et al. 2019).
     """
     observation, info = env.reset(seed=seed)
     if learner is None:
@@ -94,16 +95,17 @@ def _recorded(
     """The rest of an episode, from this observation on."""
     generator = np.random.default_rng([seed, 1])
     agent = RandomPushes(generator) if behaviour.name == "random" else Expert(info["goal_pose"])
-    frames: dict[str, list[np.ndarray]] = {key: [] for key in (*observation, ACTION)}
+    frames: dict[str, list[np.ndarray]] = {}
     covered, success, left = 0.0, False, behaviour.after_success
     done = False
     while not done:
         action = agent.act(observation[STATE], pose_from_features(observation[ENVIRONMENT_STATE])).astype(np.float32)
         executed = action + behaviour.noise * generator.standard_normal(2)
         executed = np.clip(executed, env.action_space.low, env.action_space.high)  # type: ignore[attr-defined]
-        recorded = action if behaviour.successes_only else executed.astype(np.float32)
-        for key, value in {**observation, ACTION: recorded}.items():
-            frames[key].append(value)
+        sent = executed.astype(np.float32)
+        recorded = {ACTION: action, EXECUTED: sent} if behaviour.successes_only else {ACTION: sent}
+        for key, value in {**observation, **recorded}.items():
+            frames.setdefault(key, []).append(value)
         observation, _, terminated, truncated, info = env.step(executed)
         covered, success = max(covered, info["coverage"]), success or bool(terminated)
         done = truncated or (success and left == 0)

@@ -239,6 +239,7 @@ class PolicyConfig:
         check_ranges(self.objective, "policy.objective", temperature=(1e-3, 1e3))
 
     whole_windows = False  # a policy also acts at an episode's very start and end
+    executed = False  # it imitates what a demonstrator wanted
 
     @property
     def rows(self) -> int:

@@ -92,6 +92,7 @@ class WorldModelConfig:
 
     # Extent of training windows in `PolicyConfig`'s terms: the history and the frame after it.
     whole_windows = True  # padding with repeated frames would teach that actions have no effect
+    executed = True  # what a demonstrator wanted instead has no effect either
 
     @property
     def n_obs_steps(self) -> int:

@@ -21,7 +21,7 @@ from vla_policy.data.format.index import read_index, read_info, video_keys
 from vla_policy.data.format.layout import EpisodeRecord
 from vla_policy.data.format.parquet import read_parquet
 from vla_policy.data.format.spans import locate
-from vla_policy.interfaces import InputError, Interface
+from vla_policy.interfaces import ACTION, EXECUTED, InputError, Interface
 from vla_policy.utils.exchange import Exchange
 from vla_policy.utils.files import read_json
 
@@ -50,6 +50,11 @@ class Episode:
     @property
     def length(self) -> int:
         return len(self.columns["frame_index"])
+
+    @property
+    def executed(self) -> np.ndarray:
+        """The actions (T, D) that the robot was sent; those recorded, unless the dataset tells them apart."""
+        return self.columns.get(EXECUTED, self.columns[ACTION])
 
 
 class LeRobotDataset:

@@ -31,7 +31,8 @@ class WindowDataset(Dataset[dict[str, Any]]):
     observations; `episodes` selects some of `dataset` (default: all); empty ones are skipped, and an `InputError` names
     all unreadable ones. Frames are decoded once into `cache_dir` (default `<root>/.cache`), or without `cache` from the
     videos on demand. Warnings about the data are logged and kept in `findings`; without `cache` images are not checked.
-    `columns` has all values of each vector (N, D) float32, for fitting a normaliser.
+    `columns` has all values of each vector (N, D) float32, for fitting a normaliser. With `executed` the actions are
+    what the robot was sent, where the dataset tells it from what was wanted.
 
     A batch (`__getitems__`) is a dictionary: vectors float32 (B, n_obs_steps, D), images uint8
     (B, n_obs_steps, H, W, 3), `action` float32 (B, horizon, D) whose row 0 belongs to the first observation
@@ -51,6 +52,7 @@ class WindowDataset(Dataset[dict[str, Any]]):
         cache_dir: str | Path | None = None,
         cache: bool = True,
         whole: bool = False,
+        executed: bool = False,
     ) -> None:
         if not (n_obs_steps >= 1 and 0 <= pad_after <= horizon - n_obs_steps):
             raise InputError(
@@ -63,7 +65,7 @@ class WindowDataset(Dataset[dict[str, Any]]):
         self.n_obs_steps, self.horizon, self.pad_after = n_obs_steps, horizon, pad_after
         self.findings = [Finding(None, key, f"left out: {why}") for key, why in dataset.left_out.items()]
         self._skip_empty()
-        self._read_columns()
+        self._read_columns(executed)
         self._open_frames(cache_dir, cache)
         self._index_windows(whole)
         lines = folded(self.findings)
@@ -112,7 +114,7 @@ class WindowDataset(Dataset[dict[str, Any]]):
         inside: np.ndarray = np.clip(rows, self._first[moments], self._last[moments])
         return inside
 
-    def _read_columns(self) -> None:
+    def _read_columns(self, executed: bool) -> None:
         keys = [key for key, feature in self.interface.observations.items() if feature.dtype != "image"] + [ACTION]
         parts: dict[str, list[np.ndarray]] = {key: [] for key in [*keys, "task_index"]}
         check = ColumnCheck(self.dataset.fps)
@@ -124,9 +126,10 @@ class WindowDataset(Dataset[dict[str, Any]]):
             except InputError as error:
                 bad.setdefault(index, str(error))
                 continue
-            check.add(index, {key: episode.columns[key] for key in [*keys, "timestamp", "frame_index"]})
+            columns = {**episode.columns, ACTION: episode.executed} if executed else episode.columns
+            check.add(index, {key: columns[key] for key in [*keys, "timestamp", "frame_index"]})
             for key, values in parts.items():
-                values.append(episode.columns[key])
+                values.append(columns[key])
         self._require_readable(bad)
         self.findings += check.findings()
         joined = {key: np.concatenate(values) for key, values in parts.items()} if self.episodes else {}

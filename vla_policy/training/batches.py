@@ -59,7 +59,7 @@ def make_windows(
     """
     keys = [key for key in [*model.observation_keys, *model.auxiliary_keys] if key not in without]
     steps = model.n_obs_steps, model.horizon, model.horizon - model.n_obs_steps if pad_after is None else pad_after
-    return WindowDataset(dataset, keys, *steps, episodes, cache_dir, cache, model.whole_windows)
+    return WindowDataset(dataset, keys, *steps, episodes, cache_dir, cache, model.whole_windows, model.executed)
 
 
 def fit_normalizer(windows: Windows, policy: PolicyConfig, augmentation: RandomSymmetry | None = None) -> Normalizer:

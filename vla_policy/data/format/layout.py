@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vla_policy.interfaces import ACTION, Feature, InputError, Interface
+from vla_policy.interfaces import ACTION, EXECUTED, Feature, InputError, Interface
 
 CHUNKS_SIZE = 1000
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
@@ -55,10 +55,14 @@ class EpisodeRecord:
         return self.videos[key]
 
 
-def features_of(interface: Interface, codec: str) -> dict[str, Any]:
-    """The `features` of info.json for an interface; `InputError` for shapes that LeRobot's format does not support."""
+def features_of(interface: Interface, codec: str, executed: bool = False) -> dict[str, Any]:
+    """The `features` of info.json for an interface, with `executed` those of executed actions too.
+
+    `InputError` for shapes that LeRobot's format does not support.
+    """
     features: dict[str, Any] = {}
-    for key, feature in {**interface.observations, ACTION: interface.action}.items():
+    actions = {ACTION: interface.action, **({EXECUTED: interface.action} if executed else {})}
+    for key, feature in {**interface.observations, **actions}.items():
         if "/" in key or key in BOOKKEEPING:
             raise InputError(f"feature {key!r}: expected a name without '/' that is none of {sorted(BOOKKEEPING)}")
         if feature.dtype == "image":

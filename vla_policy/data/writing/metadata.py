@@ -16,7 +16,7 @@ from vla_policy.data.format.stats import Stats, to_lists
 from vla_policy.interfaces import Interface
 
 
-def new_info(interface: Interface, robot_type: str, codec: str) -> dict[str, Any]:
+def new_info(interface: Interface, robot_type: str, codec: str, executed: bool = False) -> dict[str, Any]:
     """info.json of a dataset without episodes."""
     return {
         "codebase_version": "v3.0",
@@ -31,7 +31,7 @@ def new_info(interface: Interface, robot_type: str, codec: str) -> dict[str, Any
         "splits": {"train": "0:0"},
         "data_path": layout.DATA_PATH,
         "video_path": layout.VIDEO_PATH if interface.cameras else None,
-        "features": layout.features_of(interface, codec),
+        "features": layout.features_of(interface, codec, executed),
     }
 
 

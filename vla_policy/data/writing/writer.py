@@ -19,7 +19,7 @@ from vla_policy.data.format.parquet import write_parquet
 from vla_policy.data.format.stats import ImageStats, Stats, merge_stats, to_lists, vector_stats
 from vla_policy.data.writing import metadata
 from vla_policy.data.writing.journal import lock, mark_unfinished, next_file, remove_unfinished, require_counted
-from vla_policy.interfaces import ACTION, InputError, Interface
+from vla_policy.interfaces import ACTION, EXECUTED, InputError, Interface
 from vla_policy.utils.files import sync, write_json, write_whole
 
 
@@ -29,17 +29,23 @@ class LeRobotWriter:
     An existing dataset of the same interface and codec ("h264" or "av1") is continued, and the unfinished episode of an
     interrupted writer is removed. `InputError` for another interface, inconsistent metadata, or if another writer holds
     the lock.
+
+    With `executed` episodes also have executed actions (`interfaces.EXECUTED`), for demonstrators whose actions are not
+    carried out as they are. Policies learn the actions, world models what was executed.
     """
 
-    def __init__(self, root: str | Path, interface: Interface, robot_type: str = "", codec: str = "h264") -> None:
+    def __init__(
+        self, root: str | Path, interface: Interface, robot_type: str = "", codec: str = "h264", executed: bool = False
+    ) -> None:
         self.root = Path(root)
         self.interface = interface
+        self.actions = [ACTION, EXECUTED] if executed else [ACTION]
         if codec not in video.ENCODERS:
             raise InputError(f"codec: expected one of {sorted(video.ENCODERS)}, found {codec!r}")
         if interface.fps != int(interface.fps) or interface.fps <= 0:
             raise InputError(f"fps: expected a whole number of frames a second, found {interface.fps}")
         self.codec = codec
-        self.info = metadata.new_info(interface, robot_type, codec)
+        self.info = metadata.new_info(interface, robot_type, codec, executed)
         self.tasks: list[str] = []
         self.stats: dict[str, Stats] = {}
         self._next_file = 0
@@ -69,7 +75,7 @@ class LeRobotWriter:
     ) -> int:
         """Write one episode and return its index.
 
-        `columns` has (T, D) finite numbers for the action and every vector of the interface, `images` T uint8 frames
+        `columns` has (T, D) finite numbers for the actions and every vector of the interface, `images` T uint8 frames
         (H, W, 3) for every camera, as an array or an iterable. `InputError` names the key that does not match and
         leaves the dataset unchanged.
         """
@@ -105,7 +111,7 @@ class LeRobotWriter:
         self.close()
 
     def _check(self, columns: Mapping[str, Any], images: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        features = {**self.interface.observations, ACTION: self.interface.action}
+        features = {**self.interface.observations, **dict.fromkeys(self.actions, self.interface.action)}
         vectors = {key: feature for key, feature in features.items() if feature.dtype != "image"}
         for what, expected, found in (("columns", vectors, columns), ("images", self.interface.cameras, images)):
             if set(expected) != set(found):

@@ -12,7 +12,6 @@ from torch import Tensor
 from vla_policy.data import LeRobotDataset
 from vla_policy.data.frame_cache import open_cache
 from vla_policy.evaluation.latents import encode_frames
-from vla_policy.interfaces import ACTION
 from vla_policy.world_model import WorldModel
 
 
@@ -35,6 +34,6 @@ def encode_episodes(model: WorldModel, dataset: LeRobotDataset, episodes: Sequen
     frames = {key: open_cache(dataset, key, episodes).frames for key in model.config.cameras}
     for index in episodes:
         pictures = {key: every[dataset.rows(index)] for key, every in frames.items()}
-        columns = dataset.episode(index).columns
-        commands = torch.from_numpy(np.asarray(columns[ACTION], np.float32))
-        yield EncodedEpisode(index, encode_frames(model, pictures), commands, columns, pictures)
+        episode = dataset.episode(index)
+        commands = torch.from_numpy(np.asarray(episode.executed, np.float32))
+        yield EncodedEpisode(index, encode_frames(model, pictures), commands, episode.columns, pictures)

@@ -15,7 +15,7 @@ from sim.geometry import PIXEL, pose_from_features, wrap_angle
 from sim.interface import pusht_interface
 from vla_policy.data import LeRobotDataset
 from vla_policy.data.frame_cache import open_cache
-from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, STATE, ActionChunk, InputError, Observation, Policy
+from vla_policy.interfaces import ENVIRONMENT_STATE, STATE, ActionChunk, InputError, Observation, Policy
 from vla_policy.rollouts.control import ControlLoop, drive_of
 from vla_policy.world_model.planning import Planner
 
@@ -61,11 +61,12 @@ def draw_tasks(
     frames = {key: open_cache(dataset, key, episodes).frames for key in cameras}
     tasks = []
     for number, (episode, frame) in enumerate(places[i] for i in chosen):
-        columns, goal = dataset.episode(episode).columns, frame + ahead
+        recorded, goal = dataset.episode(episode), frame + ahead
+        columns = recorded.columns
         pushers, poses = columns[STATE].astype(float), pose_from_features(columns[ENVIRONMENT_STATE])
         pictures = {key: np.array(every[dataset.rows(episode).start + goal]) for key, every in frames.items()}
         ends = (pushers[frame], poses[frame], pushers[goal], poses[goal])
-        tasks.append(Task(number, episode, frame, *ends, pictures, columns[ACTION][frame:goal].astype(float)))
+        tasks.append(Task(number, episode, frame, *ends, pictures, recorded.executed[frame:goal].astype(float)))
     return tasks
 
 

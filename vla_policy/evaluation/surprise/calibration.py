@@ -18,7 +18,7 @@ from vla_policy.evaluation.surprise.detection import without_nan
 from vla_policy.evaluation.surprise.environments import study_env
 from vla_policy.evaluation.surprise.study import CALIBRATION_TRACES, RECORDED, camera_names, check_latents
 from vla_policy.evaluation.surprise.traces import Trace, load_traces, record_traces
-from vla_policy.interfaces import ACTION, InputError
+from vla_policy.interfaces import InputError
 from vla_policy.models import DiffusionPolicy
 from vla_policy.monitoring import Calibration, calibrate, false_alarm_spread, least_successes
 from vla_policy.monitoring.conformal import check_alpha
@@ -92,7 +92,7 @@ def recorded_traces(model: WorldModel, root: str) -> list[Trace]:
 
 def _recorded_trace(model: WorldModel, dataset: LeRobotDataset, index: int) -> Trace:
     frames = {key: dataset.frames(index, key) for key in model.config.cameras}
-    commands = np.asarray(dataset.episode(index).columns[ACTION], np.float32)[:-1]
+    commands = np.asarray(dataset.episode(index).executed, np.float32)[:-1]
     return Trace(index, True, encode_frames(model, frames).numpy(), commands, {})
 
 
