@@ -59,8 +59,9 @@ def make_walks(root: Path, episodes: int = 8, length: int = 40) -> LeRobotDatase
 def small_world_model(seed: int = 0, trained: bool = True, **changes: Any) -> WorldModel:
     """With `trained`, no adaLN-zero gate hides anything, and batch statistics are those of some pictures."""
     torch.manual_seed(seed)
-    actions = np.random.default_rng(seed).random((100, 2)).astype(np.float32)
-    model = WorldModel(small_config(**changes), interface(), fit_actions({ACTION: actions}))
+    config, actions = small_config(**changes), np.random.default_rng(seed).random((100, 2)).astype(np.float32)
+    columns = dict.fromkeys((ACTION, *config.auxiliary_keys), actions)
+    model = WorldModel(config, interface(), fit_actions(columns, config.auxiliary_keys))
     if trained:
         with torch.no_grad():
             for parameter in model.parameters():
@@ -77,4 +78,5 @@ def batch_of(model: WorldModel, count: int, seed: int = 0) -> dict[str, Any]:
     length = model.config.n_obs_steps
     walks = [walk(rng, length) for _ in range(count)]
     pictures = np.stack([[picture(position) for position in positions] for positions, _ in walks])
-    return {TOP: torch.from_numpy(pictures), ACTION: torch.from_numpy(np.stack([targets for _, targets in walks]))}
+    positions, targets = (torch.from_numpy(np.stack(values)) for values in zip(*walks, strict=True))
+    return {TOP: torch.from_numpy(pictures), STATE: positions, ACTION: targets}

@@ -3,6 +3,7 @@
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers.small_diffusion import small_policy
@@ -10,9 +11,10 @@ from helpers.small_vlm import TINY, small_backbone
 from helpers.small_world_model import SIZE, TOP, batch_of, interface, make_walks, small_config, small_world_model
 from torch import nn
 
-from vla_policy.interfaces import ACTION, Feature, InputError, Interface
+from vla_policy.interfaces import ACTION, STATE, Feature, InputError, Interface
 from vla_policy.models import BackboneConfig, DiffusionPolicy
 from vla_policy.training import Trainer, TrainerConfig, make_windows, validate_world_model
+from vla_policy.utils.configuration import load_config
 from vla_policy.world_model import VisionConfig, WorldModel, WorldModelConfig, fit_actions, latent_health, sigreg
 
 
@@ -97,6 +99,46 @@ def test_training_learns_where_the_square_goes_and_does_not_collapse(tmp_path: P
     assert "World model" in (tmp_path / "run" / "checkpoints" / "last" / "README.md").read_text()
 
 
+def test_a_linear_read_out_of_the_latents_learns_where_the_square_is(tmp_path: Path) -> None:
+    dataset, config = make_walks(tmp_path / "walks", episodes=16), small_config(auxiliary_keys=[STATE])
+    windows, held_out = make_windows(dataset, config, list(range(14))), make_windows(dataset, config, [14, 15])
+    torch.manual_seed(0)
+    model = WorldModel(config, windows.interface, fit_actions(windows.columns, [STATE]))
+    settings = TrainerConfig(
+        steps=120, batch_size=32, lr=2e-3, warmup_steps=20, precision="fp32", wandb=None, ema_max_decay=0.0
+    )
+    Trainer(model, windows, tmp_path / "run", settings, 0, held_out, validate=validate_world_model).fit()
+    trained = WorldModel.from_pretrained(tmp_path / "run" / "checkpoints" / "last")
+    assert list(trained.interface.observations) == [TOP]  # it needs no labels to see
+    batch = held_out.__getitems__(range(32))
+    found = trained.read(STATE, trained.encode_windows(batch)[0]).detach()
+    truth = batch[STATE][:, ::2]
+    assert (found - truth).abs().mean() < 0.25 * (truth - truth.mean((0, 1))).abs().mean()
+    assert validate_world_model(trained, held_out, 32)[f"val/{STATE}_error"] < 0.1
+
+
+def test_the_terms_of_reading_and_of_imagining_are_weighted() -> None:
+    model = small_world_model(auxiliary_keys=[STATE], rollout_weight=0.5, auxiliary_weight=0.2)
+    batch = batch_of(model, 8)
+    loss, parts = model.loss(batch, generator())
+    latents, commands = model.encode_windows(batch)
+    open_loop = model.imagine(latents[:, :1], commands[:, :0], commands)
+    torch.testing.assert_close(parts["rollout"], ((open_loop - latents[:, 1:]) ** 2).mean().detach())
+    read = (model.read(STATE, latents) - batch[STATE][:, ::2]) / torch.from_numpy(model.normalizer.stats[STATE]["std"])
+    torch.testing.assert_close(parts[f"auxiliary/{STATE}"], (read**2).mean().detach().float(), rtol=1e-3, atol=1e-5)
+    expected = parts["prediction"] + model.config.sigreg_weight * parts["sigreg"]
+    expected += 0.5 * parts["rollout"] + 0.2 * parts[f"auxiliary/{STATE}"]
+    torch.testing.assert_close(loss.detach(), expected)
+
+
+def test_the_size_of_the_paper_is_the_papers() -> None:
+    config = WorldModelConfig.from_dict(load_config("train", ["world_model=lewm_paper", "data.root=x"]).world_model)
+    xy = Feature("float32", (2,), ("x", "y"), ("m", "m"))
+    world = Interface({TOP: Feature("image", (96, 96, 3))}, xy, 10)
+    model = WorldModel(config, world, fit_actions({ACTION: np.eye(2)}))
+    assert sum(value.numel() for value in model.parameters()) == pytest.approx(18e6, rel=0.02)
+
+
 def test_a_collapse_is_seen() -> None:
     healthy, flat = torch.randn(500, 16, generator=generator()), torch.randn(500, 1, generator=generator())
     assert latent_health(healthy).rank == pytest.approx(16, abs=1)
@@ -156,6 +198,7 @@ def test_pictures_of_another_size_are_resized() -> None:
     ("changes", "message"),
     [
         ({"cameras": []}, "world_model.cameras: expected keys that begin with"),
+        ({"auxiliary_weight": -1.0}, "world_model.auxiliary_weight: expected at least 0, found -1.0"),
         ({"frame_skip": 0}, "world_model.frame_skip: expected at least 1, found 0"),
         ({"vision": VisionConfig(kind="resnet")}, "vision.kind: expected cnn, vit or frozen, found 'resnet'"),
         ({"vision": VisionConfig(kind="frozen")}, "vision.path: expected a hub name or a folder, found None"),

@@ -34,7 +34,8 @@ class PredictorConfig:
 
     width: int = 128  # of a token; the paper's is 192
     depth: int = 4  # layers; the paper: 6
-    heads: int = 4  # attention heads, a divisor of width
+    heads: int = 4  # attention heads, a divisor of width unless head_width is given
+    head_width: int | None = None  # of an attention head; null: width / heads; the paper's 16 heads: 64
     mlp_ratio: float = 4.0  # width of the feed-forward layers over width
     dropout: float = 0.1  # without any, planning with LeWM falls from 96 % to 78 %
 
@@ -44,9 +45,19 @@ class WorldModelConfig:
     """LeWorldModel. One step of the model is `frame_skip` frames long."""
 
     cameras: list[str] = field(default_factory=lambda: [IMAGES + "top"])  # images that are encoded
+    auxiliary_keys: list[str] = field(default_factory=list)
+    """low-dimensional keys that can be read linearly from a latent; without, a latent keeps what moves most, the robot,
+    and little of the object
+    """
+    auxiliary_weight: float = 0.1  # of the error of reading them
     latent: int = 128  # dimensions of a latent
+    projector: int = 512  # hidden width of the projectors behind encoder and predictor; the paper's is 2048
     history: int = 3  # frames, frame_skip apart, that a prediction is made from
     frame_skip: int = 5  # frames, and commands, a step of the model
+    rollout_weight: float = 0.0
+    """of the error of latents imagined from a window's first frame alone, each from the ones before: errors must not
+    grow; costs as many passes of the predictor as there are frames in the history
+    """
     sigreg_weight: float = 0.01  # lambda; with the paper's 0.1 the same data give coarser predictions
     sigreg_directions: int = 256  # random projections a step; the paper's 1024 take a CPU longer than the encoder
     vision: VisionConfig = field(default_factory=VisionConfig)  # the encoder
@@ -56,6 +67,9 @@ class WorldModelConfig:
         checks.check_words(self, "world_model", "cameras")
         if not self.cameras or not all(key.startswith(IMAGES) for key in self.cameras):
             raise InputError(f"world_model.cameras: expected keys that begin with {IMAGES!r}, found {self.cameras}")
+        checks.check_words(self, "world_model", "auxiliary_keys")
+        weights = dict.fromkeys(("auxiliary_weight", "rollout_weight"), (0, checks.LARGEST_WEIGHT))
+        checks.check_ranges(self, "world_model", projector=(1, checks.WIDEST), **weights)
         checks.check_ranges(
             self, "world_model", latent=(1, checks.WIDEST), history=(1, checks.LONGEST), frame_skip=(1, checks.LONGEST)
         )
@@ -83,7 +97,11 @@ class WorldModelConfig:
                 f"world_model.vision.image_size: expected a multiple of patch_size {self.vision.patch_size}, found "
                 f"{self.vision.image_size}"
             )
-        attention = {"predictor": (self.predictor.width, self.predictor.heads)}
+        if self.predictor.head_width is not None:
+            checks.check_ranges(self.predictor, "world_model.predictor", head_width=(1, checks.WIDEST))
+        attention = {}
+        if self.predictor.head_width is None:
+            attention["predictor"] = (self.predictor.width, self.predictor.heads)
         if self.vision.kind == "vit":
             attention["vision"] = (self.vision.width, self.vision.heads)
         for name, (width, heads) in attention.items():
@@ -105,10 +123,6 @@ class WorldModelConfig:
     @property
     def observation_keys(self) -> list[str]:
         return self.cameras
-
-    @property
-    def auxiliary_keys(self) -> list[str]:
-        return []
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -122,7 +122,7 @@ def _world_model_trainer(config: DictConfig, run_dir: Path) -> Trainer:
     torch.manual_seed(config.seed)
     initial: Any = "random"
     if config.init_from is None:
-        model = WorldModel(model_config, windows.interface, fit_actions(windows.columns))
+        model = WorldModel(model_config, windows.interface, fit_actions(windows.columns, model_config.auxiliary_keys))
     else:
         source = WorldModel.from_pretrained(config.init_from)
         source.interface.require(windows.interface, f"init_from {config.init_from}", f"dataset {config.data.root}")

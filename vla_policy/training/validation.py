@@ -47,14 +47,17 @@ def validate_policy(policy: DiffusionPolicy, windows: TrainingWindows, count: in
 
 @torch.no_grad()
 def validate_world_model(model: WorldModel, windows: TrainingWindows, count: int, seed: int = 0) -> dict[str, float]:
-    """Error of the predictions one step ahead beside that of expecting no change, and how far the latents are from a
-    collapse; a warning is logged if they have collapsed.
+    """Error of the predictions one step ahead beside that of expecting no change, how far the latents are from a
+    collapse, and the mean absolute error of what is read from them; a warning is logged if they have collapsed.
     """
     latents, predicted = [], []
+    errors: dict[str, list[torch.Tensor]] = {key: [] for key in model.config.auxiliary_keys}
     for batch in _batches(windows, count, seed):
         seen, actions = model.encode_windows(batch)
         latents.append(seen)
         predicted.append(model.predict(seen[:, :-1], actions))
+        for key, found in errors.items():
+            found.append((model.read(key, seen).cpu() - batch[key][:, :: model.config.frame_skip]).abs())
     z, error = torch.cat(latents), (torch.cat(predicted) - torch.cat(latents)[:, 1:]).square()
     health = latent_health(z.flatten(0, 1))
     if health.collapsed:
@@ -64,6 +67,7 @@ def validate_world_model(model: WorldModel, windows: TrainingWindows, count: int
         "val/copy_last": float((z[:, :-1] - z[:, 1:]).square().mean()),
         "val/sigreg": float(sigreg(z.transpose(0, 1), torch.Generator().manual_seed(seed))),
         "val/rank": health.rank,
+        **{f"val/{key}_error": float(torch.cat(found).mean()) for key, found in errors.items()},
     }
 
 

@@ -18,6 +18,7 @@ from vla_policy.conf.world_model_config import WorldModelConfig
 from vla_policy.data import Normalizer
 from vla_policy.interfaces import ACTION, Interface
 from vla_policy.models.checkpoint import load_weights, parse_config, read_checkpoint, restored, write_checkpoint
+from vla_policy.models.encoder import module_name
 from vla_policy.models.trainable import TrainableModel
 from vla_policy.world_model.card import world_model_card
 from vla_policy.world_model.predictor import Predictor, projector
@@ -30,8 +31,9 @@ KIND = "world_model"
 class WorldModel(TrainableModel):
     """Encodes camera images and predicts the latents that follow from actions.
 
-    `interface` has the cameras of `config.cameras`. A step of the model is `config.frame_skip` frames; the action of a
-    step is that many consecutive commands. `card` is the content of the model card.
+    `interface` has the cameras of `config.cameras`; the features of `config.auxiliary_keys` exist in training data
+    only. A step of the model is `config.frame_skip` frames; the action of a step is that many consecutive commands.
+    `card` is the content of the model card.
     """
 
     def __init__(
@@ -46,13 +48,16 @@ class WorldModel(TrainableModel):
         super().__init__()
         self.config, self.normalizer = config, normalizer
         self.interface = interface.select(config.cameras)
-        normalizer.require({ACTION: self.interface.action.shape[0]})
+        self.full_interface = interface.select([*config.cameras, *config.auxiliary_keys])
+        sizes = {key: self.full_interface.observations[key].shape[0] for key in config.auxiliary_keys}
+        normalizer.require({ACTION: self.interface.action.shape[0], **sizes})
         self.card = dict(card or {})
         self.visions = nn.ModuleList(visions or (make_vision(config.vision) for _ in config.cameras))
         features = sum(vision.features for vision in self.visions)  # type: ignore[misc]
-        self.projector = projector(features, config.latent)
+        self.projector = projector(features, config.latent, config.projector)
         action = config.frame_skip * self.interface.action.shape[0]
-        self.predictor = Predictor(config.latent, action, config.history, config.predictor)
+        self.predictor = Predictor(config.latent, action, config.history, config.projector, config.predictor)
+        self.readouts = nn.ModuleDict({module_name(key): nn.Linear(config.latent, sizes[key]) for key in sizes})
         self._frozen = {name for name, value in self.named_parameters() if not value.requires_grad}
 
     @property
@@ -92,15 +97,25 @@ class WorldModel(TrainableModel):
         return torch.cat(imagined, dim=1)
 
     def loss(self, batch: Mapping[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """The two terms of a batch of whole windows: a scalar, and its parts by name."""
+        """The terms of a batch of whole windows: a scalar, and its parts by name."""
         latents, actions = self.encode_windows(batch)
         error = F.mse_loss(self.predict(latents[:, :-1], actions), latents[:, 1:])
         regulariser = sigreg(latents.transpose(0, 1), generator, self.config.sigreg_directions)
-        return error + self.config.sigreg_weight * regulariser, {
-            "prediction": error.detach(),
-            "sigreg": regulariser.detach(),
-            "copy_last": F.mse_loss(latents[:, :-1], latents[:, 1:]).detach(),
-        }
+        loss = error + self.config.sigreg_weight * regulariser
+        parts = {"prediction": error, "sigreg": regulariser, "copy_last": F.mse_loss(latents[:, :-1], latents[:, 1:])}
+        if self.config.rollout_weight:
+            imagined = self.imagine(latents[:, :1], actions[:, :0], actions)
+            parts["rollout"] = F.mse_loss(imagined, latents[:, 1:])
+            loss = loss + self.config.rollout_weight * parts["rollout"]
+        for key in self.config.auxiliary_keys:
+            truth = self.normalizer.normalize(key, batch[key][:, :: self.config.frame_skip].to(self.device))
+            parts[f"auxiliary/{key}"] = F.mse_loss(self.readouts[module_name(key)](latents), truth)
+            loss = loss + self.config.auxiliary_weight * parts[f"auxiliary/{key}"]
+        return loss, {name: part.detach() for name, part in parts.items()}
+
+    def read(self, key: str, latents: Tensor) -> Tensor:
+        """What the latents (..., D) say of an auxiliary key, in its own units."""
+        return self.normalizer.unnormalize(key, self.readouts[module_name(key)](latents).float())
 
     def encode_windows(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """Latents (B, n + 1, D) of every frame_skip-th frame of windows, and the commands between (B, n, skip, A)."""
@@ -125,7 +140,7 @@ class WorldModel(TrainableModel):
         """Write the checkpoint's folder atomically; an existing one is replaced."""
         text = world_model_card(self.config, self.interface, self.stored_state(), self.card)
         stored = {KIND: self.config.to_dict(), "card": self.card}
-        write_checkpoint(Path(folder), stored, self.interface, self.normalizer, self.stored_state(), text)
+        write_checkpoint(Path(folder), stored, self.full_interface, self.normalizer, self.stored_state(), text)
 
     @classmethod
     def from_pretrained(cls, name: str | Path) -> WorldModel:
@@ -145,6 +160,6 @@ class WorldModel(TrainableModel):
         return small.movedim(1, -1)
 
 
-def fit_actions(columns: Mapping[str, np.ndarray]) -> Normalizer:
-    """Fit the normalisation of actions to zero mean and unit variance, as in LeWorldModel."""
-    return Normalizer.fit({ACTION: columns[ACTION]}, "mean_std")
+def fit_actions(columns: Mapping[str, np.ndarray], auxiliary_keys: Sequence[str] = ()) -> Normalizer:
+    """Fit the normalisation of actions to zero mean and unit variance, as in LeWorldModel, and of auxiliary keys."""
+    return Normalizer.fit({key: columns[key] for key in (ACTION, *auxiliary_keys)}, "mean_std")

@@ -21,8 +21,9 @@ class Layer(nn.Module):
         super().__init__()
         width, hidden = config.width, int(config.width * config.mlp_ratio)
         self.heads, self.dropout = config.heads, config.dropout
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
+        attended = width if config.head_width is None else config.heads * config.head_width
+        self.qkv = nn.Linear(width, 3 * attended)
+        self.out = nn.Linear(attended, width)
         self.mlp_in = nn.Linear(width, hidden)
         self.mlp_out = nn.Linear(hidden, width)
         self.modulation = nn.Linear(width, 6 * width)
@@ -45,7 +46,7 @@ class Layer(nn.Module):
 class Predictor(nn.Module):
     """Latents (B, T, D) and the actions taken from each (B, T, A) to the latents that follow each (B, T, D)."""
 
-    def __init__(self, latent: int, action: int, history: int, config: PredictorConfig) -> None:
+    def __init__(self, latent: int, action: int, history: int, hidden: int, config: PredictorConfig) -> None:
         super().__init__()
         width = config.width
         self.token = nn.Linear(latent, width)
@@ -53,7 +54,7 @@ class Predictor(nn.Module):
         self.position = nn.Parameter(torch.randn(history, width) * 0.02)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(width)
-        self.head = projector(width, latent)
+        self.head = projector(width, latent, hidden)
 
     def forward(self, latents: Tensor, actions: Tensor) -> Tensor:
         count = latents.shape[1]
@@ -65,6 +66,6 @@ class Predictor(nn.Module):
         return predicted
 
 
-def projector(features: int, latent: int, hidden: int = 512) -> nn.Module:
+def projector(features: int, latent: int, hidden: int) -> nn.Module:
     """An MLP with batch normalisation: layer normalisation would prevent the Gaussian that SIGReg requires."""
     return nn.Sequential(nn.Linear(features, hidden), nn.BatchNorm1d(hidden), nn.GELU(), nn.Linear(hidden, latent))
