@@ -39,7 +39,7 @@ def run(config: DictConfig, run_dir: Path, overrides: Sequence[str]) -> Path:
 
 def _configuration(config: DictConfig, run_dir: Path, described: bool) -> DictConfig:
     """`config`, or the stored configuration to resume; `described` if overrides describe the training."""
-    if config.get("world_model"):  # without the sections of a policy
+    if config.get("world_model") or config.get("dynamics"):  # without the sections of a policy
         config = OmegaConf.masked_copy(config, [str(key) for key in config if key not in POLICY_SECTIONS])
     stored = run_dir / "config.yaml"
     if not stored.is_file():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -13,25 +13,23 @@ from omegaconf import DictConfig, OmegaConf
 from vla_policy.conf.training_config import DistillConfig
 from vla_policy.interfaces import InputError, within
 from vla_policy.jobs.distill import composed, sampled_actions
-from vla_policy.jobs.policy import earlier_training, start_policy
+from vla_policy.jobs.imagination import dynamics_trainer, world_model_trainer
+from vla_policy.jobs.policy import start_policy
 from vla_policy.jobs.scene import annotation, augmentation, plain, rewording, rollouts
+from vla_policy.jobs.sections import trainer_config, training_card, typed
 from vla_policy.models import DiffusionPolicy, PolicyConfig
 from vla_policy.training import (
-    OPTIMIZERS,
     Annotate,
     DataConfig,
     FrozenWindows,
     StateShift,
     Trainer,
-    TrainerConfig,
     TrainingWindows,
     open_data,
-    validate_world_model,
 )
 from vla_policy.utils.configuration import literal
 from vla_policy.utils.files import write_whole
 from vla_policy.utils.provenance import git_commit
-from vla_policy.world_model import WorldModel, WorldModelConfig, fit_actions
 
 log = logging.getLogger(__name__)
 
@@ -54,11 +52,13 @@ def fit(config: DictConfig, run_dir: Path) -> Path:
 
 
 def make_trainer(config: DictConfig, run_dir: Path) -> Trainer:
-    """The trainer of a world model or a policy; no file of the run has been written."""
+    """The trainer of a policy, a world model or dynamics; no file of the run has been written."""
     if config.get("world_model"):
-        return _world_model_trainer(config, run_dir)
+        return world_model_trainer(config, run_dir)
+    if config.get("dynamics"):
+        return dynamics_trainer(config, run_dir)
     policy_config = PolicyConfig.from_dict(config.policy)
-    data, trainer = _typed(DataConfig, config.data), _trainer_config(config)
+    data, trainer = typed(DataConfig, config.data), trainer_config(config)
     annotate, reword = annotation(config, policy_config), rewording(config)
     windows, val_windows, described = open_data(data, policy_config)
     augment = augmentation(config, data.symmetries, windows.interface)
@@ -75,7 +75,7 @@ def make_trainer(config: DictConfig, run_dir: Path) -> Trainer:
     )
     torch.manual_seed(config.seed)
     policy, initial = start_policy(policy_config, windows, config, augment)
-    policy.card = {"data": described, "training": _training(config, trainer, initial)}
+    policy.card = {"data": described, "training": training_card(config, trainer, initial)}
     sampled = _taught(policy, config)
     if frozen:
         policy.to(Accelerator().device)  # it encodes the data before there is a trainer
@@ -89,7 +89,7 @@ def make_trainer(config: DictConfig, run_dir: Path) -> Trainer:
 
 def _taught(policy: DiffusionPolicy, config: DictConfig) -> Annotate | None:
     """Give the policy its teacher, if there is one; what adds the teacher's samples to a batch, if they are the aim."""
-    distill = _typed(DistillConfig, config.get("distill") or OmegaConf.create())
+    distill = typed(DistillConfig, config.get("distill") or OmegaConf.create())
     if distill.teacher is None:
         return None
     with within(f"distill.teacher {distill.teacher}"):
@@ -102,89 +102,8 @@ def _taught(policy: DiffusionPolicy, config: DictConfig) -> Annotate | None:
     return None
 
 
-def _world_model_trainer(config: DictConfig, run_dir: Path) -> Trainer:
-    model_config = WorldModelConfig.from_dict(config.world_model)
-    data, trainer = _typed(DataConfig, config.data), _trainer_config(config)
-    if trainer.rollout_every:
-        raise InputError(f"trainer.rollout_every: expected 0 for a world model, found {trainer.rollout_every}")
-    for name, value in (
-        ("init_modules", config.get("init_modules")),
-        ("data.symmetries", data.symmetries or None),
-        ("data.state_noise", data.state_noise or None),
-        ("data.action_loss", data.action_loss),
-        ("distill.teacher", OmegaConf.select(config, "distill.teacher")),
-    ):
-        if value is not None:
-            raise InputError(f"{name}: expected none for a world model, found {value}")
-    windows, val_windows, described = open_data(data, model_config)
-    if val_windows is None:
-        raise InputError("data.val_episodes: expected held-out episodes, which show a collapse, found 0")
-    torch.manual_seed(config.seed)
-    initial: Any = "random"
-    if config.init_from is None:
-        model = WorldModel(model_config, windows.interface, fit_actions(windows.columns, model_config.auxiliary_keys))
-    else:
-        source = WorldModel.from_pretrained(config.init_from)
-        source.interface.require(windows.interface, f"init_from {config.init_from}", f"dataset {config.data.root}")
-        model = WorldModel(model_config, windows.interface, source.normalizer)
-        model.load_stored(source.stored_state(), f"init_from {config.init_from}")
-        initial = earlier_training(source)
-    model.card = {"data": described, "training": _training(config, trainer, initial)}
-    return Trainer(
-        model,
-        windows,
-        run_dir,
-        trainer,
-        config.seed,
-        val_windows,
-        None,
-        data.num_workers,
-        plain(config),
-        validate=validate_world_model,
-    )
-
-
 def write_config(config: DictConfig, run_dir: Path) -> None:
     """Write the resolved configuration and the commit."""
     resolved = OmegaConf.create(literal(OmegaConf.to_container(config, resolve=True)))
     resolved.git_commit = config.get("git_commit") or git_commit()
     write_whole(run_dir / "config.yaml", lambda path: OmegaConf.save(resolved, path))
-
-
-def _training(config: DictConfig, trainer: TrainerConfig, initial: Any) -> dict[str, Any]:
-    """What the model card says of the training, which began with `initial` weights."""
-    modules = config.get("init_modules")
-    return {
-        "steps": trainer.steps,
-        "batch_size": trainer.batch_size,
-        **({} if config.get("world_model") else {"noise_samples": config.policy.noise_samples}),
-        "optimiser": f"{OPTIMIZERS[trainer.optimizer]}, "
-        f"lr {trainer.lr:g}, warm-up and cosine, weight decay {trainer.weight_decay:g} "
-        f"(by itself {100 * trainer.shrinkage:.2g} % over the run)",
-        "weights": _weights(trainer),
-        "seed": config.seed,
-        "initial_weights": initial,
-        **({} if modules is None else {"initial_modules": ", ".join(modules)}),
-        "git_commit": config.get("git_commit") or git_commit() or "unknown",
-    }
-
-
-def _weights(trainer: TrainerConfig) -> str:
-    if trainer.ema_max_decay == 0:
-        return "as they are after the last step"
-    return f"exponential moving average, power {trainer.ema_power:g}, at most {trainer.ema_max_decay:g}"
-
-
-def _trainer_config(config: DictConfig) -> TrainerConfig:
-    """`trainer`; also sets torch's threads, because a frozen backbone encodes the data before there is a trainer."""
-    trainer = _typed(TrainerConfig, config.trainer)
-    if trainer.threads is not None:
-        torch.set_num_threads(trainer.threads)
-    return trainer
-
-
-def _typed(kind: type[Section], config: DictConfig) -> Section:
-    """A section of the configuration as its dataclass, checked; keys that an older run lacks have their defaults."""
-    typed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), config))
-    assert isinstance(typed, kind)
-    return typed

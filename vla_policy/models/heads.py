@@ -84,15 +84,29 @@ class DenoisingHead(nn.Module):
         generator: torch.Generator,
         others: Sequence[Predict] = (),
     ) -> Tensor:
-        """With the predictions of `others`, of an ensemble, averaged with this one's at each step."""
+        return self.propose(transformer, prefix, batch, 1, generator, others)[:, 0]
+
+    def propose(
+        self,
+        transformer: ActionTransformer,
+        prefix: Prefix,
+        batch: int,
+        draws: int,
+        generator: torch.Generator,
+        others: Sequence[Predict] = (),
+    ) -> Tensor:
+        """Several chunks (B, S, T, D) an observation, which share its keys and values.
+
+        With the predictions of `others`, of an ensemble, averaged with this one's at each step.
+        """
         device = transformer.position.device
-        noise = torch.randn((batch, 1, *self.shape), generator=generator, device=generator.device).to(device)
+        noise = torch.randn((batch, draws, *self.shape), generator=generator, device=generator.device).to(device)
         members = [self.predictor(transformer, prefix), *others]
 
         def predict(x: Tensor, k: int) -> Tensor:
             return members[0](x, k) if not others else torch.stack([member(x, k) for member in members]).mean(0)
 
-        return self.objective.sample(predict, noise, generator)[:, 0]
+        return self.objective.sample(predict, noise, generator)
 
 
 def encode_bins(actions: Tensor, bins: int) -> Tensor:

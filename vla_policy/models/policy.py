@@ -253,11 +253,39 @@ class DiffusionPolicy(TrainableModel):
         """Chunks (B, horizon - n_obs_steps + 1, D) in the robot's units for raw observations (B, n_obs_steps, ...) by
         key; row 0 is due at the newest one's time.
         """
+        if isinstance(self.head, DenoisingHead):
+            return self.propose(batch, generator, 1)[:, 0]
         count = len(batch[self.config.observation_keys[0]])
-        averaged: dict[str, Any] = {"others": self._other_predictors(batch)} if self.others else {}
-        chunks = self.head.sample(self.transformer, self.prefix(batch), count, generator, **averaged)
+        return self._decoded(self.head.sample(self.transformer, self.prefix(batch), count, generator), batch)
+
+    @torch.inference_mode()
+    def propose(self, batch: Mapping[str, Any], generator: torch.Generator, draws: int) -> Tensor:
+        """Several chunks (B, draws, horizon - n_obs_steps + 1, D) for each observation, which is encoded once.
+
+        `InputError` for heads that draw one after the other.
+        """
+        if not isinstance(self.head, DenoisingHead):
+            raise InputError(f"proposals: expected flow or ddpm, found {self.config.objective.name}")
+        count = len(batch[self.config.observation_keys[0]])
+        others = self._other_predictors(batch)
+        chunks = self.head.propose(self.transformer, self.prefix(batch), count, draws, generator, others)
+        repeated = {STATE: batch[STATE].repeat_interleave(draws, dim=0)} if self.config.action_relative else {}
+        proposed: Tensor = self._decoded(chunks.flatten(0, 1), repeated).unflatten(0, (count, draws))
+        return proposed
+
+    def _decoded(self, chunks: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        """Normalised chunks (B, T, D) in the robot's units, from the newest observation on."""
         newest = batch[STATE][:, -1:].to(self.device) if self.config.action_relative else None
-        return decode_chunks(self.normalizer.unnormalize(ACTION, chunks), newest, self.config)
+        decoded: Tensor = decode_chunks(self.normalizer.unnormalize(ACTION, chunks), newest, self.config)
+        return decoded
+
+    @torch.inference_mode()
+    def estimates(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """What the pictures of raw observations (B, n_obs_steps, ...) say of each auxiliary key, (B, image_steps, D) in
+        its own units.
+        """
+        found = self.observe(batch, None).estimates
+        return {key: self.normalizer.unnormalize(key, value) for key, value in found.items()}
 
     def _other_predictors(self, batch: Mapping[str, Any]) -> list[Predict]:
         return [cast(DenoisingHead, m.head).predictor(m.transformer, m.prefix(batch)) for m in self.members[1:]]
@@ -267,13 +295,10 @@ class DiffusionPolicy(TrainableModel):
         """This policy and, of an ensemble, the others."""
         return [self, *(cast(DiffusionPolicy, member) for member in self.others)]
 
-    def predict(self, histories: Sequence[Sequence[Observation]], generator: np.random.Generator) -> list[ActionChunk]:
-        """One chunk a history of `n_obs_steps` observations, oldest first; row 0 is due at the newest one's time.
-
-        Equal generators give equal chunks. Raises `InputError` for observations that do not fit the interface.
+    def batch(self, histories: Sequence[Sequence[Observation]]) -> dict[str, Any]:
+        """Histories of `n_obs_steps` observations, oldest first, as a batch; `InputError` for observations that do not
+        fit the interface.
         """
-        if not histories:
-            return []
         for history in histories:
             if len(history) != self.n_obs_steps:
                 raise InputError(f"history: expected {self.n_obs_steps} observations, found {len(history)}")
@@ -282,7 +307,16 @@ class DiffusionPolicy(TrainableModel):
             if self.backbone is not None:
                 self.backbone.check_text(history[-1].task, "instruction")
         batch: dict[str, Any] = {key: self._stack(key, histories) for key in self.interface.observations}
-        batch["task"] = [history[-1].task for history in histories]
+        return batch | {"task": [history[-1].task for history in histories]}
+
+    def predict(self, histories: Sequence[Sequence[Observation]], generator: np.random.Generator) -> list[ActionChunk]:
+        """One chunk a history of `n_obs_steps` observations, oldest first; row 0 is due at the newest one's time.
+
+        Equal generators give equal chunks. Raises `InputError` for observations that do not fit the interface.
+        """
+        if not histories:
+            return []
+        batch = self.batch(histories)
         self.eval()
         noise = torch.Generator().manual_seed(int(generator.integers(2**63 - 1)))
         actions = self.sample(batch, noise).double().cpu().numpy()

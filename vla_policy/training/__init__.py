@@ -7,7 +7,7 @@ from vla_policy.training.frozen import FrozenWindows, Reword, TrainingWindows
 from vla_policy.training.loop import Annotate, Rollouts, Trainer
 from vla_policy.training.perturbation import StateShift
 from vla_policy.training.symmetry import RandomSymmetry, Symmetry
-from vla_policy.training.validation import validate_policy, validate_world_model
+from vla_policy.training.validation import validate_dynamics, validate_policy, validate_world_model
 
 __all__ = [
     "OPTIMIZERS",
@@ -26,6 +26,7 @@ __all__ = [
     "make_windows",
     "open_data",
     "split_episodes",
+    "validate_dynamics",
     "validate_policy",
     "validate_world_model",
 ]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from vla_policy.conf.dynamics_config import DynamicsConfig
 from vla_policy.conf.training_config import DataConfig
 from vla_policy.data import IMITATED, LeRobotDataset, Normalizer, WindowDataset, Windows
 from vla_policy.interfaces import ACTION, STATE, InputError
@@ -18,7 +19,7 @@ from vla_policy.training.frozen import TrainingWindows
 from vla_policy.training.symmetry import RandomSymmetry
 from vla_policy.world_model import WorldModelConfig
 
-ModelConfig = PolicyConfig | WorldModelConfig  # both say what a window of the data has to hold
+ModelConfig = PolicyConfig | WorldModelConfig | DynamicsConfig  # both say what a window of the data has to hold
 
 
 def split_episodes(episodes: Sequence[int], config: DataConfig, which: int = 0) -> tuple[list[int], list[int]]:

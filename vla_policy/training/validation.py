@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from vla_policy.interfaces import ACTION
+from vla_policy.interfaces import ACTION, STATE
 from vla_policy.models import DiffusionPolicy
 from vla_policy.training.frozen import TrainingWindows
 from vla_policy.world_model import WorldModel, latent_health, sigreg
+from vla_policy.world_model.dynamics import Dynamics, split
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,27 @@ def validate_world_model(model: WorldModel, windows: TrainingWindows, count: int
         "val/rank": health.rank,
         **{f"val/{key}_error": float(torch.cat(found).mean()) for key, found in errors.items()},
     }
+
+
+@torch.no_grad()
+def validate_dynamics(model: Dynamics, windows: TrainingWindows, count: int, seed: int = 0) -> dict[str, float]:
+    """Loss, and the mean absolute error of imagined states, over all channels of each key, of the last step that is
+    imagined, beside that of expecting no change.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    sums: dict[str, float] = {}
+    for batch in _batches(windows, count, seed):
+        loss, _ = model.loss(batch, generator)
+        past, future, commands = split(batch, model.config)
+        positions = model.named(past[:, -1:])[STATE]
+        imagined = model.imagine(past, commands + positions, generator).cpu()[:, -1]
+        values = {"val/loss": float(loss)}
+        errors, still = model.named((past[:, -1] + future[:, -1] - imagined).abs()), model.named(future[:, -1].abs())
+        for key in model.config.state_keys:
+            values |= {f"val/{key}_error": float(errors[key].mean()), f"val/{key}_still": float(still[key].mean())}
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0.0) + value * len(past)
+    return {name: value / min(count, len(windows)) for name, value in sums.items()}
 
 
 def _batches(windows: TrainingWindows, count: int, seed: int) -> Iterator[dict[str, Any]]:

@@ -50,6 +50,7 @@ TRAINING = {  # sections of what vla-train composes
     "distill": "vla_policy.conf.training_config:DistillConfig",
     "scene": SCENE,
     "world_model": "vla_policy.conf.world_model_config:WorldModelConfig",
+    "dynamics": "vla_policy.conf.dynamics_config:DynamicsConfig",
 }
 COLUMN, WIDTH = 22, 118  # where comments begin, and where lines end
 

@@ -1,0 +1,75 @@
+"""Everything that defines a multi-step dynamics model; stored in its checkpoint as config.yaml."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from omegaconf import DictConfig
+
+from vla_policy.conf import checks
+from vla_policy.conf.policy_config import ObjectiveConfig, PolicyConfig, TransformerConfig
+from vla_policy.interfaces import ENVIRONMENT_STATE, STATE, InputError
+
+
+@dataclass
+class DynamicsConfig:
+    """Diffusion dynamics of Diffusion-MPC: all future states at once, from past ones and the actions in between."""
+
+    state_keys: list[str] = field(default_factory=lambda: [STATE, ENVIRONMENT_STATE])  # what is predicted
+    past: int = 2  # states that a prediction is made from
+    future: int = 15  # steps that are predicted at once: a policy's chunk
+    transformer: TransformerConfig = field(default_factory=TransformerConfig)
+    objective: ObjectiveConfig = field(default_factory=lambda: ObjectiveConfig(clip_sample=False))
+    """flow | ddpm, and the passes of its sampler"""
+
+    def __post_init__(self) -> None:
+        checks.check_words(self, "dynamics", "state_keys")
+        checks.check_ranges(self, "dynamics", past=(1, checks.LONGEST), future=(1, checks.LONGEST))
+        if not self.state_keys:
+            raise InputError("dynamics.state_keys: expected at least one key, found none")
+        if self.objective.name not in ("flow", "ddpm"):
+            raise InputError(f"dynamics.objective.name: expected flow or ddpm, found {self.objective.name!r}")
+        _ = self.head  # the transformer's own checks
+
+    @property
+    def head(self) -> PolicyConfig:
+        """The rows of future states as a policy's rows of actions, which have the same head."""
+        return PolicyConfig(
+            n_obs_steps=1,
+            horizon=self.future,
+            n_action_steps=1,
+            action_normalization="mean_std",
+            normalization_per_step=True,
+            transformer=self.transformer,
+            objective=self.objective,
+        )
+
+    # Extent of training windows in `PolicyConfig`'s terms: the past, and the states that follow.
+    whole_windows = True  # padding with repeated frames would teach that actions have no effect
+    executed = True  # what a demonstrator wanted instead has no effect either
+
+    @property
+    def n_obs_steps(self) -> int:
+        return self.past + self.future
+
+    @property
+    def horizon(self) -> int:
+        return self.n_obs_steps
+
+    @property
+    def observation_keys(self) -> list[str]:
+        return self.state_keys
+
+    @property
+    def auxiliary_keys(self) -> list[str]:
+        return []
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any] | DictConfig) -> DynamicsConfig:
+        """Typed and checked; an unknown key or a value of another type raises OmegaConf's error naming it."""
+        return checks.typed(cls, data)

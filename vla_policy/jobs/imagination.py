@@ -1,0 +1,95 @@
+"""Builds the `Trainer` of a model that imagines: a world model, or the dynamics of Diffusion-MPC."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from vla_policy.conf.dynamics_config import DynamicsConfig
+from vla_policy.data import Windows
+from vla_policy.interfaces import InputError
+from vla_policy.jobs.policy import earlier_training
+from vla_policy.jobs.scene import plain
+from vla_policy.jobs.sections import trainer_config, training_card, typed
+from vla_policy.training import (
+    DataConfig,
+    Trainer,
+    TrainerConfig,
+    open_data,
+    validate_dynamics,
+    validate_world_model,
+)
+from vla_policy.world_model import WorldModel, WorldModelConfig, fit_actions
+from vla_policy.world_model.dynamics import Dynamics, fit_dynamics
+
+Imagining = WorldModel | Dynamics
+OF_POLICIES = ("init_modules", "data.symmetries", "data.state_noise", "data.action_loss", "distill.teacher")
+
+
+def world_model_trainer(config: DictConfig, run_dir: Path) -> Trainer:
+    """The trainer of `config.world_model`."""
+    chosen = WorldModelConfig.from_dict(config.world_model)
+
+    def new(windows: Windows) -> WorldModel:
+        return WorldModel(chosen, windows.interface, fit_actions(windows.columns, chosen.auxiliary_keys))
+
+    def like(source: Imagining, windows: Windows) -> WorldModel:
+        return WorldModel(chosen, windows.interface, source.normalizer)
+
+    return _trainer(config, run_dir, chosen, WorldModel, new, like, validate_world_model)
+
+
+def dynamics_trainer(config: DictConfig, run_dir: Path) -> Trainer:
+    """The trainer of `config.dynamics`."""
+    chosen = DynamicsConfig.from_dict(config.dynamics)
+
+    def new(windows: Windows) -> Dynamics:
+        normalizer = fit_dynamics(windows.vectors(np.arange(len(windows))), chosen)
+        return Dynamics(chosen, windows.interface, normalizer)
+
+    def like(source: Imagining, windows: Windows) -> Dynamics:
+        return Dynamics(chosen, windows.interface, source.normalizer)
+
+    return _trainer(config, run_dir, chosen, Dynamics, new, like, validate_dynamics)
+
+
+def _trainer(
+    config: DictConfig,
+    run_dir: Path,
+    chosen: WorldModelConfig | DynamicsConfig,
+    kind: type[Any],
+    new: Any,
+    like: Any,
+    validate: Any,
+) -> Trainer:
+    data, trainer = typed(DataConfig, config.data), trainer_config(config)
+    _refuse_options_of_policies(config, trainer)
+    windows, val_windows, described = open_data(data, chosen)
+    if val_windows is None:
+        raise InputError("data.val_episodes: expected held-out episodes, which show a collapse, found 0")
+    torch.manual_seed(config.seed)
+    initial: Any = "random"
+    if config.init_from is None:
+        model = new(windows)
+    else:
+        name = f"init_from {config.init_from}"
+        source = kind.from_pretrained(config.init_from)
+        source.interface.require(windows.interface, name, f"dataset {config.data.root}")
+        model = like(source, windows)
+        model.load_stored(source.stored_state(), name)
+        initial = earlier_training(source)
+    model.card = {"data": described, "training": training_card(config, trainer, initial)}
+    settings = config.seed, val_windows, None, data.num_workers, plain(config)
+    return Trainer(model, windows, run_dir, trainer, *settings, validate=validate)
+
+
+def _refuse_options_of_policies(config: DictConfig, trainer: TrainerConfig) -> None:
+    if trainer.rollout_every:
+        raise InputError(f"trainer.rollout_every: expected 0 for a world model, found {trainer.rollout_every}")
+    for name in OF_POLICIES:
+        if value := OmegaConf.select(config, name):
+            raise InputError(f"{name}: expected none for a world model, found {value}")

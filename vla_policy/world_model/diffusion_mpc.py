@@ -1,0 +1,91 @@
+"""Diffusion-MPC (Zhou et al. 2024, arXiv 2410.05364): propose chunks, imagine what follows, play the best.
+
+The objective is no part of any training: it can be changed at run time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vla_policy.interfaces import ACTION, ActionChunk, InputError, Interface, Observation
+from vla_policy.models import DiffusionPolicy
+from vla_policy.world_model.dynamics import Dynamics
+
+# What is imagined by key, states (K, F, D) and under ACTION the commands (K, F, A), to K scores, the best one highest.
+Objective = Callable[[Mapping[str, np.ndarray]], np.ndarray]
+
+
+class DiffusionMPC:
+    """A `Policy` that samples `samples` chunks of `policy`, imagines each with `dynamics` and plays the one that
+    `objective` prefers.
+
+    States that the policy only sees in pictures are its encoder's estimates. `imagined` has the states of the last
+    chunks that were chosen, by key (B, F, D).
+    """
+
+    def __init__(self, policy: DiffusionPolicy, dynamics: Dynamics, objective: Objective, samples: int) -> None:
+        self.policy, self.dynamics, self.objective, self.samples = policy, dynamics.eval(), objective, samples
+        self.interface: Interface = policy.interface
+        self.n_obs_steps, self.n_action_steps = policy.n_obs_steps, policy.n_action_steps
+        self.imagined: dict[str, np.ndarray] = {}
+        _check(policy, dynamics, samples)
+
+    def predict(self, histories: Sequence[Sequence[Observation]], generator: np.random.Generator) -> list[ActionChunk]:
+        """One chunk a history; equal generators give equal chunks."""
+        if not histories:
+            return []
+        self.policy.eval()
+        batch = self.policy.batch(histories)
+        noise = torch.Generator().manual_seed(int(generator.integers(2**63 - 1)))
+        chunks = self.policy.propose(batch, noise, self.samples)  # (B, K, T, A)
+        states = self.imagine(batch, chunks, noise)
+        best: list[np.ndarray] = []
+        chosen: dict[str, list[np.ndarray]] = {key: [] for key in states}
+        for row, candidates in enumerate(chunks.double().cpu().numpy()):
+            seen = {key: values[row].double().cpu().numpy() for key, values in states.items()}
+            scores = self.objective({**seen, ACTION: candidates[:, : self.dynamics.config.future]})
+            place = int(np.argmax(scores))
+            best.append(candidates[place])
+            for key, values in seen.items():
+                chosen[key].append(values[place])
+        self.imagined = {key: np.stack(values) for key, values in chosen.items()}
+        dt = 1.0 / self.interface.fps
+        return [ActionChunk(rows, history[-1].t, dt) for rows, history in zip(best, histories, strict=True)]
+
+    def imagine(self, batch: Mapping[str, Any], chunks: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """The states (B, K, F, D) by key that follow from chunks (B, K, T, A)."""
+        past = self._past(batch).repeat_interleave(chunks.shape[1], dim=0)
+        commands = chunks.flatten(0, 1)[:, : self.dynamics.config.future]
+        states = self.dynamics.imagine(past, commands, generator).unflatten(0, chunks.shape[:2])
+        return self.dynamics.named(states)
+
+    def _past(self, batch: Mapping[str, Any]) -> Tensor:
+        """The last states (B, n, D); of estimates that are older than the pictures, the oldest one repeated."""
+        count, parts = self.dynamics.config.past, []
+        estimates = self.policy.estimates(batch) if self.policy.config.auxiliary_keys else {}
+        for key in self.dynamics.config.state_keys:
+            values = (batch[key] if key in batch else estimates[key]).to(self.dynamics.device)[:, -count:]
+            missing = count - values.shape[1]
+            parts.append(torch.cat([values[:, :1].expand(-1, missing, -1), values], dim=1))
+        return torch.cat(parts, dim=-1)
+
+
+def _check(policy: DiffusionPolicy, dynamics: Dynamics, samples: int) -> None:
+    """`InputError` unless the policy sees or estimates what the dynamics need, and proposes as far as they imagine."""
+    if samples < 1:
+        raise InputError(f"planner.samples: expected at least 1, found {samples}")
+    known = {*policy.interface.observations, *policy.config.auxiliary_keys}
+    if missing := [key for key in dynamics.config.state_keys if key not in known]:
+        raise InputError(f"planner.dynamics: expected states that the policy sees or estimates, found {missing}")
+    dynamics.interface.require(policy.full_interface, "planner.dynamics", "the policy")
+    rows = policy.config.horizon - policy.n_obs_steps + 1
+    if dynamics.config.future > rows:
+        raise InputError(
+            f"planner.dynamics: expected dynamics.future of at most the policy's {rows} rows, found "
+            f"{dynamics.config.future}"
+        )
