@@ -40,6 +40,7 @@ class EpisodeRunner:
         self._rewards: list[float] = []
         self._coverages: list[float] = []
         self._actions: list[np.ndarray] = []
+        self._path: list[np.ndarray] = []
         self._statuses: list[str] = []
         self._events, self._halted = EventLog(info), False
         self._answer: tuple[int, ActionChunk] | None = None  # a chunk, and the step at which it is ready
@@ -77,6 +78,7 @@ class EpisodeRunner:
         self._rewards.append(float(reward))
         self._coverages.append(float(self._info["coverage"]))
         self._actions.append(action)
+        self._path.append(np.asarray(self._info["pos_agent"], float))
         self._statuses.append(command.status)
         self._events.step(self.steps - 1, self._info, command.status == "hold", self._halted)
         self._observe(observation, action)
@@ -126,6 +128,7 @@ class EpisodeRunner:
             pusher=self._pusher,
             block_pose=self._block_pose,
             actions=np.array(self._actions),
+            path=np.array(self._path),
             task=self._task,
             goal=self._info.get("goal", ""),
             reached=self._info.get("reached", ""),

@@ -73,6 +73,8 @@ class EpisodeResult:
     pusher: tuple[float, float]  # initial conditions
     block_pose: tuple[float, float, float]
     actions: np.ndarray = field(repr=False, compare=False)  # (steps, D) commands; with the seed they replay the episode
+    path: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)), repr=False, compare=False)
+    """(steps, 2) of the pusher, after each command"""
     task: str = ""
     goal: str = ""
     reached: str = ""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from hydra import compose, initialize_config_module
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
@@ -41,18 +42,20 @@ def quoted_words(words: Sequence[str], sweep: bool = False) -> list[str]:
 
 
 def _require_choice(word: str) -> None:
-    """`InputError` for a group's choice that is not a name, for which Hydra prints a traceback."""
+    """`InputError` for a group's choice that it does not have: Hydra prints a traceback or its search path."""
     try:
         override = OverridesParser.create().parse_override(word)
     except HydraException:  # no override: an option, or a path
         return
     group = files("vla_policy.conf") / override.key_or_group
-    if override.is_sweep_override() or not group.is_dir():
+    if override.is_sweep_override() or override.is_delete() or not group.is_dir():
         return
     value = override.value()
-    if not all(choice is None or isinstance(choice, str) for choice in (value if isinstance(value, list) else [value])):
-        names = sorted(entry.name.removesuffix(".yaml") for entry in group.iterdir() if entry.name.endswith(".yaml"))
-        raise InputError(f"{override.key_or_group}: expected one of {names}, found {value!r}")
+    names = {entry.name for entry in group.iterdir()} | set(ConfigStore.instance().repo.get(override.key_or_group, {}))
+    known = sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
+    for choice in value if isinstance(value, list) else [value]:
+        if choice is not None and choice not in known:
+            raise InputError(f"{override.key_or_group}: expected one of {known}, found {value!r}")
 
 
 def _quoted_word(word: str, sweep: bool) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from omegaconf import OmegaConf
 
 from sim import TASK, make_disturbed_env
 from sim.language.instructions import LANGUAGE_TASK
+from vla_policy.evaluation.planning.dmpc import planned
 from vla_policy.evaluation.success.evaluate import EvalConfig, evaluate
 from vla_policy.interfaces import IMAGES, InputError, Policy
 from vla_policy.models.checkpoint import update_card
@@ -48,6 +50,8 @@ def summaries(
         raise InputError("vla-eval: expected a CHECKPOINT or baseline=hold|expert, found neither (see --help)")
     if config.monitor is not None and (checkpoint is None or config.baseline is not None):
         raise InputError("monitor: expected only the CHECKPOINT that it was calibrated for, found a baseline")
+    if config.planner.name != "none" and checkpoint is None:
+        raise InputError("planner: expected a CHECKPOINT whose proposals to rank, found none")
     if config.n_action_steps is not None and checkpoint is None:
         raise InputError(f"n_action_steps: expected null without a CHECKPOINT, found {config.n_action_steps}")
     baseline = None if config.baseline is None else baseline_factory(config.baseline, config.pusht)
@@ -64,7 +68,12 @@ def summaries(
             log.warning(policy.unchecked)
         elif config.check_instruction and policy.reads:
             more["unreadable"] = policy.unreadable
-        summary = _evaluate(policy, config, out, checkpoint, progress, watcher=watcher, timing=machine(policy), **more)
+        more |= {"watcher": watcher, "timing": machine(policy)}
+        player: Policy = policy
+        if config.planner.name == "dmpc":
+            player = planned(policy, config.planner)
+            more["planner"] = asdict(config.planner)
+        summary = _evaluate(player, config, out, checkpoint, progress, **more)
         found[Path(checkpoint).name] = summary
         if config.update_card:
             _update_card(checkpoint, summary)

@@ -9,10 +9,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sim import Disturbance, PushTConfig
 from sim.disturbances import KINDS
+from sim.geometry import PUSHER_RADIUS
 from sim.language.instructions import named_goal
 from vla_policy.evaluation.options import RolloutOptions, SceneOptions
+from vla_policy.evaluation.planning.dmpc import PlannerConfig
 from vla_policy.evaluation.success.aftermath import watched_summary
 from vla_policy.evaluation.success.films import choose, film
 from vla_policy.evaluation.success.latency import KeepHistories, chunk_latency
@@ -58,6 +62,7 @@ class EvalConfig(RolloutOptions, SceneOptions):
     disturbance: DisturbanceConfig = field(default_factory=DisturbanceConfig)
     """happens once in every episode; kinds, units and defaults are in sim/effects.py"""
     monitor: str | None = None  # folder of a calibration (vla-calibrate); the monitor halts the arm
+    planner: PlannerConfig = field(default_factory=PlannerConfig)  # see planner=dmpc
     check_instruction: bool = True
     """episodes whose instruction the policy cannot follow are not started, and count as failures"""
     out: str = "outputs/eval/${now:%Y-%m-%d_%H-%M-%S}"  # folder of the results
@@ -72,6 +77,10 @@ class EvalConfig(RolloutOptions, SceneOptions):
             raise InputError(
                 "n_action_steps: expected null with a monitor or update_card, which are for the policy as it is, found "
                 f"{self.n_action_steps}"
+            )
+        if self.planner.name != "none" and (self.monitor is not None or self.update_card):
+            raise InputError(
+                "planner: expected none with a monitor or update_card, which are for the policy, found one"
             )
         _ = self.event  # report a mistake before the policy is loaded
 
@@ -152,6 +161,7 @@ def evaluate(
         rollout_seconds=seconds,
         disturbance=None if config.event is None else asdict(config.event),
         **_sentences(results, config.pusht),
+        **_kept_out(results, config.planner),
         **watched_summary(results, config.monitor),
         **({} if unreadable is None else {"refusals": _refusals(results)}),
         **more,
@@ -176,6 +186,15 @@ def _sentences(results: Sequence[EpisodeResult], scene: PushTConfig) -> dict[str
         "paraphrases": scene.paraphrases if scene.instruction is None else None,
         "episodes_naming_no_goal": sum(r.task in nameless for r in results),
     }
+
+
+def _kept_out(results: Sequence[EpisodeResult], planner: PlannerConfig) -> dict[str, Any]:
+    """In how many episodes the pusher touched the disc that it was to keep out of."""
+    if planner.disc is None:
+        return {}
+    x, y, radius = planner.disc
+    touched = [bool((np.linalg.norm(r.path - [x, y], axis=-1) < radius + PUSHER_RADIUS).any()) for r in results]
+    return {"disc": list(planner.disc), "n_touched_disc": sum(touched)}
 
 
 def _refusals(results: Sequence[EpisodeResult]) -> dict[str, Any]:
