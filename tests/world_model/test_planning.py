@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vla_policy.interfaces import STATE, Feature, InputError, Interface, Observation
 from vla_policy.world_model import WorldModel
-from vla_policy.world_model.planning import SOLVERS, PlanConfig, Planner, cem, mppi, mppi_weights, sample
+from vla_policy.world_model.planning import SOLVERS, PlanConfig, Planner, cem, coloured, mppi, mppi_weights, sample
 
 OPTIMUM = torch.tensor([[0.6, -0.3], [-0.8, 0.1], [0.2, 0.9]])
 
@@ -60,7 +60,7 @@ def test_mppi_weights_are_exponentials_of_standardised_costs() -> None:
 
 def test_samples_stay_in_the_box_and_have_the_kept_plan_first() -> None:
     mean, kept = torch.full((3, 2), 0.9), torch.rand(3, 2, generator=generator())
-    plans = sample(mean, torch.full((3, 2), 0.5), kept, 2000, generator())
+    plans = sample(mean, torch.full((3, 2), 0.5), kept[None], 2000, generator())
     assert plans.abs().max() == 1
     assert torch.equal(plans[0], kept)
     assert plans[:, 0, 0].median() == pytest.approx(0.9, abs=0.05)
@@ -127,7 +127,12 @@ def test_the_cost_is_the_distance_of_what_is_imagined_last() -> None:
     commands = planned.commands(torch.tensor([0.1, 0.1]), plans)
     imagined = model.imagine(latent.expand(3, 1, -1), commands[:, :0], commands)
     by_hand = ((imagined[:, -1] - model.encode({TOP: goal})) ** 2).sum(-1)
-    torch.testing.assert_close(planned.cost(latent, torch.tensor([0.1, 0.1]), plans), by_hand.detach())
+    found = planned.cost(latent[None], commands[0, :0], torch.tensor([0.1, 0.1]), plans)
+    torch.testing.assert_close(found, by_hand.detach())
+
+    nearest = planner(model, aim="best").cost(latent[None], commands[0, :0], torch.tensor([0.1, 0.1]), plans)
+    each = ((imagined - model.encode({TOP: goal})) ** 2).sum(-1)
+    torch.testing.assert_close(nearest, each.amin(1).detach())
 
 
 def test_the_next_search_begins_at_the_rest_of_the_last_plan(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,6 +167,8 @@ def test_plans_repeat_with_the_generator() -> None:
         ({"elites": 65}, "plan.elites: expected at most 64, found 65"),
         ({"execute": 6}, "plan.execute: expected at most 5, found 6"),
         ({"max_step": 0.0}, "plan.max_step: expected more than 0, found 0"),
+        ({"aim": "first"}, "plan.aim: expected 'last' or 'best', found 'first'"),
+        ({"kept": 1.5}, "plan.colour and plan.kept: expected 0 to 10 and 0 to 1, found 0.0 and 1.5"),
     ],
 )
 def test_impossible_searches_are_named(changes: dict[str, Any], message: str) -> None:
@@ -178,3 +185,50 @@ def test_a_planner_needs_the_arms_position_a_fitting_goal_and_one_arm() -> None:
         policy.predict([[seen], [seen]], np.random.default_rng(0))
     with pytest.raises(InputError, match=r"expected shape \(32, 32, 3\), found \(8, 8, 3\)"):
         Planner(policy.model, policy.config, {TOP: np.zeros((8, 8, 3), np.uint8)})
+
+
+def test_a_later_plan_continues_from_the_last_command_and_knows_how_the_arm_moves() -> None:
+    model, given = small_world_model(), []
+
+    def imagine(latents: Tensor, past: Tensor, actions: Tensor) -> Tensor:
+        given.append((latents[0], past[0], actions[0, 0, 0]))
+        return type(model).imagine(model, latents, past, actions)
+
+    planned = planner(model, horizon=3, execute=1, iterations=1)
+    planned.model.imagine = imagine  # type: ignore[method-assign]
+    (first,) = planned.predict([[observation(np.array([0.2, 0.2]))] * 3], np.random.default_rng(0))
+    latents, past, _ = given[-1]
+    assert (len(latents), len(past)) == (1, 0)  # nothing is known of what was before
+    history = [observation(np.array([0.2 + 0.01 * k, 0.2]), 0.1 * k) for k in range(3)]
+    (second,) = planned.predict([history], np.random.default_rng(1))
+    latents, past, _ = given[-1]
+    expected = model.encode({TOP: torch.from_numpy(np.stack([seen.values[TOP] for seen in (history[0], history[2])]))})
+    torch.testing.assert_close(latents, expected)
+    np.testing.assert_allclose(past[0].numpy(), first.actions[:2], atol=1e-6)
+    assert np.abs(second.actions[0] - first.actions[1]).max() <= 0.02 + 1e-6  # a step of max_step from the last command
+    assert np.abs(first.actions[1] - history[2].values[STATE]).max() > 0
+
+
+def test_coloured_samples_are_slow_and_of_unit_variance() -> None:
+    white = torch.randn(20_000, 8, 2, generator=generator())
+    assert torch.equal(coloured(white, 0.0), white)
+    for steps in (7, 8):
+        slow = coloured(white[:, :steps], 2.0)
+        torch.testing.assert_close(slow.std((0, 2)), torch.ones(steps), atol=0.03, rtol=0)
+        neighbours = (slow[:, 1:] * slow[:, :-1]).mean()
+        assert neighbours > 0.5
+    power = torch.fft.rfft(coloured(white, 2.0), dim=1).abs().square().mean((0, 2))
+    torch.testing.assert_close(power[1] / power[2], torch.tensor(4.0), atol=0.3, rtol=0)  # 1 / f^2
+
+
+def test_kept_elites_begin_the_next_iteration() -> None:
+    met: list[Tensor] = []
+
+    def cost(plans: Tensor) -> Tensor:
+        met.append(plans)
+        return quadratic(plans)
+
+    config = PlanConfig(samples=32, elites=10, iterations=2, horizon=3, execute=3, kept=0.3)
+    cem(cost, torch.zeros(3, 2), config, generator())
+    best = met[0][quadratic(met[0]).topk(3, largest=False).indices]
+    assert torch.equal(met[1][:3], best)
