@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from vla_policy.training import (
     validate_dynamics,
     validate_world_model,
 )
+from vla_policy.training.loop import Validate
 from vla_policy.world_model import WorldModel, WorldModelConfig, fit_actions
 from vla_policy.world_model.dynamics import Dynamics, fit_dynamics
 
@@ -61,11 +63,12 @@ def _trainer(
     config: DictConfig,
     run_dir: Path,
     chosen: WorldModelConfig | DynamicsConfig,
-    kind: type[Any],
-    new: Any,
-    like: Any,
-    validate: Any,
+    kind: type[WorldModel] | type[Dynamics],
+    new: Callable[[Windows], Imagining],
+    like: Callable[[Imagining, Windows], Imagining],
+    validate: Validate,
 ) -> Trainer:
+    """The trainer of a `new` model, or of one `like` the checkpoint that it is initialised from."""
     data, trainer = typed(DataConfig, config.data), trainer_config(config)
     _refuse_options_of_policies(config, trainer)
     windows, val_windows, described = open_data(data, chosen)
@@ -77,7 +80,7 @@ def _trainer(
         model = new(windows)
     else:
         name = f"init_from {config.init_from}"
-        source = kind.from_pretrained(config.init_from)
+        source: Imagining = kind.from_pretrained(config.init_from)
         source.interface.require(windows.interface, name, f"dataset {config.data.root}")
         model = like(source, windows)
         model.load_stored(source.stored_state(), name)
