@@ -67,6 +67,22 @@ def test_a_step_of_a_mix_depends_on_seed_and_step_alone(roots: list[str]) -> Non
     assert len({tuple(batch) for batch in whole}) == 10
 
 
+def test_shuffled_actions_are_others_and_always_the_same(roots: list[str]) -> None:
+    true, held_out, _ = open_data(DataConfig(roots[0], val_episodes=2), VECTORS)
+    shuffled, same, about = open_data(DataConfig(roots[0], val_episodes=2, shuffle_actions=True), VECTORS)
+    rows = np.arange(len(true))
+    ours, theirs = true.vectors(rows), shuffled.vectors(rows)
+    assert torch.equal(ours[STATE], theirs[STATE])
+    apart = (ours[ACTION] != theirs[ACTION]).flatten(1).any(1)
+    assert apart.float().mean() > 0.9
+    assert torch.equal(ours[ACTION].flatten(1).sum(1).sort()[0], theirs[ACTION].flatten(1).sum(1).sort()[0])
+    assert torch.equal(shuffled.__getitems__([3, 5])[ACTION], theirs[ACTION][[3, 5]])
+    assert held_out is not None
+    assert same is not None
+    assert torch.equal(held_out.vectors([0])[ACTION], same.vectors([0])[ACTION])
+    assert about["actions"] == "shuffled among the windows, a control"
+
+
 def test_a_list_of_one_dataset_is_that_dataset(roots: list[str]) -> None:
     alone, held_out, about = open_data(DataConfig(roots[0], n_episodes=4, val_episodes=2), VECTORS)
     listed, _, same = open_data(DataConfig([roots[0]], weights=[0.3], n_episodes=4, val_episodes=2), VECTORS)

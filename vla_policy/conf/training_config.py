@@ -35,6 +35,10 @@ class DataConfig:
     """shift the observed state of half of the samples, by as many of its standard deviations over the data, while the
     demonstrated target stays: the policy learns to come back to the path. For actions that are positions; 0: never
     """
+    shuffle_actions: bool = False
+    """a control: each training window has the actions of another one, so that nothing but learning by heart lowers the
+    training loss; what a real training's loss falls to is to be seen beside it
+    """
     action_loss: list[bool] | None = None
     """with a list, one a dataset: whether its actions are to be imitated; those of play are not, but its pictures
     teach the encoder what policy.auxiliary_keys say; null: all

@@ -68,6 +68,7 @@ class WindowDataset(Dataset[dict[str, Any]]):
         self._read_columns(executed)
         self._open_frames(cache_dir, cache)
         self._index_windows(whole)
+        self._acting = np.arange(len(self))  # the window whose actions each window has: its own
         lines = folded(self.findings)
         for line in lines[:LOGGED]:
             log.warning("%s: %s", dataset.root, line)
@@ -86,12 +87,15 @@ class WindowDataset(Dataset[dict[str, Any]]):
         images = {key: torch.from_numpy(frames[seen]) for key, frames in self._frames.items()}
         return images | self.vectors(indices)
 
+    def shuffle_actions(self, seed: int) -> None:
+        """Give each window the actions of another one, always the same: a control that can only be learnt by heart."""
+        self._acting = np.random.default_rng(seed).permutation(len(self))
+
     def vectors(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> dict[str, Any]:
         """The batch without images."""
-        inside = self._rows(indices)
+        seen, acting = self._rows(indices)[:, : self.n_obs_steps], self._rows(self._acting[np.asarray(indices)])
         batch: dict[str, Any] = {
-            key: torch.from_numpy(values[inside if key == ACTION else inside[:, : self.n_obs_steps]])
-            for key, values in self.columns.items()
+            key: torch.from_numpy(values[acting if key == ACTION else seen]) for key, values in self.columns.items()
         }
         batch["task"] = [self.dataset.tasks[task] for task in self._tasks[self._moments[np.asarray(indices)]]]
         return batch

@@ -39,6 +39,9 @@ def open_data(config: DataConfig, model: ModelConfig) -> tuple[Windows, Windows 
     if not all(config.action_loss or []) and not model.auxiliary_keys:
         raise InputError("data.action_loss: expected policy.auxiliary_keys, which play is to teach, found none")
     parts = [windows(which, episodes) for which, (episodes, _) in enumerate(splits)]
+    if config.shuffle_actions:
+        for part in parts:
+            part.shuffle_actions(config.split_seed)
     training = joined(parts, config.weights, config.action_loss)
     imitated = config.action_loss or [True] * len(splits)
     tested = [windows(k, episodes) for k, (_, episodes) in enumerate(splits) if imitated[k] and episodes]
@@ -78,6 +81,8 @@ def _description(
             description["imitated"] = ", ".join(acting)
     if config.symmetries:
         description["symmetries"] = ", ".join(config.symmetries)
+    if config.shuffle_actions:
+        description["actions"] = "shuffled among the windows, a control"
     if config.state_noise:
         description["state_noise"] = f"{config.state_noise:g} standard deviations, on half of the samples"
     return description
