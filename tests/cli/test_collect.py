@@ -152,7 +152,8 @@ def test_every_episode_has_its_own_instruction(tmp_path: Path) -> None:
 def test_failures_are_skipped_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def every_third_succeeds(env: object, seed: int, *how: object) -> Demonstration:
         good = seed % 3 == 2
-        columns = {STATE: np.full((4, 2), seed), ENVIRONMENT_STATE: np.zeros((4, 4)), ACTION: np.zeros((4, 2))}
+        columns = {STATE: np.full((4, 2), seed), ENVIRONMENT_STATE: np.zeros((4, 4))}
+        columns |= dict.fromkeys((ACTION, EXECUTED), np.zeros((4, 2)))
         return Demonstration(seed, good, 4 if good else 300, 0.5, columns if good else {}, {})
 
     monkeypatch.setattr("vla_policy.collection.demonstrator.demonstrate", every_third_succeeds)

@@ -20,7 +20,7 @@ class DynamicsConfig:
     state_keys: list[str] = field(default_factory=lambda: [STATE, ENVIRONMENT_STATE])  # what is predicted
     past: int = 2  # states that a prediction is made from
     future: int = 15  # steps that are predicted at once: a policy's chunk
-    transformer: TransformerConfig = field(default_factory=TransformerConfig)
+    transformer: TransformerConfig = field(default_factory=TransformerConfig)  # as a policy's
     objective: ObjectiveConfig = field(default_factory=lambda: ObjectiveConfig(clip_sample=False))
     """flow | ddpm, and the passes of its sampler"""
 

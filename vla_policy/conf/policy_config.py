@@ -35,8 +35,10 @@ class EncoderConfig:
     color_jitter: float = 0.1  # relative strength of brightness, contrast and saturation changes in training
     tokens: bool = True
     """false: the action transformer sees of the pictures only what the encoder reads from them, the estimates of
-    policy.auxiliary_keys, and cannot learn by heart what else a few demonstrations show
+    policy.auxiliary_keys, and cannot learn by heart what else a few demonstrations show. In training it is given what
+    is recorded in their place, with encoder.estimate_noise, so that seeing and acting are learnt apart
     """
+    estimate_noise: float = 0.02  # without tokens, in training: standard deviation, of normalised estimates
 
 
 @dataclass

@@ -200,6 +200,6 @@ def shown(defaults: Mapping[str, Any]) -> str:
 
 def _text(word: str) -> str:
     """The value of a `key=value` word, without the quotes that may stand around it."""
-    (override,) = OverridesParser.create().parse_overrides(quoted_words([word]))
+    (override,) = OverridesParser.create().parse_overrides([_quoted_word(word, sweep=False)])
     value = override.value()
     return value.replace(r"\${", "${") if isinstance(value, str) else word.partition("=")[2]

@@ -20,7 +20,15 @@ from vla_policy.rollouts.results import EpisodeResult
 from vla_policy.utils.files import read_json, write_csv
 from vla_policy.utils.provenance import git_commit
 
-_ELSEWHERE = ("pusher", "block_pose", "actions", "reached", "aftermath", "watched")  # not columns of episodes.csv
+_ELSEWHERE = (
+    "pusher",
+    "block_pose",
+    "actions",
+    "path",
+    "reached",
+    "aftermath",
+    "watched",
+)  # not columns of episodes.csv
 _TEXT = ("task", "goal")
 _LATER = (*_TEXT, "refused")  # missing in older files
 COLUMNS = [f.name for f in fields(EpisodeResult) if f.name not in _ELSEWHERE] + [
