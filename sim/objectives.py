@@ -46,7 +46,8 @@ def keep_out(future: Future, centre: np.ndarray, radius: float) -> np.ndarray:
 
 def gentle(future: Future) -> np.ndarray:
     """What is lost by commands that change their step."""
-    lost: np.ndarray = -ROUGHNESS * np.linalg.norm(np.diff(future[ACTION], n=2, axis=1), axis=-1).mean(1)
+    changes = np.linalg.norm(np.diff(future[ACTION], n=2, axis=1), axis=-1)
+    lost: np.ndarray = -ROUGHNESS * changes.sum(1) / max(changes.shape[1], 1)
     return lost
 
 

@@ -180,10 +180,11 @@ def test_failures_are_skipped_and_counted(tmp_path: Path, monkeypatch: pytest.Mo
         ("scene.physics.no_such=1", "no_such"),
         ("behaviour=dagger", "policy: expected a checkpoint with behaviour=dagger, found None"),
         ("policy=somewhere", "policy: expected none with behaviour=expert, found somewhere"),
+        ("policy=null behaviour=dagger", "policy: expected a checkpoint with behaviour=dagger, found None"),
     ],
 )
 def test_mistakes_are_one_line(override: str, message: str, tmp_path: Path) -> None:
-    assert message in error_of(main, tmp_path / "c", override)
+    assert message in error_of(main, tmp_path / "c", *override.split())
     assert not (tmp_path / "c").exists()
 
 

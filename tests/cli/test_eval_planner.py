@@ -63,7 +63,11 @@ def test_mistakes_are_one_line(folders: tuple[str, str], tmp_path: Path) -> None
         ([policy, "planner.samples=4"], "planner: expected planner=dmpc with planner.samples, found none"),
         ([policy, "planner=dmpc", f"planner.dynamics={policy}"], "expected a dynamics, found ['policy']"),
         (["baseline=hold", "planner=dmpc", f"planner.dynamics={dynamics}"], "planner: expected a CHECKPOINT"),
-        ([policy, "planner=cem"], "cem"),
+        ([policy, "planner=cem"], "planner: expected one of ['dmpc', 'none'], found 'cem'"),
+        (
+            [policy, "planner=dmpc", f"planner.dynamics={dynamics}", "scene=pusht_language"],
+            "planner.goal: expected x, y and angle in a scene with several goals, found none",
+        ),
     ):
         assert message in error_of(main, *words, f"out={tmp_path / 'out'}")
     assert np.all([not (tmp_path / "out").exists()])

@@ -137,6 +137,10 @@ def test_nothing_is_begun_beyond_the_budget_and_nothing_done_twice(tmp_path: Pat
     cells = study.cells()
     finished(tmp_path / "out", cells[0].name, cells[0].levels, 3)
     finished(tmp_path / "out", cells[1].name, cells[1].levels, 3, failed="training stopped at step 7")
+    old = tmp_path / "out" / RUNS / cells[0].name / RESULT  # as it was before results told their overrides apart
+    result = json.loads(old.read_text())
+    del result["given"]
+    old.write_text(json.dumps({**result, "overrides": [*result["overrides"], "seed=3", "run_dir=somewhere"]}))
     kept = run_cell(study, 1, tmp_path / "out")
     assert kept is not None
     assert kept["failed"] == "training stopped at step 7"

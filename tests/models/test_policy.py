@@ -12,7 +12,15 @@ from helpers.small_diffusion import TOP, batch_of, histories_of, objective, smal
 from safetensors.torch import load_file
 
 from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, STATE, InputError, Observation
-from vla_policy.models import GIVEN, DiffusionPolicy, EncoderConfig, PolicyConfig, TransformerConfig, update_card
+from vla_policy.models import (
+    GIVEN,
+    BackboneConfig,
+    DiffusionPolicy,
+    EncoderConfig,
+    PolicyConfig,
+    TransformerConfig,
+    update_card,
+)
 
 FILES = {"config.yaml", "model.safetensors", "normalizer.json", "interface.json", "README.md"}
 
@@ -284,6 +292,10 @@ def test_a_name_that_is_neither_a_folder_nor_on_the_hub_is_one_error(monkeypatch
         (
             {"observation_keys": [STATE, TOP], "encoder": EncoderConfig(tokens=False)},
             r"encoder\.tokens: expected true, or auxiliary_keys",
+        ),
+        (
+            {"observation_keys": [TOP], "encoder": EncoderConfig(tokens=False), "backbone": BackboneConfig()},
+            r"encoder\.tokens: expected true with a backbone",
         ),
     ],
 )

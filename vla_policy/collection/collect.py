@@ -19,6 +19,7 @@ import numpy as np
 
 from sim import TASK, PushTConfig, make_env
 from vla_policy.collection.demonstrator import BEHAVIOURS, Behaviour, Demonstration, demonstrations
+from vla_policy.collection.learner import Learner
 from vla_policy.data import LeRobotWriter
 from vla_policy.data.format.layout import COLLECTION
 from vla_policy.evaluation.statistics import success_interval
@@ -117,6 +118,8 @@ def collect(
     probe = env_factory()
     interface = probe.interface
     probe.close()
+    if config.policy is not None:
+        Learner(config.policy).require(interface)  # here, rather than in every worker
     attempts = _earlier_attempts(root, config)
     executed = _records_both(root, config)
     with LeRobotWriter(root, interface, ROBOT_TYPES[config.env], config.codec, executed) as writer:
@@ -217,7 +220,7 @@ def _summary(attempts: list[Attempt], config: CollectConfig) -> dict[str, Any]:
         "frames": sum(attempt.steps for attempt in good),
         "first_seed": config.seed,
         "last_seed": config.seed + len(attempts) - 1,
-        "failed_seeds": [attempt.seed for attempt in attempts if attempt.episode is None],
+        "failed_seeds": [attempt.seed for attempt in attempts if attempt.episode is None and not attempt.unaided],
         "git_commit": git_commit(),
         "config": asdict(config),
         "attempts": [asdict(attempt) for attempt in attempts],

@@ -156,6 +156,8 @@ def _start_worker(env_factory: EnvFactory, behaviour: Behaviour) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_die_with_parent, daemon=True).start()
     env, learner = env_factory(), _learner(behaviour)
+    if learner is not None:
+        learner.use_one_thread()
     _worker.append(lambda seed: demonstrate(env, seed, behaviour, learner))
 
 

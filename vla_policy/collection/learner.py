@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from vla_policy.interfaces import STATE, InputError
+from vla_policy.interfaces import STATE, Interface
 from vla_policy.rollouts.control import ControlLoop, drive_of
 
 PROGRESS = 0.01  # coverage; less is none
@@ -17,12 +17,19 @@ class Learner:
     """The policy of a checkpoint, executed like a robot's."""
 
     def __init__(self, checkpoint: str) -> None:
-        import torch  # only here: the other behaviours' workers start without it
+        from vla_policy.models import DiffusionPolicy  # only here: the other behaviours' workers start without torch
 
-        from vla_policy.models import DiffusionPolicy
+        self.policy = DiffusionPolicy.from_pretrained(checkpoint)
+
+    def use_one_thread(self) -> None:
+        """As each of several processes should."""
+        import torch
 
         torch.set_num_threads(1)
-        self.policy = DiffusionPolicy.from_pretrained(checkpoint)
+
+    def require(self, interface: Interface) -> None:
+        """`InputError` unless the policy is one for this interface."""
+        self.policy.interface.require(interface, "policy", "the environment")
 
     def play(
         self, env: gymnasium.Env, observation: dict[str, np.ndarray], info: dict[str, Any], most: int, patience: int
@@ -30,12 +37,9 @@ class Learner:
         """Play until success, for at most `most` control steps, or until the coverage has not reached a new height
         for `patience` of them.
 
-        Returns the last observation and info, the number of steps, and whether it succeeded. `InputError` if the
-        environment does not show what the policy sees.
+        Returns the last observation and info, the number of steps, and whether it succeeded.
         """
         policy, interface = self.policy, self.policy.interface
-        if missing := [key for key in interface.observations if key not in observation]:
-            raise InputError(f"policy: expected no more than {list(observation)} to see, found {missing}")
         control = ControlLoop(interface, policy.n_obs_steps, policy.n_action_steps, drive_of(env))
         generator, task = np.random.default_rng(0), env.get_wrapper_attr("task")
         highest, since = float(info["coverage"]), 0

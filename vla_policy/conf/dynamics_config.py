@@ -31,6 +31,11 @@ class DynamicsConfig:
             raise InputError("dynamics.state_keys: expected at least one key, found none")
         if self.objective.name not in ("flow", "ddpm"):
             raise InputError(f"dynamics.objective.name: expected flow or ddpm, found {self.objective.name!r}")
+        if self.transformer.patch < 1 or self.future % self.transformer.patch:
+            raise InputError(
+                f"dynamics.transformer.patch: expected a divisor of the {self.future} steps of dynamics.future, found "
+                f"{self.transformer.patch}"
+            )
         _ = self.head  # the transformer's own checks
 
     @property

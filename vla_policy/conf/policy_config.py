@@ -200,6 +200,10 @@ class PolicyConfig:
             )
         if self.auxiliary_keys and not camera:
             raise InputError("policy.auxiliary_keys: expected a camera among observation_keys, found none")
+        if self.encoder is not None and not self.encoder.tokens and self.backbone is not None:
+            raise InputError(
+                "policy.encoder.tokens: expected true with a backbone, which sees the pictures, found false"
+            )
         if self.encoder is not None and camera and not (self.encoder.tokens or self.auxiliary_keys):
             raise InputError(
                 "policy.encoder.tokens: expected true, or auxiliary_keys that stand for the pictures, found neither"
@@ -229,7 +233,9 @@ class PolicyConfig:
         check_ranges(self, "policy", auxiliary_weight=(0, LARGEST_WEIGHT), language_weight=(0, LARGEST_WEIGHT))
         if self.encoder is not None:
             check_encoder(self.encoder, "policy.encoder")
-            check_ranges(self.encoder, "policy.encoder", blocks=(0, DEEPEST), color_jitter=(0, 10))
+            check_ranges(
+                self.encoder, "policy.encoder", blocks=(0, DEEPEST), color_jitter=(0, 10), estimate_noise=(0, 10)
+            )
         check_transformer(self.transformer, "policy.transformer")
         check_ranges(self.transformer, "policy.transformer", time_width=(2, WIDEST))
         if self.transformer.time_width % 2:

@@ -36,7 +36,7 @@ class DataConfig:
     demonstrated target stays: the policy learns to come back to the path. For actions that are positions; 0: never
     """
     shuffle_actions: bool = False
-    """a control: each training window has the actions of another one, so that nothing but learning by heart lowers the
+    """a control: the actions of the training windows are permuted, so that nothing but learning by heart lowers the
     training loss; what a real training's loss falls to is to be seen beside it
     """
     action_loss: list[bool] | None = None

@@ -88,7 +88,7 @@ class WindowDataset(Dataset[dict[str, Any]]):
         return images | self.vectors(indices)
 
     def shuffle_actions(self, seed: int) -> None:
-        """Give each window the actions of another one, always the same: a control that can only be learnt by heart."""
+        """Permute the windows' actions, always alike: a control that can only be learnt by heart."""
         self._acting = np.random.default_rng(seed).permutation(len(self))
 
     def vectors(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> dict[str, Any]:

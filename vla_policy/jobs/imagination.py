@@ -29,7 +29,10 @@ from vla_policy.world_model import WorldModel, WorldModelConfig, fit_actions
 from vla_policy.world_model.dynamics import Dynamics, fit_dynamics
 
 Imagining = WorldModel | Dynamics
-OF_POLICIES = ("init_modules", "data.symmetries", "data.state_noise", "data.action_loss", "distill.teacher")
+OF_POLICIES = (
+    *("init_modules", "data.symmetries", "data.state_noise", "data.action_loss", "data.shuffle_actions"),
+    "distill.teacher",
+)
 
 
 def world_model_trainer(config: DictConfig, run_dir: Path) -> Trainer:
@@ -70,10 +73,11 @@ def _trainer(
 ) -> Trainer:
     """The trainer of a `new` model, or of one `like` the checkpoint that it is initialised from."""
     data, trainer = typed(DataConfig, config.data), trainer_config(config)
-    _refuse_options_of_policies(config, trainer)
+    what = "dynamics" if kind is Dynamics else "a world model"
+    _refuse_options_of_policies(config, trainer, what)
     windows, val_windows, described = open_data(data, chosen)
     if val_windows is None:
-        raise InputError("data.val_episodes: expected held-out episodes, which show a collapse, found 0")
+        raise InputError(f"data.val_episodes: expected held-out episodes, which show what {what} is worth, found 0")
     torch.manual_seed(config.seed)
     initial: Any = "random"
     if config.init_from is None:
@@ -90,9 +94,9 @@ def _trainer(
     return Trainer(model, windows, run_dir, trainer, *settings, validate=validate)
 
 
-def _refuse_options_of_policies(config: DictConfig, trainer: TrainerConfig) -> None:
+def _refuse_options_of_policies(config: DictConfig, trainer: TrainerConfig, what: str) -> None:
     if trainer.rollout_every:
-        raise InputError(f"trainer.rollout_every: expected 0 for a world model, found {trainer.rollout_every}")
+        raise InputError(f"trainer.rollout_every: expected 0 for {what}, found {trainer.rollout_every}")
     for name in OF_POLICIES:
         if value := OmegaConf.select(config, name):
-            raise InputError(f"{name}: expected none for a world model, found {value}")
+            raise InputError(f"{name}: expected none for {what}, found {value}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
 from operator import attrgetter
 from typing import Any, cast
@@ -14,7 +15,7 @@ from vla_policy.jobs.scene import tokenizer_corpus
 from vla_policy.models import Backbone, BackboneConfig, DiffusionPolicy, PolicyConfig, TinyVLMConfig, TrainableModel
 from vla_policy.models.checkpoint import is_a, load_weights
 from vla_policy.models.encoder import module_name
-from vla_policy.training import RandomSymmetry, fit_normalizer
+from vla_policy.training import RandomSymmetry, StateShift, fit_normalizer
 from vla_policy.world_model import WorldModel
 from vla_policy.world_model.model import KIND as WORLD_MODEL
 from vla_policy.world_model.vision import ConvolutionalVision
@@ -29,19 +30,26 @@ SEEING = ("features", "heatmaps")  # the parts of a camera's encoder that know n
 
 
 def start_policy(
-    config: PolicyConfig, windows: Windows, run: DictConfig, augment: RandomSymmetry | None = None
+    config: PolicyConfig,
+    windows: Windows,
+    run: DictConfig,
+    augment: RandomSymmetry | None = None,
+    shift: StateShift | None = None,
 ) -> tuple[DiffusionPolicy, Any]:
     """The policy before training, and the model card's entry on its initial weights."""
+
+    def fitted() -> Normalizer:
+        return fit_normalizer(windows, config, augment, shift)
+
     if run.init_from is not None and is_a(run.init_from, WORLD_MODEL):
-        policy, initial = _with_sight(config, windows, run, augment)
+        policy, initial = _with_sight(config, windows, run, fitted)
     elif run.init_from is not None:
-        policy, initial = _from_checkpoint(config, windows, run, augment)
+        policy, initial = _from_checkpoint(config, windows, run, fitted)
     elif run.get("init_modules") is not None:
         raise InputError("init_modules: expected init_from, the checkpoint of these modules, found none")
     else:
         backbone = _new_backbone(config.backbone, windows, run)
-        normalizer = fit_normalizer(windows, config, augment)
-        policy, initial = DiffusionPolicy(config, windows.interface, normalizer, backbone=backbone), "random"
+        policy, initial = DiffusionPolicy(config, windows.interface, fitted(), backbone=backbone), "random"
     if policy.backbone is not None:
         for task in windows.tasks:
             policy.backbone.check_text(task, f"task of dataset {run.data.root}")
@@ -54,7 +62,7 @@ def earlier_training(source: TrainableModel) -> Any:
 
 
 def _from_checkpoint(
-    config: PolicyConfig, windows: Windows, run: DictConfig, augment: RandomSymmetry | None
+    config: PolicyConfig, windows: Windows, run: DictConfig, fitted: Callable[[], Normalizer]
 ) -> tuple[DiffusionPolicy, Any]:
     """A policy with a checkpoint's weights and normalisation or, with `init_modules`, only the weights of these."""
     name = f"init_from {run.init_from}"
@@ -64,7 +72,7 @@ def _from_checkpoint(
         source.interface.require(windows.interface, name, f"dataset {run.data.root}")
         normalizer = _same_normalizer(source, config, name)
     else:
-        normalizer = fit_normalizer(windows, config, augment)
+        normalizer = fitted()
     if modules is None or "backbone" in modules:
         backbone = _retuned(source.backbone, config.backbone, name)
     else:
@@ -81,7 +89,7 @@ def _from_checkpoint(
 
 
 def _with_sight(
-    config: PolicyConfig, windows: Windows, run: DictConfig, augment: RandomSymmetry | None
+    config: PolicyConfig, windows: Windows, run: DictConfig, fitted: Callable[[], Normalizer]
 ) -> tuple[DiffusionPolicy, Any]:
     """A new policy that sees as a world model does, which has learnt it from any recordings, play above all.
 
@@ -93,9 +101,10 @@ def _with_sight(
             f"init_modules: expected [encoder], which is all that a policy takes from a world model, found {modules}"
         )
     source = WorldModel.from_pretrained(run.init_from)
-    normalizer = fit_normalizer(windows, config, augment)
     backbone = _new_backbone(config.backbone, windows, run)
-    policy = DiffusionPolicy(config, windows.interface, normalizer, backbone=backbone)
+    policy = DiffusionPolicy(config, windows.interface, fitted(), backbone=backbone)
+    if not policy.encoder.cameras:
+        raise InputError(f"init_modules: expected a policy with an encoder of cameras for {name}, found none")
     for key in policy.encoder.cameras:
         if key not in source.config.cameras or source.config.vision.kind != "cnn":
             kind, cameras = source.config.vision.kind, list(source.config.cameras)

@@ -9,8 +9,10 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from vla_policy.conf.dynamics_config import DynamicsConfig
 from vla_policy.conf.policy_config import PolicyConfig
 from vla_policy.conf.training_config import DataConfig, DistillConfig, TrainerConfig
+from vla_policy.conf.world_model_config import WorldModelConfig
 from vla_policy.interfaces import InputError
 from vla_policy.jobs.trainer import fit
 from vla_policy.rollouts.scenes import with_scene
@@ -21,7 +23,7 @@ RUN_KEYS = {"resume", "run_dir"}  # overrides that do not describe the training
 
 
 def train(overrides: Sequence[str]) -> Path:
-    """Train a policy or a world model; the folder of the last checkpoint.
+    """Train a policy, a world model or dynamics; the folder of the last checkpoint.
 
     `overrides` are those of `vla-train`, for instance `["data.root=DATASET", "run_dir=outputs/train/mine"]`; files are
     written to `run_dir`. Progress is a bar in a terminal, and messages of `logging` elsewhere. Raises `InputError` for
@@ -78,7 +80,7 @@ def _same_run(stored: DictConfig, composed: DictConfig, path: Path, compare: boo
 def _defaults() -> DictConfig:
     """The defaults of keys that a run from before them lacks."""
     sections: dict[str, Any] = {"data": DataConfig("?"), "trainer": TrainerConfig(), "distill": DistillConfig()}
-    sections["policy"] = PolicyConfig()
+    sections |= {"policy": PolicyConfig(), "world_model": WorldModelConfig(), "dynamics": DynamicsConfig()}
     return OmegaConf.create({name: asdict(section) for name, section in sections.items()})
 
 

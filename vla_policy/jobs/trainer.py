@@ -53,6 +53,8 @@ def fit(config: DictConfig, run_dir: Path) -> Path:
 
 def make_trainer(config: DictConfig, run_dir: Path) -> Trainer:
     """The trainer of a policy, a world model or dynamics; no file of the run has been written."""
+    if config.get("world_model") and config.get("dynamics"):
+        raise InputError("dynamics: expected none with a world_model, found both; train one after the other")
     if config.get("world_model"):
         return world_model_trainer(config, run_dir)
     if config.get("dynamics"):
@@ -65,7 +67,7 @@ def make_trainer(config: DictConfig, run_dir: Path) -> Trainer:
     frozen = policy_config.backbone is not None and policy_config.backbone.tuning == "frozen"
     if augment is not None and frozen:
         raise InputError("data.symmetries: expected no frozen backbone, which encodes pictures once, found one")
-    shift = StateShift(data.state_noise, windows) if data.state_noise else None
+    shift = StateShift(data.state_noise, windows, policy_config.observation_keys) if data.state_noise else None
     if policy_config.ensemble > 1:
         raise InputError(
             f"policy.ensemble: expected 1 in training, found {policy_config.ensemble}; see vla-lab ensemble"
@@ -74,7 +76,7 @@ def make_trainer(config: DictConfig, run_dir: Path) -> Trainer:
         rollouts(config, windows.interface.select(policy_config.observation_keys)) if trainer.rollout_every else None
     )
     torch.manual_seed(config.seed)
-    policy, initial = start_policy(policy_config, windows, config, augment)
+    policy, initial = start_policy(policy_config, windows, config, augment, shift)
     policy.card = {"data": described, "training": training_card(config, trainer, initial)}
     sampled = _taught(policy, config)
     if frozen:

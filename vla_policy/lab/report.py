@@ -55,7 +55,9 @@ def report(out: Path) -> tuple[Study, dict[str, Any], list[Path]]:
         found["objectives"] = compare_objectives(study.objectives, done, out)
         pictures["objectives.png"] = draw_frontiers(study.objectives, found["objectives"]["frontiers"])
     paths = [out / "results.csv", out / "report.json", *(out / name for name in pictures)]
-    flat = [{**row["levels"], **{k: v for k, v in row.items() if k not in ("levels", "overrides", "given")}} for row in rows]
+    flat = [
+        {**row["levels"], **{k: v for k, v in row.items() if k not in ("levels", "overrides", "given")}} for row in rows
+    ]
     write_csv(paths[0], list(dict.fromkeys(key for row in flat for key in row)), flat)
     write_json(paths[1], found)
     for name, canvas in pictures.items():

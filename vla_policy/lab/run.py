@@ -47,24 +47,31 @@ def begin(path: Path, out: Path) -> Study:
 
 
 def run_cell(study: Study, number: int, out: Path, overrides: Sequence[str] = ()) -> dict[str, Any] | None:
-    """Train and evaluate the cell with this number, or go on where it stopped; its result, None if the budget is spent.
+    """Train and evaluate the cell with this number, or go on where it stopped; its result, None if the budget is spent
+    or its teacher has no result yet.
 
     A cell that has a result is not run again; `InputError` if one in `out` is of other `overrides` of vla-train, which
-    come last. A training that diverges is a result too: `failed` says why. Other failures, as that of a worker of the
-    simulation, leave the run to be continued.
+    come last. A training that diverges is a result too: `failed` says why, and its students never run. Other failures,
+    as that of a worker of the simulation, leave the run to be continued.
     """
     _require_same(study, out, overrides)
     cell = study.cells()[number]
     folder = out / RUNS / cell.name
     if (folder / RESULT).is_file():
         return dict(read_json(folder / RESULT))
+    taught_by = study.teacher(cell)
+    teacher = None if taught_by is None else _teacher(taught_by, out)
+    if taught_by is not None and teacher is None:
+        log.warning("%s: not begun, its teacher %s has no checkpoint yet", cell.name, taught_by.name)
+        return None
     lock = _admit(study, out, folder)
     if lock is None:
         log.warning("%s: not begun, the budget of %g core hours would be exceeded", cell.name, study.core_hours)
         return None
     with lock:
         log.info("%s: %s", out.name, cell.name)
-        words = [*study.overrides, *cell.overrides, *_teacher(study, cell, out), *overrides]
+        words = [*study.overrides, *cell.overrides, *overrides]
+        words += [] if teacher is None else [f"distill.teacher={teacher}"]
         about = {"levels": cell.levels, "seed": cell.seed, "overrides": words, "given": list(overrides)}
         spent, before = core_hours(folder), _processor_seconds()
         try:
@@ -81,7 +88,9 @@ def _require_same(study: Study, out: Path, overrides: Sequence[str]) -> None:
     for cell in study.cells():
         path = out / RUNS / cell.name / RESULT
         if path.is_file():
-            given = read_json(path)["given"]
+            result = read_json(path)
+            before = len(study.overrides) + len(cell.overrides)
+            given = result.get("given", result["overrides"][before:-2])  # older results end with seed and run_dir
             if given != list(overrides):
                 raise InputError(
                     f"{path}: expected a result with the overrides {list(overrides)}, found one with {given}; "
@@ -96,23 +105,20 @@ def core_hours(folder: Path) -> float:
     return core_minutes(folder) / 60
 
 
-def _teacher(study: Study, cell: Cell, out: Path) -> list[str]:
-    """The override that names the teacher of a student's cell; `InputError` if it has not been trained yet."""
-    taught_by = study.teacher(cell)
-    if taught_by is None:
-        return []
-    folder = out / RUNS / taught_by.name
-    if not (folder / RESULT).is_file():
-        raise InputError(f"{cell.name}: expected the result of its teacher {taught_by.name} first, found none")
+def _teacher(cell: Cell, out: Path) -> Path | None:
+    """The checkpoint of a cell that others learn from; None if it has no result, or has diverged."""
+    folder = out / RUNS / cell.name
+    if not (folder / RESULT).is_file() or "failed" in read_json(folder / RESULT):
+        return None
     joined = folder / ENSEMBLE
-    return [f"distill.teacher={joined if joined.is_dir() else folder / TRAINING / 'checkpoints' / 'last'}"]
+    return joined if joined.is_dir() else folder / TRAINING / "checkpoints" / "last"
 
 
 def _train_and_evaluate(study: Study, folder: Path, words: list[str], seed: int) -> dict[str, Any]:
     checkpoint = trained(words, seed, folder)
     parts, card = read_checkpoint(checkpoint, POLICY), card_of(checkpoint)
     plain, members = without_ensemble(words)
-    trainer = _uncompiled(plain, folder)
+    trainer = _uncompiled([*plain, f"seed={seed}"], folder)
     found: dict[str, Any] = {
         "parameters": sum(_count(stored.shape) for stored in parts.header.values()),
         "windows": card["data"]["windows"],

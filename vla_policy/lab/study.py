@@ -98,6 +98,7 @@ class Study:
             if level not in self.factors[name]:
                 raise InputError(f"{where}: expected one of {sorted(self.factors[name])}, found {level!r}")
         self._require_teachers_first()
+        self._require_single_trainings()
         for k, figure in enumerate(self.figures):
             if figure.x not in AXES:
                 self._require_numbers(f"figures.{k}.x", figure.x, positive=figure.log or figure.fit)
@@ -136,6 +137,17 @@ class Study:
         for student, teacher in self.teachers.of.items():
             if order.index(teacher) >= order.index(student):
                 raise InputError(f"teachers.of: expected {teacher!r} before its student {student!r}, found it behind")
+
+    def _require_single_trainings(self) -> None:
+        """`InputError` if results along a run are asked for where there are ensembles, whose members have their own."""
+        along = self.objectives is not None or any(figure.x in AXES for figure in self.figures)
+        for factor, options in self.factors.items():
+            for level, words in options.items():
+                if along and any(word.startswith("policy.ensemble=") for word in _overrides(factor, words)):
+                    raise InputError(
+                        f"factors.{factor}.{level}: expected no policy.ensemble in a study with objectives or a figure "
+                        "along epochs or flops, which ensembles do not have, found one"
+                    )
 
     def teacher(self, cell: Cell) -> Cell | None:
         """The run that a run learns from."""

@@ -16,10 +16,11 @@ from vla_policy.data import IMITATED, LeRobotDataset, Normalizer, WindowDataset,
 from vla_policy.interfaces import ACTION, STATE, InputError
 from vla_policy.models import PolicyConfig, encode_chunks
 from vla_policy.training.frozen import TrainingWindows
+from vla_policy.training.perturbation import StateShift
 from vla_policy.training.symmetry import RandomSymmetry
 from vla_policy.world_model import WorldModelConfig
 
-ModelConfig = PolicyConfig | WorldModelConfig | DynamicsConfig  # both say what a window of the data has to hold
+ModelConfig = PolicyConfig | WorldModelConfig | DynamicsConfig  # all say what a window of the data has to hold
 
 
 def split_episodes(episodes: Sequence[int], config: DataConfig, which: int = 0) -> tuple[list[int], list[int]]:
@@ -63,9 +64,17 @@ def make_windows(
     return WindowDataset(dataset, keys, *steps, episodes, cache_dir, cache, model.whole_windows, model.executed)
 
 
-def fit_normalizer(windows: Windows, policy: PolicyConfig, augmentation: RandomSymmetry | None = None) -> Normalizer:
+def fit_normalizer(
+    windows: Windows,
+    policy: PolicyConfig,
+    augmentation: RandomSymmetry | None = None,
+    shift: StateShift | None = None,
+) -> Normalizer:
     """Statistics of the training episodes, and of their images under the symmetries of an `augmentation`; those of
     actions as the policy predicts them, of all rows of a chunk together or with `normalization_per_step` of each.
+
+    Where a range bounds what can be predicted, it has room for the way back from shifted states; a mean and a standard
+    deviation are those of the demonstrations.
     """
     columns = _with_images({key: torch.from_numpy(values) for key, values in windows.columns.items()}, augmentation)
     batch = windows.vectors(np.arange(len(windows)))
@@ -73,6 +82,8 @@ def fit_normalizer(windows: Windows, policy: PolicyConfig, augmentation: RandomS
     if policy.action_relative or policy.normalization_per_step or imitated is not None:
         rows = slice(None) if imitated is None else imitated
         vectors = _with_images({key: batch[key][rows] for key in columns}, augmentation)
+        if shift is not None and policy.action_normalization != "mean_std":
+            vectors |= shift(vectors, np.random.default_rng(0))
         if not policy.action_relative or _comparable(vectors):  # else the policy itself says what is wrong
             chunks = encode_chunks(vectors, policy)
             columns[ACTION] = chunks if policy.normalization_per_step else chunks.flatten(0, 1)

@@ -21,7 +21,7 @@ from vla_policy.interfaces import Failure
 from vla_policy.models import TrainableModel
 from vla_policy.training.batches import StepSampler, loader
 from vla_policy.training.ema import averaged_model
-from vla_policy.training.frozen import TrainingWindows
+from vla_policy.training.frozen import FrozenWindows, TrainingWindows
 from vla_policy.training.logs import Display, MetricsLog
 from vla_policy.training.optimizers import make_optimizers
 from vla_policy.training.state import load_state, save_state
@@ -74,7 +74,8 @@ class Trainer:
         self._averaged = averaged_model(self.model, config.ema_power, config.ema_max_decay)
         self.average = cast(TrainableModel, self._averaged.module)
         if config.compile:
-            play = getattr(windows, "imitated", None) is not None  # how many actions a batch has then varies
+            inner = windows.windows if isinstance(windows, FrozenWindows) else windows
+            play = getattr(inner, "imitated", None) is not None  # how many actions a batch has then varies
             for part in self.model.compiled_parts():
                 part.compile(dynamic=None if play else False)
         self.optimizers = make_optimizers(self.model, config)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,9 @@ class StateShift:
     path would not lead back.
     """
 
-    def __init__(self, strength: float, windows: Windows) -> None:
-        if STATE not in windows.columns:
+    def __init__(self, strength: float, windows: Windows, seen: Sequence[str]) -> None:
+        """`seen` are the keys that the policy sees."""
+        if STATE not in seen:
             raise InputError(f"data.state_noise: expected {STATE} among policy.observation_keys, found none")
         state, action = windows.interface.observations[STATE], windows.interface.action
         if state.names != action.names or state.units != action.units:
@@ -36,8 +37,11 @@ class StateShift:
             )
         self.deviation = strength * windows.columns[STATE].std(0)  # (D,)
 
+    def offsets(self, states: Tensor, generator: np.random.Generator) -> Tensor:
+        """What is added to states (B, n, D): (B, 1, D)."""
+        drawn = self.deviation * generator.standard_normal((len(states), 1, states.shape[-1]))
+        drawn *= generator.random((len(states), 1, 1)) < SHIFTED
+        return torch.from_numpy(drawn).to(states)
+
     def __call__(self, batch: Mapping[str, Any], generator: np.random.Generator) -> dict[str, Tensor]:
-        states = batch[STATE]
-        offsets = self.deviation * generator.standard_normal((len(states), 1, states.shape[-1]))
-        offsets *= generator.random((len(states), 1, 1)) < SHIFTED
-        return {STATE: states + torch.from_numpy(offsets).to(states)}
+        return {STATE: batch[STATE] + self.offsets(batch[STATE], generator)}

@@ -156,7 +156,8 @@ def load_config(name: str, overrides: Sequence[str]) -> DictConfig:
             raise InputError(f"override: expected key=value, found {override!r}")
     refuse_task(overrides)
     store_options(name)
-    values = {key: _text(word) for word in overrides if (key := word.partition("=")[0]) in values_like_groups(name)}
+    plain = [word for word in overrides if word.partition("=")[0] in values_like_groups(name)]
+    values = {word.partition("=")[0]: None if word.endswith("=null") else _text(word) for word in plain}
     words = quoted_words([word for word in overrides if word.partition("=")[0] not in values])
     known = GlobalHydra.instance().is_initialized()  # within a program of Hydra's, whose search path is ours
     with nullcontext() if known else initialize_config_module("vla_policy.conf", version_base="1.3"):

@@ -49,6 +49,8 @@ class DiffusionMPC:
         for row, candidates in enumerate(chunks.double().cpu().numpy()):
             seen = {key: values[row].double().cpu().numpy() for key, values in states.items()}
             scores = self.objective({**seen, ACTION: candidates[:, : self.dynamics.config.future]})
+            if not (np.isfinite(candidates).all() and np.isfinite(scores).all()):
+                raise InputError("planner: expected finite actions and scores, found others; weights are damaged")
             place = int(np.argmax(scores))
             best.append(candidates[place])
             for key, values in seen.items():

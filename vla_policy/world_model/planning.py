@@ -154,15 +154,14 @@ class Planner:
         search = SOLVERS[self.config.solver]
         plan = search(lambda plans: self.cost(latents, past, position, plans), self._start(seen.t), self.config, draws)
         self._last = seen.t, plan
-        chunk = self.chunk(seen, plan)
-        first = self._step(seen.t)
-        self._commanded |= {first + row: command for row, command in enumerate(chunk.actions)}
-        return [chunk]
+        return [self.chunk(seen, plan)]
 
     def chunk(self, seen: Observation, plan: Tensor) -> ActionChunk:
-        """A plan (H, A) made from an observation, as commands."""
-        rows = self.commands(self._position(seen), plan[None])[0].flatten(0, 1)
-        return ActionChunk(rows.numpy(), seen.t, self._dt)
+        """A plan (H, A) made from an observation, as commands, from which the next plan continues."""
+        rows = self.commands(self._position(seen), plan[None])[0].flatten(0, 1).numpy()
+        first = self._step(seen.t)
+        self._commanded |= {first + row: command for row, command in enumerate(rows)}
+        return ActionChunk(rows, seen.t, self._dt)
 
     @torch.inference_mode()
     def cost(self, latents: Tensor, past: Tensor, position: Tensor, plans: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from sim.objectives import make_objective
-from vla_policy.interfaces import InputError
+from vla_policy.interfaces import ENVIRONMENT_STATE, STATE, InputError
 
 if TYPE_CHECKING:
     from vla_policy.models import DiffusionPolicy
@@ -24,7 +24,7 @@ class PlannerConfig:
     samples: int = 32  # proposals for each chunk
     objective: str = "progress"
     """progress | keep_out (of planner.disc) | gentle (smooth commands) | random (the control)"""
-    goal: list[float] | None = None  # x, y in metres and the angle that the block shall reach; null: the scene's
+    goal: list[float] | None = None  # x, y in metres and the angle that the block shall reach; null: PushT's
     disc: list[float] | None = None  # keep_out: x, y and radius in metres of where the pusher must not be
 
     def __post_init__(self) -> None:
@@ -45,5 +45,9 @@ def planned(policy: DiffusionPolicy, config: PlannerConfig) -> DiffusionMPC:
 
     assert config.dynamics is not None
     dynamics = Dynamics.from_pretrained(config.dynamics).to(policy.device)
+    if missing := {STATE, ENVIRONMENT_STATE} - set(dynamics.config.state_keys):
+        raise InputError(
+            f"planner.dynamics: expected dynamics of what objectives look at, found none of {sorted(missing)}"
+        )
     objective = make_objective(config.objective, config.goal, config.disc)
     return DiffusionMPC(policy, dynamics, objective, config.samples)

@@ -82,6 +82,8 @@ class EvalConfig(RolloutOptions, SceneOptions):
             raise InputError(
                 "planner: expected none with a monitor or update_card, which are for the policy, found one"
             )
+        if self.planner.name != "none" and self.planner.goal is None and self.pusht.goals:
+            raise InputError("planner.goal: expected x, y and angle in a scene with several goals, found none")
         _ = self.event  # report a mistake before the policy is loaded
 
     @property
