@@ -52,17 +52,16 @@ def gentle(future: Future) -> np.ndarray:
 
 
 def make_objective(name: str, goal: Sequence[float] | None = None, disc: Sequence[float] | None = None) -> Objective:
-    """One of `OBJECTIVES`, for a goal pose (x, y, angle) other than the scene's, and a disc (x, y, radius) to stay out
-    of; "random" is the control that knows nothing.
+    """One of `OBJECTIVES`, for a goal pose (x, y, angle) other than PushT's, and a disc (x, y, radius) that "keep_out"
+    stays out of; "random" is the control that knows nothing.
 
-    `InputError` for an unknown name, or a goal or a disc that is missing, not needed or of another shape.
+    `InputError` for an unknown name, or a goal or a disc that is missing or of another shape.
     """
     if name not in OBJECTIVES:
         raise InputError(f"planner.objective: expected one of {list(OBJECTIVES)}, found {name!r}")
     target = GOAL_POSE if goal is None else _three("planner.goal", goal)
-    if (name == "keep_out") != (disc is not None):
-        expected = "x, y and radius with" if name == "keep_out" else "none without"
-        raise InputError(f"planner.disc: expected {expected} planner.objective=keep_out, found {disc}")
+    if name == "keep_out" and disc is None:
+        raise InputError("planner.disc: expected x, y and radius with planner.objective=keep_out, found none")
     place = None if disc is None else _three("planner.disc", disc)
     generator = np.random.default_rng(0)
 
@@ -70,7 +69,7 @@ def make_objective(name: str, goal: Sequence[float] | None = None, disc: Sequenc
         if name == "random":
             return generator.random(len(future[ACTION]))
         score = progress(future, target)
-        if place is not None:
+        if name == "keep_out" and place is not None:
             score = score + keep_out(future, place[:2], float(place[2]))
         return score + gentle(future) if name == "gentle" else score
 

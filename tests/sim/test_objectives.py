@@ -69,7 +69,7 @@ def test_the_control_knows_nothing() -> None:
     [
         ({"name": "speed"}, r"planner\.objective: expected one of .*found 'speed'"),
         ({"name": "keep_out"}, r"planner\.disc: expected x, y and radius with"),
-        ({"name": "progress", "disc": [0, 0, 1]}, r"planner\.disc: expected none without"),
+        ({"name": "progress", "disc": [0, 0]}, r"planner\.disc: expected three numbers, found \[0, 0\]"),
         ({"name": "progress", "goal": [0.4, 0.1]}, r"planner\.goal: expected three numbers, found \[0\.4, 0\.1\]"),
     ],
 )

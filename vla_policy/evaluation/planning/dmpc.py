@@ -25,7 +25,8 @@ class PlannerConfig:
     objective: str = "progress"
     """progress | keep_out (of planner.disc) | gentle (smooth commands) | random (the control)"""
     goal: list[float] | None = None  # x, y in metres and the angle that the block shall reach; null: PushT's
-    disc: list[float] | None = None  # keep_out: x, y and radius in metres of where the pusher must not be
+    disc: list[float] | None = None
+    """x, y and radius in metres of where the pusher must not be: keep_out avoids it, and who touches it is counted"""
 
     def __post_init__(self) -> None:
         if self.name not in PLANNERS:
