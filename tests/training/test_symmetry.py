@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, STATE, Feature, InputError, Interface
-from vla_policy.models import GIVEN
 from vla_policy.training import RandomSymmetry, Symmetry
 
 XY = Feature("float32", (2,), ("x", "y"), ("m", "m"))
@@ -85,22 +84,3 @@ def test_what_an_isometry_cannot_act_on_is_named() -> None:
     other = Interface({STATE: XY, "observation.images.wrist": Feature("image", (20, 30, 3))}, XY, 10)
     with pytest.raises(InputError, match=r"images.wrist: expected a calibrated camera, found none of \['observation"):
         RandomSymmetry([MIRROR], other)
-
-
-def test_what_is_read_from_pictures_stays_with_them_and_its_image_is_given() -> None:
-    batch = {
-        STATE: torch.rand(40, 2, 2),
-        ENVIRONMENT_STATE: torch.rand(40, 2, 5),
-        ACTION: torch.rand(40, 16, 2),
-        CAMERA: torch.zeros(40, 2, 20, 30, 3, dtype=torch.uint8),
-    }
-    unseen = Symmetry(MIRROR.matrix, MIRROR.offset)  # no calibrated camera is needed
-    augment = RandomSymmetry([unseen], interface(image=True), [ENVIRONMENT_STATE])
-    changed = augment(batch, np.random.default_rng(0))
-    assert set(changed) == {STATE, ACTION, GIVEN + ENVIRONMENT_STATE}
-    moved = (changed[STATE] != batch[STATE]).flatten(1).any(1)
-    assert 10 < moved.sum() < 30
-    expected = torch.where(
-        moved[:, None, None], MIRROR.vectors(batch[ENVIRONMENT_STATE], POSE), batch[ENVIRONMENT_STATE]
-    )
-    torch.testing.assert_close(changed[GIVEN + ENVIRONMENT_STATE], expected)

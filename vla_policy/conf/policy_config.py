@@ -35,10 +35,8 @@ class EncoderConfig:
     color_jitter: float = 0.1  # relative strength of brightness, contrast and saturation changes in training
     tokens: bool = True
     """false: the action transformer sees of the pictures only what the encoder reads from them, the estimates of
-    policy.auxiliary_keys, and cannot learn by heart what else a few demonstrations show. In training it is given what
-    is recorded in their place, with encoder.estimate_noise, so that seeing and acting are learnt apart
+    policy.auxiliary_keys, and cannot learn by heart what else a few demonstrations show
     """
-    estimate_noise: float = 0.02  # without tokens, in training: standard deviation, of normalised estimates
 
 
 @dataclass
@@ -233,9 +231,7 @@ class PolicyConfig:
         check_ranges(self, "policy", auxiliary_weight=(0, LARGEST_WEIGHT), language_weight=(0, LARGEST_WEIGHT))
         if self.encoder is not None:
             check_encoder(self.encoder, "policy.encoder")
-            check_ranges(
-                self.encoder, "policy.encoder", blocks=(0, DEEPEST), color_jitter=(0, 10), estimate_noise=(0, 10)
-            )
+            check_ranges(self.encoder, "policy.encoder", blocks=(0, DEEPEST), color_jitter=(0, 10))
         check_transformer(self.transformer, "policy.transformer")
         check_ranges(self.transformer, "policy.transformer", time_width=(2, WIDEST))
         if self.transformer.time_width % 2:

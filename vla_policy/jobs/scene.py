@@ -66,9 +66,7 @@ def rewording(config: DictConfig) -> Reword | None:
     return reword
 
 
-def augmentation(
-    config: DictConfig, chosen: Sequence[str], interface: Interface, policy: PolicyConfig
-) -> RandomSymmetry | None:
+def augmentation(config: DictConfig, chosen: Sequence[str], interface: Interface) -> RandomSymmetry | None:
     """The `chosen` symmetries (`data.symmetries`) for the features of `interface`; None without any.
 
     `InputError` if the scene has no such symmetry, or it cannot act on a feature.
@@ -84,9 +82,7 @@ def augmentation(
     env = config.rollout["env"]
     cameras = [key for key in interface.cameras if key.removeprefix(IMAGES) in scene.cameras]
     views = {key: table_homography(key.removeprefix(IMAGES), scene, env) for key in cameras}
-    apart = policy.encoder is not None and not policy.encoder.tokens  # pictures are read, and need not be moved
-    read = policy.auxiliary_keys if apart else []
-    return RandomSymmetry([Symmetry(*isometry(name, scene), views) for name in chosen], interface, read)
+    return RandomSymmetry([Symmetry(*isometry(name, scene), views) for name in chosen], interface)
 
 
 def annotation(config: DictConfig, policy: PolicyConfig) -> Annotate | None:

@@ -63,7 +63,7 @@ def make_trainer(config: DictConfig, run_dir: Path) -> Trainer:
     data, trainer = typed(DataConfig, config.data), trainer_config(config)
     annotate, reword = annotation(config, policy_config), rewording(config)
     windows, val_windows, described = open_data(data, policy_config)
-    augment = augmentation(config, data.symmetries, windows.interface, policy_config)
+    augment = augmentation(config, data.symmetries, windows.interface)
     frozen = policy_config.backbone is not None and policy_config.backbone.tuning == "frozen"
     if augment is not None and frozen:
         raise InputError("data.symmetries: expected no frozen backbone, which encodes pictures once, found one")

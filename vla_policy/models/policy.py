@@ -43,9 +43,6 @@ from vla_policy.models.teaching import (
 from vla_policy.models.trainable import TrainableModel
 from vla_policy.models.transformer import ActionTransformer, Prefix
 
-# Prefix of batch entries that stand for estimates in training, where what a picture shows is another value.
-GIVEN = "given."
-
 
 class Observed(NamedTuple):
     """The encoding of a batch of observations."""
@@ -141,10 +138,8 @@ class DiffusionPolicy(TrainableModel):
             summary = mean if summary is None else torch.cat([summary, mean.expand(-1, summary.shape[1], -1)], dim=-1)
         steps = self.encoder.steps[-self.config.image_steps :]
         estimates = {key: self._estimate(key, summary) for key in self.config.auxiliary_keys}
-        for key, estimate in estimates.items():
-            known = self._given(key, batch, generator) if generator is not None else None
-            value = estimate.detach() if known is None else known  # detached: only its own error trains it
-            tokens.append(self.estimate_tokens[module_name(key)](value) + steps)
+        for key, estimate in estimates.items():  # detached: only its own error trains it
+            tokens.append(self.estimate_tokens[module_name(key)](estimate.detach()) + steps)
         joined = torch.cat(tokens, dim=1)
         if self.backbone is not None:
             real = torch.ones(joined.shape[:2], dtype=torch.bool, device=joined.device)
@@ -179,17 +174,6 @@ class DiffusionPolicy(TrainableModel):
                     if self.color_jitter is not None:
                         values[key] = self.color_jitter(values[key] / 255.0, generator) * 255.0
         return values, corners
-
-    def _given(self, key: str, batch: Mapping[str, Any], generator: torch.Generator) -> Tensor | None:
-        """What stands for the estimate of a key in training: the recorded value with noise, if the action transformer
-        sees nothing else of the pictures.
-        """
-        if self.config.encoder is None or self.config.encoder.tokens:
-            return None
-        values = batch.get(GIVEN + key, batch[key])[:, -self.config.image_steps :].to(self.device)
-        truth: Tensor = self.normalizer.normalize(key, values)
-        noise = torch.randn(truth.shape, generator=generator, device=generator.device).to(truth)
-        return truth + self.config.encoder.estimate_noise * noise
 
     def _estimate(self, key: str, summary: Tensor | None) -> Tensor:
         assert summary is not None  # PolicyConfig asks for a camera

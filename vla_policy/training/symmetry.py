@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vla_policy.interfaces import ACTION, Feature, InputError, Interface
-from vla_policy.models import GIVEN
 
 POSITION, DIRECTION = ("x", "y"), ("cos", "sin")  # channels in the plane
 UNMOVED = {"z", "height", "gripper"}  # by any isometry of the plane
@@ -85,16 +84,9 @@ class Symmetry:
 
 
 class RandomSymmetry:
-    """Adds to every batch: each of its windows as it is or under one of the `symmetries`, all equally likely.
+    """Adds to every batch: each of its windows as it is or under one of the `symmetries`, all equally likely."""
 
-    Features that are `read` from pictures stay with their pictures; what they would be is added under `GIVEN`, for
-    policies that are given them in training. The pictures then need not be moved.
-    """
-
-    def __init__(self, symmetries: Sequence[Symmetry], interface: Interface, read: Sequence[str] = ()) -> None:
-        self.read = list(read)
-        seen = interface.select([key for key in interface.observations if key not in interface.cameras])
-        interface = seen if self.read else interface
+    def __init__(self, symmetries: Sequence[Symmetry], interface: Interface) -> None:
         self.symmetries, self.features = list(symmetries), {**interface.observations, ACTION: interface.action}
         for symmetry in symmetries:
             symmetry.check(interface)
@@ -106,7 +98,7 @@ class RandomSymmetry:
             rows = torch.from_numpy(np.flatnonzero(chosen == number))
             for key, values in changed.items():
                 values[rows] = self.moved(symmetry, key, values[rows])
-        return {GIVEN + key if key in self.read else key: values for key, values in changed.items()}
+        return changed
 
     def images(self, values: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
         """Values of features, with any axes in front, under each of the symmetries."""
