@@ -23,6 +23,7 @@ from std_srvs.srv import SetBool, Trigger
 from vla_policy.interfaces import Failure
 from vla_policy.nodes import common
 
+DISCOVERY = 0.3  # seconds for a server to find a new client; Fast DDS drops its answer after 0.1 s without one
 POLL = 0.005  # seconds
 RETRY = 0.2  # seconds between attempts to activate a node
 ANSWER = 5.0  # seconds without a response after which a node's state is queried
@@ -106,7 +107,9 @@ class Operator:
 
     def _ask(self, kind: type, service: str, request: Any) -> Any:
         if service not in self._clients:
-            self._clients[service] = self.node.create_client(kind, service)
+            client = self._clients[service] = self.node.create_client(kind, service)
+            self.wait(client.service_is_ready, f"service {service}")
+            time.sleep(DISCOVERY)
         client = self._clients[service]
         self.wait(client.service_is_ready, f"service {service}")
         return client.call_async(request)
