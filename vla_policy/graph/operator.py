@@ -106,12 +106,13 @@ class Operator:
         return future.result()
 
     def _ask(self, kind: type, service: str, request: Any) -> Any:
-        if service not in self._clients:
-            client = self._clients[service] = self.node.create_client(kind, service)
-            self.wait(client.service_is_ready, f"service {service}")
-            time.sleep(DISCOVERY)
+        new = service not in self._clients
+        if new:
+            self._clients[service] = self.node.create_client(kind, service)
         client = self._clients[service]
         self.wait(client.service_is_ready, f"service {service}")
+        if new:
+            time.sleep(DISCOVERY)
         return client.call_async(request)
 
     def require_alone(self, seconds: float = 1.0, patience: float = 7.0) -> None:

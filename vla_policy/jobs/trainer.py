@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -32,8 +31,6 @@ from vla_policy.utils.files import write_whole
 from vla_policy.utils.provenance import git_commit
 
 log = logging.getLogger(__name__)
-
-Section = TypeVar("Section")
 
 
 def fit(config: DictConfig, run_dir: Path) -> Path:
