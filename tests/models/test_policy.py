@@ -133,6 +133,18 @@ def test_auxiliary_keys_train_the_encoder_and_are_not_needed_to_act() -> None:
         small_policy(auxiliary_keys=[ENVIRONMENT_STATE])
 
 
+def test_a_far_off_estimate_counts_linearly() -> None:
+    policy = small_policy(image=True, auxiliary_keys=[ENVIRONMENT_STATE])
+
+    def error(offset: float) -> float:
+        batch = batch_of(4)
+        batch[ENVIRONMENT_STATE] = batch[ENVIRONMENT_STATE] + offset
+        _, parts = policy.loss(batch, torch.Generator().manual_seed(0))
+        return float(parts[f"auxiliary/{ENVIRONMENT_STATE}"])
+
+    assert error(2000.0) == pytest.approx(2 * error(1000.0), rel=0.01)
+
+
 def test_estimates_reach_the_transformer_and_only_their_own_error_trains_them() -> None:
     policy = small_policy(image=True, auxiliary_keys=[ENVIRONMENT_STATE])
     plain = small_policy(image=True)

@@ -43,6 +43,8 @@ from vla_policy.models.teaching import (
 from vla_policy.models.trainable import TrainableModel
 from vla_policy.models.transformer import ActionTransformer, Prefix
 
+OUTLIER = 0.05  # in standard deviations: errors of estimates beyond it count linearly (Huber 1964)
+
 
 class Observed(NamedTuple):
     """The encoding of a batch of observations."""
@@ -182,7 +184,7 @@ class DiffusionPolicy(TrainableModel):
         return estimate
 
     def loss(self, batch: Mapping[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """The head's objective plus the weighted auxiliary errors: a scalar, and its parts by name.
+        """The head's objective plus the weighted errors of the estimates: a scalar, and its parts by name.
 
         Actions beyond an episode's end repeat its last one and count like any other, as in Diffusion Policy. If the
         batch has `imitated` (B,), only its windows' actions count. If it has `question` and `answer` (sentences for
@@ -193,7 +195,8 @@ class DiffusionPolicy(TrainableModel):
         parts = {"action": loss.detach()}
         for key, estimate in observed.estimates.items():
             truth = batch[key][:, -estimate.shape[1] :].to(self.device)
-            error = F.mse_loss(estimate, self.normalizer.normalize(key, truth))
+            # Under a squared error the few pictures that hide the object outweigh the last millimetres of the others.
+            error = F.smooth_l1_loss(estimate, self.normalizer.normalize(key, truth), beta=OUTLIER)
             parts[f"auxiliary/{key}"] = error.detach()
             loss = loss + self.config.auxiliary_weight * error
         if self.backbone is not None and "question" in batch:
