@@ -9,12 +9,12 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, cast
 
 import gymnasium
 import numpy as np
 
-from vla_policy.interfaces import ActionChunk, Failure, InputError, Observation, Policy
+from vla_policy.interfaces import ActionChunk, ContinuingPolicy, Failure, Given, InputError, Observation, Policy
 from vla_policy.rollouts.episode import EpisodeRunner
 from vla_policy.rollouts.results import EpisodeResult, EpisodeSpec, Start
 from vla_policy.rollouts.watch import WatchedStep
@@ -35,12 +35,27 @@ class RolloutError(Failure):
 
 @dataclass
 class Round:
-    """The outcome of one round: the policy's inputs (slot -> window), and the running episodes."""
+    """The outcome of one round: the policy's inputs (slot -> window, and what its chunk should continue), and the
+    running episodes.
+    """
 
     windows: dict[int, list[Observation]] = field(default_factory=dict)
+    given: dict[int, Given] = field(default_factory=dict)
     beginning: list[int] = field(default_factory=list)  # slots whose episode has no steps yet
     running: list[int] = field(default_factory=list)  # seeds of running episodes
     steps: int = 0  # simulated in this round, over all slots
+
+
+def predicted(
+    policy: Policy,
+    windows: Sequence[list[Observation]],
+    given: Sequence[Given | None],
+    generator: np.random.Generator,
+) -> list[ActionChunk]:
+    """A chunk for each window, which continues what is `given` with it."""
+    if any(entry is not None for entry in given):
+        return cast(ContinuingPolicy, policy).predict(windows, generator, given)
+    return policy.predict(windows, generator)
 
 
 class Group(Protocol):
@@ -115,6 +130,7 @@ class LocalGroup:
         windows = {slot: self._windows[slot] for slot in self._running if slot in self._windows}
         return Round(
             windows if self._policy_factory is None else {},
+            {slot: given for slot in windows if (given := self._episodes[slot].given) is not None},
             [slot for slot in windows if self._episodes[slot].steps == 0],
             [start.seed for start in self._running.values()],
             steps,
@@ -161,7 +177,7 @@ class LocalGroup:
         chunks: dict[int, ActionChunk | None] = {}
         for slot, window in self._windows.items():
             policy, generator = self._policies[slot]
-            chunks[slot] = policy.predict([window], generator)[0]
+            chunks[slot] = predicted(policy, [window], [self._episodes[slot].given], generator)[0]
         return chunks
 
     def _watch(self) -> None:
