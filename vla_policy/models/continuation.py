@@ -50,7 +50,7 @@ def known_rows(
 
     A policy that was trained with given rows takes at most `prefix_steps` of them.
     """
-    require_continuing(config, 0)
+    require_continuing(config)
     past = config.past_rows
     size = next(len(entry.rows[0]) for entry in given if entry is not None)
     rows = torch.zeros(len(given), config.rows, size)
@@ -69,12 +69,15 @@ def known_rows(
     return Known(normalizer.normalize(ACTION, rows).masked_fill(~known[..., None], 0.0), frozen, weights)
 
 
-def require_continuing(config: PolicyConfig, delay: int) -> None:
+def require_continuing(config: PolicyConfig, delay: int = 0) -> None:
     """`InputError` unless a policy can continue what is executed during a `delay` in control periods."""
     if config.action_basis != "time":
-        raise InputError(f"chunking: rtc expected a policy with action_basis time, found {config.action_basis!r}")
+        raise InputError(
+            f"chunking: expected another one than rtc with policy.action_basis={config.action_basis}, found rtc"
+        )
     if config.prefix_steps and delay > config.prefix_steps:
-        raise InputError(f"delay: rtc expected at most the policy's prefix_steps {config.prefix_steps}, found {delay}")
+        expected = f"at most policy.prefix_steps, {config.prefix_steps}, with rtc"
+        raise InputError(f"delay: expected {expected}, found {delay}")
 
 
 def soft_mask(count: int, frozen: int) -> Tensor:

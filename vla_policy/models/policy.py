@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from vla_policy.conf.policy_config import PolicyConfig
 from vla_policy.data import IMITATED, ColorJitter, Normalizer, centre_crop, random_crop
 from vla_policy.interfaces import ACTION, STATE, ActionChunk, Given, InputError, Interface, Observation
 from vla_policy.models.backbone import Backbone
+from vla_policy.models.batching import batch_of
 from vla_policy.models.checkpoint import (
     BACKBONE,
     POLICY,
@@ -29,7 +30,7 @@ from vla_policy.models.checkpoint import (
 from vla_policy.models.checks import check_relative, check_vectors
 from vla_policy.models.chunks import decode_chunks, encode_chunks
 from vla_policy.models.continuation import Known, exactly, known_rows
-from vla_policy.models.encoder import ObservationEncoder, module_name, vector_token
+from vla_policy.models.encoder import ObservationEncoder, Observed, module_name, vector_token
 from vla_policy.models.heads import DenoisingHead, make_head
 from vla_policy.models.instructions import FILE as INSTRUCTIONS
 from vla_policy.models.instructions import KnownInstructions
@@ -44,16 +45,6 @@ from vla_policy.models.teaching import (
 )
 from vla_policy.models.trainable import TrainableModel
 from vla_policy.models.transformer import ActionTransformer, Prefix
-
-
-class Observed(NamedTuple):
-    """The encoding of a batch of observations."""
-
-    tokens: Tensor  # (B, N, W)
-    real: Tensor | None  # (B, N) bool, false for padding; None: no padding
-    estimates: dict[str, Tensor]  # normalised (B, image_steps, D) of each auxiliary key
-    context: Tensor | None  # (B, time_width), pooled backbone features; None without a backbone
-    seen: Any  # vision features; None without a backbone or with precomputed hidden states
 
 
 class DiffusionPolicy(TrainableModel):
@@ -307,15 +298,11 @@ class DiffusionPolicy(TrainableModel):
         """Histories of `n_obs_steps` observations, oldest first, as a batch; `InputError` for observations that do not
         fit the interface.
         """
-        for history in histories:
-            if len(history) != self.n_obs_steps:
-                raise InputError(f"history: expected {self.n_obs_steps} observations, found {len(history)}")
-            for observation in history:
-                observation.check(self.interface)
-            if self.backbone is not None:
-                self.backbone.check_text(history[-1].task, "instruction")
-        batch: dict[str, Any] = {key: self._stack(key, histories) for key in self.interface.observations}
-        return batch | {"task": [history[-1].task for history in histories]}
+        batch = batch_of(histories, self.interface, self.n_obs_steps)
+        if self.backbone is not None:
+            for task in batch["task"]:
+                self.backbone.check_text(task, "instruction")
+        return batch
 
     def predict(
         self,
@@ -368,11 +355,6 @@ class DiffusionPolicy(TrainableModel):
         if self.backbone is None or not self.reads or self.backbone.known is None:
             return ""
         return self.backbone.unreadable(instruction)
-
-    def _stack(self, key: str, histories: Sequence[Sequence[Observation]]) -> Tensor:
-        image = self.interface.observations[key].dtype == "image"
-        values = [[observation.values[key] for observation in history] for history in histories]
-        return torch.from_numpy(np.asarray(values, np.uint8 if image else np.float32))
 
     def compiled_parts(self) -> list[nn.Module]:
         """The layers of the action transformer and of the backbone."""

@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from vla_policy.interfaces import STATE, ActionChunk, Given, Observation
+from vla_policy.interfaces import STATE, ActionChunk, Given, InputError, Observation
 from vla_policy.rollouts.control import ControlLoop, drive_of
 from vla_policy.rollouts.events import EventLog
 from vla_policy.rollouts.results import EpisodeResult, EpisodeSpec, Start
@@ -32,9 +32,7 @@ class EpisodeRunner:
         """Reset the environment and start this episode."""
         observation, info = self._env.reset(seed=start.seed, options=start.options)
         spec = self._spec
-        self._control = ControlLoop(
-            spec.interface, spec.n_obs_steps, spec.n_action_steps, self._drive, spec.chunking
-        )
+        self._control = ControlLoop(spec.interface, spec.n_obs_steps, spec.n_action_steps, self._drive, spec.chunking)
         self._seed, self.steps, self._info = start.seed, 0, info
         self._task: str = self._env.get_wrapper_attr("task")
         self._pusher = tuple(np.asarray(info["pos_agent"], float).tolist())
@@ -61,7 +59,13 @@ class EpisodeRunner:
         return self._control.given
 
     def answer(self, chunk: ActionChunk) -> None:
-        """Enter the policy's chunk after `delay`; until then `chunking` says what the arm does."""
+        """Enter the policy's chunk after `delay`; until then `chunking` says what the arm does.
+
+        `InputError` if its last row is over by then.
+        """
+        rows = len(chunk.actions)
+        if self._spec.delay >= rows and self._spec.chunking != "wait":
+            raise InputError(f"delay: expected less than a chunk, {rows} control periods, found {self._spec.delay}")
         self._answer = self.steps + self._spec.delay, chunk
 
     def halt(self) -> None:

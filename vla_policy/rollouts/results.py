@@ -31,9 +31,7 @@ class EpisodeSpec:
     may_halt: bool = False
 
     @classmethod
-    def of(
-        cls, policy: Policy, delay: int = 0, watcher: Watcher | None = None, chunking: str = "async"
-    ) -> EpisodeSpec:
+    def of(cls, policy: Policy, delay: int = 0, watcher: Watcher | None = None, chunking: str = "async") -> EpisodeSpec:
         if delay < 0:
             raise InputError(f"delay: expected 0 or more control periods, found {delay}")
         spec = cls(policy.interface, policy.n_obs_steps, policy.n_action_steps, delay, chunking)

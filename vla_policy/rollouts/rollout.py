@@ -24,8 +24,8 @@ from vla_policy.rollouts.workers import (
     PolicyFactory,
     RemoteGroup,
     RolloutError,
-    predicted,
 )
+from vla_policy.runtime import predicted
 
 Unreadable = Callable[[str], str]  # the reason that a policy cannot follow an instruction, "" if it can
 
@@ -51,8 +51,9 @@ def rollout(
     must be picklable. The workers are served in strict rotation: while the policy predicts for one of them, in one
     batch, the others simulate. So equal `seed` (the policy's noise), `num_envs` and `num_workers` repeat a run bit for
     bit on the same machine. Inference takes `delay` control periods of simulated time, which `chunking` bridges; with
-    "rtc" the policy has to be a `ContinuingPolicy`. With `policy_factory` each episode has its own policy, which runs in
-    the worker; `policy` then only states the interface. `watcher` runs in this process, and may halt arms. Episodes whose instruction is `unreadable` to `policy` are not started.
+    "rtc" the policy has to be a `ContinuingPolicy`. With `policy_factory` each episode has its own policy, which runs
+    in the worker; `policy` then only states the interface. `watcher` runs in this process, and may halt arms. Episodes
+    whose instruction is `unreadable` to `policy` are not started.
 
     Raises `InputError` if policy and environment do not fit, `RolloutError` with the finished episodes if a worker
     dies or an environment fails.

@@ -9,15 +9,16 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from typing import Any, NoReturn, Protocol, cast
+from typing import Any, NoReturn, Protocol
 
 import gymnasium
 import numpy as np
 
-from vla_policy.interfaces import ActionChunk, ContinuingPolicy, Failure, Given, InputError, Observation, Policy
+from vla_policy.interfaces import ActionChunk, Failure, Given, InputError, Observation, Policy
 from vla_policy.rollouts.episode import EpisodeRunner
 from vla_policy.rollouts.results import EpisodeResult, EpisodeSpec, Start
 from vla_policy.rollouts.watch import WatchedStep
+from vla_policy.runtime import predicted
 
 EnvFactory = Callable[[], gymnasium.Env]
 PolicyFactory = Callable[[int], Policy]  # episode seed -> a policy for that episode
@@ -44,18 +45,6 @@ class Round:
     beginning: list[int] = field(default_factory=list)  # slots whose episode has no steps yet
     running: list[int] = field(default_factory=list)  # seeds of running episodes
     steps: int = 0  # simulated in this round, over all slots
-
-
-def predicted(
-    policy: Policy,
-    windows: Sequence[list[Observation]],
-    given: Sequence[Given | None],
-    generator: np.random.Generator,
-) -> list[ActionChunk]:
-    """A chunk for each window, which continues what is `given` with it."""
-    if any(entry is not None for entry in given):
-        return cast(ContinuingPolicy, policy).predict(windows, generator, given)
-    return policy.predict(windows, generator)
 
 
 class Group(Protocol):

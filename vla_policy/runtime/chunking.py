@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 
-from vla_policy.interfaces import ActionChunk, Given, InputError
+from vla_policy.interfaces import ActionChunk, ContinuingPolicy, Given, InputError, Observation, Policy
 from vla_policy.runtime.timeline import Timeline, row_at
 
 CHUNKINGS = ("async", "wait", "ensemble", "rtc")
@@ -88,3 +90,15 @@ class Chunking:
             total[: len(rows)] += math.exp(-FORGETTING * age) * rows
             weights[: len(rows)] += math.exp(-FORGETTING * age)
         return ActionChunk(total / weights, newest.t_obs, newest.dt)
+
+
+def predicted(
+    policy: Policy,
+    windows: Sequence[list[Observation]],
+    given: Sequence[Given | None],
+    generator: np.random.Generator,
+) -> list[ActionChunk]:
+    """A chunk for each window, which continues what is `given` with it."""
+    if any(entry is not None for entry in given):
+        return cast(ContinuingPolicy, policy).predict(windows, generator, given)
+    return policy.predict(windows, generator)

@@ -54,9 +54,9 @@ class Timeline:
         return None if k is None or self.chunk is None else self.chunk.t_obs + (k + 1) * self.chunk.dt
 
     def ahead(self, now: float) -> np.ndarray:
-        """What will have been reached one, two, ... steps after `now` if nothing replaces the chunk: (n, D), to its end.
+        """What is reached one, two, ... steps after `now`, to the chunk's end, if nothing replaces it (n, D).
 
-        A row is reached when its step ends. Where `now` lies within a step, it is interpolated between rows.
+        A row is reached when its step ends; where `now` lies within a step, two rows are interpolated.
         """
         k = self.index(now)
         if k is None or self.chunk is None:
