@@ -9,6 +9,7 @@ from typing import Any
 
 from vla_policy.interfaces import InputError
 from vla_policy.robot.contract import find_config
+from vla_policy.runtime import CHUNKINGS
 
 
 @dataclass
@@ -33,6 +34,10 @@ class GraphConfig:
     threads: int = 1  # torch's threads in the policy's process
     domain_id: int | None = 77  # ROS_DOMAIN_ID, one without a real arm; null: that of the environment
     out: str = "outputs/sim/${now:%Y-%m-%d_%H-%M-%S}"  # output folder
+
+    def __post_init__(self) -> None:
+        if self.chunking not in CHUNKINGS:
+            raise InputError(f"chunking: expected one of {list(CHUNKINGS)}, found {self.chunking!r}")
 
 
 def require_ros() -> None:
