@@ -113,8 +113,8 @@ POLICIES = [
     objective("flow") | {"prefix_steps": 4, "transformer": TransformerConfig(32, 2, 2, time_width=16, patch=4)},
     objective("ddpm"),
     objective("ddpm") | {"prefix_steps": 4, "ensemble": 2},
-    objective("autoregressive") | {"predict_past": False},
-    objective("masked"),
+    objective("autoregressive"),
+    objective("masked", sampler="categorical") | {"action_normalization": "quantile", "predict_past": False},
 ]
 
 

@@ -107,7 +107,6 @@ def test_without_a_delay_nothing_is_bridged_and_all_is_as_ever() -> None:
         assert results[chunking] == results["async"]
         for a, b in zip(results[chunking], results["async"], strict=True):
             np.testing.assert_array_equal(a.actions, b.actions)
-            np.testing.assert_array_equal(a.seams, b.seams)
     assert results["ensemble"] != results["async"]  # which has to do with overlap rather than with delay
     assert np.mean([r.seams.mean() for r in results["ensemble"]]) < np.mean(
         [r.seams.mean() for r in results["async"]]

@@ -21,6 +21,7 @@ from vla_policy.models.continuation import Known, drawn_prefix, guided, held
 from vla_policy.models.objectives import Predict, choose, make_objective
 from vla_policy.models.transformer import ActionTransformer, Prefix
 
+GIVEN = "given_in"  # the layer that a policy with `prefix_steps` has and another one has not
 # Noisy actions (B, S, T, D) at times (B, S), and which rows (B, S, T) are given, if any, to a teacher's prediction.
 Teach = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
@@ -44,6 +45,7 @@ class DenoisingHead(nn.Module):
         self.past, self.prefix_steps = config.past_rows, config.prefix_steps
         if self.prefix_steps:  # a flag for each row: a token may hold several
             self.given_in = nn.Linear(self.patch, config.transformer.width, bias=False)
+            nn.init.zeros_(self.given_in.weight)
 
     def denoise(
         self,
