@@ -223,7 +223,7 @@ def test_options_that_do_not_fit_are_refused() -> None:
         require_continuing(PolicyConfig(prefix_steps=4), 5)
     with pytest.raises(InputError, match=r"chunking: expected another one than rtc with policy\.action_basis=freq"):
         require_continuing(PolicyConfig(action_basis="frequency", normalization_per_step=True))
-    with pytest.raises(DataError, match="expected shape .* 1 to n of them frozen, found"):
+    with pytest.raises(DataError, match=r"expected shape .* 1 to n of them frozen, found"):
         Given(np.zeros((2, 2)), 3)
     teacher, student = small_policy(prefix_steps=2), small_policy()
     with pytest.raises(InputError, match=r"teacher: expected policy\.prefix_steps 0, found 2"):

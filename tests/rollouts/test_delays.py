@@ -108,9 +108,7 @@ def test_without_a_delay_nothing_is_bridged_and_all_is_as_ever() -> None:
         for a, b in zip(results[chunking], results["async"], strict=True):
             np.testing.assert_array_equal(a.actions, b.actions)
     assert results["ensemble"] != results["async"]  # which has to do with overlap rather than with delay
-    assert np.mean([r.seams.mean() for r in results["ensemble"]]) < np.mean(
-        [r.seams.mean() for r in results["async"]]
-    )
+    assert np.mean([r.seams.mean() for r in results["ensemble"]]) < np.mean([r.seams.mean() for r in results["async"]])
 
 
 def test_a_delay_of_a_whole_chunk_is_refused_unless_the_arm_waits() -> None:

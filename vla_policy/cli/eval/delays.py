@@ -15,9 +15,7 @@ console = stdout()
 
 def main(arguments: Sequence[str]) -> None:
     """Roll a checkpoint out under delays of inference, for each way to bridge them, and print the tables."""
-    (checkpoint,), config = parse_command(
-        "vla-eval delays", main.__doc__, "delays", arguments, CHECKPOINT=CHECKPOINT
-    )
+    (checkpoint,), config = parse_command("vla-eval delays", main.__doc__, "delays", arguments, CHECKPOINT=CHECKPOINT)
 
     from vla_policy.evaluation.success.delays import delay_study, delay_tables
     from vla_policy.rollouts.workers import RolloutError
