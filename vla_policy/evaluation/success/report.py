@@ -119,8 +119,11 @@ def episode_row(result: EpisodeResult) -> dict[str, Any]:
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """The summary in an evaluation's folder; `InputError` naming the file if it is missing or broken."""
-    return read_json(folder / "summary.json")
+    """The summary in an evaluation's folder; `InputError` naming the file if it is missing or broken.
+
+    Older ones do not state their `chunking`, of which there was one.
+    """
+    return {"chunking": "async", **read_json(folder / "summary.json")}
 
 
 def read_episodes(folder: Path) -> list[dict[str, Any]]:
