@@ -21,6 +21,7 @@ ARGUMENTS = {
     "instruction": ("", "of all episodes; empty: with several goals each has its own, else the contract's"),
     "check_instruction": ("true", "the policy requests a stop for an instruction that it does not understand"),
     "seed": ("0", "of the first episode"),
+    "chunking": ("async", "while a chunk is computed: async, wait, ensemble or rtc"),
     "calibration": ("", "folder of a calibrated surprise monitor; empty: none runs"),
     "arm": ("true", "bring all up and enable the gate"),
     "rviz": ("false", "show camera, arm and target in RViz"),
@@ -39,7 +40,11 @@ def nodes(context, *args, **kwargs):
             Node, "command_gate", {**shared, "dry_run": False, "heartbeats": heartbeats}, on_exit=launching.without_gate
         ),
         node(Node, "pusht_sim", {**shared, "scene": parameter("scene"), "task": instruction, "seed": seed}),
-        node(LifecycleNode, "policy", {**model, "task": instruction, "check_instruction": checked}),
+        node(
+            LifecycleNode,
+            "policy",
+            {**model, "task": instruction, "check_instruction": checked, "chunking": parameter("chunking")},
+        ),
     ]
     managed = ["policy"]
     if watched:

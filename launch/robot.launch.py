@@ -16,6 +16,7 @@ ARGUMENTS = {
     "checkpoint": ("checkpoints/pusht_image", "folder or hub name"),
     "instruction": ("", "empty: the contract's"),
     "check_instruction": ("true", "the policy requests a stop for an instruction that it does not understand"),
+    "chunking": ("async", "while a chunk is computed: async, wait, ensemble or rtc"),
     "calibration": ("", "folder of a calibrated surprise monitor; empty: none runs"),
     "dry_run": ("true", "send nothing to the robot"),
     "device": ("cpu", "auto, cpu or cuda"),
@@ -42,7 +43,13 @@ def nodes(context, *args, **kwargs):
         node(
             LifecycleNode,
             "policy",
-            {**model, "device": parameter("device"), "task": parameter("instruction"), "check_instruction": checked},
+            {
+                **model,
+                "device": parameter("device"),
+                "task": parameter("instruction"),
+                "check_instruction": checked,
+                "chunking": parameter("chunking"),
+            },
         ),
     ]
     if watched:

@@ -242,6 +242,25 @@ class ActionChunk:
             raise DataError(f"action chunk: expected dt > 0 seconds, found {self.dt}")
 
 
+@dataclass(frozen=True)
+class Given:
+    """What an arm will be doing while its next chunk is computed, which that chunk continues.
+
+    `rows` (n, D), in the robot's own units, are those of the chunk being executed from the time of the newest
+    observation on. The first `frozen` of them will have been executed before the next chunk is there.
+    """
+
+    rows: np.ndarray
+    frozen: int
+
+    def __post_init__(self) -> None:
+        if np.ndim(self.rows) != 2 or not 0 < self.frozen <= len(self.rows):
+            raise DataError(
+                f"given rows: expected shape (n, D) and 1 to n of them frozen, found {np.shape(self.rows)} and "
+                f"{self.frozen}"
+            )
+
+
 class Policy(Protocol):
     """Anything that acts. Batched, so that one arm and a hundred simulated ones take the same path."""
 
@@ -251,6 +270,22 @@ class Policy(Protocol):
 
     def predict(self, histories: Sequence[Sequence[Observation]], generator: np.random.Generator) -> list[ActionChunk]:
         """One chunk a history. A history holds `n_obs_steps` observations, oldest first, one `1 / fps` apart."""
+        ...
+
+
+class ContinuingPolicy(Policy, Protocol):
+    """A policy whose chunks can continue what an arm is doing meanwhile (real-time chunking)."""
+
+    def predict(
+        self,
+        histories: Sequence[Sequence[Observation]],
+        generator: np.random.Generator,
+        given: Sequence[Given | None] = (),
+    ) -> list[ActionChunk]:
+        """One chunk a history, whose first rows are the frozen ones of its entry in `given`, exactly.
+
+        `given` is empty if there is nothing to continue anywhere, else it has an entry a history.
+        """
         ...
 
 

@@ -128,8 +128,8 @@ def test_a_delayed_chunk_is_entered_at_the_row_that_is_due_and_the_one_before_br
     fraction = np.linspace(0.5, 0, 8)
     rows = [states[0] * fraction[k] for k in range(2, 6)] + [states[4] * fraction[k] for k in range(2, 6)]
     np.testing.assert_allclose(result.actions[:10], [states[0], states[0], *rows], atol=1e-6)
-    with pytest.raises(InputError, match="delay: expected 0 to 3 control periods, found 4"):
-        rollout(Scripted(), PointEnv, [50001], delay=4)
+    with pytest.raises(InputError, match="delay: expected less than a chunk, 8 control periods, found 8"):
+        rollout(Scripted(), PointEnv, [50001], delay=8)
 
 
 class ToldEnv(PointEnv):

@@ -141,6 +141,11 @@ class PolicyConfig:
     transform over time, slowest first (FAST, arXiv 2501.09747)
     """
     predict_past: bool = True  # also the rows of a chunk before the newest observation, which are never executed
+    prefix_steps: int = 0
+    """flow, ddpm: in training, 0 to so many first rows of a chunk are given without noise, as those are that will have
+    been executed before a chunk is there (training-time real-time chunking, arXiv 2512.05964); 0: a chunk is guided
+    towards these (real-time chunking, arXiv 2506.07339)
+    """
     noise_samples: int = 1
     """Draws of (time, noise) each encoded observation is trained on: encoding an image costs more than denoising
     one chunk, and the draws share its keys and values.
@@ -218,6 +223,9 @@ class PolicyConfig:
                 "policy.action_basis: frequency expected normalization_per_step=true, a scale for each coefficient, "
                 "found false"
             )
+        if self.prefix_steps and (tokens or self.action_basis == "frequency"):
+            what = f"{self.objective.name}, which is given rows without it" if tokens else "action_basis=frequency"
+            raise InputError(f"policy.prefix_steps: expected 0 with {what}, found {self.prefix_steps}")
         if self.transformer.width % self.transformer.heads:
             raise InputError(
                 f"policy.transformer.width: expected a multiple of heads {self.transformer.heads}, "
@@ -227,7 +235,7 @@ class PolicyConfig:
     def _check_ranges(self) -> None:
         check_words(self, "policy", "observation_keys", "auxiliary_keys")
         check_ranges(self, "policy", n_obs_steps=(1, LONGEST), horizon=(1, LONGEST), noise_samples=(1, LONGEST))
-        check_ranges(self, "policy", ensemble=(1, 64))
+        check_ranges(self, "policy", ensemble=(1, 64), prefix_steps=(0, self.horizon - self.n_obs_steps))
         check_ranges(self, "policy", auxiliary_weight=(0, LARGEST_WEIGHT), language_weight=(0, LARGEST_WEIGHT))
         if self.encoder is not None:
             check_encoder(self.encoder, "policy.encoder")
@@ -249,6 +257,11 @@ class PolicyConfig:
     def rows(self) -> int:
         """How many rows of a chunk are predicted: the last ones of the horizon."""
         return self.horizon if self.predict_past else self.horizon - self.n_obs_steps + 1
+
+    @property
+    def past_rows(self) -> int:
+        """How many of these are due before the newest observation."""
+        return self.rows - (self.horizon - self.n_obs_steps + 1)
 
     @property
     def image_steps(self) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 from vla_policy.interfaces import InputError
 from vla_policy.robot.contract import find_config
+from vla_policy.runtime import CHUNKINGS
 
 
 @dataclass
@@ -22,6 +23,10 @@ class GraphConfig:
     scene: str = "pusht"  # pusht | pusht_language, with several goals
     instruction: str = ""  # of all episodes; empty: with several goals each has its own, else the contract's
     check_instruction: bool = True  # the policy requests a stop for an instruction that it does not understand
+    chunking: str = "async"
+    """what the arm does while a chunk is computed: async (the previous chunk) | wait (it stands still) | ensemble (as
+    async, with the mean of all chunks so far) | rtc (as async, with chunks that continue the previous one)
+    """
     monitor: str | None = None  # folder of a calibrated surprise monitor; null: none runs
     max_steps: int = 300  # control periods an episode
     rearm: int = 10  # times an episode that the gate is armed again after it stopped the arm; stops are reported
@@ -29,6 +34,10 @@ class GraphConfig:
     threads: int = 1  # torch's threads in the policy's process
     domain_id: int | None = 77  # ROS_DOMAIN_ID, one without a real arm; null: that of the environment
     out: str = "outputs/sim/${now:%Y-%m-%d_%H-%M-%S}"  # output folder
+
+    def __post_init__(self) -> None:
+        if self.chunking not in CHUNKINGS:
+            raise InputError(f"chunking: expected one of {list(CHUNKINGS)}, found {self.chunking!r}")
 
 
 def require_ros() -> None:
@@ -51,6 +60,7 @@ def nodes(checkpoint: str, config: GraphConfig) -> dict[str, dict[str, Any]]:
             "device": config.device,
             "task": config.instruction,
             "check_instruction": config.check_instruction,
+            "chunking": config.chunking,
             "seed": config.policy_seed,
         },
     }

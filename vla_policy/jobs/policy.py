@@ -15,6 +15,7 @@ from vla_policy.jobs.scene import tokenizer_corpus
 from vla_policy.models import Backbone, BackboneConfig, DiffusionPolicy, PolicyConfig, TinyVLMConfig, TrainableModel
 from vla_policy.models.checkpoint import is_a, load_weights
 from vla_policy.models.encoder import module_name
+from vla_policy.models.heads import GIVEN
 from vla_policy.training import RandomSymmetry, StateShift, fit_normalizer
 from vla_policy.world_model import WorldModel
 from vla_policy.world_model.model import KIND as WORLD_MODEL
@@ -82,8 +83,10 @@ def _from_checkpoint(
     def loaded(key: str) -> bool:
         return modules is None or key.partition(".")[0] in modules
 
-    weights = {key: value for key, value in policy.state_dict().items() if not loaded(key)}
-    weights |= {key: value for key, value in source.state_dict().items() if loaded(key)}
+    known = source.state_dict()
+    flags = {f"head.{GIVEN}.weight"} - known.keys()  # zeros, with which the policy begins as the checkpoint's
+    weights = {key: value for key, value in policy.state_dict().items() if not loaded(key) or key in flags}
+    weights |= {key: value for key, value in known.items() if loaded(key)}
     policy.load_stored(weights, name)
     return policy, earlier_training(source)
 

@@ -34,7 +34,7 @@ def decode_chunks(chunks: Tensor, newest: Tensor | None, config: PolicyConfig) -
     actions = _cosines(config.rows).to(chunks).mT @ chunks if config.action_basis == "frequency" else chunks
     if newest is not None:
         actions = actions + newest
-    return actions[:, config.rows - (config.horizon - config.n_obs_steps + 1) :]
+    return actions[:, config.past_rows :]
 
 
 @lru_cache

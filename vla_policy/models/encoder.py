@@ -6,6 +6,7 @@ Shapes: B observations, n = n_obs_steps, M = B * n frames, K keypoints, G = grid
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,16 @@ from vla_policy.data import crop_size
 from vla_policy.interfaces import InputError, Interface
 
 STEM_STRIDE = 4
+
+
+class Observed(NamedTuple):
+    """The encoding of a batch of observations."""
+
+    tokens: Tensor  # (B, N, W)
+    real: Tensor | None  # (B, N) bool, false for padding; None: no padding
+    estimates: dict[str, Tensor]  # normalised (B, image_steps, D) of each auxiliary key
+    context: Tensor | None  # (B, time_width), pooled backbone features; None without a backbone
+    seen: Any  # vision features; None without a backbone or with precomputed hidden states
 
 
 class ChannelNorm(nn.LayerNorm):

@@ -1,7 +1,8 @@
 """Action heads: denoising of continuous tokens, or autoregressive or masked prediction of discrete ones.
 
 All share the transformer, the training loop and two methods: `loss` of actions (B, S, T, D), a scalar, and `sample`,
-a chunk (B, T, D) for each observation of a prefix. A chunk has `length` tokens; sampling takes `calls` passes.
+a chunk (B, T, D) for each observation of a prefix, which continues what is `known` of it. A chunk has `length` tokens;
+sampling takes `calls` passes.
 
 Shapes: B observations, S draws an observation, T action steps, D action dimensions, W width. Actions are normalised.
 """
@@ -16,14 +17,20 @@ from torch import Tensor, nn
 
 from vla_policy.conf.policy_config import PolicyConfig
 from vla_policy.interfaces import InputError
+from vla_policy.models.continuation import Known, drawn_prefix, guided, held
 from vla_policy.models.objectives import Predict, choose, make_objective
 from vla_policy.models.transformer import ActionTransformer, Prefix
 
-Teach = Callable[[Tensor, Tensor], Tensor]  # noisy actions (B, S, T, D) at times (B, S) to a teacher's prediction
+GIVEN = "given_in"  # the layer that a policy with `prefix_steps` has and another one has not
+# Noisy actions (B, S, T, D) at times (B, S), and which rows (B, S, T) are given, if any, to a teacher's prediction.
+Teach = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 class DenoisingHead(nn.Module):
-    """Flow matching or DDPM; `patch` consecutive actions form one token, like pixels in DiT."""
+    """Flow matching or DDPM; `patch` consecutive actions form one token, like pixels in DiT.
+
+    Where training gave `prefix_steps` rows, the known ones are given in sampling too; else it is guided towards them.
+    """
 
     def __init__(self, config: PolicyConfig, action_dim: int) -> None:
         super().__init__()
@@ -35,13 +42,25 @@ class DenoisingHead(nn.Module):
         self.action_out = nn.Linear(config.transformer.width, self.patch * action_dim)
         nn.init.zeros_(self.action_out.weight)
         nn.init.zeros_(self.action_out.bias)
+        self.past, self.prefix_steps = config.past_rows, config.prefix_steps
+        if self.prefix_steps:  # a flag for each row: a token may hold several
+            self.given_in = nn.Linear(self.patch, config.transformer.width, bias=False)
+            nn.init.zeros_(self.given_in.weight)
 
     def denoise(
-        self, transformer: ActionTransformer, noisy: Tensor, modulations: list[Tensor], prefix: Prefix
+        self,
+        transformer: ActionTransformer,
+        noisy: Tensor,
+        modulations: list[Tensor],
+        prefix: Prefix,
+        given: Tensor | None = None,
     ) -> Tensor:
-        """The prediction (B, S, T, D) for noisy actions, in float32."""
+        """The prediction (B, S, T, D) for noisy actions, of which rows (B, S or 1, T) are given, in float32."""
         patches = noisy.unflatten(2, (-1, self.patch)).flatten(3)  # (B, S, T / patch, patch * D)
-        out = self.action_out(transformer(self.action_in(patches), modulations, prefix)).float()
+        tokens = self.action_in(patches)
+        if given is not None:
+            tokens = tokens + self.given_in(given.unflatten(2, (-1, self.patch)).to(tokens.dtype))
+        out = self.action_out(transformer(tokens, modulations, prefix)).float()
         rows: Tensor = out.unflatten(3, (self.patch, -1))
         return rows.flatten(2, 3)
 
@@ -54,25 +73,35 @@ class DenoisingHead(nn.Module):
         teach: Teach | None = None,
         joint: Teach | None = None,
     ) -> Tensor:
-        """Mean squared error of the prediction, of what `teach` predicts for the same noisy actions if it is given.
+        """Mean squared error of the prediction, of what `teach` predicts for the same noisy actions if there is one.
+        With `prefix_steps`, some first rows are given without noise, and only the others count.
 
         `joint` is the prediction of an ensemble, which is measured and not trained.
         """
         noise = torch.randn(actions.shape, generator=generator, device=generator.device).to(actions.device)
-        pair = self.objective.corrupt(actions, noise, generator)
+        pair, given = self.objective.corrupt(actions, noise, generator), None
+        noisy = pair.noisy
+        if self.prefix_steps:
+            given = drawn_prefix(actions.shape[:3], self.past, self.prefix_steps, generator).to(actions.device)
+            noisy = torch.where(given[..., None], actions, noisy)
         if joint is not None:
-            found = joint(pair.noisy, pair.time)
+            found = joint(noisy, pair.time, given)
         else:
-            found = self.denoise(transformer, pair.noisy, transformer.modulations(pair.time, prefix.context), prefix)
-        return F.mse_loss(found, pair.target if teach is None else teach(pair.noisy, pair.time))
+            found = self.denoise(transformer, noisy, transformer.modulations(pair.time, prefix.context), prefix, given)
+        target = pair.target if teach is None else teach(noisy, pair.time, given)
+        if given is None:
+            return F.mse_loss(found, target)
+        counted = (~given)[..., None].expand_as(found)
+        return F.mse_loss(found * counted, target * counted, reduction="sum") / counted.sum()
 
-    def predictor(self, transformer: ActionTransformer, prefix: Prefix) -> Predict:
+    def predictor(self, transformer: ActionTransformer, prefix: Prefix, known: Known | None = None) -> Predict:
         """The prediction for noisy actions (B, S, T, D) at the k-th of the sampler's times."""
+        given = known.frozen[:, None] if known is not None and self.prefix_steps else None
         times = torch.tensor([self.objective.times()], device=transformer.position.device)
         steps = [parts.split(1, dim=1) for parts in transformer.modulations(times, prefix.context)]
 
         def predict(x: Tensor, k: int) -> Tensor:
-            return self.denoise(transformer, x, [parts[k] for parts in steps], prefix)
+            return self.denoise(transformer, x, [parts[k] for parts in steps], prefix, given)
 
         return predict
 
@@ -83,8 +112,9 @@ class DenoisingHead(nn.Module):
         batch: int,
         generator: torch.Generator,
         others: Sequence[Predict] = (),
+        known: Known | None = None,
     ) -> Tensor:
-        return self.propose(transformer, prefix, batch, 1, generator, others)[:, 0]
+        return self.propose(transformer, prefix, batch, 1, generator, others, known)[:, 0]
 
     def propose(
         self,
@@ -94,6 +124,7 @@ class DenoisingHead(nn.Module):
         draws: int,
         generator: torch.Generator,
         others: Sequence[Predict] = (),
+        known: Known | None = None,
     ) -> Tensor:
         """Several chunks (B, S, T, D) an observation, which share its keys and values.
 
@@ -101,12 +132,17 @@ class DenoisingHead(nn.Module):
         """
         device = transformer.position.device
         noise = torch.randn((batch, draws, *self.shape), generator=generator, device=generator.device).to(device)
-        members = [self.predictor(transformer, prefix), *others]
+        members = [self.predictor(transformer, prefix, known), *others]
 
         def predict(x: Tensor, k: int) -> Tensor:
             return members[0](x, k) if not others else torch.stack([member(x, k) for member in members]).mean(0)
 
-        return self.objective.sample(predict, noise, generator)
+        if known is None:
+            return self.objective.sample(predict, noise, generator)
+        if not self.prefix_steps:
+            return self.objective.sample(guided(predict, self.objective.levels(), known), noise, generator)
+        rows, frozen = known.held
+        return torch.where(frozen[..., None], rows, self.objective.sample(held(predict, known), noise, generator))
 
 
 def encode_bins(actions: Tensor, bins: int) -> Tensor:
@@ -150,6 +186,14 @@ class TokenHead(nn.Module):
         """The start or mask token."""
         return self.bins
 
+    def given(self, known: Known | None, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The tokens (B, 1, n) of what is known, and which of them (B, 1, n) are given: those of the frozen rows."""
+        if known is None:
+            nothing = torch.full((batch, 1, self.length), self.nothing, device=device)
+            return nothing, torch.zeros_like(nothing, dtype=torch.bool)
+        rows, frozen = known.held
+        return encode_bins(rows, self.bins), frozen.repeat_interleave(self.action_dim, dim=-1)
+
     def choose(self, logits: Tensor, generator: torch.Generator) -> Tensor:
         """Tokens (...) of logits (..., bins): the argmax, or sampled from the predicted distribution."""
         if self.greedy:
@@ -192,15 +236,24 @@ class AutoregressiveHead(TokenHead):
             seen = tokens.masked_fill(draw < hidden, self.nothing)
         return self.surprise(self.predict(transformer, prefix, seen), tokens).mean()
 
-    def sample(self, transformer: ActionTransformer, prefix: Prefix, batch: int, generator: torch.Generator) -> Tensor:
+    def sample(
+        self,
+        transformer: ActionTransformer,
+        prefix: Prefix,
+        batch: int,
+        generator: torch.Generator,
+        known: Known | None = None,
+    ) -> Tensor:
         device = transformer.position.device
+        given, firm = self.given(known, batch, device)
         still = transformer.modulations(torch.zeros(1, 1, device=device), prefix.context)
         cache = transformer.new_cache()
         token = torch.full((batch, 1, 1), self.nothing, device=device)
         tokens = []
-        for _ in range(self.length):
+        for k in range(self.length):
             features = transformer(self.embedding(token), still, prefix, cache=cache)
-            token = self.choose(self.logits(features), generator)
+            chosen = self.choose(self.logits(features), generator)
+            token = torch.where(firm[..., k : k + 1], given[..., k : k + 1], chosen)
             tokens.append(token)
         return decode_bins(torch.cat(tokens, dim=2)[:, 0], self.bins, self.action_dim)
 
@@ -234,13 +287,21 @@ class MaskedHead(TokenHead):
         surprise = self.surprise(self.predict(transformer, prefix, seen, time), tokens)
         return masked_diffusion_loss(surprise, masked, time)
 
-    def sample(self, transformer: ActionTransformer, prefix: Prefix, batch: int, generator: torch.Generator) -> Tensor:
+    def sample(
+        self,
+        transformer: ActionTransformer,
+        prefix: Prefix,
+        batch: int,
+        generator: torch.Generator,
+        known: Known | None = None,
+    ) -> Tensor:
         """Each pass unmasks the same number of tokens: those with the most confident guesses (MaskGIT, Chang et al.
-        2022, arXiv 2202.04200), or random ones (MDLM).
+        2022, arXiv 2202.04200), or random ones (MDLM). Passes for as many tokens as all chunks are given are left out.
         """
         device = transformer.position.device
-        tokens = torch.full((batch, 1, self.length), self.nothing, device=device)
-        for k in range(self.calls):
+        given, firm = self.given(known, batch, device)
+        tokens = given.masked_fill(~firm, self.nothing)
+        for k in range(self.calls * int(firm.sum(-1).min()) // self.length, self.calls):
             masked = tokens == self.nothing
             time = torch.full((1, 1), 1 - k / self.calls, device=device)
             logits = self.predict(transformer, prefix, tokens, time)

@@ -6,6 +6,7 @@ and is the fraction of the noise schedule in DDPM (0 data, towards 1 noise).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -33,6 +34,17 @@ class TrainingPair(NamedTuple):
     target: Tensor
 
 
+class Level(NamedTuple):
+    """A step of a sampler: its input is x = `data` * actions + `noise` * noise, and a prediction estimates the actions
+    as `of_x` * x + `of_prediction` * prediction.
+    """
+
+    data: float
+    noise: float
+    of_x: float
+    of_prediction: float
+
+
 class Objective(Protocol):
     """How actions are corrupted in training and denoised in sampling."""
 
@@ -42,6 +54,10 @@ class Objective(Protocol):
 
     def times(self) -> list[float]:
         """The times of the `inference_steps` denoising steps, in their order."""
+        ...
+
+    def levels(self) -> list[Level]:
+        """What goes in at each of `times`, and what a prediction says there."""
         ...
 
     def sample(self, predict: Predict, noise: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -77,6 +93,9 @@ class FlowMatching:
     def times(self) -> list[float]:
         steps = self.config.inference_steps
         return [k / steps for k in range(steps)]
+
+    def levels(self) -> list[Level]:
+        return [Level(t, 1 - t, 1.0, 1 - t) for t in self.times()]
 
     def sample(self, predict: Predict, noise: Tensor, generator: torch.Generator | None) -> Tensor:
         # diffusers runs sigma = 1 - t from 1 to 0 and integrates noise - data, the velocity's negative.
@@ -133,6 +152,18 @@ class Ddpm:
     def times(self) -> list[float]:
         self.scheduler.set_timesteps(self.config.inference_steps)
         return [timestep / self.config.train_steps for timestep in self.scheduler.timesteps.tolist()]
+
+    def levels(self) -> list[Level]:
+        self.scheduler.set_timesteps(self.config.inference_steps)
+        kept = self.training.alphas_cumprod[self.scheduler.timesteps]
+        return [self._level(math.sqrt(bar), math.sqrt(1 - bar)) for bar in kept.tolist()]
+
+    def _level(self, alpha: float, sigma: float) -> Level:
+        if self.config.prediction == "epsilon":
+            return Level(alpha, sigma, 1 / alpha, -sigma / alpha)
+        if self.config.prediction == "sample":
+            return Level(alpha, sigma, 0.0, 1.0)
+        return Level(alpha, sigma, alpha, -sigma)
 
     def sample(self, predict: Predict, noise: Tensor, generator: torch.Generator | None) -> Tensor:
         self.scheduler.set_timesteps(self.config.inference_steps, device=noise.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from vla_policy.conf.policy_config import PolicyConfig
 from vla_policy.data import IMITATED, ColorJitter, Normalizer, centre_crop, random_crop
-from vla_policy.interfaces import ACTION, STATE, ActionChunk, InputError, Interface, Observation
+from vla_policy.interfaces import ACTION, STATE, ActionChunk, Given, InputError, Interface, Observation
 from vla_policy.models.backbone import Backbone
+from vla_policy.models.batching import batch_of
 from vla_policy.models.checkpoint import (
     BACKBONE,
     POLICY,
@@ -26,8 +27,10 @@ from vla_policy.models.checkpoint import (
     restored,
     write_policy,
 )
+from vla_policy.models.checks import check_relative, check_vectors
 from vla_policy.models.chunks import decode_chunks, encode_chunks
-from vla_policy.models.encoder import ObservationEncoder, module_name, vector_token
+from vla_policy.models.continuation import Known, exactly, known_rows
+from vla_policy.models.encoder import ObservationEncoder, Observed, module_name, vector_token
 from vla_policy.models.heads import DenoisingHead, make_head
 from vla_policy.models.instructions import FILE as INSTRUCTIONS
 from vla_policy.models.instructions import KnownInstructions
@@ -44,16 +47,6 @@ from vla_policy.models.trainable import TrainableModel
 from vla_policy.models.transformer import ActionTransformer, Prefix
 
 OUTLIER = 0.05  # in standard deviations: errors of estimates beyond it count linearly (Huber 1964)
-
-
-class Observed(NamedTuple):
-    """The encoding of a batch of observations."""
-
-    tokens: Tensor  # (B, N, W)
-    real: Tensor | None  # (B, N) bool, false for padding; None: no padding
-    estimates: dict[str, Tensor]  # normalised (B, image_steps, D) of each auxiliary key
-    context: Tensor | None  # (B, time_width), pooled backbone features; None without a backbone
-    seen: Any  # vision features; None without a backbone or with precomputed hidden states
 
 
 class DiffusionPolicy(TrainableModel):
@@ -78,11 +71,11 @@ class DiffusionPolicy(TrainableModel):
         self.config, self.normalizer = config, normalizer
         self.interface = interface.select(config.observation_keys)
         self.full_interface = interface.select([*config.observation_keys, *config.auxiliary_keys])
-        _check_vectors(self.full_interface, normalizer, config.rows)
+        check_vectors(self.full_interface, normalizer, config.rows)
         self.n_obs_steps, self.n_action_steps = config.n_obs_steps, config.n_action_steps
         self.card = dict(card or {})
         if config.action_relative:
-            _check_relative(self.interface)
+            check_relative(self.interface)
         width = config.transformer.width
         self.encoder = ObservationEncoder(self.interface, config.n_obs_steps, width, config.encoder)
         self.backbone = backbone
@@ -251,15 +244,17 @@ class DiffusionPolicy(TrainableModel):
         observed = self.observe(batch, None)
         return self.transformer.prefix(observed.tokens, observed.real, observed.context)
 
-    @torch.inference_mode()
-    def sample(self, batch: Mapping[str, Any], generator: torch.Generator) -> Tensor:
+    def sample(self, batch: Mapping[str, Any], generator: torch.Generator, known: Known | None = None) -> Tensor:
         """Chunks (B, horizon - n_obs_steps + 1, D) in the robot's units for raw observations (B, n_obs_steps, ...) by
-        key; row 0 is due at the newest one's time.
+        key; row 0 is due at the newest one's time. They continue what is `known` of them.
         """
-        if isinstance(self.head, DenoisingHead):
-            return self.propose(batch, generator, 1)[:, 0]
-        count = len(batch[self.config.observation_keys[0]])
-        return self._decoded(self.head.sample(self.transformer, self.prefix(batch), count, generator), batch)
+        with torch.inference_mode() if known is None else torch.no_grad():  # guidance needs gradients within
+            parts: dict[str, Any] = {"known": known}
+            if self.others:
+                parts["others"] = self._other_predictors(batch, known)
+            count = len(batch[self.config.observation_keys[0]])
+            chunks = self.head.sample(self.transformer, self.prefix(batch), count, generator, **parts)
+            return self._decoded(chunks, self._reference(batch))
 
     @torch.inference_mode()
     def propose(self, batch: Mapping[str, Any], generator: torch.Generator, draws: int) -> Tensor:
@@ -272,13 +267,17 @@ class DiffusionPolicy(TrainableModel):
         count = len(batch[self.config.observation_keys[0]])
         others = self._other_predictors(batch)
         chunks = self.head.propose(self.transformer, self.prefix(batch), count, draws, generator, others)
-        repeated = {STATE: batch[STATE].repeat_interleave(draws, dim=0)} if self.config.action_relative else {}
+        newest = self._reference(batch)
+        repeated = None if newest is None else newest.repeat_interleave(draws, dim=0)
         proposed: Tensor = self._decoded(chunks.flatten(0, 1), repeated).unflatten(0, (count, draws))
         return proposed
 
-    def _decoded(self, chunks: Tensor, batch: Mapping[str, Any]) -> Tensor:
+    def _reference(self, batch: Mapping[str, Any]) -> Tensor | None:
+        """The states (B, 1, D) that relative actions refer to; None for absolute ones."""
+        return batch[STATE][:, -1:].to(self.device) if self.config.action_relative else None
+
+    def _decoded(self, chunks: Tensor, newest: Tensor | None) -> Tensor:
         """Normalised chunks (B, T, D) in the robot's units, from the newest observation on."""
-        newest = batch[STATE][:, -1:].to(self.device) if self.config.action_relative else None
         decoded: Tensor = decode_chunks(self.normalizer.unnormalize(ACTION, chunks), newest, self.config)
         return decoded
 
@@ -290,8 +289,8 @@ class DiffusionPolicy(TrainableModel):
         found = self.observe(batch, None).estimates
         return {key: self.normalizer.unnormalize(key, value) for key, value in found.items()}
 
-    def _other_predictors(self, batch: Mapping[str, Any]) -> list[Predict]:
-        return [cast(DenoisingHead, m.head).predictor(m.transformer, m.prefix(batch)) for m in self.members[1:]]
+    def _other_predictors(self, batch: Mapping[str, Any], known: Known | None = None) -> list[Predict]:
+        return [cast(DenoisingHead, m.head).predictor(m.transformer, m.prefix(batch), known) for m in self.members[1:]]
 
     @property
     def members(self) -> list[DiffusionPolicy]:
@@ -302,18 +301,23 @@ class DiffusionPolicy(TrainableModel):
         """Histories of `n_obs_steps` observations, oldest first, as a batch; `InputError` for observations that do not
         fit the interface.
         """
-        for history in histories:
-            if len(history) != self.n_obs_steps:
-                raise InputError(f"history: expected {self.n_obs_steps} observations, found {len(history)}")
-            for observation in history:
-                observation.check(self.interface)
-            if self.backbone is not None:
-                self.backbone.check_text(history[-1].task, "instruction")
-        batch: dict[str, Any] = {key: self._stack(key, histories) for key in self.interface.observations}
-        return batch | {"task": [history[-1].task for history in histories]}
+        batch = batch_of(histories, self.interface, self.n_obs_steps)
+        if self.backbone is not None:
+            for task in batch["task"]:
+                self.backbone.check_text(task, "instruction")
+        return batch
 
-    def predict(self, histories: Sequence[Sequence[Observation]], generator: np.random.Generator) -> list[ActionChunk]:
+    def predict(
+        self,
+        histories: Sequence[Sequence[Observation]],
+        generator: np.random.Generator,
+        given: Sequence[Given | None] = (),
+    ) -> list[ActionChunk]:
         """One chunk a history of `n_obs_steps` observations, oldest first; row 0 is due at the newest one's time.
+
+        A chunk continues its entry of `given`, whose frozen rows are its first ones (`interfaces.ContinuingPolicy`): if
+        they were given in training (`prefix_steps`), or for action tokens, they are given here, else it is guided
+        towards all rows.
 
         Equal generators give equal chunks. Raises `InputError` for observations that do not fit the interface.
         """
@@ -322,11 +326,18 @@ class DiffusionPolicy(TrainableModel):
         batch = self.batch(histories)
         self.eval()
         noise = torch.Generator().manual_seed(int(generator.integers(2**63 - 1)))
-        actions = self.sample(batch, noise).double().cpu().numpy()
+        known = None
+        if any(entry is not None for entry in given):
+            known = known_rows(given, self._reference(batch), self.config, self.normalizer).to(self.device)
+        actions = self.sample(batch, noise, known).double().cpu().numpy()
         if not np.isfinite(actions).all():
             raise InputError("policy: expected finite actions, found others; its weights or its options are damaged")
         dt = 1.0 / self.interface.fps
-        return [ActionChunk(rows, history[-1].t, dt) for rows, history in zip(actions, histories, strict=True)]
+        begun = given or [None] * len(histories)
+        return [
+            ActionChunk(exactly(rows, entry, self.config), history[-1].t, dt)
+            for rows, entry, history in zip(actions, begun, histories, strict=True)
+        ]
 
     @property
     def reads(self) -> bool:
@@ -347,11 +358,6 @@ class DiffusionPolicy(TrainableModel):
         if self.backbone is None or not self.reads or self.backbone.known is None:
             return ""
         return self.backbone.unreadable(instruction)
-
-    def _stack(self, key: str, histories: Sequence[Sequence[Observation]]) -> Tensor:
-        image = self.interface.observations[key].dtype == "image"
-        values = [[observation.values[key] for observation in history] for history in histories]
-        return torch.from_numpy(np.asarray(values, np.uint8 if image else np.float32))
 
     def compiled_parts(self) -> list[nn.Module]:
         """The layers of the action transformer and of the backbone."""
@@ -392,26 +398,3 @@ class DiffusionPolicy(TrainableModel):
             known.check(backbone.embed, str(folder / INSTRUCTIONS))
             backbone.known = known
         return policy
-
-
-def _check_vectors(interface: Interface, normalizer: Normalizer, rows: int) -> None:
-    """`InputError` unless every feature other than an image is a vector with normalisation statistics."""
-    sizes = {}
-    for key, feature in {**interface.observations, ACTION: interface.action}.items():
-        if feature.dtype != "image":
-            if len(feature.shape) != 1:
-                raise InputError(f"{key}: expected the shape of a vector, found {list(feature.shape)}")
-            sizes[key] = feature.shape[0]
-    normalizer.require(sizes, rows)
-
-
-def _check_relative(interface: Interface) -> None:
-    """`InputError` unless the state has the action's channels, which relative actions need."""
-    if STATE not in interface.observations:
-        raise InputError(f"policy.action_relative: expected {STATE!r} among observation_keys, found none")
-    state, action = interface.observations[STATE], interface.action
-    if state.shape != action.shape or state.names != action.names or state.units != action.units:
-        raise InputError(
-            f"policy.action_relative: expected {STATE} and action to have the same channels, found "
-            f"{list(state.names)} {list(state.units)} and {list(action.names)} {list(action.units)}"
-        )

@@ -21,14 +21,16 @@ BACKBONE_HIDDEN, BACKBONE_REAL = "backbone_hidden", "backbone_real"
 
 @torch.no_grad()
 def predictions(teacher: DiffusionPolicy, batch: Mapping[str, Any]) -> Teach:
-    """What it predicts, an ensemble on average, for noisy actions under these observations, at any time."""
+    """What it predicts, an ensemble on average, for noisy actions under these observations, at any time, of which some
+    rows may be given.
+    """
     prefixes = [member.prefix(batch) for member in teacher.members]
 
     @torch.no_grad()
-    def teach(noisy: Tensor, time: Tensor) -> Tensor:
+    def teach(noisy: Tensor, time: Tensor, given: Tensor | None = None) -> Tensor:
         found = [
             cast(DenoisingHead, m.head).denoise(
-                m.transformer, noisy, m.transformer.modulations(time, prefix.context), prefix
+                m.transformer, noisy, m.transformer.modulations(time, prefix.context), prefix, given
             )
             for m, prefix in zip(teacher.members, prefixes, strict=True)
         ]
@@ -42,7 +44,7 @@ def check_teacher(student: DiffusionPolicy, teacher: DiffusionPolicy) -> None:
     if not isinstance(student.head, DenoisingHead):
         found = student.config.objective.name
         raise InputError(f"teacher: expected flow or ddpm, which have outputs to match, found {found}")
-    rows = ("horizon", "n_obs_steps", "predict_past", "action_basis", "action_relative")
+    rows = ("horizon", "n_obs_steps", "predict_past", "prefix_steps", "action_basis", "action_relative")
     for key in (*rows, "objective.name", "objective.prediction", "objective.train_steps"):
         ours, theirs = attrgetter(key)(student.config), attrgetter(key)(teacher.config)
         if ours != theirs:

@@ -17,15 +17,20 @@ if TYPE_CHECKING:
 GIL_SECONDS = 0.001  # switch interval, so that inference does not delay the heartbeat thread
 
 
-def robot_policy(contract: Contract, checkpoint: str, device: str, threads: int) -> DiffusionPolicy:
+def robot_policy(
+    contract: Contract, checkpoint: str, device: str, threads: int, chunking: str = "async"
+) -> DiffusionPolicy:
     """The policy of a folder or hub repository on `device`, with `threads` threads of torch; `InputError` unless the
-    robot provides what it needs, in the same units.
+    robot provides what it needs, in the same units, and it can do what `chunking` asks of it.
     """
+    from vla_policy.models.continuation import require_continuing
     from vla_policy.models.loading import load_policy  # torch takes seconds, which belong to configure
 
     share_process(threads)
     policy = load_policy(checkpoint, device)
     _require(contract, checkpoint, policy.interface, policy.normalizer, _other_numbers(policy.config))
+    if chunking == "rtc":
+        require_continuing(policy.config)
     return policy
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import gymnasium
 import numpy as np
 
-from vla_policy.interfaces import ActionChunk, InputError, Interface, Observation
+from vla_policy.interfaces import ActionChunk, Given, InputError, Interface, Observation
 from vla_policy.robot.contract import load_contract
 from vla_policy.runtime import Command, Gate, GateConfig, Limits, ObservationBuffer, Pilot, gate_config
 
@@ -31,12 +31,21 @@ class ControlLoop:
     """One episode of one simulated robot, executed like one of a real robot.
 
     Each control period: `observe`; if `ask` returns a window, `offer` the policy's chunk for it, now or some periods
-    later; then `command`. The clock starts at one control period: for the gate, 0 means that there is no time yet.
+    later, which `chunking` bridges; then `command`. The clock starts at one control period: for the gate, 0 means that
+    there is no time yet.
 
-    `interface` is the policy's.
+    `interface` is the policy's. `seams` has, for every chunk that replaced another, the distance in the action's units
+    between its first command and what the other would have had for that period: the row that was due, or standstill.
     """
 
-    def __init__(self, interface: Interface, n_obs_steps: int, n_action_steps: int, drive: GateConfig) -> None:
+    def __init__(
+        self,
+        interface: Interface,
+        n_obs_steps: int,
+        n_action_steps: int,
+        drive: GateConfig,
+        chunking: str = "async",
+    ) -> None:
         if interface.action.shape != drive.limits.low.shape:
             raise InputError(f"limits: expected shape {interface.action.shape}, found {drive.limits.low.shape}")
         self._ticks = round(drive.rate / interface.fps)
@@ -44,8 +53,12 @@ class ControlLoop:
             raise InputError(f"rate of commands: expected a multiple of {interface.fps:g} Hz, found {drive.rate:g} Hz")
         self._keys, self._dt, self._periods = list(interface.observations), 1.0 / interface.fps, 1
         buffer = ObservationBuffer(self._keys, slop=0.0, max_age=self._dt)  # all samples have the same time
-        self._pilot, self._gate = Pilot(interface, n_obs_steps, n_action_steps, buffer), Gate(drive)
+        self._pilot, self._gate = Pilot(interface, n_obs_steps, n_action_steps, buffer, chunking), Gate(drive)
         self._last = np.zeros_like(drive.limits.low)
+        self._expected: np.ndarray | None = None  # the command of this period by the chunk that was just replaced
+        self.given: Given | None = None
+        """What the chunk that was asked for last should continue."""
+        self.seams: list[float] = []
 
     @property
     def now(self) -> float:
@@ -72,12 +85,24 @@ class ControlLoop:
         """The policy's input if a chunk is needed, else None; it is returned once."""
         window = self._pilot.window() if self._gate.supervisor.moving else None
         if window is not None:
+            self.given = self._pilot.given(window)
             self._pilot.asked(window)
         return window
 
     def offer(self, chunk: ActionChunk) -> bool:
-        """Execute this chunk from now on; False if the gate refuses it."""
-        return self._gate.offer(chunk, self.now)
+        """Play this chunk of the policy from now on; False if the gate refuses it."""
+        played = self._pilot.answer(chunk, self.now)
+        before, due = self._gate.chunk, self._gate.due(self.now)
+        if played is None or not self._gate.offer(played, self.now):
+            return False
+        if before is not None:
+            self._expected = self._last if due is None else due
+        return True
+
+    @property
+    def chunk(self) -> ActionChunk | None:
+        """The chunk being played."""
+        return self._gate.chunk
 
     def halt(self, name: str) -> None:
         """Hold for the rest of the episode, on behalf of `name`."""
@@ -92,5 +117,8 @@ class ControlLoop:
         self._periods += 1
         if command is None:  # a fault without commands: the robot stays at the last one
             return Command(self._last, "hold", self._gate.supervisor.reason)
+        if self._expected is not None:
+            self.seams.append(float(np.linalg.norm(command.action - self._expected)))
+            self._expected = None
         self._last = command.action
         return command

@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from vla_policy.interfaces import STATE, ActionChunk, Observation
+from vla_policy.interfaces import STATE, ActionChunk, Given, InputError, Observation
 from vla_policy.rollouts.control import ControlLoop, drive_of
 from vla_policy.rollouts.events import EventLog
 from vla_policy.rollouts.results import EpisodeResult, EpisodeSpec, Start
@@ -32,7 +32,7 @@ class EpisodeRunner:
         """Reset the environment and start this episode."""
         observation, info = self._env.reset(seed=start.seed, options=start.options)
         spec = self._spec
-        self._control = ControlLoop(spec.interface, spec.n_obs_steps, spec.n_action_steps, self._drive)
+        self._control = ControlLoop(spec.interface, spec.n_obs_steps, spec.n_action_steps, self._drive, spec.chunking)
         self._seed, self.steps, self._info = start.seed, 0, info
         self._task: str = self._env.get_wrapper_attr("task")
         self._pusher = tuple(np.asarray(info["pos_agent"], float).tolist())
@@ -49,11 +49,23 @@ class EpisodeRunner:
         self._observe(observation, None)
 
     def ask(self) -> list[Observation] | None:
-        """The policy's input if a chunk is needed now, else None."""
-        return self._control.ask()
+        """The policy's input if a chunk is needed now and none is being computed, else None."""
+        self._enter()
+        return self._control.ask() if self._answer is None else None
+
+    @property
+    def given(self) -> Given | None:
+        """What the chunk that was asked for last should continue."""
+        return self._control.given
 
     def answer(self, chunk: ActionChunk) -> None:
-        """Enter the policy's chunk after `delay`; until then the previous one is executed, or the arm holds."""
+        """Enter the policy's chunk after `delay`; until then `chunking` says what the arm does.
+
+        `InputError` if its last row is over by then.
+        """
+        rows = len(chunk.actions)
+        if self._spec.delay >= rows and self._spec.chunking != "wait":
+            raise InputError(f"delay: expected less than a chunk, {rows} control periods, found {self._spec.delay}")
         self._answer = self.steps + self._spec.delay, chunk
 
     def halt(self) -> None:
@@ -68,9 +80,7 @@ class EpisodeRunner:
 
     def step(self) -> EpisodeResult | None:
         """Run one control period; the result if the episode has ended."""
-        if self._answer is not None and self.steps >= self._answer[0]:
-            chunk, self._answer = self._answer[1], None
-            self._chunk = chunk if self._control.offer(chunk) else None
+        self._enter()
         command = self._control.command()
         action = command.action.astype(self._env.action_space.dtype)
         observation, reward, terminated, truncated, self._info = self._env.step(action)
@@ -105,6 +115,12 @@ class EpisodeRunner:
             refused=True,
         )
 
+    def _enter(self) -> None:
+        """Play the policy's chunk if it is ready."""
+        if self._answer is not None and self.steps >= self._answer[0]:
+            chunk, self._answer = self._answer[1], None
+            self._chunk = self._control.chunk if self._control.offer(chunk) else None
+
     def _observe(self, observation: dict[str, np.ndarray], command: np.ndarray | None) -> None:
         # Only the policy's keys: a camera policy must not get the privileged state.
         values = {key: observation[key] for key in self._keys}
@@ -129,6 +145,7 @@ class EpisodeRunner:
             block_pose=self._block_pose,
             actions=np.array(self._actions),
             path=np.array(self._path),
+            seams=np.array(self._control.seams),
             task=self._task,
             goal=self._info.get("goal", ""),
             reached=self._info.get("reached", ""),

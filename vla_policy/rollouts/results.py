@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class EpisodeSpec:
     """What a simulation worker needs to know of the policy and the watcher; cheap to send to another process.
 
-    `delay` is the inference time in control periods, after which a chunk is entered at the row that is due by then.
+    `delay` is the inference time in control periods, `chunking` how it is bridged (`runtime.Chunking`).
     `watched` are the watcher's observation keys (None: no watcher), `may_halt` is the watcher's.
     """
 
@@ -26,14 +26,15 @@ class EpisodeSpec:
     n_obs_steps: int
     n_action_steps: int
     delay: int = 0
+    chunking: str = "async"
     watched: tuple[str, ...] | None = None
     may_halt: bool = False
 
     @classmethod
-    def of(cls, policy: Policy, delay: int = 0, watcher: Watcher | None = None) -> EpisodeSpec:
-        if not 0 <= delay < policy.n_action_steps:
-            raise InputError(f"delay: expected 0 to {policy.n_action_steps - 1} control periods, found {delay}")
-        spec = cls(policy.interface, policy.n_obs_steps, policy.n_action_steps, delay)
+    def of(cls, policy: Policy, delay: int = 0, watcher: Watcher | None = None, chunking: str = "async") -> EpisodeSpec:
+        if delay < 0:
+            raise InputError(f"delay: expected 0 or more control periods, found {delay}")
+        spec = cls(policy.interface, policy.n_obs_steps, policy.n_action_steps, delay, chunking)
         return spec if watcher is None else replace(spec, watched=tuple(watcher.cameras), may_halt=watcher.may_halt)
 
 
@@ -75,6 +76,8 @@ class EpisodeResult:
     actions: np.ndarray = field(repr=False, compare=False)  # (steps, D) commands; with the seed they replay the episode
     path: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)), repr=False, compare=False)
     """(steps, 2) of the pusher, after each command"""
+    seams: np.ndarray = field(default_factory=lambda: np.zeros(0), repr=False, compare=False)
+    """(n,) how far the command jumped at each boundary of chunks, in the action's units (`ControlLoop`)"""
     task: str = ""
     goal: str = ""
     reached: str = ""

@@ -25,6 +25,7 @@ from vla_policy.rollouts.workers import (
     RemoteGroup,
     RolloutError,
 )
+from vla_policy.runtime import predicted
 
 Unreadable = Callable[[str], str]  # the reason that a policy cannot follow an instruction, "" if it can
 
@@ -38,6 +39,7 @@ def rollout(
     num_workers: int = 2,
     seed: int = 0,
     delay: int = 0,
+    chunking: str = "async",
     policy_factory: PolicyFactory | None = None,
     watcher: Watcher | None = None,
     unreadable: Unreadable | None = None,
@@ -48,9 +50,10 @@ def rollout(
     `num_envs` environments are distributed over `num_workers` spawned processes (0: all in this one); `env_factory`
     must be picklable. The workers are served in strict rotation: while the policy predicts for one of them, in one
     batch, the others simulate. So equal `seed` (the policy's noise), `num_envs` and `num_workers` repeat a run bit for
-    bit on the same machine. Inference takes `delay` control periods of simulated time. With `policy_factory` each
-    episode has its own policy, which runs in the worker; `policy` then only states the interface. `watcher` runs in
-    this process, and may halt arms. Episodes whose instruction is `unreadable` to `policy` are not started.
+    bit on the same machine. Inference takes `delay` control periods of simulated time, which `chunking` bridges; with
+    "rtc" the policy has to be a `ContinuingPolicy`. With `policy_factory` each episode has its own policy, which runs
+    in the worker; `policy` then only states the interface. `watcher` runs in this process, and may halt arms. Episodes
+    whose instruction is `unreadable` to `policy` are not started.
 
     Raises `InputError` if policy and environment do not fit, `RolloutError` with the finished episodes if a worker
     dies or an environment fails.
@@ -72,7 +75,7 @@ def rollout(
     def watch(steps: Mapping[Start, Sequence[WatchedStep]]) -> Collection[Start]:
         return () if watcher is None else watcher.update(steps)
 
-    spec = EpisodeSpec.of(policy, delay, watcher)
+    spec = EpisodeSpec.of(policy, delay, watcher, chunking)
     groups = _groups(finish, watch, env_factory, spec, starts, num_envs, num_workers, policy_factory)
     try:
         with _torch_threads(_free_cores(num_workers)):
@@ -104,7 +107,8 @@ def _serve(
         if round_.running:
             refused = [slot for slot in round_.beginning if unreadable and unreadable(round_.windows[slot][-1].task)]
             windows = {slot: window for slot, window in round_.windows.items() if slot not in refused}
-            chunks = policy.predict(list(windows.values()), generator) if windows else []
+            given = [round_.given.get(slot) for slot in windows]
+            chunks = predicted(policy, list(windows.values()), given, generator) if windows else []
             group.send({**dict.fromkeys(refused), **dict(zip(windows, chunks, strict=True))})
             turns.append(group)
 

@@ -14,10 +14,11 @@ from typing import Any, NoReturn, Protocol
 import gymnasium
 import numpy as np
 
-from vla_policy.interfaces import ActionChunk, Failure, InputError, Observation, Policy
+from vla_policy.interfaces import ActionChunk, Failure, Given, InputError, Observation, Policy
 from vla_policy.rollouts.episode import EpisodeRunner
 from vla_policy.rollouts.results import EpisodeResult, EpisodeSpec, Start
 from vla_policy.rollouts.watch import WatchedStep
+from vla_policy.runtime import predicted
 
 EnvFactory = Callable[[], gymnasium.Env]
 PolicyFactory = Callable[[int], Policy]  # episode seed -> a policy for that episode
@@ -35,9 +36,12 @@ class RolloutError(Failure):
 
 @dataclass
 class Round:
-    """The outcome of one round: the policy's inputs (slot -> window), and the running episodes."""
+    """The outcome of one round: the policy's inputs (slot -> window, and what its chunk should continue), and the
+    running episodes.
+    """
 
     windows: dict[int, list[Observation]] = field(default_factory=dict)
+    given: dict[int, Given] = field(default_factory=dict)
     beginning: list[int] = field(default_factory=list)  # slots whose episode has no steps yet
     running: list[int] = field(default_factory=list)  # seeds of running episodes
     steps: int = 0  # simulated in this round, over all slots
@@ -115,6 +119,7 @@ class LocalGroup:
         windows = {slot: self._windows[slot] for slot in self._running if slot in self._windows}
         return Round(
             windows if self._policy_factory is None else {},
+            {slot: given for slot in windows if (given := self._episodes[slot].given) is not None},
             [slot for slot in windows if self._episodes[slot].steps == 0],
             [start.seed for start in self._running.values()],
             steps,
@@ -161,7 +166,7 @@ class LocalGroup:
         chunks: dict[int, ActionChunk | None] = {}
         for slot, window in self._windows.items():
             policy, generator = self._policies[slot]
-            chunks[slot] = policy.predict([window], generator)[0]
+            chunks[slot] = predicted(policy, [window], [self._episodes[slot].given], generator)[0]
         return chunks
 
     def _watch(self) -> None:

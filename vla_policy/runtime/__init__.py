@@ -1,10 +1,12 @@
 """Real-time execution without ROS: synchronised observations, the action that is due, and safe commands.
 
 Nothing here reads a clock: the time is an argument, `now`, in seconds, so that a simulation, a test and a robot execute
-a chunk in the same way. `Pilot` decides when to call the policy and with which input, `Gate` makes commands of chunks.
+a chunk in the same way. `Pilot` decides when to call the policy, with which input, and what to play of its answer;
+`Gate` makes commands of chunks.
 """
 
 from vla_policy.runtime.buffer import ObservationBuffer
+from vla_policy.runtime.chunking import CHUNKINGS, Chunking, predicted
 from vla_policy.runtime.contract import gate_config
 from vla_policy.runtime.gate import Gate, GateConfig
 from vla_policy.runtime.history import History
@@ -19,8 +21,10 @@ from vla_policy.runtime.watchdog import Watchdog
 from vla_policy.runtime.worker import Worker
 
 __all__ = [
+    "CHUNKINGS",
     "HELD",
     "TELEOP_SCALE",
+    "Chunking",
     "Command",
     "Gamepad",
     "Gate",
@@ -40,4 +44,5 @@ __all__ = [
     "Watchdog",
     "Worker",
     "gate_config",
+    "predicted",
 ]

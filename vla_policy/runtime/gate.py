@@ -100,6 +100,11 @@ class Gate:
         """The chunk being executed."""
         return self._timeline.chunk
 
+    def due(self, now: float) -> np.ndarray | None:
+        """The row (D,) of that chunk that is due now, within the box; None if there is none."""
+        row = self._timeline.due(now)
+        return None if row is None else np.clip(row, self._limits.low, self._limits.high)
+
     @property
     def following(self) -> bool:
         """Whether there is a last command and the arm is within `following_error` of it."""

@@ -1,28 +1,40 @@
-"""When to call the policy, and with which input: the input side of a robot's execution."""
+"""When to call the policy, with which input, and what to play of its answer: the input side of a robot's execution."""
 
 from __future__ import annotations
 
-from vla_policy.interfaces import Interface, Observation
+from vla_policy.interfaces import ActionChunk, Given, Interface, Observation
 from vla_policy.runtime.buffer import ObservationBuffer
+from vla_policy.runtime.chunking import Chunking
 from vla_policy.runtime.history import History
-
-_ROUNDING = 1e-3  # seconds; cameras stamp a period apart to within microseconds
 
 
 class Pilot:
-    """Turns samples in `buffer` into windows, one per `n_action_steps` control periods."""
+    """Turns samples in `buffer` into windows, one per `n_action_steps` control periods, and answers into what is
+    played, as `chunking` says.
+    """
 
-    def __init__(self, interface: Interface, n_obs_steps: int, n_action_steps: int, buffer: ObservationBuffer) -> None:
+    def __init__(
+        self,
+        interface: Interface,
+        n_obs_steps: int,
+        n_action_steps: int,
+        buffer: ObservationBuffer,
+        chunking: str = "async",
+    ) -> None:
         self.interface, self.buffer = interface, buffer
         self._history = History(n_obs_steps, 1.0 / interface.fps)
-        self._period = n_action_steps / interface.fps
-        self._asked: float | None = None  # t_obs of the last window
+        self._chunking = Chunking(chunking, n_action_steps, 1.0 / interface.fps)
+
+    @property
+    def delay(self) -> int:
+        """The delay to expect of the next chunk, in control periods."""
+        return self._chunking.delay
 
     def reset(self, now: float) -> None:
         """Restart with observations after `now`."""
         self.buffer.clear(now)
         self._history.clear()
-        self._asked = None
+        self._chunking.reset()
 
     def observe(self, task: str) -> Observation | None:
         """The newest observation if there is a new one; `DataError` if it does not match the interface."""
@@ -31,19 +43,24 @@ class Pilot:
             observation.check(self.interface)
             if len(self._history) and observation.t <= self._history.newest().t:  # the clock was set back
                 self._history.clear()
-                self._asked = None
+                self._chunking.reset()
             self._history.append(observation)
         return observation
 
     def window(self) -> list[Observation] | None:
         """The policy's input if a chunk is needed, else None."""
-        if not len(self._history):
-            return None
-        t = self._history.newest().t
-        if self._asked is not None and t < self._asked + self._period - _ROUNDING:
+        if not len(self._history) or not self._chunking.wanted(self._history.newest().t):
             return None
         return self._history.window()
 
+    def given(self, window: list[Observation]) -> Given | None:
+        """What the chunk for this window should continue, if anything."""
+        return self._chunking.given(window[-1].t)
+
     def asked(self, window: list[Observation]) -> None:
-        """Note that the policy was called with this window."""
-        self._asked = window[-1].t
+        """Note that the policy was called with this window; it is called again after its answer."""
+        self._chunking.ask(window[-1].t)
+
+    def answer(self, chunk: ActionChunk, now: float) -> ActionChunk | None:
+        """What is to be played of the policy's answer from `now` on; None if it was asked before a reset."""
+        return self._chunking.answer(chunk, now)

@@ -31,7 +31,7 @@ class Timeline:
         A chunk is stale if its observation is older than that of the current one, or if its last row is over.
         """
         outdated = self.chunk is not None and chunk.t_obs < self.chunk.t_obs
-        if outdated or _index(chunk, now) >= len(chunk.actions):
+        if outdated or row_at(chunk, now) >= len(chunk.actions):
             return False
         self.chunk = chunk
         return True
@@ -40,7 +40,7 @@ class Timeline:
         """The row due now; None before the first, after the last, and without a chunk."""
         if self.chunk is None:
             return None
-        k = _index(self.chunk, now)
+        k = row_at(self.chunk, now)
         return k if 0 <= k < len(self.chunk.actions) else None
 
     def due(self, now: float) -> np.ndarray | None:
@@ -53,6 +53,18 @@ class Timeline:
         k = self.index(now)
         return None if k is None or self.chunk is None else self.chunk.t_obs + (k + 1) * self.chunk.dt
 
+    def ahead(self, now: float) -> np.ndarray:
+        """What is reached one, two, ... steps after `now`, to the chunk's end, if nothing replaces it (n, D).
 
-def _index(chunk: ActionChunk, now: float) -> int:
+        A row is reached when its step ends; where `now` lies within a step, two rows are interpolated.
+        """
+        k = self.index(now)
+        if k is None or self.chunk is None:
+            return np.empty((0, 0))
+        rows, part = self.chunk.actions[k:], (now - self.chunk.t_obs) / self.chunk.dt - k
+        return rows if part <= _ROUNDING else (1 - part) * rows[:-1] + part * rows[1:]
+
+
+def row_at(chunk: ActionChunk, now: float) -> int:
+    """Which row is due: below 0 before the first, beyond the chunk's length after the last."""
     return math.floor((now - chunk.t_obs) / chunk.dt + _ROUNDING)

@@ -27,6 +27,7 @@ OPTIONS = {
     "answers": "vla_policy.evaluation.language.answers:AnswersConfig",
     "calibrate": "vla_policy.evaluation.surprise.calibration:CalibrateConfig",
     "collect": "vla_policy.collection.collect:CollectConfig",
+    "delays": "vla_policy.evaluation.success.delays:DelaysConfig",
     "eval": "vla_policy.evaluation.success.evaluate:EvalConfig",
     "generalization": "vla_policy.evaluation.generalization.study:GeneralizationConfig",
     "graph": "vla_policy.graph.application:GraphConfig",

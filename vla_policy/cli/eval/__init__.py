@@ -10,6 +10,7 @@ from vla_policy.cli.dispatch import Subcommand, dispatch
 SUBCOMMANDS = {
     "rollout": Subcommand("CHECKPOINT ...", "success in simulation, with an exact interval"),
     "compare": Subcommand("A B", "the difference between two evaluations, paired by start"),
+    "delays": Subcommand("CHECKPOINT ...", "success and smoothness under inference time, for each way to bridge it"),
     "demonstrations": Subcommand("EVALUATION ...", "success against the number of demonstrations, table and plot"),
     "objectives": Subcommand("EVALUATION ...", "success, speed and size of policies that differ in the objective"),
     "open-loop": Subcommand("CHECKPOINT DATASET ...", "the error on recorded episodes, for robots without a simulator"),

@@ -17,6 +17,7 @@ from vla_policy.evaluation.planning.dmpc import planned
 from vla_policy.evaluation.success.evaluate import EvalConfig, evaluate
 from vla_policy.interfaces import IMAGES, InputError, Policy
 from vla_policy.models.checkpoint import update_card
+from vla_policy.models.continuation import require_continuing
 from vla_policy.models.loading import described, load_policy, machine
 from vla_policy.rollouts.baselines import baseline_factory
 from vla_policy.rollouts.progress import Progress, no_progress
@@ -52,6 +53,8 @@ def summaries(
         raise InputError("monitor: expected only the CHECKPOINT that it was calibrated for, found a baseline")
     if config.planner.name != "none" and checkpoint is None:
         raise InputError("planner: expected a CHECKPOINT whose proposals to rank, found none")
+    if config.chunking == "rtc" and config.baseline is not None:
+        raise InputError(f"chunking: expected another one than rtc for baseline={config.baseline}, found rtc")
     if config.n_action_steps is not None and checkpoint is None:
         raise InputError(f"n_action_steps: expected null without a CHECKPOINT, found {config.n_action_steps}")
     baseline = None if config.baseline is None else baseline_factory(config.baseline, config.pusht)
@@ -60,6 +63,8 @@ def summaries(
         policy = load_policy(checkpoint, config.device, config.threads)
         if config.n_action_steps is not None:
             policy.set_n_action_steps(config.n_action_steps)
+        if config.chunking == "rtc":
+            require_continuing(policy.config, config.delay)
         more = described(policy)
         watcher = None
         if config.monitor is not None:

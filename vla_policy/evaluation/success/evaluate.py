@@ -21,6 +21,7 @@ from vla_policy.evaluation.success.aftermath import watched_summary
 from vla_policy.evaluation.success.films import choose, film
 from vla_policy.evaluation.success.latency import KeepHistories, chunk_latency
 from vla_policy.evaluation.success.report import refusal_rate, summarize, write_episodes
+from vla_policy.evaluation.success.smoothness import smoothness
 from vla_policy.evaluation.surprise.plot import plot_watched
 from vla_policy.interfaces import InputError, Policy
 from vla_policy.rollouts.progress import ProgressCallbacks
@@ -28,6 +29,7 @@ from vla_policy.rollouts.results import EpisodeResult
 from vla_policy.rollouts.rollout import Unreadable, rollout
 from vla_policy.rollouts.watch import Watcher
 from vla_policy.rollouts.workers import EnvFactory, PolicyFactory, RolloutError
+from vla_policy.runtime import CHUNKINGS
 from vla_policy.utils.files import write_json
 
 # best.mp4, best_2.mp4, and .best.mp4.<process>.tmp of an interrupted process
@@ -54,7 +56,11 @@ class EvalConfig(RolloutOptions, SceneOptions):
     n_episodes: int = 50  # decided before the run; telling .7 from .8 takes 292 episodes each
     n_action_steps: int | None = None
     """control periods of a chunk that are executed before the next one; null: as in the checkpoint"""
-    delay: int = 0  # inference time in control periods, in which the previous chunk is executed
+    delay: int = 0  # inference time in control periods
+    chunking: str = "async"
+    """what the arm does in that time: async (the previous chunk) | wait (it stands still) | ensemble (as async, with
+    the mean of all chunks so far) | rtc (as async, with chunks that continue the previous one)
+    """
     baseline: str | None = None  # hold | expert: run on the same starts, with or without a checkpoint
     videos: int = 2  # episodes to film: the best, the worst, the second best, ...
     latency_repeats: int = 100  # chunks timed, one observation at a time, after the rollouts
@@ -68,9 +74,13 @@ class EvalConfig(RolloutOptions, SceneOptions):
     out: str = "outputs/eval/${now:%Y-%m-%d_%H-%M-%S}"  # folder of the results
 
     def __post_init__(self) -> None:
-        for key, least in {"n_episodes": 1, "seed": 0, "videos": 0, "latency_repeats": 1}.items():
+        for key, least in {"n_episodes": 1, "seed": 0, "delay": 0, "videos": 0, "latency_repeats": 1}.items():
             if getattr(self, key) < least:
                 raise InputError(f"{key}: expected at least {least}, found {getattr(self, key)}")
+        if self.chunking not in CHUNKINGS:
+            raise InputError(f"chunking: expected one of {list(CHUNKINGS)}, found {self.chunking!r}")
+        if self.chunking == "rtc" and self.planner.name != "none":
+            raise InputError(f"planner: expected none with chunking=rtc, found {self.planner.name!r}")
         if self.update_card and (self.monitor is not None or self.disturbance.kind is not None):
             raise InputError("update_card: expected undisturbed episodes without a monitor, found one of them")
         if self.n_action_steps is not None and (self.monitor is not None or self.update_card):
@@ -136,6 +146,7 @@ def evaluate(
             num_workers=config.num_workers,
             seed=config.policy_seed,
             delay=config.delay,
+            chunking=config.chunking,
             policy_factory=policy_factory,
             watcher=watcher,
             unreadable=unreadable,
@@ -158,10 +169,12 @@ def evaluate(
         chunk_ms=chunk_ms,
         policy_seed=config.policy_seed,
         delay=config.delay,
+        chunking=config.chunking,
         num_envs=config.num_envs,
         num_workers=config.num_workers,
         rollout_seconds=seconds,
         disturbance=None if config.event is None else asdict(config.event),
+        **smoothness(results, policy.interface.fps),
         **_sentences(results, config.pusht),
         **_kept_out(results, config.planner),
         **watched_summary(results, config.monitor),

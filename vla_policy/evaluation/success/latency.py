@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from vla_policy.interfaces import ActionChunk, InputError, Interface, Observation, Policy
+from vla_policy.interfaces import ActionChunk, ContinuingPolicy, Given, InputError, Interface, Observation, Policy
 from vla_policy.utils.percentiles import percentiles
 
 
@@ -79,8 +79,15 @@ class KeepHistories:
         self.histories: list[Sequence[Observation]] = []
         self._count = count
 
-    def predict(self, histories: Sequence[Sequence[Observation]], generator: np.random.Generator) -> list[ActionChunk]:
+    def predict(
+        self,
+        histories: Sequence[Sequence[Observation]],
+        generator: np.random.Generator,
+        given: Sequence[Given | None] = (),
+    ) -> list[ActionChunk]:
         self.histories += histories[: self._count - len(self.histories)]
+        if given:
+            return cast(ContinuingPolicy, self.policy).predict(histories, generator, given)
         return self.policy.predict(histories, generator)
 
 

@@ -16,7 +16,8 @@ from vla_policy.interfaces import InputError
 
 # Keys that must be equal, in addition to those about the data.
 SAME = (
-    *("env", "task", "paraphrases", "disturbance", "delay", "seed", "n_episodes", "policy_seed", "n_action_steps"),
+    *("env", "task", "paraphrases", "disturbance", "delay", "chunking", "seed", "n_episodes", "policy_seed"),
+    "n_action_steps",
     *(f"training.{key}" for key in ("steps", "step", "batch_size", "seed", "initial_weights")),
     *("chunk_ms.device", "chunk_ms.threads"),
 )

@@ -25,6 +25,7 @@ _ELSEWHERE = (
     "block_pose",
     "actions",
     "path",
+    "seams",
     "reached",
     "aftermath",
     "watched",
@@ -118,8 +119,11 @@ def episode_row(result: EpisodeResult) -> dict[str, Any]:
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """The summary in an evaluation's folder; `InputError` naming the file if it is missing or broken."""
-    return read_json(folder / "summary.json")
+    """The summary in an evaluation's folder; `InputError` naming the file if it is missing or broken.
+
+    Older ones do not state their `chunking`, of which there was one.
+    """
+    return {"chunking": "async", **read_json(folder / "summary.json")}
 
 
 def read_episodes(folder: Path) -> list[dict[str, Any]]:
@@ -175,6 +179,12 @@ def _mean(summary: Mapping[str, Any], key: str, digits: int) -> str:
     return f"{summary[key]:.{digits}f}  {interval(summary[key + '_ci95'], digits=digits)}"
 
 
+def _smooth(summary: Mapping[str, Any], key: str, scale: float, digits: int) -> str:
+    if summary.get(key) is None:  # an older file, or episodes with a single chunk
+        return "-"
+    return f"{scale * summary[key]:.{digits}f}  {interval(summary[key + '_ci95'], scale, digits)}"
+
+
 def _goal(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return "-"
@@ -206,6 +216,8 @@ _ROWS = {
     "mean max reward  [95 %]": lambda s: _mean(s, "mean_max_reward", 3),
     "mean max coverage  [95 %]": lambda s: _mean(s, "mean_max_coverage", 3),
     "mean steps  [95 %]": lambda s: _mean(s, "mean_steps", 1),
+    "seam jump, mm  [95 %]": lambda s: _smooth(s, "mean_seam_jump", 1e3, 2),
+    "jerk, m / s^3  [95 %]": lambda s: _smooth(s, "mean_jerk", 1.0, 1),
     "action chunk, p50 / p95 ms": _milliseconds,
 }
 

@@ -1,0 +1,108 @@
+"""A slow policy in its node: its chunks continue what the gate plays, by the delay that was measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+
+import numpy as np
+import pytest
+from geometry_msgs.msg import PoseStamped
+from helpers.ros import Spinning, activate, image_message, own_domain, pose_message, spinning, wait_for
+from rclpy.lifecycle import TransitionCallbackReturn
+from sensor_msgs.msg import Image
+from trajectory_msgs.msg import JointTrajectory
+
+from vla_policy.interfaces import ActionChunk, Given, Observation
+from vla_policy.nodes import common, policy_node
+from vla_policy.robot.contract import load_contract
+from vla_policy.robot.messages import seconds
+
+pytestmark = pytest.mark.dds
+DT, ROWS, SLOW = 0.1, 40, 0.25
+
+
+class Slow:
+    """Takes two and a half control periods; its warm-up takes much longer. Every chunk has rows of its own."""
+
+    interface, n_obs_steps, n_action_steps, unchecked = load_contract("pusht_sim").interface, 1, 2, ""
+
+    def __init__(self) -> None:
+        self.given: list[Given | None] = []
+
+    def predict(
+        self,
+        histories: Sequence[Sequence[Observation]],
+        generator: np.random.Generator,
+        given: Sequence[Given | None] = (),
+    ) -> list[ActionChunk]:
+        (history,), (entry,) = histories, given or (None,)
+        warming = history[-1].t == 0.0
+        time.sleep(20 * SLOW if warming else SLOW)
+        rows = 0.4 + 0.1 * generator.random((ROWS, 2))
+        if entry is not None:
+            rows[: entry.frozen] = entry.rows[: entry.frozen]
+        if not warming:
+            self.given.append(entry)
+        return [ActionChunk(rows, history[-1].t, DT)]
+
+    def unreadable(self, instruction: str) -> str:
+        return ""
+
+
+class Robot(Spinning):
+    """Sees every control period, and keeps the chunks that it is sent."""
+
+    def __init__(self) -> None:
+        super().__init__("robot")
+        self.chunks: list[tuple[float, np.ndarray]] = []
+        self._image = self.create_publisher(Image, "/pusht_sim/camera/image_raw", common.IMAGE_QOS)
+        self._pose = self.create_publisher(PoseStamped, "/pusht_sim/ee_pose", common.STATE_QOS)
+        self.create_subscription(JointTrajectory, "policy/action_chunk", self._on_chunk, 50)
+        self._ticker = common.Ticker(DT, self._live)
+
+    def close(self) -> None:
+        self._ticker.close()
+        super().close()
+
+    def _on_chunk(self, message: JointTrajectory) -> None:
+        rows = np.array([point.positions for point in message.points])
+        self.chunks.append((seconds(message.header.stamp), rows))
+
+    def _live(self) -> None:
+        now = time.time()
+        self._pose.publish(pose_message(np.array([0.45, 0.0]), now))
+        self._image.publish(image_message(np.zeros((96, 96, 3), np.uint8), now))
+
+
+@contextmanager
+def running(policy: Slow, monkeypatch: pytest.MonkeyPatch, *parameters: str) -> Iterator[tuple]:
+    monkeypatch.setattr(policy_node, "robot_policy", lambda *_: policy)
+    with own_domain(2), spinning(policy_node.PolicyNode, *parameters) as node, closing(Robot()) as robot:
+        activate(node)
+        yield node, robot
+
+
+def test_a_chunk_continues_the_one_that_is_played_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = Slow()
+    monkeypatch.setattr(policy_node, "WARMUP", 1)
+    with running(policy, monkeypatch, "chunking:=rtc") as (node, robot):
+        wait_for(lambda: len(robot.chunks) > 5, "chunks")
+        delay, given, chunks = node.values()["delay_periods"], list(policy.given), list(robot.chunks)
+    assert 2 <= delay < 50  # a busy computer makes it longer; that of the warm-up, 50, does not count
+    assert given[0] is None
+    assert all(entry is not None and entry.frozen >= 2 for entry in given[1:])
+    for (before, old), (after, new), entry in zip(chunks, chunks[1:], given[1:], strict=False):
+        k, part = divmod((after - before) / DT, 1)  # cameras are not exactly a period apart
+        rows = (1 - part) * old[int(k) : -1] + part * old[int(k) + 1 :]
+        assert entry is not None
+        np.testing.assert_allclose(new[: entry.frozen], rows[: entry.frozen], atol=1e-3)
+
+
+def test_an_unknown_choice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy_node, "robot_policy", lambda *_: Slow())
+    monkeypatch.setattr(policy_node, "WARMUP", 1)
+    with own_domain(2), spinning(policy_node.PolicyNode, "chunking:=sync") as node:
+        assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+        assert "chunking: expected one of" in node.error
