@@ -75,6 +75,8 @@ class EpisodeResult:
     actions: np.ndarray = field(repr=False, compare=False)  # (steps, D) commands; with the seed they replay the episode
     path: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)), repr=False, compare=False)
     """(steps, 2) of the pusher, after each command"""
+    plans: tuple[tuple[int, Mapping[str, np.ndarray]], ...] = field(default=(), repr=False, compare=False)
+    """the steps at which chunks began, and what was then expected to follow, by key (F, D); empty without a planner"""
     task: str = ""
     goal: str = ""
     reached: str = ""

@@ -1,0 +1,73 @@
+"""What an imagined future of any robot is worth: small callables that a planner can be given at run time.
+
+What is wanted of PushT's block is in `sim.objectives`. Scores are in metres where the robot's state is, the higher the
+better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from vla_policy.interfaces import ACTION, STATE, Future, Objective
+
+FORBIDDEN = 10.0  # lost for each step in a forbidden place: more than anything else can gain
+ROUGHNESS = 2.0  # lost for each metre by which the commands' step changes from one to the next
+
+
+@dataclass(frozen=True)
+class KeepOut:
+    """What is lost by a tool whose centre is nearer than `radius` to `centre` (2,) or (3,): each step counts."""
+
+    centre: tuple[float, ...]
+    radius: float
+
+    def __call__(self, future: Future) -> np.ndarray:
+        offsets = future[STATE][..., : len(self.centre)] - self.centre
+        lost: np.ndarray = -FORBIDDEN * (np.linalg.norm(offsets, axis=-1) < self.radius).sum(1)
+        return lost
+
+
+@dataclass(frozen=True)
+class Gentle:
+    """What is lost by commands that change their step."""
+
+    def __call__(self, future: Future) -> np.ndarray:
+        changes = np.linalg.norm(np.diff(future[ACTION], n=2, axis=1), axis=-1)
+        lost: np.ndarray = -ROUGHNESS * changes.sum(1) / max(changes.shape[1], 1)
+        return lost
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How near the state comes to `target` (D,), on average over the future."""
+
+    target: tuple[float, ...]
+    key: str = STATE
+
+    def __call__(self, future: Future) -> np.ndarray:
+        near: np.ndarray = -np.linalg.norm(future[self.key] - np.array(self.target), axis=-1).mean(1)
+        return near
+
+
+@dataclass
+class Random:
+    """The control that knows nothing."""
+
+    generator: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
+
+    def __call__(self, future: Future) -> np.ndarray:
+        return self.generator.random(len(future[ACTION]))
+
+
+@dataclass(frozen=True)
+class Sum:
+    """Several wishes at once."""
+
+    parts: Sequence[Objective]
+
+    def __call__(self, future: Future) -> np.ndarray:
+        total: np.ndarray = np.sum([part(future) for part in self.parts], axis=0)
+        return total
