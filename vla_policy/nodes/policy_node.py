@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from std_msgs.msg import String
@@ -17,8 +17,14 @@ from vla_policy.nodes.chunks import chunk_message
 from vla_policy.nodes.lifecycle import ModelNode
 from vla_policy.nodes.model import robot_policy
 from vla_policy.nodes.perception import Perception
+from vla_policy.nodes.planner import PlannerParameters
+from vla_policy.planning.options import PlannerConfig, make_objective
+from vla_policy.planning.planners import planned
 from vla_policy.robot.contract import load_contract
 from vla_policy.runtime import Pilot, Timing, Worker
+
+if TYPE_CHECKING:
+    from vla_policy.world_model.diffusion_mpc import DiffusionMPC
 
 PERIODS = 3.0  # request intervals that one chunk may take before the policy requests a stop
 WARMUP = 3  # chunks
@@ -27,7 +33,7 @@ WARMUP = 3  # chunks
 class PolicyNode(ModelNode):
     """Predicts a chunk every `n_action_steps` control periods, in a thread, and publishes it.
 
-    Arming the gate begins an episode: earlier observations are discarded. The node requests a stop while its
+    With `planner.name` dmpc it is the best of several, by what is imagined to follow. Arming the gate begins an episode: earlier observations are discarded. The node requests a stop while its
     instruction is one that the policy does not understand (parameter `check_instruction`).
     """
 
@@ -47,22 +53,25 @@ class PolicyNode(ModelNode):
         self._seed = common.parameter(self, "seed", 0, "of the policy's noise", (0, 2**31 - 1))
         self._device = common.parameter(self, "device", "cpu", "auto, cpu or cuda")
         self._threads = common.parameter(self, "threads", 1, "of torch on a CPU", (1, 256))
+        self._ranking: DiffusionMPC | None = None
+        self._planner = PlannerParameters(self, self._want)
 
     def load(self) -> None:
         contract = load_contract(self._contract)
         policy = robot_policy(contract, self._checkpoint, self._device, self._threads)
-        self._policy = policy
+        player = planned(policy, self._planner.config)
+        self._policy, self._ranking = policy, None if player is policy else cast("DiffusionMPC", player)
         if self._checked and policy.unchecked:
             self.get_logger().warning(policy.unchecked)
         self._instruct(self._task or contract.task)
         self._names, self._frame = policy.interface.action.names, contract.command.frame_id
-        self._warm_up(policy)
+        self._warm_up(player)
         generator = np.random.default_rng(self._seed)
 
         def predict(window: list[Observation]) -> tuple[ActionChunk, float]:
             begin = time.perf_counter()
             with self._model:
-                return policy.predict([window], generator)[0], time.perf_counter() - begin
+                return player.predict([window], generator)[0], time.perf_counter() - begin
 
         self._worker = Worker(predict, self._on_chunk, self.broken)
         self.perception = Perception(self, contract, policy.interface.observations, self._on_sample)
@@ -77,6 +86,13 @@ class PolicyNode(ModelNode):
 
     def begin(self) -> None:
         self._pilot.reset(common.now(self))
+
+    def _want(self, config: PlannerConfig) -> None:
+        """Let the planner rank for another objective from the next chunk on."""
+        if self._ranking is not None:
+            objective = make_objective(config, self._ranking.dynamics.interface)
+            with self._model:
+                self._ranking.objective = objective
 
     def free(self) -> None:
         if self._worker is not None:

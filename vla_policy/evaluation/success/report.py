@@ -25,6 +25,7 @@ _ELSEWHERE = (
     "block_pose",
     "actions",
     "path",
+    "plans",
     "reached",
     "aftermath",
     "watched",
