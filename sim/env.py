@@ -143,7 +143,7 @@ class PushTEnv(gymnasium.Env):
         return self._camera("video")
 
     def freeze_cameras(self, observation: Mapping[str, np.ndarray]) -> None:
-        """Show `observation`'s pictures from now on, without rendering: where nobody looks, pushing is all that counts."""
+        """Show `observation`'s pictures until the next reset, which saves the time of rendering."""
         self._pictures = {key: value for key, value in observation.items() if key in self.interface.cameras}
 
     def place_pusher(self, pusher: np.ndarray) -> None:

@@ -77,7 +77,10 @@ def test_what_a_planner_wants_changes_while_it_runs(folder: Path, monkeypatch: p
 def test_without_a_planner_nothing_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     with configured(monkeypatch) as node:
         assert node._ranking is None
-        assert "planner: expected planner=dmpc with planner.objective, found none" in set_to(node, objective="gentle").reason
+        assert (
+            "planner: expected planner=dmpc with planner.objective, found none"
+            in set_to(node, objective="gentle").reason
+        )
 
 
 def test_vla_sim_hands_its_planner_to_the_node() -> None:

@@ -24,7 +24,9 @@ def config(objective: str, **changes: Any) -> PlannerConfig:
 def future(steps: int = 5) -> dict[str, np.ndarray]:
     """Two candidates whose pusher and block stand still."""
     return {
-        ENVIRONMENT_STATE: np.tile([GOAL_POSE[0], GOAL_POSE[1], np.cos(GOAL_POSE[2]), np.sin(GOAL_POSE[2])], (2, steps, 1)),
+        ENVIRONMENT_STATE: np.tile(
+            [GOAL_POSE[0], GOAL_POSE[1], np.cos(GOAL_POSE[2]), np.sin(GOAL_POSE[2])], (2, steps, 1)
+        ),
         STATE: np.full((2, steps, 2), 0.4),
         ACTION: np.full((2, steps, 2), 0.4),
     }

@@ -32,7 +32,6 @@ class GraphConfig:
     domain_id: int | None = 77  # ROS_DOMAIN_ID, one without a real arm; null: that of the environment
     out: str = "outputs/sim/${now:%Y-%m-%d_%H-%M-%S}"  # output folder
 
-
     def __post_init__(self) -> None:
         if self.planner.name == "oracle":
             raise InputError("planner: expected none or dmpc in the graph, found 'oracle', see vla-eval rollout")

@@ -29,9 +29,13 @@ class PlannerParameters:
     def __init__(self, node: Node, use: Callable[[PlannerConfig], None]) -> None:
         self._use, self._node, default = use, node, PlannerConfig()
         values = {
-            "name": common.parameter(node, "planner.name", default.name, "none, or dmpc: the best of several proposals"),
+            "name": common.parameter(
+                node, "planner.name", default.name, "none, or dmpc: the best of several proposals"
+            ),
             "dynamics": common.parameter(node, "planner.dynamics", "", "folder of a training with dynamics=dmpc"),
-            "samples": common.parameter(node, "planner.samples", default.samples, "proposals for each chunk", (1, 1024)),
+            "samples": common.parameter(
+                node, "planner.samples", default.samples, "proposals for each chunk", (1, 1024)
+            ),
         }
         for option, what in WANTED.items():
             given = getattr(default, option) or ""

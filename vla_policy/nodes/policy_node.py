@@ -33,8 +33,9 @@ WARMUP = 3  # chunks
 class PolicyNode(ModelNode):
     """Predicts a chunk every `n_action_steps` control periods, in a thread, and publishes it.
 
-    With `planner.name` dmpc it is the best of several, by what is imagined to follow. Arming the gate begins an episode: earlier observations are discarded. The node requests a stop while its
-    instruction is one that the policy does not understand (parameter `check_instruction`).
+    With `planner.name` dmpc it is the best of several, by what is imagined to follow. Arming the gate begins an
+    episode: earlier observations are discarded. The node requests a stop while its instruction is one that the policy
+    does not understand (parameter `check_instruction`).
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,6 @@
 """What an imagined future of any robot is worth: small callables that a planner can be given at run time.
 
-What is wanted of PushT's block is in `sim.objectives`. Scores are in metres where the robot's state is, the higher the
-better.
+What is wanted of PushT's block is in `sim.objectives`. Scores are in the state's units, the higher the better.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.special import expit
 
 from vla_policy.interfaces import ACTION, STATE, Future, Objective
 
@@ -50,6 +50,29 @@ class Reach:
     def __call__(self, future: Future) -> np.ndarray:
         near: np.ndarray = -np.linalg.norm(future[self.key] - np.array(self.target), axis=-1).mean(1)
         return near
+
+
+@dataclass(frozen=True)
+class LearnedReturn:
+    """The return that a learned model (`world_model.returns`) expects of a future, in [0, 1]: of the returns from each
+    of its steps, discounted to its beginning, the mean.
+
+    `layers` are its weights (out, in) and biases (out,): where it only ranks, it needs no torch.
+    """
+
+    keys: tuple[str, ...]
+    layers: Sequence[tuple[np.ndarray, np.ndarray]]
+    discount: float
+
+    def __call__(self, future: Future) -> np.ndarray:
+        x = np.concatenate([future[key] for key in self.keys], axis=-1)
+        for weight, bias in self.layers[:-1]:
+            x = x @ weight.T + bias
+            x = x * expit(x)  # SiLU
+        weight, bias = self.layers[-1]
+        returns = expit((x @ weight.T + bias)[..., 0])
+        expected: np.ndarray = (returns * self.discount ** np.arange(1, returns.shape[1] + 1)).mean(1)
+        return expected
 
 
 @dataclass

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from vla_policy.interfaces import ACTION, STATE, InputError, Interface, Objective
-from vla_policy.planning.objectives import Gentle, KeepOut, Random, Reach, Sum
+from vla_policy.planning.objectives import Gentle, KeepOut, LearnedReturn, Random, Reach, Sum
 
 PLANNERS = ("none", "dmpc", "oracle")
 OBJECTIVES = ("progress", "return", "reach", "keep_out", "gentle", "random")
@@ -19,20 +19,22 @@ class PlannerConfig:
     """Which of a policy's proposals is played."""
 
     name: str = "none"
-    """none: the only one | dmpc: the best of several, by what is imagined to follow | oracle: by what does follow in the
-    simulator, the ceiling of every planner
+    """none: the only one | dmpc: the best of several, by what is imagined to follow | oracle: by what does follow in
+    the simulator, the ceiling of every planner
     """
     dynamics: str | None = None  # dmpc: folder of a training with dynamics=dmpc
     samples: int = 32  # proposals for each chunk
     objective: str = "progress"
-    """one or, joined by +, several: progress (PushT's block to planner.goal) | return (what planner.returns has learnt) |
-    reach (the robot's state to planner.goal) | keep_out (of planner.disc) | gentle (smooth commands) | random (the
-    control)
+    """one or, joined by +, several: progress (PushT's block to planner.goal) | return (as planner.returns has learnt
+    it) | reach (the robot's state to planner.goal) | keep_out (of planner.disc) | gentle (smooth commands) | random
+    (the control)
     """
     goal: list[float] | None = None
-    """x, y in metres and the angle that the block shall reach; null: PushT's. With reach, a value a channel of the state"""
+    """x, y in metres and the angle that the block shall reach, null: PushT's; with reach, a value a channel of the
+    robot's state
+    """
     disc: list[float] | None = None
-    """x, y and radius in metres of where the tool's centre must not be: keep_out avoids it, and who enters is counted"""
+    """x, y and radius in metres of where the tool's centre must not be; who enters it is counted"""
     returns: str | None = None  # folder of a training with returns=mlp
 
     def __post_init__(self) -> None:
@@ -95,7 +97,8 @@ def _part(word: str, config: PlannerConfig, interface: Interface) -> Objective:
         from vla_policy.world_model.returns import ReturnModel
 
         assert config.returns is not None
-        return ReturnModel.from_pretrained(config.returns).objective
+        model = ReturnModel.from_pretrained(config.returns)
+        return LearnedReturn(tuple(model.config.state_keys), model.arrays(), model.config.discount)
     return _progress(config)
 
 
