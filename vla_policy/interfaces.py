@@ -231,7 +231,8 @@ class Observation:
 class ActionChunk:
     """Actions to come: `actions` (T, D) in the robot's own units; row k is due at `t_obs + k * dt` seconds.
 
-    `imagined` has what a planner expects to see, by key: row k (of F) of its arrays (F, ...) one period after row k.
+    `imagined` has the states by key (1 + F, ...) that a planner takes to be the present one, and expects to follow each
+    of the first F rows; empty without one.
     """
 
     actions: np.ndarray

@@ -97,7 +97,8 @@ def test_the_best_proposal_is_played_in_every_process() -> None:
         np.testing.assert_array_equal(one.actions, third.actions)
         assert [step for step, _ in other.plans] == list(range(0, other.steps, 4))
         first = other.plans[0][1][STATE]
-        np.testing.assert_array_equal(first[:4], other.path[:4].astype(np.float32))  # then another one is played
+        np.testing.assert_array_equal(first[0], np.float32(other.pusher))
+        np.testing.assert_array_equal(first[1:5], other.path[:4].astype(np.float32))  # then another one is played
 
 
 def test_a_future_that_cannot_be_simulated_or_judged_is_reported(capfd: pytest.CaptureFixture[str]) -> None:

@@ -49,7 +49,7 @@ def best_of(proposals: Proposals, episode: Episode) -> ActionChunk:
     if not np.isfinite(scores).all():
         raise Failure(f"planner: expected finite scores of what was simulated, found {scores}")
     best = int(np.argmax(scores))
-    chosen = {key: values[best] for key, values in future.items()}
+    chosen = {key: np.vstack([episode.seen[key], values[best]]) for key, values in future.items()}
     return ActionChunk(proposals.candidates[best], proposals.t_obs, proposals.dt, chosen)
 
 

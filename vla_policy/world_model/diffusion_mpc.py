@@ -36,27 +36,29 @@ class DiffusionMPC:
             return []
         batch = self.policy.batch(histories)
         chunks, noise = propose(self.policy, batch, generator, self.samples)
-        states = self.imagine(batch, chunks, noise)
-        return [
-            self._best(history[-1].t, rows, {key: values[row].double().cpu().numpy() for key, values in states.items()})
-            for row, (history, rows) in enumerate(zip(histories, chunks.double().cpu().numpy(), strict=True))
-        ]
+        past = self._past(batch)
+        states = _arrays(self.dynamics.named(self.imagine(past, chunks, noise)))  # (B, K, F, D)
+        present = _arrays(self.dynamics.named(past[:, -1]))  # (B, D)
+        found = []
+        for row, (history, candidates) in enumerate(zip(histories, chunks.double().cpu().numpy(), strict=True)):
+            future = {key: values[row] for key, values in states.items()}
+            best = self._best(candidates, future)
+            imagined = {key: np.vstack([present[key][row], values[best]]) for key, values in future.items()}
+            found.append(ActionChunk(candidates[best], history[-1].t, 1.0 / self.interface.fps, imagined))
+        return found
 
-    def _best(self, t: float, candidates: np.ndarray, states: Mapping[str, np.ndarray]) -> ActionChunk:
-        """The best of chunks (K, T, A) that lead to states (K, F, D) by key."""
+    def _best(self, candidates: np.ndarray, states: Mapping[str, np.ndarray]) -> int:
+        """Which of chunks (K, T, A), that lead to states (K, F, D) by key."""
         scores = self.objective({**states, ACTION: candidates[:, : self.dynamics.config.future]})
         if not (np.isfinite(candidates).all() and np.isfinite(scores).all()):
             raise InputError("planner: expected finite actions and scores, found others; weights are damaged")
-        best = int(np.argmax(scores))
-        imagined = {key: values[best] for key, values in states.items()}
-        return ActionChunk(candidates[best], t, 1.0 / self.interface.fps, imagined)
+        return int(np.argmax(scores))
 
-    def imagine(self, batch: Mapping[str, Any], chunks: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """The states (B, K, F, D) by key that follow from chunks (B, K, T, A)."""
-        past = self._past(batch).repeat_interleave(chunks.shape[1], dim=0)
+    def imagine(self, past: Tensor, chunks: Tensor, generator: torch.Generator) -> Tensor:
+        """The states (B, K, F, D) that follow from past ones (B, n, D) and chunks (B, K, T, A)."""
+        repeated = past.repeat_interleave(chunks.shape[1], dim=0)
         commands = chunks.flatten(0, 1)[:, : self.dynamics.config.future]
-        states = self.dynamics.imagine(past, commands, generator).unflatten(0, chunks.shape[:2])
-        return self.dynamics.named(states)
+        return self.dynamics.imagine(repeated, commands, generator).unflatten(0, chunks.shape[:2])
 
     def _past(self, batch: Mapping[str, Any]) -> Tensor:
         """The last states (B, n, D); of estimates that are older than the pictures, the oldest one repeated."""
@@ -76,6 +78,10 @@ def propose(
     policy.eval()
     noise = torch.Generator().manual_seed(int(generator.integers(2**63 - 1)))
     return policy.propose(batch, noise, samples), noise
+
+
+def _arrays(states: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    return {key: values.double().cpu().numpy() for key, values in states.items()}
 
 
 def _check(policy: DiffusionPolicy, dynamics: Dynamics, samples: int) -> None:
