@@ -113,7 +113,7 @@ class PushTEnv(gymnasium.Env):
         """Move towards `action` (2,) for 0.1 s."""
         if self._step is None:
             raise InputError("step: expected a reset before the first step, found none")
-        target = np.clip(check_vector(action, 2), WORKSPACE_LOW, WORKSPACE_HIGH)
+        target = np.clip(check_vector(action, 2) + self.config.arm.offset, WORKSPACE_LOW, WORKSPACE_HIGH)
         self.scene.step(self._path(target))
         self._step += 1
         observation, info = self._observe()

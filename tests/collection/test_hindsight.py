@@ -40,8 +40,8 @@ def play(tmp_path: Path) -> Path:
 def test_every_stretch_ends_at_its_goal_and_shows_what_was_done(play: Path, tmp_path: Path) -> None:
     main(["hindsight", str(play), str(tmp_path / "out"), "seconds=2", "every=1"])
     made, source = LeRobotDataset(tmp_path / "out"), LeRobotDataset(play).episode(0)
-    assert made.lengths.tolist() == [20, 20, 20, 20, 10]  # ending at 5 s, 4 s and so on; at 6 s it has long been still
-    for index, end in enumerate((50, 40, 30, 20, 10)):
+    assert made.lengths.tolist() == [20, 20, 20, 10]  # ending at 4 s, 3 s and so on; from 3 s on it is still
+    for index, end in enumerate((40, 30, 20, 10)):
         episode, begin = made.episode(index), max(0, end - 20)
         block = poses(np.array([begin, end - 1]))
         np.testing.assert_allclose(episode.columns[GOAL_STATE][-1], [0, 0, 1, 0], atol=1e-6)

@@ -76,7 +76,7 @@ class EpisodeResult:
     path: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)), repr=False, compare=False)
     """(steps, 2) of the pusher, after each command"""
     plans: tuple[tuple[int, Mapping[str, np.ndarray]], ...] = field(default=(), repr=False, compare=False)
-    """the steps at which chunks began, and what was then expected to follow, by key (F, D); empty without a planner"""
+    """the steps at which chunks began, and what was then imagined (`ActionChunk.imagined`); empty without a planner"""
     task: str = ""
     goal: str = ""
     reached: str = ""
@@ -84,6 +84,15 @@ class EpisodeResult:
     aftermath: Aftermath | None = None  # of an event that disturbed the episode
     # recorded by a watcher:
     watched: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+
+    def plan(self, step: int) -> Mapping[str, np.ndarray]:
+        """What the chunk of this step imagined from then on (T, D) by key; empty if nothing."""
+        begun = [(begin, imagined) for begin, imagined in self.plans if begin <= step]
+        if not begun:
+            return {}
+        begin, imagined = begun[-1]
+        left = {key: states[step - begin :] for key, states in imagined.items()}
+        return {key: states for key, states in left.items() if len(states)}
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ class Dynamics(TrainableModel):
         return dict(zip(self.config.state_keys, states.split(self.sizes, dim=-1), strict=True))
 
     def spread(self) -> dict[str, Tensor]:
-        """Standard deviations (F, D) by key of the differences between a state and the F that followed it in training."""
+        """Standard deviations (F, D) by key, in training, of how far the state has moved until each future step."""
         future = torch.ones(self.config.future, sum(self.sizes), device=self.device)
         return self.named(self.normalizer.unnormalize(FUTURE, future) - self.normalizer.unnormalize(FUTURE, 0 * future))
 
