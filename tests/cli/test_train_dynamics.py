@@ -23,6 +23,7 @@ def test_dynamics_are_refitted_to_a_changed_world(tmp_path: Path) -> None:
         "trainer.validate_every=0",
         "trainer.batch_size=32",
         "data.val_episodes=1",
+        "trainer.wandb=null",
     ]
     main([*small, f"data.root={tmp_path / 'usual'}", "trainer.steps=150", f"run_dir={tmp_path / 'first'}"])
     first = tmp_path / "first" / "checkpoints" / "last"

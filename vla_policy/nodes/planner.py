@@ -43,12 +43,12 @@ class PlannerParameters:
         for option, what in NUMBERS.items():
             kind = Parameter.Type.DOUBLE_ARRAY
             values[option] = node.declare_parameter(PREFIX + option, kind, ParameterDescriptor(description=what)).value
-        self.config = PlannerConfig(**{option: _value(value) for option, value in values.items()})
+        self.config = PlannerConfig(**{option: _chosen(option, value) for option, value in values.items()})
         node.add_on_set_parameters_callback(self._on_set)
 
     def _on_set(self, parameters: Sequence[Parameter]) -> SetParametersResult:
-        named = {parameter.name: _value(parameter.value) for parameter in parameters}
-        wanted = {option: named[PREFIX + option] for option in (*WANTED, *NUMBERS) if PREFIX + option in named}
+        given = {parameter.name.removeprefix(PREFIX): parameter.value for parameter in parameters}
+        wanted = {option: _chosen(option, given[option]) for option in (*WANTED, *NUMBERS) if option in given}
         if not wanted:
             return SetParametersResult(successful=True)
         try:
@@ -61,8 +61,8 @@ class PlannerParameters:
         return SetParametersResult(successful=True)
 
 
-def _value(given: Any) -> Any:
-    """A parameter's value as an option's: nothing for an empty one, a list for an array."""
-    if isinstance(given, (str, int, float)):
-        return given or None
-    return None if given is None or not len(given) else [float(value) for value in given]
+def _chosen(option: str, given: Any) -> Any:
+    """A parameter's value as that of the option: none for an empty folder or array."""
+    if option in NUMBERS:
+        return [float(number) for number in given or ()] or None
+    return given or None if option in ("dynamics", "returns") else given

@@ -42,13 +42,12 @@ class Gentle:
 
 @dataclass(frozen=True)
 class Reach:
-    """How near the state comes to `target` (D,), on average over the future."""
+    """How near the robot's own state comes to `target` (D,), on average over the future."""
 
     target: tuple[float, ...]
-    key: str = STATE
 
     def __call__(self, future: Future) -> np.ndarray:
-        near: np.ndarray = -np.linalg.norm(future[self.key] - np.array(self.target), axis=-1).mean(1)
+        near: np.ndarray = -np.linalg.norm(future[STATE] - np.array(self.target), axis=-1).mean(1)
         return near
 
 

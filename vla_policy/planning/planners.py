@@ -17,9 +17,8 @@ if TYPE_CHECKING:
 
 
 class Oracle:
-    """A `Policy` that proposes `samples` chunks, of which the simulator's process plays the one that turns out best.
-
-    No planner that ranks the same proposals for the same objective does better on average: it is their ceiling.
+    """A `Policy` that proposes `samples` chunks, of which the simulator's process plays the one that turns out best: what
+    Diffusion-MPC would do with the same proposals and objective if it imagined without error.
     """
 
     def __init__(self, policy: DiffusionPolicy, objective: Objective, samples: int) -> None:
