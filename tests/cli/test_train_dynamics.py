@@ -24,6 +24,9 @@ def test_dynamics_are_refitted_to_a_changed_world(tmp_path: Path) -> None:
         "trainer.batch_size=32",
         "data.val_episodes=1",
         "trainer.wandb=null",
+        "trainer.lr=3e-3",
+        "trainer.warmup_steps=10",
+        "trainer.ema_max_decay=0",
     ]
     main([*small, f"data.root={tmp_path / 'usual'}", "trainer.steps=150", f"run_dir={tmp_path / 'first'}"])
     first = tmp_path / "first" / "checkpoints" / "last"

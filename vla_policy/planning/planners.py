@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 
 class Oracle:
-    """A `Policy` that proposes `samples` chunks, of which the simulator's process plays the one that turns out best: what
-    Diffusion-MPC would do with the same proposals and objective if it imagined without error.
+    """A `Policy` that proposes `samples` chunks, of which the simulator's process plays the one that turns out best.
+
+    Diffusion-MPC would do this with the same proposals and objective if it imagined without error.
     """
 
     def __init__(self, policy: DiffusionPolicy, objective: Objective, samples: int) -> None:
