@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -41,14 +41,20 @@ class ReturnModel(TrainableModel):
         widths = [sum(sizes.values()), *[config.width] * config.depth, 1]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
 
+    @property
+    def linear(self) -> list[nn.Linear]:
+        """The layers, first to last, with SiLU in between."""
+        return [cast(nn.Linear, layer) for layer in self.layers]
+
     def logits(self, states: Mapping[str, Tensor]) -> Tensor:
         """The logits (...) of the returns of states (..., D) by key."""
-        device = self.layers[0].weight.device
+        first, *others = self.linear
+        device = first.weight.device
         parts = [self.normalizer.normalize(key, states[key].to(device)) for key in self.config.state_keys]
-        x = torch.cat(parts, dim=-1)
-        for layer in self.layers[:-1]:
-            x = F.silu(layer(x))
-        found: Tensor = self.layers[-1](x)[..., 0]
+        x = first(torch.cat(parts, dim=-1))
+        for layer in others:
+            x = layer(F.silu(x))
+        found: Tensor = x[..., 0]
         return found
 
     def loss(self, batch: Mapping[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
@@ -64,8 +70,8 @@ class ReturnModel(TrainableModel):
 
     def arrays(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Weight (out, in) and bias (out,) of each layer, in float64, from states in their own units."""
-        layers = [(layer.weight.detach().double().cpu(), layer.bias.detach().double().cpu()) for layer in self.layers]
-        count = self.layers[0].in_features
+        layers = [(layer.weight.detach().double().cpu(), layer.bias.detach().double().cpu()) for layer in self.linear]
+        count = self.linear[0].in_features
         zero, units = torch.zeros(count, dtype=torch.float64), torch.eye(count, dtype=torch.float64)
         first, bias = layers[0]
         offset, scaled = self._normalized(zero), self._normalized(units) - self._normalized(zero)
