@@ -6,13 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.commands import error_of
 from helpers.small_world_model import make_walks
 
-from vla_policy.cli.train import main as train
 from vla_policy.conf.returns_config import ReturnConfig
 from vla_policy.data import REMAINING
 from vla_policy.interfaces import ACTION, STATE, InputError
+from vla_policy.jobs.train import train
 from vla_policy.planning.objectives import LearnedReturn
 from vla_policy.planning.options import PlannerConfig, make_objective
 from vla_policy.training import make_windows
@@ -85,7 +84,7 @@ def test_windows_say_how_much_follows(tmp_path: Path) -> None:
     assert found[length] == dataset.length(1) - 1
 
 
-def test_training_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_by_command(tmp_path: Path) -> None:
     make_walks(tmp_path / "walks", episodes=6)
     words = [f"data.root={tmp_path / 'walks'}", "returns=mlp", "trainer.steps=30", "data.val_episodes=1"]
     words += [f"returns.state_keys=[{STATE}]", "trainer.validate_every=30", "trainer.wandb=null"]
@@ -93,8 +92,8 @@ def test_training_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     model = ReturnModel.from_pretrained(tmp_path / "run" / "checkpoints" / "last")
     assert model.card["training"]["steps"] == 30
     assert "val/return_error" in (tmp_path / "run" / "metrics.csv").read_text()
-    message = error_of(train, *words, "dynamics=dmpc", f"run_dir={tmp_path / 'both'}")
-    assert "returns: expected none with dynamics, found both" in message
+    with pytest.raises(InputError, match="returns: expected none with dynamics, found both"):
+        train([*words, "dynamics=dmpc", f"run_dir={tmp_path / 'both'}"])
 
 
 def test_mistakes_are_named() -> None:

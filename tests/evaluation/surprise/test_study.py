@@ -101,7 +101,8 @@ def test_collapsed_latents_are_refused() -> None:
         check_latents([])
 
 
-def test_what_a_planner_imagines_is_a_score_beside_the_others() -> None:
+def test_what_a_planner_imagines_is_a_score_beside_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vla_policy.evaluation.surprise.study.RandomDistillation", lambda latents: None)
     successes = [trace(k) for k in range(12)]
     assert "imagined" not in make_detectors(small_world_model(latent=8), successes)
     imagining = [replace(t, scores={**t.scores, "imagined": t.scores["good"]}) for t in successes]
