@@ -14,6 +14,7 @@ from vla_policy.robot.contract import find_config, load_contract
 ARGUMENTS = {
     "contract": ("xarm6", "robot contract: a name in config/ or a file"),
     "checkpoint": ("checkpoints/pusht_image", "folder or hub name"),
+    "policy_params": ("", "YAML file of more parameters of policy, such as those of its planner; empty: none"),
     "instruction": ("", "empty: the contract's"),
     "check_instruction": ("true", "the policy requests a stop for an instruction that it does not understand"),
     "chunking": ("async", "while a chunk is computed: async, wait, ensemble or rtc"),
@@ -32,6 +33,7 @@ def nodes(context, *args, **kwargs):
     model = {**shared, "checkpoint": parameter("checkpoint")}
     watched = bool(LaunchConfiguration("calibration").perform(context))
     heartbeats = ["policy/stop", "surprise_monitor/stop"] if watched else ["policy/stop"]
+    more = LaunchConfiguration("policy_params").perform(context)
     checked, dry_run = parameter("check_instruction", bool), parameter("dry_run", bool)
     started = [
         node(
@@ -50,6 +52,7 @@ def nodes(context, *args, **kwargs):
                 "check_instruction": checked,
                 "chunking": parameter("chunking"),
             },
+            [more] if more else [],
         ),
     ]
     if watched:

@@ -50,6 +50,7 @@ class ArmConfig:
     max_speed: float = 0.5  # limit of the set-point's speed, metres a second
     stiffness: float = 100.0  # PD gain on the distance to the action, 1 / s^2, as in gym-pusht
     damping: float = 20.0  # PD gain on the velocity, 1 / s, as in gym-pusht
+    offset: tuple[float, float] = (0.0, 0.0)  # x, y added to every action, metres: an arm that is calibrated badly
 
 
 @dataclass(frozen=True)

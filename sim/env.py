@@ -78,6 +78,7 @@ class PushTEnv(gymnasium.Env):
         self.scene = Scene(self.config)
         self._assignment = Assignment(TASK, "", self.config.goal_pose, self.config.colours.block)
         self._step: int | None = None
+        self._pictures: dict[str, np.ndarray] | None = None  # shown instead of what the cameras see
 
     @property
     def task(self) -> str:
@@ -103,7 +104,7 @@ class PushTEnv(gymnasium.Env):
         if "block_pose" in options:
             block_pose = check_vector(options["block_pose"], 3, "block_pose")
         pusher, block_pose = separate(pusher, block_pose)
-        self._assignment = self._assign(block_pose, options)
+        self._assignment, self._pictures = self._assign(block_pose, options), None
         self.scene.rebuild(pusher, block_pose, self._assignment.block_colour)
         self._setpoint, self._velocity, self._step = pusher, np.zeros(2), 0
         return self._observe()
@@ -112,7 +113,7 @@ class PushTEnv(gymnasium.Env):
         """Move towards `action` (2,) for 0.1 s."""
         if self._step is None:
             raise InputError("step: expected a reset before the first step, found none")
-        target = np.clip(check_vector(action, 2), WORKSPACE_LOW, WORKSPACE_HIGH)
+        target = np.clip(check_vector(action, 2) + self.config.arm.offset, WORKSPACE_LOW, WORKSPACE_HIGH)
         self.scene.step(self._path(target))
         self._step += 1
         observation, info = self._observe()
@@ -140,6 +141,10 @@ class PushTEnv(gymnasium.Env):
     def video(self) -> Camera:
         """The camera that `render` looks through."""
         return self._camera("video")
+
+    def freeze_cameras(self, observation: Mapping[str, np.ndarray]) -> None:
+        """Show `observation`'s pictures until the next reset, which saves the time of rendering."""
+        self._pictures = {key: value for key, value in observation.items() if key in self.interface.cameras}
 
     def place_pusher(self, pusher: np.ndarray) -> None:
         """Put the arm at rest with the pusher at `pusher` (2,)."""
@@ -183,8 +188,10 @@ class PushTEnv(gymnasium.Env):
         goal_pose = np.array(self._assignment.goal_pose)
         covered = coverage(block_pose, goal_pose)
         observation = vectors(position[:2], block_pose)
-        for name, camera in self.cameras.items():
-            observation[IMAGES + name] = camera.render(self.scene.client)
+        if self._pictures is not None:
+            observation |= self._pictures
+        else:
+            observation |= {IMAGES + name: camera.render(self.scene.client) for name, camera in self.cameras.items()}
         info = {
             "is_success": covered > SUCCESS_COVERAGE,
             "coverage": covered,

@@ -1,16 +1,16 @@
 """The few words every part of the project speaks; numpy only.
 
 An `Interface` says what data, a policy, a simulator and a robot must agree on. An `Observation` goes in, an
-`ActionChunk` comes out, and a `Policy` is whatever turns one into the other.
+`ActionChunk` comes out, and a `Policy` is whatever turns one into the other. An `Objective` says what a planner wants.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -229,11 +229,16 @@ class Observation:
 
 @dataclass(frozen=True)
 class ActionChunk:
-    """Actions to come: `actions` (T, D) in the robot's own units; row k is due at `t_obs + k * dt` seconds."""
+    """Actions to come: `actions` (T, D) in the robot's own units; row k is due at `t_obs + k * dt` seconds.
+
+    `imagined` has the states by key (1 + F, ...) that a planner takes to be the present one, and expects to follow each
+    of the first F rows; empty without one.
+    """
 
     actions: np.ndarray
     t_obs: float
     dt: float
+    imagined: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if np.ndim(self.actions) != 2 or len(self.actions) == 0:
@@ -287,6 +292,13 @@ class ContinuingPolicy(Policy, Protocol):
         `given` is empty if there is nothing to continue anywhere, else it has an entry a history.
         """
         ...
+
+
+Future = Mapping[str, np.ndarray]
+"""What K candidates lead to in F steps: states (K, F, D) by key, and under `ACTION` their commands (K, F, A)."""
+
+Objective = Callable[[Future], np.ndarray]
+"""Scores (K,) of a future, the highest for the best candidate."""
 
 
 def _require_keys(data: Any, keys: Sequence[str]) -> None:

@@ -36,13 +36,28 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 def test_a_planner_is_evaluated_like_a_policy(folders: tuple[str, str], tmp_path: Path) -> None:
     policy, dynamics = folders
     words = ["planner=dmpc", f"planner.dynamics={dynamics}", "planner.samples=3", f"out={tmp_path}"]
-    main([policy, *SHORT, *words, "planner.objective=keep_out", "planner.disc=[0.45,0,0.5]"])
+    main([policy, *SHORT, *words, "planner.objective=progress+keep_out", "planner.disc=[0.45,0,0.5]"])
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["planner"] | {"disc": [0.45, 0, 0.5], "samples": 3} == summary["planner"]
-    assert summary["n_touched_disc"] == 2  # nobody can keep out of the whole table
+    assert summary["n_entered_disc"] == 2  # nobody can keep out of the whole table
     assert summary["chunk_ms"]["p50"] > 0
-    main([policy, *SHORT, *words, "planner.objective=keep_out", "planner.disc=[2,2,0.01]"])
-    assert json.loads((tmp_path / "summary.json").read_text())["n_touched_disc"] == 0
+    main([policy, *SHORT, *words, "planner.objective=progress+keep_out", "planner.disc=[2,2,0.01]"])
+    assert json.loads((tmp_path / "summary.json").read_text())["n_entered_disc"] == 0
+
+
+def test_the_simulator_itself_ranks_proposals(folders: tuple[str, str], tmp_path: Path) -> None:
+    steps = []
+    for samples in (1, 3):
+        words = ["planner=oracle", f"planner.samples={samples}", f"out={tmp_path / str(samples)}"]
+        main([folders[0], *SHORT, *words])
+        summary = json.loads((tmp_path / str(samples) / "summary.json").read_text())
+        assert summary["planner"] | {"name": "oracle", "samples": samples} == summary["planner"]
+        assert summary["chunk_ms"]["p50"] is None  # it plans in the simulators
+        steps.append((tmp_path / str(samples) / "episodes.csv").read_text().splitlines()[1:])
+    main([folders[0], *SHORT, f"out={tmp_path / 'alone'}"])
+    alone = (tmp_path / "alone" / "episodes.csv").read_text().splitlines()[1:]
+    assert steps[0] == alone  # the only one of one proposal is the policy's, and trying it changes nothing
+    assert steps[1] != alone
 
 
 def test_another_goal_is_another_play(folders: tuple[str, str], tmp_path: Path) -> None:
@@ -63,7 +78,8 @@ def test_mistakes_are_one_line(folders: tuple[str, str], tmp_path: Path) -> None
         ([policy, "planner.samples=4"], "planner: expected planner=dmpc with planner.samples, found none"),
         ([policy, "planner=dmpc", f"planner.dynamics={policy}"], "expected a dynamics, found ['policy']"),
         (["baseline=hold", "planner=dmpc", f"planner.dynamics={dynamics}"], "planner: expected a CHECKPOINT"),
-        ([policy, "planner=cem"], "planner: expected one of ['dmpc', 'none'], found 'cem'"),
+        ([policy, "planner=cem"], "planner: expected one of ['dmpc', 'none', 'oracle'], found 'cem'"),
+        ([policy, "planner=oracle", f"planner.dynamics={dynamics}"], "expected none with planner=oracle, found"),
         (
             [policy, "planner=dmpc", f"planner.dynamics={dynamics}", "scene=pusht_language"],
             "planner.goal: expected x, y and angle in a scene with several goals, found none",

@@ -46,13 +46,14 @@ def walk(rng: np.random.Generator, length: int) -> tuple[np.ndarray, np.ndarray]
     return np.array(positions, np.float32), np.array(targets, np.float32)
 
 
-def make_walks(root: Path, episodes: int = 8, length: int = 40) -> LeRobotDataset:
+def make_walks(root: Path, episodes: int = 8, length: int = 40, offset: float = 0.0) -> LeRobotDataset:
+    """Walks towards targets that are `offset` beside the recorded ones."""
     rng = np.random.default_rng(0)
     with LeRobotWriter(root, interface()) as writer:
         for _ in range(episodes):
             positions, targets = walk(rng, length)
             images = {TOP: np.stack([picture(position) for position in positions])}
-            writer.add_episode({STATE: positions, ACTION: targets}, images, "walk")
+            writer.add_episode({STATE: positions, ACTION: targets - np.float32(offset)}, images, "walk")
     return LeRobotDataset(root)
 
 

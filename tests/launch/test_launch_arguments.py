@@ -166,3 +166,8 @@ def test_packages_are_looked_for_without_harm(monkeypatch: pytest.MonkeyPatch, t
     (tmp_path / "share" / "ament_index" / "resource_index" / "packages").mkdir(parents=True)
     (tmp_path / "share" / "ament_index" / "resource_index" / "packages" / "rviz2").touch()
     assert launching.installed("rviz2")
+
+
+def test_a_file_has_more_parameters_of_the_policy(launched: Any) -> None:
+    assert len(launched("robot")["policy_node"].parameters) == 1
+    assert launched("robot", policy_params="planner.yaml")["policy_node"].parameters[1] == "planner.yaml"

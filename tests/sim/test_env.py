@@ -99,6 +99,15 @@ def test_the_block_stops_as_soon_as_pushing_ends(env: PushTEnv) -> None:
     np.testing.assert_allclose(left[1:], np.broadcast_to(left[0], (4, 3)), atol=1e-6)
 
 
+def test_a_badly_calibrated_arm_goes_beside_every_target() -> None:
+    env = PushTEnv(PushTConfig.from_mapping({"arm": {"offset": [0.02, -0.01]}}), cameras=())
+    env.reset(seed=0, options={"pusher": [0.4, 0.1], "block_pose": [0.55, -0.1, 0.0]})
+    for _ in range(10):
+        *_, info = env.step(np.array([0.38, 0.12]))
+    env.close()
+    np.testing.assert_allclose(info["pos_agent"], [0.4, 0.11], atol=1e-3)
+
+
 def test_speed_and_workspace_limits(env: PushTEnv) -> None:
     _, info = env.reset(seed=0, options={"pusher": WORKSPACE_LOW, "block_pose": [0.55, -0.1, 0.0]})
     places = [info["pos_agent"]]

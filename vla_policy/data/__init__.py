@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from vla_policy.data.augmentation import ColorJitter, centre_crop, crop_size, random_crop
     from vla_policy.data.mix import IMITATED, MixedWindows, Windows, common_interface
     from vla_policy.data.normalizer import Normalizer
-    from vla_policy.data.windows import WindowDataset
+    from vla_policy.data.windows import REMAINING, WindowDataset
 
 __all__ = [
     "IMITATED",
+    "REMAINING",
     "ColorJitter",
     "Episode",
     "LeRobotDataset",
@@ -36,7 +37,7 @@ _WITH_TORCH = {
     **dict.fromkeys(("ColorJitter", "centre_crop", "crop_size", "random_crop"), "augmentation"),
     **dict.fromkeys(("IMITATED", "MixedWindows", "Windows", "common_interface"), "mix"),
     "Normalizer": "normalizer",
-    "WindowDataset": "windows",
+    **dict.fromkeys(("REMAINING", "WindowDataset"), "windows"),
 }
 
 

@@ -19,6 +19,7 @@ from vla_policy.data.video_frames import VideoFrames
 from vla_policy.interfaces import ACTION, InputError
 
 log = logging.getLogger(__name__)
+REMAINING = "remaining"  # of a batch (B,) float32: frames that follow in the episode
 LOGGED = 10  # kinds of warnings that are logged; `vla-dataset info` shows all
 
 
@@ -36,7 +37,8 @@ class WindowDataset(Dataset[dict[str, Any]]):
 
     A batch (`__getitems__`) is a dictionary: vectors float32 (B, n_obs_steps, D), images uint8
     (B, n_obs_steps, H, W, 3), `action` float32 (B, horizon, D) whose row 0 belongs to the first observation
-    (beyond either end of the episode its first or last action is repeated), and `task`, a list of B sentences.
+    (beyond either end of the episode its first or last action is repeated), `remaining` float32 (B,), the frames that
+    follow t in its episode, and `task`, a list of B sentences.
     """
 
     probabilities: np.ndarray | None = None  # (len,) of sampling each window; None: every window once per epoch
@@ -97,7 +99,9 @@ class WindowDataset(Dataset[dict[str, Any]]):
         batch: dict[str, Any] = {
             key: torch.from_numpy(values[acting if key == ACTION else seen]) for key, values in self.columns.items()
         }
-        batch["task"] = [self.dataset.tasks[task] for task in self._tasks[self._moments[np.asarray(indices)]]]
+        moments = self._moments[np.asarray(indices, np.int64)]
+        batch[REMAINING] = torch.from_numpy((self._last[moments] - moments).astype(np.float32))
+        batch["task"] = [self.dataset.tasks[task] for task in self._tasks[moments]]
         return batch
 
     @property

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from vla_policy.interfaces import InputError
+from vla_policy.planning.options import PlannerConfig
 from vla_policy.robot.contract import find_config
 from vla_policy.runtime import CHUNKINGS
 
@@ -28,6 +29,7 @@ class GraphConfig:
     async, with the mean of all chunks so far) | rtc (as async, with chunks that continue the previous one)
     """
     monitor: str | None = None  # folder of a calibrated surprise monitor; null: none runs
+    planner: PlannerConfig = field(default_factory=PlannerConfig)  # see planner=dmpc
     max_steps: int = 300  # control periods an episode
     rearm: int = 10  # times an episode that the gate is armed again after it stopped the arm; stops are reported
     device: str = "cpu"  # cpu | cuda
@@ -38,6 +40,12 @@ class GraphConfig:
     def __post_init__(self) -> None:
         if self.chunking not in CHUNKINGS:
             raise InputError(f"chunking: expected one of {list(CHUNKINGS)}, found {self.chunking!r}")
+        if self.planner.name == "oracle":
+            raise InputError("planner: expected none or dmpc in the graph, found 'oracle', see vla-eval rollout")
+        if self.planner.name != "none" and self.monitor is not None:
+            raise InputError("planner: expected none with a monitor, which is for the policy, found one")
+        if self.planner.name != "none" and self.chunking == "rtc":
+            raise InputError(f"planner: expected none with chunking=rtc, found {self.planner.name!r}")
 
 
 def require_ros() -> None:
@@ -62,9 +70,16 @@ def nodes(checkpoint: str, config: GraphConfig) -> dict[str, dict[str, Any]]:
             "check_instruction": config.check_instruction,
             "chunking": config.chunking,
             "seed": config.policy_seed,
+            **planner_parameters(config.planner),
         },
     }
     return found | ({"surprise_monitor": {**model, "calibration": config.monitor}} if watched else {})
+
+
+def planner_parameters(config: PlannerConfig) -> dict[str, Any]:
+    """Those of the policy's node; what is not chosen is left to its defaults."""
+    chosen = {key: value for key, value in asdict(config).items() if value is not None}
+    return {f"planner.{key}": [float(n) for n in v] if isinstance(v, list) else v for key, v in chosen.items()}
 
 
 def graph_environment(domain_id: int | None) -> dict[str, str]:

@@ -26,15 +26,17 @@ def parameter(name: str, kind: type = str) -> Any:
     return ParameterValue(LaunchConfiguration(name), value_type=kind)
 
 
-def node(kind: Any, name: str, parameters: dict[str, Any], **more: Any) -> Any:
-    """One of this package's nodes, a `Node` or `LifecycleNode`, which ends with the launch."""
+def node(kind: Any, name: str, parameters: dict[str, Any], files: Sequence[str] = (), **more: Any) -> Any:
+    """One of this package's nodes, a `Node` or `LifecycleNode`, which ends with the launch; `files` have more of its
+    parameters, in YAML.
+    """
     return kind(
         package="vla_policy",
         executable=f"{name}_node",
         name=name,
         namespace="",
         output="screen",
-        parameters=[parameters],
+        parameters=[parameters, *files],
         additional_env=environment(),
         **more,
     )

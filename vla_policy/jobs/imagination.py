@@ -1,4 +1,4 @@
-"""Builds the `Trainer` of a model that imagines: a world model, or the dynamics of Diffusion-MPC."""
+"""Builds the `Trainer` of a model that imagines: a world model, or the dynamics or the returns of Diffusion-MPC."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from vla_policy.conf.dynamics_config import DynamicsConfig
+from vla_policy.conf.returns_config import ReturnConfig
 from vla_policy.data import Windows
 from vla_policy.interfaces import InputError
 from vla_policy.jobs.policy import earlier_training
@@ -22,13 +23,16 @@ from vla_policy.training import (
     TrainerConfig,
     open_data,
     validate_dynamics,
+    validate_returns,
     validate_world_model,
 )
 from vla_policy.training.loop import Validate
 from vla_policy.world_model import WorldModel, WorldModelConfig, fit_actions
 from vla_policy.world_model.dynamics import Dynamics, fit_dynamics
+from vla_policy.world_model.returns import ReturnModel, fit_states
 
-Imagining = WorldModel | Dynamics
+Imagining = WorldModel | Dynamics | ReturnModel
+NAMES: dict[type[Imagining], str] = {WorldModel: "a world model", Dynamics: "dynamics", ReturnModel: "a return model"}
 OF_POLICIES = (
     *("init_modules", "data.symmetries", "data.state_noise", "data.action_loss", "data.shuffle_actions"),
     "distill.teacher",
@@ -62,18 +66,31 @@ def dynamics_trainer(config: DictConfig, run_dir: Path) -> Trainer:
     return _trainer(config, run_dir, chosen, Dynamics, new, like, validate_dynamics)
 
 
+def return_trainer(config: DictConfig, run_dir: Path) -> Trainer:
+    """The trainer of `config.returns`."""
+    chosen = ReturnConfig.from_dict(config.returns)
+
+    def new(windows: Windows) -> ReturnModel:
+        return ReturnModel(chosen, windows.interface, fit_states(windows.columns, chosen))
+
+    def like(source: Imagining, windows: Windows) -> ReturnModel:
+        return ReturnModel(chosen, windows.interface, source.normalizer)
+
+    return _trainer(config, run_dir, chosen, ReturnModel, new, like, validate_returns)
+
+
 def _trainer(
     config: DictConfig,
     run_dir: Path,
-    chosen: WorldModelConfig | DynamicsConfig,
-    kind: type[WorldModel] | type[Dynamics],
+    chosen: WorldModelConfig | DynamicsConfig | ReturnConfig,
+    kind: type[WorldModel] | type[Dynamics] | type[ReturnModel],
     new: Callable[[Windows], Imagining],
     like: Callable[[Imagining, Windows], Imagining],
     validate: Validate,
 ) -> Trainer:
     """The trainer of a `new` model, or of one `like` the checkpoint that it is initialised from."""
     data, trainer = typed(DataConfig, config.data), trainer_config(config)
-    what = "dynamics" if kind is Dynamics else "a world model"
+    what = NAMES[kind]
     _refuse_options_of_policies(config, trainer, what)
     windows, val_windows, described = open_data(data, chosen)
     if val_windows is None:

@@ -11,10 +11,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from vla_policy.conf.dynamics_config import DynamicsConfig
 from vla_policy.conf.policy_config import PolicyConfig
+from vla_policy.conf.returns_config import ReturnConfig
 from vla_policy.conf.training_config import DataConfig, DistillConfig, TrainerConfig
 from vla_policy.conf.world_model_config import WorldModelConfig
 from vla_policy.interfaces import InputError
-from vla_policy.jobs.trainer import fit
+from vla_policy.jobs.trainer import IMAGINING, fit
 from vla_policy.rollouts.scenes import with_scene
 from vla_policy.utils.configuration import load_config
 
@@ -23,7 +24,7 @@ RUN_KEYS = {"resume", "run_dir"}  # overrides that do not describe the training
 
 
 def train(overrides: Sequence[str]) -> Path:
-    """Train a policy, a world model or dynamics; the folder of the last checkpoint.
+    """Train a policy, a world model, dynamics or a return model; the folder of the last checkpoint.
 
     `overrides` are those of `vla-train`, for instance `["data.root=DATASET", "run_dir=outputs/train/mine"]`; files are
     written to `run_dir`. Progress is a bar in a terminal, and messages of `logging` elsewhere. Raises `InputError` for
@@ -41,7 +42,7 @@ def run(config: DictConfig, run_dir: Path, overrides: Sequence[str]) -> Path:
 
 def _configuration(config: DictConfig, run_dir: Path, described: bool) -> DictConfig:
     """`config`, or the stored configuration to resume; `described` if overrides describe the training."""
-    if config.get("world_model") or config.get("dynamics"):  # without the sections of a policy
+    if any(config.get(kind) for kind in IMAGINING):  # without the sections of a policy
         config = OmegaConf.masked_copy(config, [str(key) for key in config if key not in POLICY_SECTIONS])
     stored = run_dir / "config.yaml"
     if not stored.is_file():
@@ -81,6 +82,7 @@ def _defaults() -> DictConfig:
     """The defaults of keys that a run from before them lacks."""
     sections: dict[str, Any] = {"data": DataConfig("?"), "trainer": TrainerConfig(), "distill": DistillConfig()}
     sections |= {"policy": PolicyConfig(), "world_model": WorldModelConfig(), "dynamics": DynamicsConfig()}
+    sections |= {"returns": ReturnConfig()}
     return OmegaConf.create({name: asdict(section) for name, section in sections.items()})
 
 

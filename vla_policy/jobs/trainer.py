@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from vla_policy.conf.training_config import DistillConfig
 from vla_policy.interfaces import InputError, within
 from vla_policy.jobs.distill import composed, sampled_actions
-from vla_policy.jobs.imagination import dynamics_trainer, world_model_trainer
+from vla_policy.jobs.imagination import dynamics_trainer, return_trainer, world_model_trainer
 from vla_policy.jobs.policy import start_policy
 from vla_policy.jobs.scene import annotation, augmentation, plain, rewording, rollouts
 from vla_policy.jobs.sections import trainer_config, training_card, typed
@@ -32,6 +32,9 @@ from vla_policy.utils.provenance import git_commit
 
 log = logging.getLogger(__name__)
 
+# What is trained instead of a policy, by its section of the configuration.
+IMAGINING = {"world_model": world_model_trainer, "dynamics": dynamics_trainer, "returns": return_trainer}
+
 
 def fit(config: DictConfig, run_dir: Path) -> Path:
     """Train in `run_dir`, from the last saved state if `config.resume`; the last checkpoint's folder."""
@@ -49,13 +52,12 @@ def fit(config: DictConfig, run_dir: Path) -> Path:
 
 
 def make_trainer(config: DictConfig, run_dir: Path) -> Trainer:
-    """The trainer of a policy, a world model or dynamics; no file of the run has been written."""
-    if config.get("world_model") and config.get("dynamics"):
-        raise InputError("dynamics: expected none with a world_model, found both; train one after the other")
-    if config.get("world_model"):
-        return world_model_trainer(config, run_dir)
-    if config.get("dynamics"):
-        return dynamics_trainer(config, run_dir)
+    """The trainer of a policy, a world model, dynamics or a return model; no file of the run has been written."""
+    chosen = [kind for kind in IMAGINING if config.get(kind)]
+    if len(chosen) > 1:
+        raise InputError(f"{chosen[1]}: expected none with {chosen[0]}, found both; train one after the other")
+    if chosen:
+        return IMAGINING[chosen[0]](config, run_dir)
     policy_config = PolicyConfig.from_dict(config.policy)
     data, trainer = typed(DataConfig, config.data), trainer_config(config)
     annotate, reword = annotation(config, policy_config), rewording(config)

@@ -14,6 +14,7 @@ from vla_policy.monitoring.conformal import (
 from vla_policy.monitoring.monitor import Monitor, Surprise
 from vla_policy.monitoring.scores import (
     ChunkInconsistency,
+    ImaginedStates,
     LatentModel,
     PixelDifference,
     PredictionError,
@@ -26,6 +27,7 @@ __all__ = [
     "Calibration",
     "CalibrationError",
     "ChunkInconsistency",
+    "ImaginedStates",
     "LatentModel",
     "Monitor",
     "PixelDifference",

@@ -7,7 +7,7 @@ ended with it, and the policy's newest chunk. It is None while its history is to
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -158,6 +158,43 @@ class ChunkInconsistency:
                 self._value = _disagreement(self._chunk, chunk, self._value)
             self._chunk = chunk
         return self._value
+
+
+class ImaginedStates:
+    """Mean squared error of the state that a planner had imagined for now, when it played the chunk before, in units of
+    how far states usually move until then.
+
+    It is compared with what the planner now takes the state to be, so it needs a planner's chunks, and nothing else.
+    Between chunks the last value is repeated.
+    """
+
+    cameras: Sequence[str] = ()
+
+    def __init__(self, spread: Mapping[str, np.ndarray]) -> None:
+        """`spread` (F, D) by key, of the movement until each imagined step."""
+        self._spread = dict(spread)
+        self.reset()
+
+    def reset(self) -> None:
+        self._chunk: ActionChunk | None = None
+        self._value: float | None = None
+
+    def update(self, observation: Observation, command: np.ndarray | None, chunk: ActionChunk | None) -> float | None:
+        if chunk is not None and chunk is not self._chunk and chunk.imagined:
+            if self._chunk is not None:
+                self._value = self._error(self._chunk, chunk)
+            self._chunk = chunk
+        return self._value
+
+    def _error(self, old: ActionChunk, new: ActionChunk) -> float | None:
+        steps = round((new.t_obs - old.t_obs) / new.dt)
+        if not all(1 <= steps <= len(spread) for spread in self._spread.values()):
+            return self._value
+        errors = [
+            (new.imagined[key][0] - old.imagined[key][steps]) / spread[steps - 1]
+            for key, spread in self._spread.items()
+        ]
+        return float(np.mean(np.concatenate(errors) ** 2))
 
 
 def _disagreement(old: ActionChunk, new: ActionChunk, otherwise: float | None) -> float | None:

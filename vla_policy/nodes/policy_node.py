@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from std_msgs.msg import String
 from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_policy.interfaces import ActionChunk, DataError, Given, Observation, Policy
+from vla_policy.interfaces import ActionChunk, DataError, Given, InputError, Observation, Policy
 from vla_policy.nodes import common
 from vla_policy.nodes.chunks import chunk_message
 from vla_policy.nodes.lifecycle import ModelNode
 from vla_policy.nodes.model import robot_policy
 from vla_policy.nodes.perception import Perception
+from vla_policy.nodes.planner import PlannerParameters
+from vla_policy.planning.options import PlannerConfig, make_objective
+from vla_policy.planning.planners import planned
 from vla_policy.robot.contract import load_contract
 from vla_policy.runtime import CHUNKINGS, Pilot, Timing, Worker, predicted
+
+if TYPE_CHECKING:
+    from vla_policy.world_model.diffusion_mpc import DiffusionMPC
 
 PERIODS = 3.0  # request intervals, or chunks of a slow policy, that one may take before the policy requests a stop
 WARMUP = 3  # chunks
@@ -30,8 +36,9 @@ class PolicyNode(ModelNode):
     What the arm does meanwhile, and what is published of a chunk, is the choice of `chunking` (`runtime.Chunking`). The
     delay that it expects is the largest of the latest chunks', in control periods; those of the warm-up do not count.
 
-    Arming the gate begins an episode: earlier observations are discarded. The node requests a stop while its
-    instruction is one that the policy does not understand (parameter `check_instruction`).
+    With `planner.name` dmpc a chunk is the best of several, by what is imagined to follow. Arming the gate begins an
+    episode: earlier observations are discarded. The node requests a stop while its instruction is one that the policy
+    does not understand (parameter `check_instruction`).
     """
 
     def __init__(self) -> None:
@@ -55,22 +62,27 @@ class PolicyNode(ModelNode):
         )
         self._device = common.parameter(self, "device", "cpu", "auto, cpu or cuda")
         self._threads = common.parameter(self, "threads", 1, "of torch on a CPU", (1, 256))
+        self._ranking: DiffusionMPC | None = None
+        self._planner = PlannerParameters(self, self._want)
 
     def load(self) -> None:
         contract = load_contract(self._contract)
         policy = robot_policy(contract, self._checkpoint, self._device, self._threads, self._chunking)
-        self._policy = policy
+        player = planned(policy, self._planner.config)
+        if player is not policy and self._chunking == "rtc":
+            raise InputError(f"planner: expected none with chunking=rtc, found {self._planner.config.name!r}")
+        self._policy, self._ranking = policy, None if player is policy else cast("DiffusionMPC", player)
         if self._checked and policy.unchecked:
             self.get_logger().warning(policy.unchecked)
         self._instruct(self._task or contract.task)
         self._names, self._frame = policy.interface.action.names, contract.command.frame_id
-        took = self._warm_up(policy)
+        took = self._warm_up(player)
         generator = np.random.default_rng(self._seed)
 
         def predict(question: tuple[list[Observation], Given | None]) -> tuple[ActionChunk, float]:
             begin, (window, given) = time.perf_counter(), question
             with self._model:
-                (chunk,) = predicted(policy, [window], [given], generator)
+                (chunk,) = predicted(player, [window], [given], generator)
             return chunk, time.perf_counter() - begin
 
         self._worker = Worker(predict, self._on_chunk, self.broken)
@@ -94,6 +106,13 @@ class PolicyNode(ModelNode):
         assert self._pilot is not None
         with self._execution:
             self._pilot.reset(common.now(self))
+
+    def _want(self, config: PlannerConfig) -> None:
+        """Let the planner rank for another objective from the next chunk on."""
+        if self._ranking is not None:
+            objective = make_objective(config, self._ranking.dynamics.interface)
+            with self._model:
+                self._ranking.objective = objective
 
     def free(self) -> None:
         if self._worker is not None:

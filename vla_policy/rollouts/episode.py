@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
@@ -10,6 +11,7 @@ import numpy as np
 from vla_policy.interfaces import STATE, ActionChunk, Given, InputError, Observation
 from vla_policy.rollouts.control import ControlLoop, drive_of
 from vla_policy.rollouts.events import EventLog
+from vla_policy.rollouts.lookahead import Proposals, best_of
 from vla_policy.rollouts.results import EpisodeResult, EpisodeSpec, Start
 from vla_policy.rollouts.watch import WatchedStep
 
@@ -27,6 +29,7 @@ class EpisodeRunner:
         self._spec, self._drive = spec, drive_of(env)
         self._keys = list(spec.interface.observations)
         self.steps = 0  # of the current episode
+        self.seen: Mapping[str, np.ndarray] = {}  # all of the newest observation, more than the policy gets
 
     def start(self, start: Start) -> None:
         """Reset the environment and start this episode."""
@@ -44,6 +47,7 @@ class EpisodeRunner:
         self._statuses: list[str] = []
         self._events, self._halted = EventLog(info), False
         self._answer: tuple[int, ActionChunk] | None = None  # a chunk, and the step at which it is ready
+        self._plans: list[tuple[int, Mapping[str, np.ndarray]]] = []
         self._chunk: ActionChunk | None = None  # accepted since the previous observation
         self._watched: list[WatchedStep] = []
         self._observe(observation, None)
@@ -61,12 +65,21 @@ class EpisodeRunner:
     def answer(self, chunk: ActionChunk) -> None:
         """Enter the policy's chunk after `delay`; until then `chunking` says what the arm does.
 
-        `InputError` if its last row is over by then.
+        Of several proposals it is the one that would be best. `InputError` if its last row is over by then.
         """
         rows = len(chunk.actions)
         if self._spec.delay >= rows and self._spec.chunking != "wait":
             raise InputError(f"delay: expected less than a chunk, {rows} control periods, found {self._spec.delay}")
+        if isinstance(chunk, Proposals):
+            chunk = best_of(chunk, self)
+        if chunk.imagined:
+            self._plans.append((self.steps, chunk.imagined))
         self._answer = self.steps + self._spec.delay, chunk
+
+    def close_eyes(self) -> None:
+        """Let the cameras repeat their last pictures, which saves the time of rendering, until the next episode."""
+        if self._env.has_wrapper_attr("freeze_cameras"):
+            self._env.get_wrapper_attr("freeze_cameras")(self.seen)
 
     def halt(self) -> None:
         """Hold until the end of the episode."""
@@ -122,6 +135,7 @@ class EpisodeRunner:
             self._chunk = self._control.chunk if self._control.offer(chunk) else None
 
     def _observe(self, observation: dict[str, np.ndarray], command: np.ndarray | None) -> None:
+        self.seen = observation
         # Only the policy's keys: a camera policy must not get the privileged state.
         values = {key: observation[key] for key in self._keys}
         self._control.observe(values, self._task, observation[STATE])
@@ -146,6 +160,7 @@ class EpisodeRunner:
             actions=np.array(self._actions),
             path=np.array(self._path),
             seams=np.array(self._control.seams),
+            plans=tuple(self._plans),
             task=self._task,
             goal=self._info.get("goal", ""),
             reached=self._info.get("reached", ""),

@@ -78,6 +78,8 @@ class EpisodeResult:
     """(steps, 2) of the pusher, after each command"""
     seams: np.ndarray = field(default_factory=lambda: np.zeros(0), repr=False, compare=False)
     """(n,) how far the command jumped at each boundary of chunks, in the action's units (`ControlLoop`)"""
+    plans: tuple[tuple[int, Mapping[str, np.ndarray]], ...] = field(default=(), repr=False, compare=False)
+    """the steps at which chunks began, and what was then imagined (`ActionChunk.imagined`); empty without a planner"""
     task: str = ""
     goal: str = ""
     reached: str = ""
@@ -85,6 +87,15 @@ class EpisodeResult:
     aftermath: Aftermath | None = None  # of an event that disturbed the episode
     # recorded by a watcher:
     watched: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+
+    def plan(self, step: int) -> Mapping[str, np.ndarray]:
+        """What the chunk of this step imagined from then on (T, D) by key; empty if nothing."""
+        begun = [(begin, imagined) for begin, imagined in self.plans if begin <= step]
+        if not begun:
+            return {}
+        begin, imagined = begun[-1]
+        left = {key: states[step - begin :] for key, states in imagined.items()}
+        return {key: states for key, states in left.items() if len(states)}
 
 
 @dataclass(frozen=True)

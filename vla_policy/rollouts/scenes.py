@@ -15,7 +15,7 @@ from vla_policy.utils.options import store_scene
 if TYPE_CHECKING:
     from sim import PushTConfig
 
-SCENES = ("pusht", "pusht_language")
+SCENES = ("pusht", "pusht_goal", "pusht_language")
 
 
 def with_scene(stored: Mapping[str, Any]) -> dict[str, Any]:

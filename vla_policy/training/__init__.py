@@ -7,7 +7,7 @@ from vla_policy.training.frozen import FrozenWindows, Reword, TrainingWindows
 from vla_policy.training.loop import Annotate, Rollouts, Trainer
 from vla_policy.training.perturbation import StateShift
 from vla_policy.training.symmetry import RandomSymmetry, Symmetry
-from vla_policy.training.validation import validate_dynamics, validate_policy, validate_world_model
+from vla_policy.training.validation import validate_dynamics, validate_policy, validate_returns, validate_world_model
 
 __all__ = [
     "OPTIMIZERS",
@@ -28,5 +28,6 @@ __all__ = [
     "split_episodes",
     "validate_dynamics",
     "validate_policy",
+    "validate_returns",
     "validate_world_model",
 ]

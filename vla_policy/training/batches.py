@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from vla_policy.conf.dynamics_config import DynamicsConfig
+from vla_policy.conf.returns_config import ReturnConfig
 from vla_policy.conf.training_config import DataConfig
 from vla_policy.data import IMITATED, LeRobotDataset, Normalizer, WindowDataset, Windows
 from vla_policy.interfaces import ACTION, STATE, InputError
@@ -20,7 +21,8 @@ from vla_policy.training.perturbation import StateShift
 from vla_policy.training.symmetry import RandomSymmetry
 from vla_policy.world_model import WorldModelConfig
 
-ModelConfig = PolicyConfig | WorldModelConfig | DynamicsConfig  # all say what a window of the data has to hold
+# All say what a window of the data has to hold.
+ModelConfig = PolicyConfig | WorldModelConfig | DynamicsConfig | ReturnConfig
 
 
 def split_episodes(episodes: Sequence[int], config: DataConfig, which: int = 0) -> tuple[list[int], list[int]]:

@@ -14,6 +14,7 @@ from vla_policy.models import DiffusionPolicy
 from vla_policy.training.frozen import TrainingWindows
 from vla_policy.world_model import WorldModel, latent_health, sigreg
 from vla_policy.world_model.dynamics import Dynamics, split
+from vla_policy.world_model.returns import ReturnModel
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +92,23 @@ def validate_dynamics(model: Dynamics, windows: TrainingWindows, count: int, see
         for name, value in values.items():
             sums[name] = sums.get(name, 0.0) + value * len(past)
     return {name: value / min(count, len(windows)) for name, value in sums.items()}
+
+
+@torch.no_grad()
+def validate_returns(model: ReturnModel, windows: TrainingWindows, count: int, seed: int = 0) -> dict[str, float]:
+    """Loss, and the mean absolute error of returns beside that of always expecting their mean."""
+    losses, errors, truths = [], [], []
+    for batch in _batches(windows, count, seed):
+        losses.append(model.loss(batch, torch.Generator())[0].cpu() * len(batch["task"]))
+        seen = {key: batch[key][:, -1] for key in model.config.state_keys}
+        truths.append(model.truth(batch))
+        errors.append((model.logits(seen).sigmoid().cpu() - truths[-1]).abs())
+    truth = torch.cat(truths)
+    return {
+        "val/loss": float(sum(losses)) / len(truth),
+        "val/return_error": float(torch.cat(errors).mean()),
+        "val/return_spread": float((truth - truth.mean()).abs().mean()),
+    }
 
 
 def _batches(windows: TrainingWindows, count: int, seed: int) -> Iterator[dict[str, Any]]:

@@ -5,66 +5,60 @@ The objective is no part of any training: it can be changed at run time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vla_policy.interfaces import ACTION, ActionChunk, InputError, Interface, Observation
+from vla_policy.interfaces import ACTION, ActionChunk, InputError, Interface, Objective, Observation
 from vla_policy.models import DiffusionPolicy
 from vla_policy.world_model.dynamics import Dynamics
-
-# What is imagined by key, states (K, F, D) and under ACTION the commands (K, F, A), to K scores, the best one highest.
-Objective = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 
 
 class DiffusionMPC:
     """A `Policy` that samples `samples` chunks of `policy`, imagines each with `dynamics` and plays the one that
-    `objective` prefers.
+    `objective` prefers, with the states that it imagines to follow; the objective may be replaced at any time.
 
-    States that the policy only sees in pictures are its encoder's estimates. `imagined` has the states of the last
-    chunks that were chosen, by key (B, F, D).
+    States that the policy only sees in pictures are its encoder's estimates.
     """
 
     def __init__(self, policy: DiffusionPolicy, dynamics: Dynamics, objective: Objective, samples: int) -> None:
         self.policy, self.dynamics, self.objective, self.samples = policy, dynamics.eval(), objective, samples
         self.interface: Interface = policy.interface
         self.n_obs_steps, self.n_action_steps = policy.n_obs_steps, policy.n_action_steps
-        self.imagined: dict[str, np.ndarray] = {}
         _check(policy, dynamics, samples)
 
     def predict(self, histories: Sequence[Sequence[Observation]], generator: np.random.Generator) -> list[ActionChunk]:
         """One chunk a history; equal generators give equal chunks."""
         if not histories:
             return []
-        self.policy.eval()
         batch = self.policy.batch(histories)
-        noise = torch.Generator().manual_seed(int(generator.integers(2**63 - 1)))
-        chunks = self.policy.propose(batch, noise, self.samples)  # (B, K, T, A)
-        states = self.imagine(batch, chunks, noise)
-        best: list[np.ndarray] = []
-        chosen: dict[str, list[np.ndarray]] = {key: [] for key in states}
-        for row, candidates in enumerate(chunks.double().cpu().numpy()):
-            seen = {key: values[row].double().cpu().numpy() for key, values in states.items()}
-            scores = self.objective({**seen, ACTION: candidates[:, : self.dynamics.config.future]})
-            if not (np.isfinite(candidates).all() and np.isfinite(scores).all()):
-                raise InputError("planner: expected finite actions and scores, found others; weights are damaged")
-            place = int(np.argmax(scores))
-            best.append(candidates[place])
-            for key, values in seen.items():
-                chosen[key].append(values[place])
-        self.imagined = {key: np.stack(values) for key, values in chosen.items()}
-        dt = 1.0 / self.interface.fps
-        return [ActionChunk(rows, history[-1].t, dt) for rows, history in zip(best, histories, strict=True)]
+        chunks, noise = propose(self.policy, batch, generator, self.samples)
+        past = self._past(batch)
+        states = _arrays(self.dynamics.named(self.imagine(past, chunks, noise)))  # (B, K, F, D)
+        present = _arrays(self.dynamics.named(past[:, -1]))  # (B, D)
+        found = []
+        for row, (history, candidates) in enumerate(zip(histories, chunks.double().cpu().numpy(), strict=True)):
+            future = {key: values[row] for key, values in states.items()}
+            best = self._best(candidates, future)
+            imagined = {key: np.vstack([present[key][row], values[best]]) for key, values in future.items()}
+            found.append(ActionChunk(candidates[best], history[-1].t, 1.0 / self.interface.fps, imagined))
+        return found
 
-    def imagine(self, batch: Mapping[str, Any], chunks: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """The states (B, K, F, D) by key that follow from chunks (B, K, T, A)."""
-        past = self._past(batch).repeat_interleave(chunks.shape[1], dim=0)
+    def _best(self, candidates: np.ndarray, states: Mapping[str, np.ndarray]) -> int:
+        """Which of chunks (K, T, A), that lead to states (K, F, D) by key."""
+        scores = self.objective({**states, ACTION: candidates[:, : self.dynamics.config.future]})
+        if not (np.isfinite(candidates).all() and np.isfinite(scores).all()):
+            raise InputError("planner: expected finite actions and scores, found others; weights are damaged")
+        return int(np.argmax(scores))
+
+    def imagine(self, past: Tensor, chunks: Tensor, generator: torch.Generator) -> Tensor:
+        """The states (B, K, F, D) that follow from past ones (B, n, D) and chunks (B, K, T, A)."""
+        repeated = past.repeat_interleave(chunks.shape[1], dim=0)
         commands = chunks.flatten(0, 1)[:, : self.dynamics.config.future]
-        states = self.dynamics.imagine(past, commands, generator).unflatten(0, chunks.shape[:2])
-        return self.dynamics.named(states)
+        return self.dynamics.imagine(repeated, commands, generator).unflatten(0, chunks.shape[:2])
 
     def _past(self, batch: Mapping[str, Any]) -> Tensor:
         """The last states (B, n, D); of estimates that are older than the pictures, the oldest one repeated."""
@@ -75,6 +69,19 @@ class DiffusionMPC:
             missing = count - values.shape[1]
             parts.append(torch.cat([values[:, :1].expand(-1, missing, -1), values], dim=1))
         return torch.cat(parts, dim=-1)
+
+
+def propose(
+    policy: DiffusionPolicy, batch: Mapping[str, Any], generator: np.random.Generator, samples: int
+) -> tuple[Tensor, torch.Generator]:
+    """Chunks (B, K, T, A) for each observation of a batch, and the generator of their noise, for what comes after."""
+    policy.eval()
+    noise = torch.Generator().manual_seed(int(generator.integers(2**63 - 1)))
+    return policy.propose(batch, noise, samples), noise
+
+
+def _arrays(states: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    return {key: values.double().cpu().numpy() for key, values in states.items()}
 
 
 def _check(policy: DiffusionPolicy, dynamics: Dynamics, samples: int) -> None:

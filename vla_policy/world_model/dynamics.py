@@ -79,6 +79,11 @@ class Dynamics(TrainableModel):
         """States (..., D) by key."""
         return dict(zip(self.config.state_keys, states.split(self.sizes, dim=-1), strict=True))
 
+    def spread(self) -> dict[str, Tensor]:
+        """Standard deviations (F, D) by key, in training, of how far the state has moved until each future step."""
+        future = torch.ones(self.config.future, sum(self.sizes), device=self.device)
+        return self.named(self.normalizer.unnormalize(FUTURE, future) - self.normalizer.unnormalize(FUTURE, 0 * future))
+
     def _newest_position(self, past: Tensor) -> Tensor:
         return self.named(past[:, -1:])[STATE].to(self.device)
 

@@ -15,7 +15,10 @@ from helpers.point_env import PointEnv, Scripted
 from PIL import Image
 
 from sim import make_env
+from sim.geometry import T_CORNERS, pose_features, transform
 from vla_policy.evaluation.success.films import Frame, annotate, choose, describe, film, rank, replay
+from vla_policy.evaluation.success.plans import HEIGHT, PUSHER, draw_plan
+from vla_policy.interfaces import ENVIRONMENT_STATE, STATE
 from vla_policy.rollouts.baselines import HoldPolicy
 from vla_policy.rollouts.results import EpisodeResult, Start
 from vla_policy.rollouts.rollout import rollout
@@ -112,3 +115,29 @@ def test_annotation_draws_the_coverage() -> None:
     np.testing.assert_array_equal(low[-200:], picture)  # the picture itself stays untouched
     blue = [(image[:-200] == (70, 110, 190)).all(-1).sum() for image in (low, high)]
     assert blue[1] > 2 * blue[0] > 0
+
+
+def test_what_was_imagined_is_drawn_where_it_would_be_seen() -> None:
+    env = make_env("pybullet", [])
+    _, info = env.reset(seed=50001)
+    picture = env.render()
+    way = np.linspace(info["pos_agent"], info["pos_agent"] + [0.05, 0.05], 6)
+    block = np.tile(pose_features(np.array([0.45, 0.1, 0.5])), (6, 1))
+    drawn = draw_plan(picture, env.video, {STATE: way, ENVIRONMENT_STATE: block})
+    changed = (drawn != picture).any(-1)
+    env.close()
+    x, y = env.video.project(np.append(way[3], HEIGHT)).round().astype(int)
+    assert (drawn[y - 1 : y + 2, x - 1 : x + 2] == PUSHER).all(-1).any()
+    corner = transform(T_CORNERS, np.array([0.45, 0.1, 0.5]))[0]
+    x, y = env.video.project(np.append(corner, HEIGHT)).round().astype(int)
+    assert changed[y - 2 : y + 3, x - 2 : x + 3].any()
+    assert 0.001 < changed.mean() < 0.1
+
+
+def test_a_film_shows_the_plan_that_is_played(results: list[EpisodeResult]) -> None:
+    states = np.arange(6.0)[:, None]
+    planned = replace(results[0], plans=((2, {STATE: states}), (4, {STATE: 10 + states})))
+    assert planned.plan(1) == {}
+    np.testing.assert_array_equal(planned.plan(3)[STATE], states[1:])
+    np.testing.assert_array_equal(planned.plan(4)[STATE], 10 + states)
+    assert planned.plan(20) == {}  # all of it has come

@@ -1,5 +1,7 @@
 """The study of surprise on made-up traces: every detector calibrated alike, collapsed latents refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers.small_world_model import small_world_model
@@ -14,6 +16,7 @@ from vla_policy.evaluation.surprise.study import (
 )
 from vla_policy.evaluation.surprise.traces import Trace
 from vla_policy.interfaces import InputError
+from vla_policy.planning.options import PlannerConfig
 
 
 def trace(seed: int, event_step: int | None = None, success: bool = True, steps: int = 30) -> Trace:
@@ -96,3 +99,14 @@ def test_collapsed_latents_are_refused() -> None:
         check_latents(flat)
     with pytest.raises(InputError, match="expected successful episodes, found none"):
         check_latents([])
+
+
+def test_what_a_planner_imagines_is_a_score_beside_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vla_policy.evaluation.surprise.study.RandomDistillation", lambda latents: None)
+    successes = [trace(k) for k in range(12)]
+    assert "imagined" not in make_detectors(small_world_model(latent=8), successes)
+    imagining = [replace(t, scores={**t.scores, "imagined": t.scores["good"]}) for t in successes]
+    detector = make_detectors(small_world_model(latent=8), imagining)["imagined"]
+    np.testing.assert_array_equal(detector.score(imagining[0]), successes[0].scores["good"])
+    with pytest.raises(InputError, match="planner: expected none or dmpc, which imagines, found 'oracle'"):
+        SurpriseConfig(planner=PlannerConfig("oracle"))

@@ -14,6 +14,7 @@ SUBCOMMANDS = {
     "replay": Subcommand("DATASET EPISODE", "an episode's actions in simulation, compared with the recorded block"),
     "compact": Subcommand("DATASET", "merge many small files into few"),
     "contract": Subcommand("FILE", "a robot's contract in words, and whether it matches a URDF, a bag or a graph"),
+    "hindsight": Subcommand("DATASET OUT", "play as demonstrations of the goals that it reached"),
     "import-bag": Subcommand("BAG OUT", "convert ROS 2 bags to a dataset by a robot's contract"),
     "import-pusht": Subcommand("FILE OUT", "convert PushT demonstrations to a dataset"),
 }

@@ -12,13 +12,14 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from sim import TASK, make_disturbed_env
+from sim.interface import pusht_interface
 from sim.language.instructions import LANGUAGE_TASK
-from vla_policy.evaluation.planning.dmpc import planned
 from vla_policy.evaluation.success.evaluate import EvalConfig, evaluate
 from vla_policy.interfaces import IMAGES, InputError, Policy
 from vla_policy.models.checkpoint import update_card
 from vla_policy.models.continuation import require_continuing
 from vla_policy.models.loading import described, load_policy, machine
+from vla_policy.planning.planners import planned
 from vla_policy.rollouts.baselines import baseline_factory
 from vla_policy.rollouts.progress import Progress, no_progress
 from vla_policy.rollouts.watch import Watcher
@@ -74,9 +75,8 @@ def summaries(
         elif config.check_instruction and policy.reads:
             more["unreadable"] = policy.unreadable
         more |= {"watcher": watcher, "timing": machine(policy)}
-        player: Policy = policy
-        if config.planner.name == "dmpc":
-            player = planned(policy, config.planner)
+        player = planned(policy, config.planner, simulated=pusht_interface({}, goals=bool(config.pusht.goals)))
+        if config.planner.name != "none":
             more["planner"] = asdict(config.planner)
         summary = _evaluate(player, config, out, checkpoint, progress, **more)
         found[Path(checkpoint).name] = summary

@@ -13,10 +13,8 @@ import numpy as np
 
 from sim import Disturbance, PushTConfig
 from sim.disturbances import KINDS
-from sim.geometry import PUSHER_RADIUS
 from sim.language.instructions import named_goal
 from vla_policy.evaluation.options import RolloutOptions, SceneOptions
-from vla_policy.evaluation.planning.dmpc import PlannerConfig
 from vla_policy.evaluation.success.aftermath import watched_summary
 from vla_policy.evaluation.success.films import choose, film
 from vla_policy.evaluation.success.latency import KeepHistories, chunk_latency
@@ -24,6 +22,7 @@ from vla_policy.evaluation.success.report import refusal_rate, summarize, write_
 from vla_policy.evaluation.success.smoothness import smoothness
 from vla_policy.evaluation.surprise.plot import plot_watched
 from vla_policy.interfaces import InputError, Policy
+from vla_policy.planning.options import PlannerConfig
 from vla_policy.rollouts.progress import ProgressCallbacks
 from vla_policy.rollouts.results import EpisodeResult
 from vla_policy.rollouts.rollout import Unreadable, rollout
@@ -68,7 +67,7 @@ class EvalConfig(RolloutOptions, SceneOptions):
     disturbance: DisturbanceConfig = field(default_factory=DisturbanceConfig)
     """happens once in every episode; kinds, units and defaults are in sim/effects.py"""
     monitor: str | None = None  # folder of a calibration (vla-calibrate); the monitor halts the arm
-    planner: PlannerConfig = field(default_factory=PlannerConfig)  # see planner=dmpc
+    planner: PlannerConfig = field(default_factory=PlannerConfig)  # see planner=dmpc, planner=oracle
     check_instruction: bool = True
     """episodes whose instruction the policy cannot follow are not started, and count as failures"""
     out: str = "outputs/eval/${now:%Y-%m-%d_%H-%M-%S}"  # folder of the results
@@ -158,7 +157,7 @@ def evaluate(
     seconds = time.perf_counter() - begin
     write_episodes(out / "episodes.csv", results)
     chunk_ms = None
-    if kept.histories:
+    if kept.histories and config.planner.name != "oracle":  # which plans in the simulators, while it is asked to
         chunk_ms = {**chunk_latency(policy, kept.histories, config.latency_repeats), **(timing or {})}
     summary = summarize(
         results,
@@ -204,12 +203,12 @@ def _sentences(results: Sequence[EpisodeResult], scene: PushTConfig) -> dict[str
 
 
 def _kept_out(results: Sequence[EpisodeResult], planner: PlannerConfig) -> dict[str, Any]:
-    """In how many episodes the pusher touched the disc that it was to keep out of."""
+    """In how many episodes the pusher's centre entered the disc that it was to keep out of."""
     if planner.disc is None:
         return {}
     x, y, radius = planner.disc
-    touched = [bool((np.linalg.norm(r.path - [x, y], axis=-1) < radius + PUSHER_RADIUS).any()) for r in results]
-    return {"disc": list(planner.disc), "n_touched_disc": sum(touched)}
+    entered = [bool((np.linalg.norm(r.path - [x, y], axis=-1) < radius).any()) for r in results]
+    return {"disc": list(planner.disc), "n_entered_disc": sum(entered)}
 
 
 def _refusals(results: Sequence[EpisodeResult]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Videos of episodes with instruction, step and coverage overlaid, and a contact sheet.
+"""Videos of episodes with instruction, step and coverage overlaid, what a planner imagined, and a contact sheet.
 
 Only the chosen episodes are rendered, after the run: their recorded commands are replayed from the same seed, which in
 a deterministic simulation reproduces the episode.
@@ -15,10 +15,12 @@ from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from vla_policy.data.format.video import encode
+from vla_policy.evaluation.success.plans import draw_plan
 from vla_policy.rollouts.results import EpisodeResult, Start
 from vla_policy.rollouts.workers import EnvFactory
 from vla_policy.utils.files import write_whole
@@ -108,14 +110,14 @@ def _film_one(env_factory: EnvFactory, episode: EpisodeResult, path: Path, name:
 
 
 def replay(env_factory: EnvFactory, episode: EpisodeResult) -> Iterator[Frame]:
-    """The episode's frames: the first one, and one after each step."""
+    """The episode's frames: the first one, and one after each step, with the plan that was played then."""
     env = env_factory()
     try:
         _, info = env.reset(seed=episode.seed, options=Start(episode.seed, episode.goal).options)
-        yield _frame(env, 0, info)
+        yield _frame(env, 0, info, episode)
         for step, action in enumerate(episode.actions, start=1):
             _, _, _, _, info = env.step(action)
-            yield _frame(env, step, info)
+            yield _frame(env, step, info, episode)
     finally:
         env.close()
     if info["coverage"] != episode.final_coverage:
@@ -137,8 +139,10 @@ def _watched(frame: Frame, episode: EpisodeResult) -> Frame:
     return replace(frame, surprise=text, halted=halted)
 
 
-def _frame(env: object, step: int, info: dict) -> Frame:
-    picture = np.asarray(env.render(), np.uint8)  # type: ignore[attr-defined]
+def _frame(env: gymnasium.Env, step: int, info: dict, episode: EpisodeResult) -> Frame:
+    picture = np.asarray(env.render(), np.uint8)
+    if env.has_wrapper_attr("video") and (plan := episode.plan(step)):
+        picture = draw_plan(picture, env.get_wrapper_attr("video"), plan)
     return Frame(picture, step, float(info["coverage"]), bool(info["is_success"]))
 
 

@@ -26,6 +26,7 @@ _ELSEWHERE = (
     "actions",
     "path",
     "seams",
+    "plans",
     "reached",
     "aftermath",
     "watched",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from vla_policy.evaluation.surprise.detection import (
 )
 from vla_policy.evaluation.surprise.environments import study_env
 from vla_policy.evaluation.surprise.traces import Trace, load_traces, record_traces, save_traces
+from vla_policy.evaluation.surprise.watchers import IMAGINED
 from vla_policy.interfaces import IMAGES, InputError, Observation
 from vla_policy.models import DiffusionPolicy
 from vla_policy.monitoring import (
@@ -35,6 +36,8 @@ from vla_policy.monitoring import (
     false_alarm_counts,
     false_alarm_spread,
 )
+from vla_policy.planning.options import PlannerConfig
+from vla_policy.planning.planners import planned
 from vla_policy.rollouts.progress import Progress
 from vla_policy.rollouts.scenes import with_scene
 from vla_policy.utils.files import read_json, write_json
@@ -73,10 +76,14 @@ class SurpriseConfig(RolloutOptions, SceneOptions):
     larger magnitude
     """
     window: int = 30  # control steps after an event in which an alarm detects it
+    planner: PlannerConfig = field(default_factory=PlannerConfig)
+    """see planner=dmpc: who plays, and what it imagines is a score beside the others"""
     num_envs: int = 8  # environments whose chunks are computed in batches
     out: str = "outputs/surprise/${now:%Y-%m-%d_%H-%M-%S}"  # folder of the results
 
     def __post_init__(self) -> None:
+        if self.planner.name == "oracle":
+            raise InputError("planner: expected none or dmpc, which imagines, found 'oracle'")
         for key in ("n_calibration", "n_nominal", "n_events", "window"):
             if getattr(self, key) < 1:
                 raise InputError(f"{key}: expected at least 1, found {getattr(self, key)}")
@@ -134,14 +141,14 @@ def surprise_study(
     """
     model = WorldModel.from_pretrained(world_model)
     _record_settings(out, config, binding(Path(policy_folder), Path(world_model), policy.interface))
-    cameras, scene = camera_names(policy, model), config.pusht
+    cameras, scene, player = camera_names(policy, model), config.pusht, planned(policy, config.planner)
 
     def traces(name: str, seeds: Sequence[int], disturbance: Disturbance | None = None) -> list[Trace]:
         path = out / "traces" / f"{name}.npz"
         if not path.exists():
             env = functools.partial(study_env, cameras, scene, disturbance, config.window)
             with progress(name, len(seeds)) as callbacks:
-                save_traces(path, record_traces(policy, env, world_model, seeds, config, callbacks))
+                save_traces(path, record_traces(player, env, world_model, seeds, config, callbacks))
         return load_traces(path)
 
     calibration = [t for t in traces("calibration", config.calibration_seeds) if t.success]
@@ -207,7 +214,8 @@ def evaluate_detectors(
 
 def make_detectors(model: WorldModel, successes: Sequence[Trace]) -> dict[str, Detector]:
     """The world model's prediction error, whitened and not, and baselines: latent step, random network distillation
-    (trained on a quarter of the episodes and calibrated on the others), pixel difference, chunk inconsistency.
+    (trained on a quarter of the episodes and calibrated on the others), pixel difference, chunk inconsistency; and the
+    error of what a planner imagined, if one played.
     """
     whitening = nominal_whitening(model, [(t.latents, t.commands) for t in successes])
     distilled = RandomDistillation(np.concatenate([t.latents for t in successes[::4]]))
@@ -219,6 +227,7 @@ def make_detectors(model: WorldModel, successes: Sequence[Trace]) -> dict[str, D
         "rnd": Detector(lambda t: distilled.score(t.latents), others),
         "pixels": Detector(lambda t: t.scores["pixel"], successes),
         "chunks": Detector(lambda t: t.scores["chunk"], successes),
+        **({IMAGINED: Detector(lambda t: t.scores[IMAGINED], successes)} if IMAGINED in successes[0].scores else {}),
     }
 
 
@@ -283,7 +292,7 @@ def _record_settings(out: Path, config: SurpriseConfig, bound_to: Mapping[str, s
     settings["magnitudes"] = {kind: Disturbance(kind).magnitude for kind in KINDS}
     path = out / RECORDED
     if path.exists():
-        for key, value in with_scene(read_json(path)).items():
+        for key, value in {"planner": asdict(PlannerConfig()), **with_scene(read_json(path))}.items():
             if settings.get(key) != value:
                 raise InputError(f"{path}: expected {key} {value!r} to continue with, found {settings.get(key)!r}")
     write_json(path, settings)

@@ -17,6 +17,7 @@ from vla_policy.rollouts.rollout import rollout
 from vla_policy.rollouts.workers import EnvFactory
 from vla_policy.utils.files import write_whole
 from vla_policy.world_model import NumpyWorldModel, WorldModel
+from vla_policy.world_model.diffusion_mpc import DiffusionMPC
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,12 @@ def record_traces(
     options: RolloutOptions,
     callbacks: ProgressCallbacks,
 ) -> list[Trace]:
-    """Run episodes with these seeds and return their traces, in the same order."""
+    """Run episodes with these seeds and return their traces, in the same order; with the errors of what a planner
+    imagines, if `policy` is one.
+    """
+    spread = None
+    if isinstance(policy, DiffusionMPC):
+        spread = {key: values.cpu().numpy() for key, values in policy.dynamics.spread().items()}
     results = rollout(
         policy,
         env_factory,
@@ -55,7 +61,7 @@ def record_traces(
         num_envs=options.num_envs,
         num_workers=options.num_workers,
         seed=options.policy_seed,
-        watcher=ScoreRecorder(NumpyWorldModel(WorldModel.from_pretrained(world_model))),
+        watcher=ScoreRecorder(NumpyWorldModel(WorldModel.from_pretrained(world_model)), spread),
         callbacks=callbacks,
     )
     return [_trace(result) for result in results]

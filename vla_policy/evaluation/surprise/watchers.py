@@ -11,26 +11,27 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import numpy as np
 
 from vla_policy.interfaces import Interface
-from vla_policy.monitoring import ChunkInconsistency, Monitor, PixelDifference, Score
+from vla_policy.monitoring import ChunkInconsistency, ImaginedStates, Monitor, PixelDifference, Score
 from vla_policy.rollouts.results import Start
 from vla_policy.rollouts.watch import WatchedStep
 from vla_policy.world_model import NumpyWorldModel
 from vla_policy.world_model.monitors import monitor_factory
 
+IMAGINED = "imagined"  # the score of a planner's imagined states, in traces and tables
+
 
 class ScoreRecorder:
-    """Records what all scores are computed from: latents, pixel differences, chunk inconsistencies.
+    """Records what all scores are computed from: latents, pixel differences, chunk inconsistencies and, with the
+    `spread` of what a planner imagines (`Dynamics.spread`), its errors.
 
     Scores are NaN where they are undefined.
     """
 
     may_halt = False
 
-    def __init__(self, model: NumpyWorldModel) -> None:
-        self.model, self.cameras = model, list(model.cameras)
-        self._scores: dict[Start, dict[str, Score]] = defaultdict(
-            lambda: {"pixel": PixelDifference(self.cameras), "chunk": ChunkInconsistency()}
-        )
+    def __init__(self, model: NumpyWorldModel, spread: Mapping[str, np.ndarray] | None = None) -> None:
+        self.model, self.cameras, self._spread = model, list(model.cameras), spread
+        self._scores: dict[Start, dict[str, Score]] = defaultdict(self._new_scores)
         self._values: dict[Start, dict[str, list[np.ndarray]]] = defaultdict(lambda: defaultdict(list))
 
     def update(self, steps: Mapping[Start, Sequence[WatchedStep]]) -> Collection[Start]:
@@ -43,6 +44,10 @@ class ScoreRecorder:
                     value = score.update(step.observation, step.command, step.chunk)
                     values[name].append(np.array(np.nan if value is None else value))
         return ()
+
+    def _new_scores(self) -> dict[str, Score]:
+        scores: dict[str, Score] = {"pixel": PixelDifference(self.cameras), "chunk": ChunkInconsistency()}
+        return scores if self._spread is None else {**scores, IMAGINED: ImaginedStates(self._spread)}
 
     def record(self, start: Start) -> dict[str, np.ndarray]:
         del self._scores[start]

@@ -1,0 +1,97 @@
+"""A policy's node with a planner: what it wants is changed while it runs, and mistakes are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.ros import own_domain, spinning
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
+
+from sim.geometry import WORKSPACE_HIGH, WORKSPACE_LOW
+from sim.interface import pusht_interface
+from vla_policy.conf.dynamics_config import DynamicsConfig
+from vla_policy.graph.application import GraphConfig, nodes
+from vla_policy.interfaces import ACTION, STATE, InputError
+from vla_policy.models import DiffusionPolicy, TransformerConfig
+from vla_policy.nodes import policy_node
+from vla_policy.planning.objectives import KeepOut, Sum
+from vla_policy.planning.options import PlannerConfig
+from vla_policy.world_model.dynamics import Dynamics, fit_dynamics
+
+pytestmark = pytest.mark.dds
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Dynamics of the pusher alone, which know nothing."""
+    folder = tmp_path_factory.mktemp("planner")
+    config = DynamicsConfig(state_keys=[STATE], transformer=TransformerConfig(width=16, depth=1, heads=2))
+    random = torch.rand(64, 17, 2, generator=torch.Generator().manual_seed(0))
+    model = Dynamics(config, pusht_interface({}), fit_dynamics({STATE: random, ACTION: random}, config))
+    model.save_pretrained(folder / "dynamics")
+    return folder
+
+
+def small_policy() -> DiffusionPolicy:
+    from helpers.tiny_policies import tiny_policy
+
+    return tiny_policy(pusht_interface({"top": 96}), WORKSPACE_LOW, WORKSPACE_HIGH, [STATE, "observation.images.top"])
+
+
+@contextmanager
+def configured(monkeypatch: pytest.MonkeyPatch, *parameters: str) -> Iterator[policy_node.PolicyNode]:
+    monkeypatch.setattr(policy_node, "robot_policy", lambda *_: small_policy())
+    with own_domain(2), spinning(policy_node.PolicyNode, "check_instruction:=false", *parameters) as node:
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS, node.error
+        yield node
+
+
+def set_to(node: policy_node.PolicyNode, **values: object) -> SetParametersResult:
+    given = [Parameter(f"planner.{name}", value=value) for name, value in values.items()]
+    result: SetParametersResult = node.set_parameters_atomically(given)
+    return result
+
+
+def test_what_a_planner_wants_changes_while_it_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = ["planner.name:=dmpc", f"planner.dynamics:={folder / 'dynamics'}", "planner.samples:=3"]
+    with configured(monkeypatch, *chosen, "planner.objective:=gentle") as node:
+        refused = set_to(node, objective="keep_out")
+        assert not refused.successful
+        assert refused.reason == "planner.disc: expected one with planner.objective=keep_out, found none"
+        refused = set_to(node, objective="progress")
+        assert "expected 'observation.environment_state' for progress" in refused.reason
+        assert set_to(node, objective="keep_out+gentle", disc=[0.4, 0.0, 0.03]).successful
+        objective = node._ranking.objective
+        assert isinstance(objective, Sum)
+        assert objective.parts[0] == KeepOut((0.4, 0.0), 0.03)
+        assert set_to(node, disc=[0.5, 0.0, 0.03]).successful
+        assert node._ranking.objective.parts[0] == KeepOut((0.5, 0.0), 0.03)
+
+
+def test_without_a_planner_nothing_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    with configured(monkeypatch) as node:
+        assert node._ranking is None
+        assert (
+            "planner: expected planner=dmpc with planner.objective, found none"
+            in set_to(node, objective="gentle").reason
+        )
+
+
+def test_vla_sim_hands_its_planner_to_the_node() -> None:
+    planner = PlannerConfig("dmpc", dynamics="somewhere", objective="progress+keep_out", disc=[1, 0, 0.03])
+    given = nodes("checkpoint", GraphConfig(planner=planner))["policy"]
+    assert {key: value for key, value in given.items() if key.startswith("planner.")} == {
+        "planner.name": "dmpc",
+        "planner.dynamics": "somewhere",
+        "planner.samples": 32,
+        "planner.objective": "progress+keep_out",
+        "planner.disc": [1.0, 0.0, 0.03],
+    }
+    with pytest.raises(InputError, match="planner: expected none or dmpc in the graph, found 'oracle'"):
+        GraphConfig(planner=PlannerConfig("oracle"))

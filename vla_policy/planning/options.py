@@ -1,0 +1,120 @@
+"""The configuration of a planner, and the objective that it names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from vla_policy.interfaces import ACTION, STATE, InputError, Interface, Objective
+from vla_policy.planning.objectives import Gentle, KeepOut, LearnedReturn, Random, Reach, Sum
+
+PLANNERS = ("none", "dmpc", "oracle")
+OBJECTIVES = ("progress", "return", "reach", "keep_out", "gentle", "random")
+
+
+@dataclass
+class PlannerConfig:
+    """Which of a policy's proposals is played."""
+
+    name: str = "none"
+    """none: the only one | dmpc: the best of several, by what is imagined to follow | oracle: by what does follow in
+    the simulator, the ceiling of every planner
+    """
+    dynamics: str | None = None  # dmpc: folder of a training with dynamics=dmpc
+    samples: int = 32  # proposals for each chunk
+    objective: str = "progress"
+    """one or, joined by +, several: progress (PushT's block to planner.goal) | return (as planner.returns has learnt
+    it) | reach (the robot's state to planner.goal) | keep_out (of planner.disc) | gentle (smooth commands) | random
+    (the control)
+    """
+    goal: list[float] | None = None
+    """x, y in metres and the angle that the block shall reach, null: PushT's; with reach, a value a channel of the
+    robot's state
+    """
+    disc: list[float] | None = None
+    """x, y and radius in metres of where the tool's centre must not be; who enters it is counted"""
+    returns: str | None = None  # folder of a training with returns=mlp
+
+    def __post_init__(self) -> None:
+        if self.name not in PLANNERS:
+            raise InputError(f"planner: expected one of {list(PLANNERS)}, found {self.name!r}")
+        changed = [option.name for option in fields(self)[1:] if getattr(self, option.name) != option.default]
+        if self.name == "none" and changed:
+            raise InputError(f"planner: expected planner=dmpc with planner.{changed[0]}, found none")
+        if self.name == "dmpc" and self.dynamics is None:
+            raise InputError("planner.dynamics: expected the folder of dynamics, found none")
+        if self.name == "oracle" and self.dynamics is not None:
+            raise InputError(f"planner.dynamics: expected none with planner=oracle, found {self.dynamics}")
+        if self.samples < 1:
+            raise InputError(f"planner.samples: expected at least 1, found {self.samples}")
+        if unknown := [word for word in self.wishes if word not in OBJECTIVES]:
+            raise InputError(f"planner.objective: expected some of {list(OBJECTIVES)}, found {unknown[0]!r}")
+        for word, option in (("keep_out", "disc"), ("return", "returns"), ("reach", "goal")):
+            if word in self.wishes and getattr(self, option) is None:
+                raise InputError(f"planner.{option}: expected one with planner.objective={word}, found none")
+        if self.disc is not None:
+            _numbers("planner.disc", self.disc, 3)
+        if self.goal is not None and "reach" not in self.wishes:
+            _numbers("planner.goal", self.goal, 3)
+
+    @property
+    def wishes(self) -> list[str]:
+        """The words of `objective`."""
+        return self.objective.split("+")
+
+
+def make_objective(config: PlannerConfig, interface: Interface) -> Objective:
+    """What `config` wants of futures with the features of `interface`; `InputError` where they lack something."""
+    parts = [_part(word, config, interface) for word in config.wishes]
+    objective = parts[0] if len(parts) == 1 else Sum(parts)
+    seen = {key: feature for key, feature in interface.observations.items() if feature.dtype != "image"}
+    still = {key: np.zeros((1, 3, *feature.shape)) for key, feature in {**seen, ACTION: interface.action}.items()}
+    try:
+        objective(still)
+    except KeyError as missing:
+        raise InputError(
+            f"planner.objective: expected {missing} for {config.objective}, found futures of {sorted(seen)}"
+        ) from None
+    return objective
+
+
+def _part(word: str, config: PlannerConfig, interface: Interface) -> Objective:
+    state = interface.observations[STATE]
+    if word == "gentle":
+        return Gentle()
+    if word == "random":
+        return Random()
+    if word == "keep_out":
+        if state.names[:2] != ("x", "y"):
+            raise InputError(f"planner.disc: expected a state that begins with x and y, found {list(state.names)}")
+        x, y, radius = _numbers("planner.disc", config.disc or (), 3)
+        return KeepOut((x, y), radius)
+    if word == "reach":
+        return Reach(_numbers("planner.goal", config.goal or (), state.shape[0]))
+    if word == "return":
+        from vla_policy.world_model.returns import ReturnModel
+
+        assert config.returns is not None
+        model = ReturnModel.from_pretrained(config.returns)
+        return LearnedReturn(tuple(model.config.state_keys), model.arrays(), model.config.discount)
+    return _progress(config)
+
+
+def _progress(config: PlannerConfig) -> Objective:
+    try:
+        from sim.objectives import Progress  # PushT's own, and all that needs the simulator's packages
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"planner.objective: expected the extra 'sim' for progress, found no {error.name}; a robot has return, "
+            "reach, keep_out and gentle"
+        ) from None
+    return Progress() if config.goal is None else Progress(_numbers("planner.goal", config.goal, 3))
+
+
+def _numbers(name: str, values: Sequence[float], count: int) -> tuple[float, ...]:
+    found = np.asarray(values, float)
+    if found.shape != (count,) or not np.isfinite(found).all():
+        raise InputError(f"{name}: expected {count} numbers, found {list(values)}")
+    return tuple(found.tolist())

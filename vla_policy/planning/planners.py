@@ -1,0 +1,65 @@
+"""Planners around a policy, from configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vla_policy.interfaces import ActionChunk, InputError, Interface, Objective, Observation, Policy
+from vla_policy.planning.options import PlannerConfig, make_objective
+from vla_policy.rollouts.lookahead import Proposals
+
+if TYPE_CHECKING:
+    from vla_policy.models import DiffusionPolicy
+    from vla_policy.world_model.diffusion_mpc import DiffusionMPC
+
+
+class Oracle:
+    """A `Policy` that proposes `samples` chunks, of which the simulator's process plays the one that turns out best.
+
+    Diffusion-MPC would do this with the same proposals and objective if it imagined without error.
+    """
+
+    def __init__(self, policy: DiffusionPolicy, objective: Objective, samples: int) -> None:
+        self.policy, self.objective, self.samples = policy, objective, samples
+        self.interface: Interface = policy.interface
+        self.n_obs_steps, self.n_action_steps = policy.n_obs_steps, policy.n_action_steps
+
+    def predict(self, histories: Sequence[Sequence[Observation]], generator: np.random.Generator) -> list[ActionChunk]:
+        """The proposals for each history; equal generators give equal ones."""
+        if not histories:
+            return []
+        from vla_policy.world_model.diffusion_mpc import propose
+
+        chunks, _ = propose(self.policy, self.policy.batch(histories), generator, self.samples)
+        dt = 1.0 / self.interface.fps
+        return [
+            Proposals(rows[0], history[-1].t, dt, candidates=rows, objective=self.objective)
+            for rows, history in zip(chunks.double().cpu().numpy(), histories, strict=True)
+        ]
+
+
+def planned(policy: DiffusionPolicy, config: PlannerConfig, simulated: Interface | None = None) -> Policy:
+    """The planner around a policy, or the policy itself; `simulated` is what a simulator shows, an oracle's future.
+
+    `InputError` if what `config` names does not fit the policy.
+    """
+    if config.name == "none":
+        return policy
+    if config.name == "oracle":
+        if simulated is None:
+            raise InputError("planner: expected none or dmpc on a robot, found 'oracle', which tries in the simulator")
+        return Oracle(policy, make_objective(config, simulated), config.samples)
+    return diffusion_mpc(policy, config)
+
+
+def diffusion_mpc(policy: DiffusionPolicy, config: PlannerConfig) -> DiffusionMPC:
+    """Diffusion-MPC with the dynamics that `config` names; `InputError` if they or the objective do not fit."""
+    from vla_policy.world_model.diffusion_mpc import DiffusionMPC
+    from vla_policy.world_model.dynamics import Dynamics
+
+    assert config.dynamics is not None
+    dynamics = Dynamics.from_pretrained(config.dynamics).to(policy.device)
+    return DiffusionMPC(policy, dynamics, make_objective(config, dynamics.interface), config.samples)
