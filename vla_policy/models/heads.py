@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vla_policy.conf.policy_config import PolicyConfig
 from vla_policy.interfaces import InputError
 from vla_policy.models.objectives import Predict, choose, make_objective
-from vla_policy.models.transformer import ActionTransformer, Prefix
+from vla_policy.models.transformer import ActionTransformer, Cache, Prefix
 
 Teach = Callable[[Tensor, Tensor], Tensor]  # noisy actions (B, S, T, D) at times (B, S) to a teacher's prediction
 
@@ -203,6 +203,40 @@ class AutoregressiveHead(TokenHead):
             token = self.choose(self.logits(features), generator)
             tokens.append(token)
         return decode_bins(torch.cat(tokens, dim=2)[:, 0], self.bins, self.action_dim)
+
+    @property
+    def temperature(self) -> float | None:
+        """Of the distribution that tokens are drawn from; None: they are the likeliest ones."""
+        return None if self.greedy else self.objective.temperature
+
+    def decoder(self, transformer: ActionTransformer, prefix: Prefix) -> ActionDecoder:
+        """The tokens of one observation's chunk, to be decoded by `speculation.decode`."""
+        return ActionDecoder(self, transformer, prefix)
+
+
+class ActionDecoder:
+    """A `speculation.Decoder`: sequences are the draws of one observation."""
+
+    def __init__(
+        self, head: AutoregressiveHead, transformer: ActionTransformer, prefix: Prefix, cache: Cache | None = None
+    ) -> None:
+        self.start = head.nothing
+        self._head, self._transformer, self._prefix = head, transformer, prefix
+        self._device = transformer.position.device
+        self._still = transformer.modulations(torch.zeros(1, 1, device=self._device), prefix.context)
+        self._cache = transformer.new_cache() if cache is None else cache
+
+    def extend(self, tokens: Tensor) -> Tensor:
+        embedded = self._head.embedding(tokens.to(self._device))[None]
+        logits: Tensor = self._head.logits(self._transformer(embedded, self._still, self._prefix, cache=self._cache))
+        return logits[0]
+
+    def rewind(self, length: int) -> None:
+        self._cache.rewind(length)
+
+    def fork(self, lengths: Sequence[int]) -> ActionDecoder:
+        cache = self._cache.fork(torch.tensor(lengths, device=self._device))
+        return ActionDecoder(self._head, self._transformer, self._prefix, cache)
 
 
 class MaskedHead(TokenHead):
