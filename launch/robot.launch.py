@@ -19,6 +19,7 @@ ARGUMENTS = {
     "calibration": ("", "folder of a calibrated surprise monitor; empty: none runs"),
     "dry_run": ("true", "send nothing to the robot"),
     "device": ("cpu", "auto, cpu or cuda"),
+    "draft": ("", "checkpoint of a smaller policy that drafts action tokens on another core; empty: none"),
     "joy": ("false", "start joy_node and teleop: a gamepad takes over, resumes and stops"),
     "urdf": ("", "robot description to publish, a name in urdf/ or a file; empty: the driver does it"),
     "rviz": ("false", "show camera, arm and target in RViz"),
@@ -42,7 +43,13 @@ def nodes(context, *args, **kwargs):
         node(
             LifecycleNode,
             "policy",
-            {**model, "device": parameter("device"), "task": parameter("instruction"), "check_instruction": checked},
+            {
+                **model,
+                "device": parameter("device"),
+                "draft": parameter("draft"),
+                "task": parameter("instruction"),
+                "check_instruction": checked,
+            },
         ),
     ]
     if watched:

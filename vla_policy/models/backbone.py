@@ -34,10 +34,10 @@ from vla_policy.conf.policy_config import BackboneConfig
 from vla_policy.interfaces import InputError
 from vla_policy.models.checkpoint import WEIGHTS, Stored, check_header, distinct, sizes_only
 from vla_policy.models.instructions import KnownInstructions
-from vla_policy.models.speculation import Decoded, Drafter, Task, decode
 from vla_policy.models.text_decoder import TextDecoder
 from vla_policy.models.tiny_vlm import tiny_config, train_tokenizer
 from vla_policy.models.vlm_families import FAMILIES
+from vla_policy.speculation import Decoded, Drafter, Task, decode
 
 IGNORED = -100  # label of a token that is not trained on, cross_entropy's default
 LONGEST_ANSWER = 48  # tokens
@@ -72,6 +72,7 @@ class Backbone(nn.Module):
         self.model: Any = _tuned(model, config)
         self._ids = functools.lru_cache(4096)(self._encode)
         self.known: KnownInstructions | None = None  # None: instructions are not checked
+        self.drafter: Drafter | None = None  # of answers
 
     @classmethod
     def create(cls, config: BackboneConfig, corpus: Iterable[str]) -> Backbone:
@@ -185,16 +186,17 @@ class Backbone(nn.Module):
         return F.cross_entropy(logits.float(), target[:, 1:][wanted])
 
     @torch.inference_mode()
-    def answer(self, frames: Sequence[Tensor], question: str, drafter: Drafter | None = None) -> str:
-        """The greedily decoded answer to a question about one observation, (1, H, W, 3) per camera.
+    def answer(self, frames: Sequence[Tensor], question: str) -> str:
+        """The greedily decoded answer to a question about one observation, (1, H, W, 3) per camera."""
+        return self.text(self.reply(frames, question, self.drafter).tokens)
 
-        A drafter of a model with the same tokenizer makes it faster, see `speculation`.
-        """
-        reply = self.reply(frames, question, drafter)
-        return cast(str, self.tokenizer.decode(reply.tokens, skip_special_tokens=True)).strip()
+    def text(self, tokens: Sequence[int]) -> str:
+        """The answer of these tokens."""
+        return cast(str, self.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
-    def reply(self, frames: Sequence[Tensor], question: str, drafter: Drafter | None = None) -> Decoded:
-        """The tokens of `answer`."""
+    @torch.inference_mode()
+    def reply(self, frames: Sequence[Tensor], question: str, drafter: Drafter | None) -> Decoded:
+        """The tokens of `answer`, with the help of a drafter or without."""
         self.check_text(question, "question")
         if drafter is not None:
             drafter.begin(Task(([frame.cpu().numpy() for frame in frames], question), LONGEST_ANSWER, None, 0))
@@ -209,9 +211,12 @@ class Backbone(nn.Module):
         cache = DynamicCache()
         self._run(ids, real, self.look(frames), None, past_key_values=cache, use_cache=True)
         cache.crop(-1)  # the last token is read again, with the first drafted ones
-        language = getattr(self.base.model, self.family.language_model)
         first, last = self.family.first_position, int(ids[0, -1])
-        return TextDecoder(language, self.base.lm_head, cache, last, first, ids.shape[1] - 1)
+        return TextDecoder(*self.language(), cache, last, first, ids.shape[1] - 1)
+
+    def language(self) -> tuple[nn.Module, nn.Module]:
+        """The language model, and the head that makes logits of its hidden states."""
+        return getattr(self.base.model, self.family.language_model), self.base.lm_head
 
     def layers(self) -> list[nn.Module]:
         """The layers of vision tower and language model, for regional compilation."""

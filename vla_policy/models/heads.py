@@ -8,6 +8,7 @@ Shapes: B observations, S draws an observation, T action steps, D action dimensi
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from vla_policy.conf.policy_config import PolicyConfig
 from vla_policy.interfaces import InputError
 from vla_policy.models.objectives import Predict, choose, make_objective
-from vla_policy.models.transformer import ActionTransformer, Cache, Prefix
+from vla_policy.models.transformer import ActionTransformer, Prefix
 
 Teach = Callable[[Tensor, Tensor], Tensor]  # noisy actions (B, S, T, D) at times (B, S) to a teacher's prediction
 
@@ -150,6 +151,10 @@ class TokenHead(nn.Module):
         """The start or mask token."""
         return self.bins
 
+    def actions(self, tokens: Sequence[int]) -> Tensor:
+        """The chunk (1, T, D) of its tokens."""
+        return decode_bins(torch.tensor([tokens]), self.bins, self.action_dim)
+
     def choose(self, logits: Tensor, generator: torch.Generator) -> Tensor:
         """Tokens (...) of logits (..., bins): the argmax, or sampled from the predicted distribution."""
         if self.greedy:
@@ -209,22 +214,16 @@ class AutoregressiveHead(TokenHead):
         """Of the distribution that tokens are drawn from; None: they are the likeliest ones."""
         return None if self.greedy else self.objective.temperature
 
-    def decoder(self, transformer: ActionTransformer, prefix: Prefix) -> ActionDecoder:
-        """The tokens of one observation's chunk, to be decoded by `speculation.decode`."""
-        return ActionDecoder(self, transformer, prefix)
-
 
 class ActionDecoder:
     """A `speculation.Decoder`: sequences are the draws of one observation."""
 
-    def __init__(
-        self, head: AutoregressiveHead, transformer: ActionTransformer, prefix: Prefix, cache: Cache | None = None
-    ) -> None:
+    def __init__(self, head: AutoregressiveHead, transformer: ActionTransformer, prefix: Prefix) -> None:
         self.start = head.nothing
         self._head, self._transformer, self._prefix = head, transformer, prefix
         self._device = transformer.position.device
         self._still = transformer.modulations(torch.zeros(1, 1, device=self._device), prefix.context)
-        self._cache = transformer.new_cache() if cache is None else cache
+        self._cache = transformer.new_cache()
 
     def extend(self, tokens: Tensor) -> Tensor:
         embedded = self._head.embedding(tokens.to(self._device))[None]
@@ -235,8 +234,9 @@ class ActionDecoder:
         self._cache.rewind(length)
 
     def fork(self, lengths: Sequence[int]) -> ActionDecoder:
-        cache = self._cache.fork(torch.tensor(lengths, device=self._device))
-        return ActionDecoder(self._head, self._transformer, self._prefix, cache)
+        fork = copy.copy(self)
+        fork._cache = self._cache.fork(torch.tensor(lengths, device=self._device))
+        return fork
 
 
 class MaskedHead(TokenHead):

@@ -28,7 +28,7 @@ from vla_policy.models.checkpoint import (
 )
 from vla_policy.models.chunks import decode_chunks, encode_chunks
 from vla_policy.models.encoder import ObservationEncoder, module_name, vector_token
-from vla_policy.models.heads import DenoisingHead, make_head
+from vla_policy.models.heads import ActionDecoder, AutoregressiveHead, DenoisingHead, make_head
 from vla_policy.models.instructions import FILE as INSTRUCTIONS
 from vla_policy.models.instructions import KnownInstructions
 from vla_policy.models.objectives import Predict
@@ -42,6 +42,7 @@ from vla_policy.models.teaching import (
 )
 from vla_policy.models.trainable import TrainableModel
 from vla_policy.models.transformer import ActionTransformer, Prefix
+from vla_policy.speculation import Decoded, Drafter, Task, decode
 
 
 class Observed(NamedTuple):
@@ -109,6 +110,7 @@ class DiffusionPolicy(TrainableModel):
         }
         self.head = make_head(config, interface.action.shape[0])
         self._teacher: Callable[[], DiffusionPolicy] | None = None
+        self.drafter: Drafter | None = None  # of action tokens, for one observation at a time
         self.transformer = ActionTransformer(self.head.length, config.transformer)
         single = replace(config, ensemble=1)
         others = (DiffusionPolicy(single, interface, normalizer) for _ in range(config.ensemble - 1))
@@ -256,7 +258,27 @@ class DiffusionPolicy(TrainableModel):
         if isinstance(self.head, DenoisingHead):
             return self.propose(batch, generator, 1)[:, 0]
         count = len(batch[self.config.observation_keys[0]])
-        return self._decoded(self.head.sample(self.transformer, self.prefix(batch), count, generator), batch)
+        if self.drafter is not None and count == 1:
+            chunks = self.head.actions(self.speculate(batch, generator, self.drafter).tokens)
+        else:
+            chunks = self.head.sample(self.transformer, self.prefix(batch), count, generator)
+        return self._decoded(chunks.to(self.device), batch)
+
+    @torch.inference_mode()
+    def speculate(self, batch: Mapping[str, Any], generator: torch.Generator, drafter: Drafter) -> Decoded:
+        """The action tokens of one raw observation, (1, n_obs_steps, ...) by key, distributed as those of `sample`."""
+        head = cast(AutoregressiveHead, self.head)
+        seen = {key: batch[key].cpu().numpy() for key in self.interface.observations}
+        seed = int(torch.randint(2**62, (), generator=generator))
+        drafter.begin(Task({**seen, "task": batch.get("task")}, head.length, head.temperature, seed))
+        return decode(self.action_decoder(batch), head.length, head.temperature, generator, drafter)
+
+    @torch.inference_mode()
+    def action_decoder(self, batch: Mapping[str, Any]) -> ActionDecoder:
+        """What decodes the action tokens of one raw observation; of an autoregressive policy."""
+        tensors = {key: torch.as_tensor(batch[key]) for key in self.interface.observations}
+        prefix = self.prefix({**tensors, "task": batch.get("task")})
+        return ActionDecoder(cast(AutoregressiveHead, self.head), self.transformer, prefix)
 
     @torch.inference_mode()
     def propose(self, batch: Mapping[str, Any], generator: torch.Generator, draws: int) -> Tensor:

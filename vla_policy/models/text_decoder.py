@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,7 +54,8 @@ class TextDecoder:
             tuple(part.expand(len(lengths), -1, -1, -1) for part in (layer.keys, layer.values))
             for layer in self._cache.layers
         ]
-        fork = TextDecoder(self._language, self._head, DynamicCache(copies), self.start, self._first, self._prompt)
+        fork = copy.copy(self)
+        fork._cache = DynamicCache(copies)
         fork._trunk = self._length
         fork._shared = self._prompt + torch.tensor(lengths, device=copies[0][0].device)
         return fork

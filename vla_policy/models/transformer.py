@@ -64,7 +64,9 @@ class Cache:
     def fork(self, lengths: Tensor) -> Cache:
         """Sequences (S,) that go on after the first `lengths` (S,) tokens of this one, of a single observation."""
         layers = [
-            LayerCache(*(None if part is None else part.expand(len(lengths), -1, -1, -1) for part in (at.key, at.value)))
+            LayerCache(
+                *(None if part is None else part.expand(len(lengths), -1, -1, -1) for part in (at.key, at.value))
+            )
             for at in self.layers
         ]
         return Cache(layers, self.length, self.length, lengths)
@@ -202,7 +204,7 @@ class ActionTransformer(nn.Module):
 
         `context` (B, time_width) is added to the time embedding, like the class label in DiT.
         """
-        tokens = self.prefix_norm(tokens)
+        tokens = self.prefix_norm(tokens.to(self.position.dtype))
         bias = None
         if real is not None:
             bias = torch.zeros(real.shape, device=real.device).masked_fill(~real, -torch.inf)[:, None, None]
@@ -215,9 +217,9 @@ class ActionTransformer(nn.Module):
 
         When sampling, the times of all denoising steps go through here at once.
         """
-        embedded = self.time_mlp(time_embedding(time, self.time_width))
+        embedded = self.time_mlp(time_embedding(time, self.time_width).to(self.position.dtype))
         if context is not None:
-            embedded = embedded + context
+            embedded = embedded + context.to(embedded.dtype)
         embedded = F.silu(embedded)[:, :, None]
         return [*(cast(Layer, layer).modulation(embedded) for layer in self.layers), self.final_modulation(embedded)]
 

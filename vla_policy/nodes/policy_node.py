@@ -47,10 +47,13 @@ class PolicyNode(ModelNode):
         self._seed = common.parameter(self, "seed", 0, "of the policy's noise", (0, 2**31 - 1))
         self._device = common.parameter(self, "device", "cpu", "auto, cpu or cuda")
         self._threads = common.parameter(self, "threads", 1, "of torch on a CPU", (1, 256))
+        self._draft = common.parameter(
+            self, "draft", "", "checkpoint of a smaller policy that drafts its action tokens on another core"
+        )
 
     def load(self) -> None:
         contract = load_contract(self._contract)
-        policy = robot_policy(contract, self._checkpoint, self._device, self._threads)
+        policy = robot_policy(contract, self._checkpoint, self._device, self._threads, self._draft)
         self._policy = policy
         if self._checked and policy.unchecked:
             self.get_logger().warning(policy.unchecked)

@@ -54,6 +54,8 @@ class EvalConfig(RolloutOptions, SceneOptions):
     n_episodes: int = 50  # decided before the run; telling .7 from .8 takes 292 episodes each
     n_action_steps: int | None = None
     """control periods of a chunk that are executed before the next one; null: as in the checkpoint"""
+    draft: str | None = None
+    """checkpoint of a smaller policy that drafts its action tokens, one chunk at a time: with num_envs=1"""
     delay: int = 0  # inference time in control periods, in which the previous chunk is executed
     baseline: str | None = None  # hold | expert: run on the same starts, with or without a checkpoint
     videos: int = 2  # episodes to film: the best, the worst, the second best, ...
@@ -71,6 +73,10 @@ class EvalConfig(RolloutOptions, SceneOptions):
         for key, least in {"n_episodes": 1, "seed": 0, "videos": 0, "latency_repeats": 1}.items():
             if getattr(self, key) < least:
                 raise InputError(f"{key}: expected at least {least}, found {getattr(self, key)}")
+        if self.draft is not None and self.num_envs != 1:
+            raise InputError(
+                f"draft: expected num_envs=1, since a batch of chunks is not drafted, found {self.num_envs}"
+            )
         if self.update_card and (self.monitor is not None or self.disturbance.kind is not None):
             raise InputError("update_card: expected undisturbed episodes without a monitor, found one of them")
         if self.n_action_steps is not None and (self.monitor is not None or self.update_card):

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import torch
 
-from vla_policy.models.speculation.acceptance import Draft, chances, verify
-from vla_policy.models.speculation.decoder import Decoder
-from vla_policy.models.speculation.drafter import Drafter
+from vla_policy.speculation.acceptance import Draft, chances, verify
+from vla_policy.speculation.decoder import Decoder
+from vla_policy.speculation.drafter import Drafter
 
 
 @dataclass

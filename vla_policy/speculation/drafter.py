@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from vla_policy.interfaces import InputError
-from vla_policy.models.speculation.acceptance import Draft, chances, draw
-from vla_policy.models.speculation.decoder import Decoder, OpenDecoder
-from vla_policy.models.speculation.fan_out import fan_out, guesses
+from vla_policy.speculation.acceptance import Draft, chances, draw
+from vla_policy.speculation.decoder import Decoder, OpenDecoder
+from vla_policy.speculation.fan_out import fan_out, guesses
 
 PRIOR = (4.0, 5.0)  # tokens kept and tokens judged, before any were
 

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from vla_policy.interfaces import Failure, InputError
-from vla_policy.models.speculation.acceptance import Draft
-from vla_policy.models.speculation.decoder import OpenDecoder
-from vla_policy.models.speculation.drafter import DrafterConfig, LocalDrafter, Proposal, Task
+from vla_policy.speculation.acceptance import Draft
+from vla_policy.speculation.decoder import OpenDecoder
+from vla_policy.speculation.drafter import DrafterConfig, LocalDrafter, Proposal, Task
 
 log = logging.getLogger(__name__)
 PATIENCE = 2.0  # seconds for an answer; a draft that takes longer than the target's own tokens is of no use

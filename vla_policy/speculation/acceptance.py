@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vla_policy.interfaces import InputError
+
 
 @dataclass(frozen=True)
 class Draft:
@@ -35,8 +37,13 @@ def chances(logits: Tensor, temperature: float | None) -> Tensor:
 
 
 def draw(weights: Tensor, uniform: Tensor) -> Tensor:
-    """Tokens (...) in proportion to weights (..., V), by inverting their cumulative sum at uniform (...) in [0, 1)."""
+    """Tokens (...) in proportion to weights (..., V), by inverting their cumulative sum at uniform (...) in [0, 1).
+
+    `InputError` for weights that are not finite, as those of damaged models.
+    """
     cumulative = weights.double().cumsum(-1)
+    if not bool(cumulative[..., -1].isfinite().all()):
+        raise InputError("tokens: expected finite probabilities, found others; the model's weights are damaged")
     wanted = uniform.double()[..., None] * cumulative[..., -1:]
     return torch.searchsorted(cumulative, wanted, right=True)[..., 0]
 

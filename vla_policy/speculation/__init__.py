@@ -5,11 +5,11 @@ of its own the draft also guesses how the check ends, and drafts ahead for each 
 from the target's own distribution.
 """
 
-from vla_policy.models.speculation.acceptance import Draft
-from vla_policy.models.speculation.decode import Decoded, decode
-from vla_policy.models.speculation.decoder import Decoder, OpenDecoder
-from vla_policy.models.speculation.drafter import Drafter, DrafterConfig, LocalDrafter, Task
-from vla_policy.models.speculation.process import DraftProcess
+from vla_policy.speculation.acceptance import Draft
+from vla_policy.speculation.decode import Decoded, decode
+from vla_policy.speculation.decoder import Decoder, OpenDecoder
+from vla_policy.speculation.drafter import Drafter, DrafterConfig, LocalDrafter, Proposal, Task
+from vla_policy.speculation.process import DraftProcess
 
 __all__ = [
     "Decoded",
@@ -20,6 +20,7 @@ __all__ = [
     "DrafterConfig",
     "LocalDrafter",
     "OpenDecoder",
+    "Proposal",
     "Task",
     "decode",
 ]
