@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vla_policy.speculation import OpenDecoder
+from vla_policy.speculation import DrafterConfig, LocalDrafter, OpenDecoder, Proposal
 
 VOCABULARY = 5
 
@@ -51,6 +52,20 @@ class ToyDecoder:
             rows.append(self._logits[token, seen[-1] if seen else VOCABULARY])
             seen.append(token)
         return torch.stack(rows)
+
+
+class AheadDrafter(LocalDrafter):
+    """Prepares drafts as the process does, within this one; until as many questions whether one is wanted as given."""
+
+    def __init__(self, open_decoder: OpenDecoder, config: DrafterConfig, patience: int | None = None) -> None:
+        super().__init__(open_decoder, config)
+        self.patience = patience
+
+    def propose(self, position: int, token: int) -> Proposal:
+        found = super().propose(position, token)
+        asked = itertools.count()
+        self.prepare(lambda: self.patience is not None and next(asked) >= self.patience)
+        return found
 
 
 def open_toy(seed: int, sharpness: float = 1.5) -> OpenDecoder:

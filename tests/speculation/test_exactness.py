@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 
 import pytest
 import torch
-from helpers.toy_decoder import VOCABULARY, ToyDecoder, open_toy, table
+from helpers.toy_decoder import VOCABULARY, AheadDrafter, ToyDecoder, open_toy, table
 from scipy.stats import chi2, chisquare
 
 from vla_policy.interfaces import InputError
-from vla_policy.speculation import Decoded, Draft, Drafter, DrafterConfig, LocalDrafter, Proposal, Task, decode
+from vla_policy.speculation import Decoded, Draft, Drafter, DrafterConfig, LocalDrafter, Task, decode
 from vla_policy.speculation.acceptance import draw, verify
 
 LIMIT, DRAWS = 40, 20_000
 TARGET = table(0)
-
-
-class AheadDrafter(LocalDrafter):
-    """Prepares drafts as the process does, within this one; until as many questions whether one is wanted as given."""
-
-    def __init__(self, open_decoder, config: DrafterConfig, patience: int | None = None) -> None:
-        super().__init__(open_decoder, config)
-        self.patience = patience
-
-    def propose(self, position: int, token: int) -> Proposal:
-        found = super().propose(position, token)
-        asked = itertools.count()
-        self.prepare(lambda: self.patience is not None and next(asked) >= self.patience)
-        return found
 
 
 def drafter(kind: str, seed: int) -> Drafter | None:

@@ -16,8 +16,8 @@ from vla_policy.utils.configuration import options
 
 MORE = """keys, after the question:
 
-  draft: ...   # a smaller model with the same tokenizer (a policy's checkpoint or one of transformers), which drafts the
-               # answer; the answer is the same, and how many passes it took is printed
+  draft: ...   # a smaller model with the same tokenizer (a policy's checkpoint or one of transformers), which drafts
+               # the answer; the answer is the same, and how many passes it took is printed
 
 example:
   vla-describe outputs/train/language/checkpoints/last top.png "where is the T seen from the red goal?"

@@ -63,12 +63,12 @@ class Cache:
 
     def fork(self, lengths: Tensor) -> Cache:
         """Sequences (S,) that go on after the first `lengths` (S,) tokens of this one, of a single observation."""
-        layers = [
-            LayerCache(
-                *(None if part is None else part.expand(len(lengths), -1, -1, -1) for part in (at.key, at.value))
-            )
-            for at in self.layers
-        ]
+        layers = []
+        for layer in self.layers:
+            assert layer.key is not None
+            assert layer.value is not None
+            key, value = (part.expand(len(lengths), -1, -1, -1) for part in (layer.key, layer.value))
+            layers.append(LayerCache(key, value))
         return Cache(layers, self.length, self.length, lengths)
 
     def positions(self, count: int, most: int) -> Tensor | slice:

@@ -24,21 +24,8 @@ from vla_policy.utils.options import OPTIONS, store_options, values_like_groups
 T = TypeVar("T")
 # Keys whose values are paths or sentences, also where they look like numbers.
 TEXTS = {
-    *(
-        "root",
-        "run_dir",
-        "init_from",
-        "dataset",
-        "monitor",
-        "contract",
-        "out",
-        "cache_dir",
-        "human",
-        "draft",
-        "study",
-        "path",
-    ),
-    *("instruction", "paraphrases"),
+    *("root", "run_dir", "init_from", "dataset", "monitor", "contract", "out", "cache_dir", "human", "study", "path"),
+    *("draft", "instruction", "paraphrases"),
 }
 
 
