@@ -23,7 +23,7 @@ TARGET = table(0)
 
 def tokens(drafter, seed: int = 0, temperature: float | None = 1.0, prompt: str | None = None):
     if drafter is not None:
-        drafter.begin(Task(prompt, LIMIT, temperature, seed))
+        drafter.begin(Task(prompt, LIMIT, temperature, 1000 + seed))
     return decode(ToyDecoder(TARGET), LIMIT, temperature, torch.Generator().manual_seed(seed), drafter)
 
 
@@ -48,14 +48,14 @@ def test_a_draft_that_fails_in_the_middle_changes_no_token(how: str, caplog: pyt
     drafter = DraftProcess(functools.partial(open_misbehaving, 0, how), CONFIG, LONG)
     greedy = tokens(None, temperature=None).tokens
     assert tokens(drafter, temperature=None).tokens == greedy  # all is well for another prompt
-    drafter.patience = 0.5 if how == "stop" else LONG
+    drafter.patience = 2.0 if how == "stop" else LONG
     with caplog.at_level(logging.WARNING):
         broken = tokens(drafter, temperature=None, prompt=how)
     assert broken.tokens == greedy
-    assert LIMIT / 4 < broken.passes < LIMIT  # with drafts at first, without them then
+    assert LIMIT / 4 < broken.passes <= (LIMIT if how == "stop" else LIMIT - 1)  # with drafts at first, then without
     assert not drafter.alive
     assert not psutil.pid_exists(drafter.pid or 0)
-    reason = {"kill": "it died", "stop": "no answer for 0.5 s", "raise": "RuntimeError: out of memory"}[how]
+    reason = {"kill": "it died", "stop": "no answer for 2 s", "raise": "RuntimeError: out of memory"}[how]
     assert [reason in record.getMessage() for record in caplog.records] == [True]
     again = tokens(drafter, temperature=None)
     assert (again.tokens, again.passes) == (greedy, LIMIT)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from vla_policy.data import LeRobotDataset
 from vla_policy.evaluation.options import ComputeOptions
 from vla_policy.evaluation.success.open_loop import held_out_episodes, windows
-from vla_policy.interfaces import InputError, Observation
+from vla_policy.interfaces import Failure, InputError, Observation
 from vla_policy.models import DiffusionPolicy
 from vla_policy.models.backbone import LONGEST_ANSWER
 from vla_policy.models.drafts import check_action_draft, check_text_draft
@@ -177,7 +177,7 @@ def measure(tokens: Tokens, config: SpeculationConfig, on_prompt: Callable[[], N
     survived = process.alive
     process.close()
     if not survived:
-        raise InputError("draft: expected its process to last through the measurement, found it given up (see above)")
+        raise Failure("draft: its process was given up during the measurement, see above")
     alone = ways[0]
     found = {way.name: way.summary() for way in ways}
     for way, summary in zip(ways, found.values(), strict=True):
@@ -239,12 +239,13 @@ def speculation_table(name: str, found: Mapping[str, Any], precision: str) -> Ta
 
 def _timed(tokens: Tokens, prompt: Any, drafter: Drafter | None, seed: int) -> tuple[Decoded, float, float]:
     """Decoded tokens, and the seconds that they took without and with reading the prompt."""
+    generator = torch.Generator().manual_seed(seed)
+    own = int(torch.randint(2**62, (), generator=generator))  # independent of the target's numbers
     begin = time.perf_counter()
     if drafter is not None:
-        drafter.begin(Task(prompt, tokens.limit, tokens.temperature, seed))
+        drafter.begin(Task(prompt, tokens.limit, tokens.temperature, own))
     target = tokens.target(prompt)
     read = time.perf_counter()
-    generator = torch.Generator().manual_seed(seed)
     found = decode(target, tokens.limit, tokens.temperature, generator, drafter, tokens.end)
     end = time.perf_counter()
     return found, end - read, end - begin

@@ -37,7 +37,8 @@ def decode(
 
     The drafter has read the prompt. Without one, or once it is gone, the target decodes a token a pass.
     """
-    found, tokens, last = Decoded(), [], target.start
+    found, last = Decoded(), target.start
+    tokens: list[int] = []
     while len(tokens) < limit:
         draft, position = Draft([]), len(tokens)
         if drafter is not None and limit - position > 1:

@@ -7,6 +7,7 @@ import multiprocessing
 import signal
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -39,13 +40,14 @@ class DraftProcess:
         theirs.close()  # so that the death of the process ends the stream
         self.patience = patience
         try:
-            refused = connection.recv()  # loading takes as long as it takes
+            problem = connection.recv()  # loading takes as long as it takes
         except (EOFError, OSError):
-            self._process.join(timeout=2)
-            raise Failure(f"draft: its process died while it was loaded (exit code {self._process.exitcode})") from None
-        if refused is not None:
+            problem = "it died"
+        if problem is not None:
             self.close()
-            raise InputError(refused)
+            if isinstance(problem, InputError):
+                raise problem
+            raise Failure(f"draft: its process could not load it: {_last_line(problem)}")
 
     @property
     def pid(self) -> int | None:
@@ -58,8 +60,9 @@ class DraftProcess:
 
     def begin(self, task: Task) -> None:
         # A prompt with pictures may be more than the stream holds: it is sent when the process is known to read.
-        if self._ask(None) is not None:
-            self._send(task)
+        if self._ask(None) is not None and self._connection is not None:
+            with suppress(OSError):  # the next question finds out
+                self._connection.send(task)
 
     def propose(self, position: int, token: int) -> Proposal | None:
         answer = self._ask((position, token))
@@ -80,33 +83,31 @@ class DraftProcess:
 
     def _ask(self, message: Any) -> Any:
         """The process's answer; None if there is none any more."""
-        self._send(message)
         if self._connection is None:
             return None
+        with suppress(OSError):  # what a process said before it ended is still to be read
+            self._connection.send(message)
         try:
-            if not self._connection.poll(self.patience):
-                return self._give_up(f"no answer for {self.patience:g} s")
-            answer = self._connection.recv()
+            answered = self._connection.poll(self.patience)
+            answer = self._connection.recv() if answered else f"no answer for {self.patience:g} s"
         except (EOFError, OSError):
-            return self._give_up("it died")
-        return self._give_up(answer) if isinstance(answer, str) else answer
+            answer = "it died"
+        if isinstance(answer, str):
+            log.warning("draft process %s: %s; decoding goes on without drafts", self.pid, _last_line(answer))
+            self._process.kill()
+            self.close()
+            return None
+        return answer
 
-    def _send(self, message: Any) -> None:
-        if self._connection is not None:
-            try:
-                self._connection.send(message)
-            except OSError:
-                self._give_up("it died")
 
-    def _give_up(self, why: str) -> None:
-        log.warning("draft process %s: %s; decoding goes on without drafts", self.pid, why.strip().splitlines()[-1])
-        self._process.kill()
-        self.close()
+def _last_line(text: str) -> str:
+    return text.strip().splitlines()[-1]
 
 
 def _serve(connection: Connection, load: Callable[[], OpenDecoder], config: DrafterConfig) -> None:
     """The process's main loop, until the connection is closed: None asks whether it reads, a `Task` begins a sequence,
-    an outcome asks for a draft; while no message is there, the next drafts are prepared.
+    an outcome asks for a draft; while no message is there, the next drafts are prepared. An answer that is a text says
+    what failed.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     torch.set_num_threads(1)
@@ -114,7 +115,7 @@ def _serve(connection: Connection, load: Callable[[], OpenDecoder], config: Draf
         try:
             drafter = LocalDrafter(load(), config)
         except InputError as error:
-            connection.send(str(error))
+            connection.send(error)
             return
         connection.send(None)
         while True:
