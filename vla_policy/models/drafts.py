@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from vla_policy.models.backbone import Backbone
     from vla_policy.models.policy import DiffusionPolicy
 
-SAME_TOKENS = ("bins",)  # of the objective
-SAME_ROWS = ("n_obs_steps", "rows", "action_relative", "action_basis")
+SAME = ("n_obs_steps", "rows", "action_relative", "action_basis")  # of two policies whose tokens mean the same
 
 
 def action_drafter(policy: DiffusionPolicy, draft: str, device: str, config: DrafterConfig | None = None) -> Drafter:
@@ -49,8 +48,8 @@ def check_action_draft(policy: DiffusionPolicy, draft: str) -> None:
     other = parse_config(PolicyConfig.from_dict, parts)
     if other.objective.name != "autoregressive":
         raise InputError(f"draft {draft}: expected policy=autoregressive, found {other.objective.name}")
-    pairs = {key: (getattr(policy.config, key), getattr(other, key)) for key in SAME_ROWS}
-    pairs |= {key: (getattr(policy.config.objective, key), getattr(other.objective, key)) for key in SAME_TOKENS}
+    pairs = {key: (getattr(policy.config, key), getattr(other, key)) for key in SAME}
+    pairs["bins"] = policy.config.objective.bins, other.objective.bins
     for key, (wanted, given) in pairs.items():
         if wanted != given:
             raise InputError(f"draft {draft}: expected {key} {wanted!r} as the policy has, found {given!r}")
