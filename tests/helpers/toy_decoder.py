@@ -55,16 +55,20 @@ class ToyDecoder:
 
 
 class AheadDrafter(LocalDrafter):
-    """Prepares drafts as the process does, within this one; until as many questions whether one is wanted as given."""
+    """Prepares drafts as the process does, within this one, until it has been asked so many times whether a draft is
+    wanted: the first number of `patience` after the first proposal, and so on around; None: until it is done.
+    """
 
-    def __init__(self, open_decoder: OpenDecoder, config: DrafterConfig, patience: int | None = None) -> None:
+    def __init__(
+        self, open_decoder: OpenDecoder, config: DrafterConfig, patience: Sequence[int | None] = (None,)
+    ) -> None:
         super().__init__(open_decoder, config)
-        self.patience = patience
+        self.patience = itertools.cycle(patience)
 
     def propose(self, position: int, token: int) -> Proposal:
         found = super().propose(position, token)
-        asked = itertools.count()
-        self.prepare(lambda: self.patience is not None and next(asked) >= self.patience)
+        asked, most = itertools.count(), next(self.patience)
+        self.prepare(lambda: most is not None and next(asked) >= most)
         return found
 
 

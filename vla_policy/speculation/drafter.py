@@ -166,6 +166,7 @@ class LocalDrafter:
         if self._asked is not None:
             last, token, draft = self._asked
             self._known = [*self._known[:last], token, *draft.tokens][:position]
+            self._read = min(self._read, position)  # what follows there was refused
             kept = position - last - 1
             self._kept += kept
             self._judged += min(kept + 1, len(draft.tokens))
