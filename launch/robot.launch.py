@@ -21,6 +21,7 @@ ARGUMENTS = {
     "calibration": ("", "folder of a calibrated surprise monitor; empty: none runs"),
     "dry_run": ("true", "send nothing to the robot"),
     "device": ("cpu", "auto, cpu or cuda"),
+    "draft": ("", "checkpoint of a smaller policy that drafts action tokens on another core; empty: none"),
     "joy": ("false", "start joy_node and teleop: a gamepad takes over, resumes and stops"),
     "urdf": ("", "robot description to publish, a name in urdf/ or a file; empty: the driver does it"),
     "rviz": ("false", "show camera, arm and target in RViz"),
@@ -48,6 +49,7 @@ def nodes(context, *args, **kwargs):
             {
                 **model,
                 "device": parameter("device"),
+                "draft": parameter("draft"),
                 "task": parameter("instruction"),
                 "check_instruction": checked,
                 "chunking": parameter("chunking"),

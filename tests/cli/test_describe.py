@@ -33,6 +33,20 @@ def test_the_question_is_printed_with_the_answer(folder: Path, capsys: pytest.Ca
     assert answer.startswith("answer:")
 
 
+def test_a_draft_is_another_way_to_the_same_answer(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})  # without a process, which takes seconds to start
+    words = [str(folder / "vla"), str(folder / "top.png"), "wo ist das T?"]
+    main(words)
+    plain = capsys.readouterr().out.splitlines()
+    main([*words, f"draft={folder / 'vla'}"])
+    drafted = capsys.readouterr().out.splitlines()
+    assert drafted[:2] == plain[:2]
+    count, passes = (int(word) for word in drafted[2].split() if word.isdigit())
+    assert passes == -(-count // 5)  # four drafted tokens and one more: the model never refuses its own
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -42,9 +56,10 @@ def test_the_question_is_printed_with_the_answer(folder: Path, capsys: pytest.Ca
         (["vla", "top.png", "where? " * 99], "question: expected at most 64 tokens"),
         (["vla", "text.png", "where?"], "text.png: expected an image"),
         (["vla", "none.png", "where?"], "none.png: expected an image, found no such file"),
+        (["vla", "top.png", "where?", "draft=none"], "checkpoint 'none': no such folder"),
         (["blind", "top.png", "where?"], "expected a policy with a vision-language backbone, found none to ask"),
     ],
 )
 def test_mistakes_are_one_line(folder: Path, arguments: list[str], message: str) -> None:
-    *paths, question = arguments
-    assert message in error_of(main, *(folder / path for path in paths), question)
+    paths = [folder / word if word in ("vla", "blind") or word.endswith(".png") else word for word in arguments]
+    assert message in error_of(main, *paths)

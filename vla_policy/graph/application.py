@@ -34,6 +34,7 @@ class GraphConfig:
     rearm: int = 10  # times an episode that the gate is armed again after it stopped the arm; stops are reported
     device: str = "cpu"  # cpu | cuda
     threads: int = 1  # torch's threads in the policy's process
+    draft: str = ""  # checkpoint of a smaller policy that drafts its action tokens in another process; empty: none
     domain_id: int | None = 77  # ROS_DOMAIN_ID, one without a real arm; null: that of the environment
     out: str = "outputs/sim/${now:%Y-%m-%d_%H-%M-%S}"  # output folder
 
@@ -66,6 +67,7 @@ def nodes(checkpoint: str, config: GraphConfig) -> dict[str, dict[str, Any]]:
         "policy": {
             **model,
             "device": config.device,
+            "draft": config.draft,
             "task": config.instruction,
             "check_instruction": config.check_instruction,
             "chunking": config.chunking,

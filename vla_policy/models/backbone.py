@@ -22,6 +22,7 @@ from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
     AutoTokenizer,
+    DynamicCache,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -33,8 +34,10 @@ from vla_policy.conf.policy_config import BackboneConfig
 from vla_policy.interfaces import InputError
 from vla_policy.models.checkpoint import WEIGHTS, Stored, check_header, distinct, sizes_only
 from vla_policy.models.instructions import KnownInstructions
+from vla_policy.models.text_decoder import TextDecoder
 from vla_policy.models.tiny_vlm import tiny_config, train_tokenizer
 from vla_policy.models.vlm_families import FAMILIES
+from vla_policy.speculation import Decoded, Drafter, Task, decode
 
 IGNORED = -100  # label of a token that is not trained on, cross_entropy's default
 LONGEST_ANSWER = 48  # tokens
@@ -69,6 +72,7 @@ class Backbone(nn.Module):
         self.model: Any = _tuned(model, config)
         self._ids = functools.lru_cache(4096)(self._encode)
         self.known: KnownInstructions | None = None  # None: instructions are not checked
+        self.drafter: Drafter | None = None  # of answers
 
     @classmethod
     def create(cls, config: BackboneConfig, corpus: Iterable[str]) -> Backbone:
@@ -184,19 +188,35 @@ class Backbone(nn.Module):
     @torch.inference_mode()
     def answer(self, frames: Sequence[Tensor], question: str) -> str:
         """The greedily decoded answer to a question about one observation, (1, H, W, 3) per camera."""
+        return self.text(self.reply(frames, question, self.drafter).tokens)
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The answer of these tokens."""
+        return cast(str, self.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+
+    @torch.inference_mode()
+    def reply(self, frames: Sequence[Tensor], question: str, drafter: Drafter | None) -> Decoded:
+        """The tokens of `answer`, with the help of a drafter or without."""
         self.check_text(question, "question")
+        if drafter is not None:
+            drafter.begin(Task(([frame.cpu().numpy() for frame in frames], question), LONGEST_ANSWER, None, 0))
+        decoder = self.decoder(frames, question)
+        end = cast(int, self.tokenizer.eos_token_id)
+        return decode(decoder, LONGEST_ANSWER, None, torch.Generator(), drafter, end)
+
+    @torch.inference_mode()
+    def decoder(self, frames: Sequence[Tensor], question: str) -> TextDecoder:
+        """What answers a question about one observation, (1, H, W, 3) per camera."""
         ids, real = self._batch([self._ids(question, len(frames))])
-        reply = self.model.generate(
-            input_ids=ids,
-            attention_mask=real.long(),
-            pixel_values=self.family.pixels(self.images(frames)),
-            max_new_tokens=LONGEST_ANSWER,
-            do_sample=False,
-            pad_token_id=self.tokenizer.pad_token_id,
-            eos_token_id=self.tokenizer.eos_token_id,
-            **self.family.more_inputs(real.long(), None),
-        )
-        return cast(str, self.tokenizer.decode(reply[0, ids.shape[1] :], skip_special_tokens=True)).strip()
+        cache = DynamicCache()
+        self._run(ids, real, self.look(frames), None, past_key_values=cache, use_cache=True)
+        cache.crop(-1)  # the last token is read again, with the first drafted ones
+        first, last = self.family.first_position, int(ids[0, -1])
+        return TextDecoder(*self.language(), cache, last, first, ids.shape[1] - 1)
+
+    def language(self) -> tuple[nn.Module, nn.Module]:
+        """The language model, and the head that makes logits of its hidden states."""
+        return getattr(self.base.model, self.family.language_model), self.base.lm_head
 
     def layers(self) -> list[nn.Module]:
         """The layers of vision tower and language model, for regional compilation."""
@@ -222,12 +242,10 @@ class Backbone(nn.Module):
                 f"found {count} in {text[:60]!r}..."
             )
 
-    def _run(self, ids: Tensor, real: Tensor, seen: Any, answered: Tensor | None) -> Tensor:
+    def _run(self, ids: Tensor, real: Tensor, seen: Any, answered: Tensor | None, **caching: Any) -> Tensor:
         mask = real.long()
-        more = self.family.more_inputs(mask, answered)
-        output = self.base.model(
-            input_ids=ids, attention_mask=mask, mm_encoder_outputs={"image": seen}, use_cache=False, **more
-        )
+        options = {"use_cache": False, **self.family.more_inputs(mask, answered), **caching}
+        output = self.base.model(input_ids=ids, attention_mask=mask, mm_encoder_outputs={"image": seen}, **options)
         return cast(Tensor, output.last_hidden_state)
 
     @contextmanager

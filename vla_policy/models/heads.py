@@ -9,6 +9,7 @@ Shapes: B observations, S draws an observation, T action steps, D action dimensi
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
 import torch
@@ -194,6 +195,10 @@ class TokenHead(nn.Module):
         rows, frozen = known.held
         return encode_bins(rows, self.bins), frozen.repeat_interleave(self.action_dim, dim=-1)
 
+    def actions(self, tokens: Sequence[int]) -> Tensor:
+        """The chunk (1, T, D) of its tokens."""
+        return decode_bins(torch.tensor([tokens]), self.bins, self.action_dim)
+
     def choose(self, logits: Tensor, generator: torch.Generator) -> Tensor:
         """Tokens (...) of logits (..., bins): the argmax, or sampled from the predicted distribution."""
         if self.greedy:
@@ -256,6 +261,35 @@ class AutoregressiveHead(TokenHead):
             token = torch.where(firm[..., k : k + 1], given[..., k : k + 1], chosen)
             tokens.append(token)
         return decode_bins(torch.cat(tokens, dim=2)[:, 0], self.bins, self.action_dim)
+
+    @property
+    def temperature(self) -> float | None:
+        """Of the distribution that tokens are drawn from; None: they are the likeliest ones."""
+        return None if self.greedy else self.objective.temperature
+
+
+class ActionDecoder:
+    """A `speculation.Decoder`: sequences are the draws of one observation."""
+
+    def __init__(self, head: AutoregressiveHead, transformer: ActionTransformer, prefix: Prefix) -> None:
+        self.start = head.nothing
+        self._head, self._transformer, self._prefix = head, transformer, prefix
+        self._device = transformer.position.device
+        self._still = transformer.modulations(torch.zeros(1, 1, device=self._device), prefix.context)
+        self._cache = transformer.new_cache()
+
+    def extend(self, tokens: Tensor) -> Tensor:
+        embedded = self._head.embedding(tokens.to(self._device))[None]
+        logits: Tensor = self._head.logits(self._transformer(embedded, self._still, self._prefix, cache=self._cache))
+        return logits[0]
+
+    def rewind(self, length: int) -> None:
+        self._cache.rewind(length)
+
+    def fork(self, lengths: Sequence[int]) -> ActionDecoder:
+        fork = copy.copy(self)
+        fork._cache = self._cache.fork(torch.tensor(lengths, device=self._device))
+        return fork
 
 
 class MaskedHead(TokenHead):

@@ -10,12 +10,22 @@ if TYPE_CHECKING:
     from vla_policy.models import DiffusionPolicy
 
 
-def load_policy(checkpoint: str, device: str = "auto", threads: int | None = None) -> DiffusionPolicy:
-    """The policy of a folder or hub repository on the device, with torch's number of threads set."""
+def load_policy(
+    checkpoint: str, device: str = "auto", threads: int | None = None, draft: str | None = None
+) -> DiffusionPolicy:
+    """The policy of a folder or hub repository on the device, with torch's number of threads set.
+
+    `draft` is the checkpoint of a smaller policy that speeds up its action tokens, see `drafts.action_drafter`.
+    """
     from vla_policy.models import DiffusionPolicy
 
     place = chosen_device(device, threads)
-    return DiffusionPolicy.from_pretrained(checkpoint).to(place)
+    policy = DiffusionPolicy.from_pretrained(checkpoint).to(place)
+    if draft:
+        from vla_policy.models.drafts import action_drafter
+
+        policy.drafter = action_drafter(policy, draft, device)
+    return policy
 
 
 def chosen_device(device: str, threads: int | None) -> str:

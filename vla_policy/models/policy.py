@@ -31,7 +31,7 @@ from vla_policy.models.checks import check_relative, check_vectors
 from vla_policy.models.chunks import decode_chunks, encode_chunks
 from vla_policy.models.continuation import Known, exactly, known_rows
 from vla_policy.models.encoder import ObservationEncoder, Observed, module_name, vector_token
-from vla_policy.models.heads import DenoisingHead, make_head
+from vla_policy.models.heads import ActionDecoder, AutoregressiveHead, DenoisingHead, make_head
 from vla_policy.models.instructions import FILE as INSTRUCTIONS
 from vla_policy.models.instructions import KnownInstructions
 from vla_policy.models.objectives import Predict
@@ -45,6 +45,7 @@ from vla_policy.models.teaching import (
 )
 from vla_policy.models.trainable import TrainableModel
 from vla_policy.models.transformer import ActionTransformer, Prefix
+from vla_policy.speculation import Decoded, Drafter, Task, decode
 
 OUTLIER = 0.05  # in standard deviations: errors of estimates beyond it count linearly (Huber 1964)
 
@@ -104,6 +105,7 @@ class DiffusionPolicy(TrainableModel):
         }
         self.head = make_head(config, interface.action.shape[0])
         self._teacher: Callable[[], DiffusionPolicy] | None = None
+        self.drafter: Drafter | None = None  # of action tokens, for one observation at a time
         self.transformer = ActionTransformer(self.head.length, config.transformer)
         single = replace(config, ensemble=1)
         others = (DiffusionPolicy(single, interface, normalizer) for _ in range(config.ensemble - 1))
@@ -248,13 +250,32 @@ class DiffusionPolicy(TrainableModel):
         """Chunks (B, horizon - n_obs_steps + 1, D) in the robot's units for raw observations (B, n_obs_steps, ...) by
         key; row 0 is due at the newest one's time. They continue what is `known` of them.
         """
+        count = len(batch[self.config.observation_keys[0]])
+        if self.drafter is not None and count == 1 and known is None:
+            chunks = cast(AutoregressiveHead, self.head).actions(self.speculate(batch, generator, self.drafter).tokens)
+            return self._decoded(chunks.to(self.device), self._reference(batch))
         with torch.inference_mode() if known is None else torch.no_grad():  # guidance needs gradients within
             parts: dict[str, Any] = {"known": known}
             if self.others:
                 parts["others"] = self._other_predictors(batch, known)
-            count = len(batch[self.config.observation_keys[0]])
             chunks = self.head.sample(self.transformer, self.prefix(batch), count, generator, **parts)
             return self._decoded(chunks, self._reference(batch))
+
+    @torch.inference_mode()
+    def speculate(self, batch: Mapping[str, Any], generator: torch.Generator, drafter: Drafter) -> Decoded:
+        """The action tokens of one raw observation, (1, n_obs_steps, ...) by key, distributed as those of `sample`."""
+        head = cast(AutoregressiveHead, self.head)
+        seen = {key: batch[key].cpu().numpy() for key in self.interface.observations}
+        seed = int(torch.randint(2**62, (), generator=generator))
+        drafter.begin(Task({**seen, "task": batch.get("task")}, head.length, head.temperature, seed))
+        return decode(self.action_decoder(batch), head.length, head.temperature, generator, drafter)
+
+    @torch.inference_mode()
+    def action_decoder(self, batch: Mapping[str, Any]) -> ActionDecoder:
+        """What decodes the action tokens of one raw observation; of an autoregressive policy."""
+        tensors = {key: torch.as_tensor(batch[key]) for key in self.interface.observations}
+        prefix = self.prefix({**tensors, "task": batch.get("task")})
+        return ActionDecoder(cast(AutoregressiveHead, self.head), self.transformer, prefix)
 
     @torch.inference_mode()
     def propose(self, batch: Mapping[str, Any], generator: torch.Generator, draws: int) -> Tensor:

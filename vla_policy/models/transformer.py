@@ -44,10 +44,54 @@ class LayerCache:
 
 @dataclass
 class Cache:
-    """The key-value cache of a causal pass."""
+    """The key-value cache of causal passes over S sequences of an observation.
+
+    A fork's sequences share their first tokens, the trunk: each has the first `shared` (S,) of `trunk` tokens.
+    """
 
     layers: list[LayerCache] = field(default_factory=list)
     length: int = 0
+    trunk: int = 0
+    shared: Tensor | None = None
+
+    def rewind(self, length: int) -> None:
+        """Forget all but the first `length` tokens."""
+        self.length = length
+        for layer in self.layers:
+            if layer.key is not None and layer.value is not None:
+                layer.key, layer.value = layer.key[:, :, :length], layer.value[:, :, :length]
+
+    def fork(self, lengths: Tensor) -> Cache:
+        """Sequences (S,) that go on after the first `lengths` (S,) tokens of this one, of a single observation."""
+        layers = []
+        for layer in self.layers:
+            assert layer.key is not None
+            assert layer.value is not None
+            key, value = (part.expand(len(lengths), -1, -1, -1) for part in (layer.key, layer.value))
+            layers.append(LayerCache(key, value))
+        return Cache(layers, self.length, self.length, lengths)
+
+    def positions(self, count: int, most: int) -> Tensor | slice:
+        """Those of the next `count` tokens: of all sequences, or of each (S, count). Below `most`: a fork's shorter
+        sequences go on after their end as long as others do.
+        """
+        if self.shared is None:
+            return slice(self.length, self.length + count)
+        after = self.length - self.trunk + torch.arange(count, device=self.shared.device)
+        return (self.shared[:, None] + after).clamp(max=most - 1)
+
+    def bias(self, count: int, device: torch.device) -> Tensor | None:
+        """What hides from the next `count` tokens those after them, and a fork's from those of the trunk that are not
+        theirs: (count, length + count), or (S, 1, count, length + count).
+        """
+        if count == 1 and self.shared is None:
+            return None
+        hidden = torch.ones(count, self.length + count, dtype=torch.bool, device=device).triu(1 + self.length)
+        if self.shared is not None:
+            at = torch.arange(self.length + count, device=device)
+            others = (at >= self.shared[:, None]) & (at < self.trunk)
+            hidden = hidden | others[:, None, None]
+        return torch.zeros(hidden.shape, device=device).masked_fill(hidden, -torch.inf)
 
 
 def time_embedding(time: Tensor, width: int) -> Tensor:
@@ -112,7 +156,7 @@ class Layer(nn.Module):
     ) -> Tensor:
         """Action tokens (B, S, n, W), this layer's modulation (B or 1, S, 1, 9 W) and `prefix` to tokens.
 
-        `bias` (n, n) is added to the scores of self-attention; with a cache, tokens attend to its tokens as well.
+        `bias` is added to the scores of self-attention; with a cache, tokens attend to its tokens as well.
         """
         batch, draws, count, _ = x.shape
         shift1, scale1, gate1, shift2, scale2, gate2, shift3, scale3, gate3 = modulation.chunk(9, dim=-1)
@@ -160,7 +204,7 @@ class ActionTransformer(nn.Module):
 
         `context` (B, time_width) is added to the time embedding, like the class label in DiT.
         """
-        tokens = self.prefix_norm(tokens)
+        tokens = self.prefix_norm(tokens.to(self.position.dtype))
         bias = None
         if real is not None:
             bias = torch.zeros(real.shape, device=real.device).masked_fill(~real, -torch.inf)[:, None, None]
@@ -173,9 +217,9 @@ class ActionTransformer(nn.Module):
 
         When sampling, the times of all denoising steps go through here at once.
         """
-        embedded = self.time_mlp(time_embedding(time, self.time_width))
+        embedded = self.time_mlp(time_embedding(time, self.time_width).to(self.position.dtype))
         if context is not None:
-            embedded = embedded + context
+            embedded = embedded + context.to(embedded.dtype)
         embedded = F.silu(embedded)[:, :, None]
         return [*(cast(Layer, layer).modulation(embedded) for layer in self.layers), self.final_modulation(embedded)]
 
@@ -187,15 +231,12 @@ class ActionTransformer(nn.Module):
     ) -> Tensor:
         """Embedded action tokens (B, S, n, W), `modulations` of their times and a prefix to features (B, S, n, W).
 
-        `causal`: a token attends to itself and its predecessors. With a cache, `x` is the next single token.
+        `causal`: a token attends to itself and its predecessors. With a cache, `x` are the next tokens.
         """
         *layered, final = modulations
-        count, start = x.shape[2], 0 if cache is None else cache.length
-        assert cache is None or count == 1
-        bias = None
-        if causal and count > 1:
-            bias = torch.full((count, count), -torch.inf, device=x.device).triu(1)
-        x = x + self.position[start : start + count]
+        count, seen = x.shape[2], Cache() if cache is None else cache
+        bias = None if cache is None and not causal else seen.bias(count, x.device)
+        x = x + self.position[seen.positions(count, len(self.position))]
         for k, (layer, modulation) in enumerate(zip(self.layers, layered, strict=True)):
             x = layer(x, modulation, prefix.layers[k], prefix.bias, bias, cache.layers[k] if cache else None)
         if cache is not None:

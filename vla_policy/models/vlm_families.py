@@ -24,6 +24,7 @@ class Family(ABC):
     image_token: str
     mean: float = 0.5
     std: float = 0.5
+    first_position: int = 0  # of the position ids
 
     def image_size(self, config: PretrainedConfig) -> int:
         size: int = config.vision_config.image_size
@@ -97,5 +98,5 @@ class PaliGemma(Family):
 FAMILIES: dict[str, Family] = {
     "smolvlm": SmolVLM("text_model", "<image>"),
     "idefics3": SmolVLM("text_model", "<image>"),
-    "paligemma": PaliGemma("language_model", "<image>"),
+    "paligemma": PaliGemma("language_model", "<image>", first_position=1),
 }

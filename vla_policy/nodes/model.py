@@ -18,16 +18,17 @@ GIL_SECONDS = 0.001  # switch interval, so that inference does not delay the hea
 
 
 def robot_policy(
-    contract: Contract, checkpoint: str, device: str, threads: int, chunking: str = "async"
+    contract: Contract, checkpoint: str, device: str, threads: int, chunking: str = "async", draft: str = ""
 ) -> DiffusionPolicy:
-    """The policy of a folder or hub repository on `device`, with `threads` threads of torch; `InputError` unless the
-    robot provides what it needs, in the same units, and it can do what `chunking` asks of it.
+    """The policy of a folder or hub repository on `device`, with `threads` threads of torch and, unless it is empty,
+    the checkpoint of a draft; `InputError` unless the robot provides what it needs, in the same units, and it can do
+    what `chunking` asks of it.
     """
     from vla_policy.models.continuation import require_continuing
     from vla_policy.models.loading import load_policy  # torch takes seconds, which belong to configure
 
     share_process(threads)
-    policy = load_policy(checkpoint, device)
+    policy = load_policy(checkpoint, device, draft=draft)
     _require(contract, checkpoint, policy.interface, policy.normalizer, _other_numbers(policy.config))
     if chunking == "rtc":
         require_continuing(policy.config)

@@ -62,12 +62,15 @@ class PolicyNode(ModelNode):
         )
         self._device = common.parameter(self, "device", "cpu", "auto, cpu or cuda")
         self._threads = common.parameter(self, "threads", 1, "of torch on a CPU", (1, 256))
+        self._draft = common.parameter(
+            self, "draft", "", "checkpoint of a smaller policy that drafts its action tokens on another core"
+        )
         self._ranking: DiffusionMPC | None = None
         self._planner = PlannerParameters(self, self._want)
 
     def load(self) -> None:
         contract = load_contract(self._contract)
-        policy = robot_policy(contract, self._checkpoint, self._device, self._threads, self._chunking)
+        policy = robot_policy(contract, self._checkpoint, self._device, self._threads, self._chunking, self._draft)
         player = planned(policy, self._planner.config)
         if player is not policy and self._chunking == "rtc":
             raise InputError(f"planner: expected none with chunking=rtc, found {self._planner.config.name!r}")

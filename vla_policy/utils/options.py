@@ -38,6 +38,7 @@ OPTIONS = {
     "refusals": "vla_policy.evaluation.language.refusals:RefusalsConfig",
     "ros": "vla_policy.benchmarks.ros.measurements:RosConfig",
     "sim": "vla_policy.cli.bench.sim:SimConfig",
+    "speculation": "vla_policy.benchmarks.speculation:SpeculationConfig",
     "surprise": "vla_policy.evaluation.surprise.study:SurpriseConfig",
     "swap": "vla_policy.evaluation.language.swap:SwapConfig",
     "world_model_eval": "vla_policy.evaluation.imagination.study:WorldModelEvalConfig",

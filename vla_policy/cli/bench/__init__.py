@@ -9,6 +9,7 @@ from vla_policy.cli.dispatch import Subcommand, dispatch
 
 SUBCOMMANDS = {
     "latency": Subcommand("CHECKPOINT ...", "milliseconds per action chunk, batch 1"),
+    "speculation": Subcommand("TARGET DRAFT DATASET ...", "tokens per second of a policy with a draft, and without"),
     "training": Subcommand("DATASET ...", "training samples per second, and the time spent waiting for data"),
     "ros": Subcommand("CHECKPOINT ...", "the ROS 2 graph: latency, jitter, time from a fault to holding"),
     "sim": Subcommand("...", "simulation steps per second, and fidelity to recorded human pushes"),

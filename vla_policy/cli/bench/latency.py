@@ -20,6 +20,7 @@ console = stdout()
 class LatencyConfig(ComputeOptions):
     """Latency of one action chunk."""
 
+    draft: str | None = None  # checkpoint of a smaller policy that drafts its action tokens, see vla-bench speculation
     repeats: int = 200  # chunks timed
     warmup: int = 10  # chunks before, reported separately
     seed: int = 0  # of the random observations and the noise
@@ -37,11 +38,11 @@ def main(arguments: Sequence[str]) -> None:
     from vla_policy.utils.files import write_json
     from vla_policy.utils.provenance import git_commit
 
-    policy = load_policy(checkpoint, config.device, config.threads)
+    policy = load_policy(checkpoint, config.device, config.threads, config.draft)
     histories = random_histories(policy, seed=config.seed)
     found = chunk_latency(policy, histories, config.repeats, config.warmup, np.random.default_rng(config.seed))
     found["prefix_ms"] = split_latency(policy, histories, config.repeats, config.warmup)
-    found |= {**machine(policy), "checkpoint": checkpoint, "git_commit": git_commit()}
+    found |= {**machine(policy), "checkpoint": checkpoint, "draft": config.draft, "git_commit": git_commit()}
     write_json(Path(config.out), found)
     console.print(_latency_table(found))
     print_line(f"written to {config.out}")

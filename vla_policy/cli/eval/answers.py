@@ -21,9 +21,12 @@ def main(arguments: Sequence[str]) -> None:
     from vla_policy.data import LeRobotDataset
     from vla_policy.evaluation.language.answers import ask
     from vla_policy.evaluation.language.answers_report import answer_tables, summarize_answers, write_answers
+    from vla_policy.models.drafts import text_drafter
     from vla_policy.models.loading import load_policy
 
     policy = load_policy(checkpoint, config.device, config.threads)
+    if config.draft is not None and policy.backbone is not None:
+        policy.backbone.drafter = text_drafter(policy.backbone, config.draft, config.device)
     with progress_bar(console) as progress:
         task = progress.add_task("questions", total=config.n_questions, state="")
         answered = ask(policy, LeRobotDataset(Path(root)), config, lambda: progress.advance(task))

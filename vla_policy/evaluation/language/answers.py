@@ -32,6 +32,7 @@ class AnswersConfig(ComputeOptions, SceneOptions):
     """Questions about the images of recorded episodes."""
 
     n_questions: int = 200  # each about another frame, cycling through the kinds
+    draft: str | None = None  # checkpoint of a smaller model with the same tokenizer, which drafts the answers
     episodes: list[int] | None = None  # e.g. [0,3,7]; null: the held-out ones that the checkpoint states
     seed: int = 0  # of frames and questions
     out: str = "outputs/answers/${now:%Y-%m-%d_%H-%M-%S}"  # folder of the results

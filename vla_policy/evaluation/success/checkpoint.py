@@ -56,12 +56,14 @@ def summaries(
         raise InputError("planner: expected a CHECKPOINT whose proposals to rank, found none")
     if config.chunking == "rtc" and config.baseline is not None:
         raise InputError(f"chunking: expected another one than rtc for baseline={config.baseline}, found rtc")
+    if config.draft is not None and checkpoint is None:
+        raise InputError("draft: expected a CHECKPOINT to draft for, found none")
     if config.n_action_steps is not None and checkpoint is None:
         raise InputError(f"n_action_steps: expected null without a CHECKPOINT, found {config.n_action_steps}")
     baseline = None if config.baseline is None else baseline_factory(config.baseline, config.pusht)
     out, found = Path(config.out), {}
     if checkpoint is not None:
-        policy = load_policy(checkpoint, config.device, config.threads)
+        policy = load_policy(checkpoint, config.device, config.threads, config.draft)
         if config.n_action_steps is not None:
             policy.set_n_action_steps(config.n_action_steps)
         if config.chunking == "rtc":

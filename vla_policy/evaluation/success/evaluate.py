@@ -55,6 +55,8 @@ class EvalConfig(RolloutOptions, SceneOptions):
     n_episodes: int = 50  # decided before the run; telling .7 from .8 takes 292 episodes each
     n_action_steps: int | None = None
     """control periods of a chunk that are executed before the next one; null: as in the checkpoint"""
+    draft: str | None = None
+    """checkpoint of a smaller policy that drafts its action tokens, one chunk at a time: with num_envs=1"""
     delay: int = 0  # inference time in control periods
     chunking: str = "async"
     """what the arm does in that time: async (the previous chunk) | wait (it stands still) | ensemble (as async, with
@@ -80,6 +82,10 @@ class EvalConfig(RolloutOptions, SceneOptions):
             raise InputError(f"chunking: expected one of {list(CHUNKINGS)}, found {self.chunking!r}")
         if self.chunking == "rtc" and self.planner.name != "none":
             raise InputError(f"planner: expected none with chunking=rtc, found {self.planner.name!r}")
+        if self.draft is not None and self.num_envs != 1:
+            raise InputError(
+                f"draft: expected num_envs=1, since a batch of chunks is not drafted, found {self.num_envs}"
+            )
         if self.update_card and (self.monitor is not None or self.disturbance.kind is not None):
             raise InputError("update_card: expected undisturbed episodes without a monitor, found one of them")
         if self.n_action_steps is not None and (self.monitor is not None or self.update_card):

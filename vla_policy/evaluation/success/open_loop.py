@@ -73,19 +73,19 @@ def _episode_error(
     policy: Policy, dataset: LeRobotDataset, index: int, generator: np.random.Generator, batch_size: int
 ) -> EpisodeError:
     actions = dataset.episode(index).columns[ACTION].astype(float)
-    windows = list(_windows(policy, dataset, index))
-    if not windows:
+    every = list(windows(policy, dataset, index))
+    if not every:
         raise InputError(f"{dataset.root}, episode {index}: expected at least 2 frames, found {len(actions)}")
-    shape = (len(windows), policy.n_action_steps, actions.shape[1])
+    shape = (len(every), policy.n_action_steps, actions.shape[1])
     ours, held = np.full(shape, np.nan), np.full(shape, np.nan)
-    for first in range(0, len(windows), batch_size):
-        batch = windows[first : first + batch_size]
+    for first in range(0, len(every), batch_size):
+        batch = every[first : first + batch_size]
         chunks = policy.predict([history for _, history in batch], generator)
         for row, ((frame, _), chunk) in enumerate(zip(batch, chunks, strict=True), start=first):
             truth = actions[frame : frame + policy.n_action_steps]
             ours[row, : len(truth)] = np.abs(chunk.actions[: len(truth)] - truth)
             held[row, : len(truth)] = np.abs(actions[frame - 1] - truth)
-    return EpisodeError(index, len(windows), _mean(ours), _mean(held))
+    return EpisodeError(index, len(every), _mean(ours), _mean(held))
 
 
 def _mean(errors: np.ndarray) -> np.ndarray:
@@ -94,7 +94,7 @@ def _mean(errors: np.ndarray) -> np.ndarray:
     return np.where(count > 0, np.nansum(errors, axis=0) / np.maximum(count, 1), np.nan)
 
 
-def _windows(policy: Policy, dataset: LeRobotDataset, index: int) -> Iterator[Window]:
+def windows(policy: Policy, dataset: LeRobotDataset, index: int) -> Iterator[Window]:
     """The policy's inputs, as the runtime would form them; the first frame has no last action to hold."""
     episode = dataset.episode(index)
     cameras = policy.interface.cameras
