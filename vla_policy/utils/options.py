@@ -36,6 +36,7 @@ OPTIONS = {
     "plan": "vla_policy.evaluation.planning.study:PlanEvalConfig",
     "refusals": "vla_policy.evaluation.language.refusals:RefusalsConfig",
     "ros": "vla_policy.benchmarks.ros.measurements:RosConfig",
+    "serve": "vla_policy.cli.serve:ServeConfig",
     "sim": "vla_policy.cli.bench.sim:SimConfig",
     "surprise": "vla_policy.evaluation.surprise.study:SurpriseConfig",
     "swap": "vla_policy.evaluation.language.swap:SwapConfig",

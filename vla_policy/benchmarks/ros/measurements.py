@@ -149,8 +149,7 @@ class Bench:
     @functools.cached_property
     def made_with(self) -> dict[str, Any]:
         """Policy and settings of episodes; episodes made with others are not counted together."""
-        from vla_policy.models.checkpoint import POLICY, checkpoint_folder
-        from vla_policy.world_model.monitors import model_digest
+        from vla_policy.models.checkpoint import POLICY, checkpoint_folder, model_digest
 
         digest = model_digest(checkpoint_folder(self.checkpoint), POLICY)
         chosen = {key: getattr(self.config, key) for key in ("seed", "max_steps", "rearm")}
