@@ -9,10 +9,11 @@ from typing import Any
 
 from vla_policy.interfaces import InputError
 from vla_policy.robot.contract import find_config
+from vla_policy.serving.options import ServerOptions
 
 
 @dataclass
-class GraphConfig:
+class GraphConfig(ServerOptions):
     """Episodes through the ROS 2 graph in simulation."""
 
     n_episodes: int = 1  # played one after the other
@@ -52,6 +53,8 @@ def nodes(checkpoint: str, config: GraphConfig) -> dict[str, dict[str, Any]]:
             "task": config.instruction,
             "check_instruction": config.check_instruction,
             "seed": config.policy_seed,
+            "server": config.server,
+            "jpeg": config.jpeg,
         },
     }
     return found | ({"surprise_monitor": {**model, "calibration": config.monitor}} if watched else {})

@@ -1,24 +1,29 @@
-"""A checkpoint as a lifecycle node: observations in, action chunks and a heartbeat out."""
+"""A policy as a lifecycle node: observations in, action chunks and a heartbeat out."""
 
 from __future__ import annotations
 
 import threading
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from std_msgs.msg import String
 from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_policy.interfaces import ActionChunk, DataError, Observation, Policy
+from vla_policy.interfaces import ActionChunk, DataError, Observation, Policy, Unavailable
 from vla_policy.nodes import common
 from vla_policy.nodes.chunks import chunk_message
 from vla_policy.nodes.lifecycle import ModelNode
-from vla_policy.nodes.model import robot_policy
+from vla_policy.nodes.model import SHIPPED, robot_policy, served_policy
 from vla_policy.nodes.perception import Perception
-from vla_policy.robot.contract import load_contract
+from vla_policy.robot.contract import Contract, load_contract
 from vla_policy.runtime import Pilot, Timing, Worker
+
+if TYPE_CHECKING:
+    from vla_policy.models import DiffusionPolicy
+    from vla_policy.serving.client import RemotePolicy
 
 PERIODS = 3.0  # request intervals that one chunk may take before the policy requests a stop
 WARMUP = 3  # chunks
@@ -28,17 +33,29 @@ class PolicyNode(ModelNode):
     """Predicts a chunk every `n_action_steps` control periods, in a thread, and publishes it.
 
     Arming the gate begins an episode: earlier observations are discarded. The node requests a stop while its
-    instruction is one that the policy does not understand (parameter `check_instruction`).
+    instruction is one that the policy does not understand (parameter `check_instruction`), and while the policy is
+    served by another computer (parameter `server`) that does not answer. The policy is asked in threads alone.
     """
 
     def __init__(self) -> None:
-        self._checkpoint, self._instruction, self._unreadable = "", "", ""
-        self._model = threading.Lock()  # used by the worker and the executor
-        self._worker: Worker | None = None
+        self._instruction, self._understood = "", ""  # the one to follow, the last one that the policy was asked about
+        self._unreadable, self._silence = "", ""
+        self._model = threading.Lock()  # used by both workers
+        self._worker: Worker[list[Observation], tuple[ActionChunk, float]] | None = None
+        self._reader: Worker[str, tuple[str, str]] | None = None
+        self._close: Callable[[], None] = lambda: None  # the connection to a server
         self._running, self._gate_state = True, ""
         self._inference, self._age = Timing(), Timing()
         super().__init__("policy")
-        self._checkpoint = common.parameter(self, "checkpoint", "checkpoints/pusht_image", "folder or hub name")
+        self._checkpoint = common.parameter(
+            self, "checkpoint", "", f"folder or hub name; empty: the server's, without one {SHIPPED}"
+        )
+        self._server = common.parameter(
+            self, "server", "", "ws:// or wss:// address of a vla-serve that computes the chunks; empty: this process"
+        )
+        self._jpeg = common.parameter(
+            self, "jpeg", 0, "quality of the pictures that the server gets, 1 to 95; 0: as they are", (0, 95)
+        )
         self._contract = common.parameter(self, "contract", "pusht_sim", "robot contract: name or file")
         self._task = common.parameter(self, "task", "", "the instruction; empty: the contract's")
         self._checked = common.parameter(
@@ -50,11 +67,13 @@ class PolicyNode(ModelNode):
 
     def load(self) -> None:
         contract = load_contract(self._contract)
-        policy = robot_policy(contract, self._checkpoint, self._device, self._threads)
-        self._policy = policy
+        self._close()
+        policy = self._made(contract)
         if self._checked and policy.unchecked:
             self.get_logger().warning(policy.unchecked)
-        self._instruct(self._task or contract.task)
+        unreadable = policy.unreadable if self._checked else lambda _: ""
+        self._instruction = self._task or contract.task
+        self._on_read((self._instruction, unreadable(self._instruction)))
         self._names, self._frame = policy.interface.action.names, contract.command.frame_id
         self._warm_up(policy)
         generator = np.random.default_rng(self._seed)
@@ -64,7 +83,12 @@ class PolicyNode(ModelNode):
             with self._model:
                 return policy.predict([window], generator)[0], time.perf_counter() - begin
 
-        self._worker = Worker(predict, self._on_chunk, self.broken)
+        def read(instruction: str) -> tuple[str, str]:
+            with self._model:
+                return instruction, unreadable(instruction)
+
+        self._worker = Worker(predict, self._on_chunk, self._on_failure)
+        self._reader = Worker(read, self._on_read, self._on_failure)
         self.perception = Perception(self, contract, policy.interface.observations, self._on_sample)
         self._pilot = Pilot(policy.interface, policy.n_obs_steps, policy.n_action_steps, self.perception.buffer)
         self.patience = PERIODS * policy.n_action_steps / policy.interface.fps
@@ -76,12 +100,17 @@ class PolicyNode(ModelNode):
         self._run = self.create_service(SetBool, "~/run", self._on_run)
 
     def begin(self) -> None:
+        self._silence = ""
+        if not self._reading():
+            self._unreadable = "the instruction is not read yet"
         self._pilot.reset(common.now(self))
 
     def free(self) -> None:
-        if self._worker is not None:
-            self._worker.close()
-            self._worker = None
+        self._close()  # before the workers, which may be waiting for the server
+        if self._worker is not None and self._reader is not None:
+            for worker in (self._worker, self._reader):
+                worker.close()
+            self._worker = self._reader = None
             self.destroy_publisher(self._chunks)
             for subscription in self._inputs:
                 self.destroy_subscription(subscription)
@@ -91,15 +120,23 @@ class PolicyNode(ModelNode):
         if self.active and self._unreadable:
             self.answered()  # no chunk is expected meanwhile
             return self._unreadable
-        return super().problem() or ("" if self._running else "not running")
+        return super().problem() or self._silence or ("" if self._running else "not running")
 
     def values(self) -> dict[str, Any]:
         return {
             "checkpoint": self._checkpoint,
+            "server": self._server,
             "instruction": self._instruction,
             **common.flat("inference_ms", self._inference.summary()),
             **common.flat("observation_age_ms", self._age.summary()),
         }
+
+    def _made(self, contract: Contract) -> DiffusionPolicy | RemotePolicy:
+        if not self._server:
+            return robot_policy(contract, self._checkpoint or SHIPPED, self._device, self._threads)
+        policy = served_policy(contract, self._server, self._jpeg, self._checkpoint)
+        self._close = policy.close
+        return policy
 
     def _warm_up(self, policy: Policy) -> None:
         values = {
@@ -111,13 +148,19 @@ class PolicyNode(ModelNode):
             policy.predict([[observation] * policy.n_obs_steps], np.random.default_rng(0))
 
     def _on_task(self, message: String) -> None:
-        self._instruct(message.data)
+        self._instruction = message.data
+        self._reading()
 
-    def _instruct(self, instruction: str) -> None:
-        """Use this instruction from now on, if the policy understands it."""
-        with self._model:
-            unreadable = self._policy.unreadable(instruction) if self._checked else ""
-        self._instruction, self._unreadable = instruction, unreadable
+    def _reading(self) -> bool:
+        """Whether it is known if the policy understands the instruction; if not it is asked, once it has time."""
+        if self._understood != self._instruction and self._reader is not None:
+            self._reader.ask(self._instruction)
+        return self._understood == self._instruction
+
+    def _on_read(self, answer: tuple[str, str]) -> None:
+        instruction, self._unreadable = answer
+        self._understood = instruction
+        self.answered()
 
     def _on_gate(self, message: String) -> None:
         state = message.data.partition(":")[0]
@@ -143,15 +186,23 @@ class PolicyNode(ModelNode):
         if observation is None:
             return
         self._age.add(common.now(self) - observation.t)
-        window = self._pilot.window()
+        window = self._pilot.window() if self._reading() else None
         if window is not None and not self._unreadable and self._worker.ask(window):
             self._pilot.asked(window)
 
     def _on_chunk(self, answer: tuple[ActionChunk, float]) -> None:
         chunk, took = answer
+        self._silence = ""
         self.answered()
         self._inference.add(took)
         self._chunks.publish(chunk_message(chunk, self._names, self._frame))
+
+    def _on_failure(self, error: Exception) -> None:
+        if isinstance(error, Unavailable):  # asked again with the next observation
+            self._silence = str(error)
+            self.answered()
+        else:
+            self.broken(error)
 
 
 def main() -> None:

@@ -37,6 +37,7 @@ OPTIONS = {
     "refusals": "vla_policy.evaluation.language.refusals:RefusalsConfig",
     "ros": "vla_policy.benchmarks.ros.measurements:RosConfig",
     "serve": "vla_policy.cli.serve:ServeConfig",
+    "serve_bench": "vla_policy.cli.bench.serve:ServeBenchConfig",
     "sim": "vla_policy.cli.bench.sim:SimConfig",
     "surprise": "vla_policy.evaluation.surprise.study:SurpriseConfig",
     "swap": "vla_policy.evaluation.language.swap:SwapConfig",

@@ -28,6 +28,7 @@ from vla_policy.rollouts.results import EpisodeResult
 from vla_policy.rollouts.rollout import Unreadable, rollout
 from vla_policy.rollouts.watch import Watcher
 from vla_policy.rollouts.workers import EnvFactory, PolicyFactory, RolloutError
+from vla_policy.serving.options import ServerOptions
 from vla_policy.utils.files import write_json
 
 # best.mp4, best_2.mp4, and .best.mp4.<process>.tmp of an interrupted process
@@ -47,7 +48,7 @@ class DisturbanceConfig:
 
 
 @dataclass
-class EvalConfig(RolloutOptions, SceneOptions):
+class EvalConfig(ServerOptions, RolloutOptions, SceneOptions):
     """Rollouts in simulation."""
 
     env: str = "pybullet"  # pybullet (the arm) | gym_pusht
@@ -81,6 +82,11 @@ class EvalConfig(RolloutOptions, SceneOptions):
         if self.planner.name != "none" and (self.monitor is not None or self.update_card):
             raise InputError(
                 "planner: expected none with a monitor or update_card, which are for the policy, found one"
+            )
+        if self.server and (self.planner.name != "none" or self.n_action_steps is not None or self.update_card):
+            raise InputError(
+                "server: expected none with planner, n_action_steps or update_card, which need the policy here, "
+                f"found {self.server}"
             )
         if self.planner.name != "none" and self.planner.goal is None and self.pusht.goals:
             raise InputError("planner.goal: expected x, y and angle in a scene with several goals, found none")
