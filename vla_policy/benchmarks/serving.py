@@ -18,7 +18,7 @@ from vla_policy.serving.served import Served
 from vla_policy.serving.server import PolicyServer
 
 CAMERAS = {"one of 96 x 96": (1, 96, 96), "two of 480 x 640": (2, 480, 640)}  # count, height, width
-HORIZON, ROWS = 2, 15  # observations of a question, and rows of its answer, as the shipped policies have them
+OBSERVATIONS, PICTURES, ROWS = 2, 1, 15  # of a question and of its answer, as the shipped policies have them
 COARSE = 40  # pixels across a patch of a picture
 STARTING = 60.0  # seconds
 
@@ -26,7 +26,7 @@ STARTING = 60.0  # seconds
 class Still:
     """A policy of some cameras that stays where it is, and takes no time for it."""
 
-    n_obs_steps, n_action_steps = HORIZON, 2
+    n_obs_steps, n_action_steps = OBSERVATIONS, 2
 
     def __init__(self, count: int, height: int, width: int) -> None:
         state = Feature("float32", (2,), ("x", "y"), ("m", "m"))
@@ -82,5 +82,5 @@ def _served(cameras: tuple[int, int, int]) -> Iterator[str]:
 
 def _serve(cameras: tuple[int, int, int], pipe: Connection) -> None:
     policy = Still(*cameras)
-    served = Served("still", "", policy.interface, policy.n_obs_steps, policy.n_action_steps, ROWS)
+    served = Served("still", "", policy.interface, OBSERVATIONS, PICTURES, policy.n_action_steps, ROWS)
     PolicyServer(policy, served).run("127.0.0.1", 0, ready=pipe.send)

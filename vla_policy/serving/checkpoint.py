@@ -25,6 +25,7 @@ def describe(policy: DiffusionPolicy, checkpoint: str) -> Served:
         digest=model_digest(folder, POLICY),
         interface=policy.interface,
         n_obs_steps=policy.n_obs_steps,
+        n_image_steps=1 if config.encoder is None else config.image_steps,  # a backbone looks at the newest alone
         n_action_steps=policy.n_action_steps,
         rows=config.horizon - config.n_obs_steps + 1,
         reads=policy.reads,

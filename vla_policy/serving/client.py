@@ -90,7 +90,7 @@ class RemotePolicy:
                 raise InputError(f"history: expected {self.n_obs_steps} observations, found {len(history)}")
             for observation in history:
                 observation.check(self.interface)
-        tensors = to_tensors(histories, self.interface, self._jpeg)
+        tensors = to_tensors(histories, self.interface, self.served.n_image_steps, self._jpeg)
         tasks, state = [history[-1].task for history in histories], protocol.generator_state(generator)
         answer = self._ask(protocol.CHUNKS, protocol.PREDICT, tensors, tasks=tasks, generator=state)
         actions = self._actions(answer, len(histories))

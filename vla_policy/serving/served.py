@@ -12,22 +12,23 @@ from vla_policy.interfaces import DataError, InputError, Interface
 
 Ranges = Mapping[str, tuple[np.ndarray, np.ndarray]]
 TYPES = {"name": str, "digest": str, "unchecked": str, "reads": bool, "about": dict}
-COUNTS = ("n_obs_steps", "n_action_steps", "rows")
+COUNTS = ("n_obs_steps", "n_image_steps", "n_action_steps", "rows")
 
 
 @dataclass(frozen=True)
 class Served:
     """A policy as its clients know it.
 
-    `digest` is that of its checkpoint, `rows` how many a chunk has, `ranges` low and high (D,) of usual values by key,
-    with which a robot's units are checked, `about` what reports say of it: objective, size, device and so on. `reads`
-    and `unchecked` are those of `DiffusionPolicy`.
+    `digest` is that of its checkpoint, `n_image_steps` of how many observations it looks at the pictures, `rows` how
+    many a chunk has, `ranges` low and high (D,) of usual values by key, with which a robot's units are checked, `about`
+    what reports say of it: objective, size, device and so on. `reads` and `unchecked` are those of `DiffusionPolicy`.
     """
 
     name: str
     digest: str
     interface: Interface
     n_obs_steps: int
+    n_image_steps: int
     n_action_steps: int
     rows: int
     reads: bool = False
@@ -60,7 +61,7 @@ class Served:
 
     def differences(self, other: Served) -> list[str]:
         """What `other` has that a client of this one cannot go on with: it is another policy."""
-        names = ("digest", "n_obs_steps", "n_action_steps", "rows")
+        names = ("digest", *COUNTS)
         found = [f"{n} {getattr(self, n)} before, {getattr(other, n)} now" for n in names]
         changed = [line for name, line in zip(names, found, strict=True) if getattr(self, name) != getattr(other, name)]
         return changed + self.interface.differences(other.interface)

@@ -193,7 +193,7 @@ class PolicyServer:
         tasks = message.get("tasks", list)
         generator = np.random.default_rng()
         protocol.set_generator_state(generator, message.get("generator", dict))
-        histories = to_histories(message.tensors, tasks, served.interface, served.n_obs_steps)
+        histories = to_histories(message.tensors, tasks, served.interface, served.n_obs_steps, served.n_image_steps)
         chunks = self._policy.predict(histories, generator)
         actions = np.stack([chunk.actions for chunk in chunks]).astype(np.float64)
         state = protocol.generator_state(generator)
