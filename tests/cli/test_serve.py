@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +49,28 @@ def test_mistakes_are_told_before_the_policy_is_loaded(tmp_path: Path) -> None:
     assert "nowhere" in error_of(serve, "nowhere")
 
 
+@pytest.mark.slow
+def test_a_checkpoint_is_served_until_it_is_interrupted() -> None:
+    command = [sys.executable, "-m", "vla_policy.cli.serve", CHECKPOINT, "port=0", "device=cpu"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert server.stdout is not None
+    try:
+        line = server.stdout.readline()
+        assert line.startswith("pusht_image (")
+        with closing(remote_policy(line.split()[5].rstrip(";"))) as remote:
+            (chunk,) = remote.predict(random_histories(remote, 1), np.random.default_rng(0))
+            assert chunk.actions.shape == (15, 2)
+        assert "connected" in server.stdout.readline()
+        assert "gone" in server.stdout.readline()
+        server.send_signal(signal.SIGINT)
+        assert server.communicate(timeout=60)[1] == "interrupted\n"
+        assert server.returncode == 130
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.mark.slow
 def test_an_evaluation_at_a_server_is_the_same_one(tmp_path: Path) -> None:
     policy = DiffusionPolicy.from_pretrained(CHECKPOINT)
     words = ["n_episodes=2", "seed=5", "num_envs=2", "num_workers=0", "videos=0", "latency_repeats=1", "device=cpu"]
@@ -85,6 +111,7 @@ def test_an_evaluation_at_a_server_has_its_limits() -> None:
             evaluate_checkpoint(CHECKPOINT, words)
 
 
+@pytest.mark.slow
 def test_what_a_server_adds_is_measured(tmp_path: Path) -> None:
     bench_serve(["repeats=3", "warmup=1", f"out={tmp_path / 'serve.json'}"])
     found = json.loads((tmp_path / "serve.json").read_text())["added_ms"]

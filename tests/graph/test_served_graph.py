@@ -22,6 +22,8 @@ def test_the_arm_is_held_whatever_becomes_of_the_server(tmp_path: Path) -> None:
     with own_domain(), line(COMMAND, tmp_path / "server.log") as served:
         parameters = nodes("", GraphConfig(server=served.relay.address, seed=3))
         with running(tmp_path, parameters) as graph:
+            maps = Path(f"/proc/{graph.processes['policy'].pid}/maps").read_text()
+            assert "libtorch" not in maps
             found = server_timing(graph, served, 1, np.random.default_rng(0))
             with closing(Witness()) as witness:
                 run_until_moving(graph, witness, np.random.default_rng(0))  # and it moves again afterwards

@@ -21,7 +21,7 @@ from vla_policy.serving.server import PolicyServer
 
 TOP = IMAGES + "top"
 XY = Feature("float32", (2,), ("x", "y"), ("m", "m"))
-INTERFACE = Interface({STATE: XY, TOP: Feature("image", (96, 96, 3))}, XY, 10, "base_link")
+INTERFACE = Interface({STATE: XY, TOP: Feature("image", (96, 96, 3))}, XY, 10, "base")
 ROWS = 15
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vla_policy.models import DiffusionPolicy
     from vla_policy.serving.client import RemotePolicy
 
+Question = Callable[[], Callable[[], None]]  # asks the policy in the worker's thread; what to do with its answer
 PERIODS = 3.0  # request intervals that one chunk may take before the policy requests a stop
 WARMUP = 3  # chunks
 
@@ -34,16 +35,15 @@ class PolicyNode(ModelNode):
 
     Arming the gate begins an episode: earlier observations are discarded. The node requests a stop while its
     instruction is one that the policy does not understand (parameter `check_instruction`), and while the policy is
-    served by another computer (parameter `server`) that does not answer. The policy is asked in threads alone.
+    served by another computer (parameter `server`) that does not answer. While the node is active the policy is asked in
+    the worker's thread alone: one that hangs delays nothing else.
     """
 
     def __init__(self) -> None:
         self._instruction, self._understood = "", ""  # the one to follow, the last one that the policy was asked about
         self._unreadable, self._silence = "", ""
-        self._model = threading.Lock()  # used by both workers
-        self._worker: Worker[list[Observation], tuple[ActionChunk, float]] | None = None
-        self._reader: Worker[str, tuple[str, str]] | None = None
-        self._close: Callable[[], None] = lambda: None  # the connection to a server
+        self._worker: Worker[Question, Callable[[], None]] | None = None
+        self._disconnect: Callable[[], None] = lambda: None  # from a server
         self._running, self._gate_state = True, ""
         self._inference, self._age = Timing(), Timing()
         super().__init__("policy")
@@ -67,28 +67,27 @@ class PolicyNode(ModelNode):
 
     def load(self) -> None:
         contract = load_contract(self._contract)
-        self._close()
+        self._disconnect()
         policy = self._made(contract)
         if self._checked and policy.unchecked:
             self.get_logger().warning(policy.unchecked)
         unreadable = policy.unreadable if self._checked else lambda _: ""
         self._instruction = self._task or contract.task
-        self._on_read((self._instruction, unreadable(self._instruction)))
+        self._on_read(self._instruction, unreadable(self._instruction))
         self._names, self._frame = policy.interface.action.names, contract.command.frame_id
         self._warm_up(policy)
         generator = np.random.default_rng(self._seed)
 
-        def predict(window: list[Observation]) -> tuple[ActionChunk, float]:
+        def predict(window: list[Observation]) -> Callable[[], None]:
             begin = time.perf_counter()
-            with self._model:
-                return policy.predict([window], generator)[0], time.perf_counter() - begin
+            chunk = policy.predict([window], generator)[0]
+            return partial(self._on_chunk, chunk, time.perf_counter() - begin)
 
-        def read(instruction: str) -> tuple[str, str]:
-            with self._model:
-                return instruction, unreadable(instruction)
+        def read(instruction: str) -> Callable[[], None]:
+            return partial(self._on_read, instruction, unreadable(instruction))
 
-        self._worker = Worker(predict, self._on_chunk, self._on_failure)
-        self._reader = Worker(read, self._on_read, self._on_failure)
+        self._predict, self._read = predict, read
+        self._worker = Worker(lambda question: question(), lambda answer: answer(), self._on_failure)
         self.perception = Perception(self, contract, policy.interface.observations, self._on_sample)
         self._pilot = Pilot(policy.interface, policy.n_obs_steps, policy.n_action_steps, self.perception.buffer)
         self.patience = PERIODS * policy.n_action_steps / policy.interface.fps
@@ -106,11 +105,10 @@ class PolicyNode(ModelNode):
         self._pilot.reset(common.now(self))
 
     def free(self) -> None:
-        self._close()  # before the workers, which may be waiting for the server
-        if self._worker is not None and self._reader is not None:
-            for worker in (self._worker, self._reader):
-                worker.close()
-            self._worker = self._reader = None
+        self._disconnect()  # before the worker ends, which may be waiting for the server
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
             self.destroy_publisher(self._chunks)
             for subscription in self._inputs:
                 self.destroy_subscription(subscription)
@@ -135,7 +133,7 @@ class PolicyNode(ModelNode):
         if not self._server:
             return robot_policy(contract, self._checkpoint or SHIPPED, self._device, self._threads)
         policy = served_policy(contract, self._server, self._jpeg, self._checkpoint)
-        self._close = policy.close
+        self._disconnect = policy.close
         return policy
 
     def _warm_up(self, policy: Policy) -> None:
@@ -152,13 +150,14 @@ class PolicyNode(ModelNode):
         self._reading()
 
     def _reading(self) -> bool:
-        """Whether it is known if the policy understands the instruction; if not it is asked, once it has time."""
-        if self._understood != self._instruction and self._reader is not None:
-            self._reader.ask(self._instruction)
-        return self._understood == self._instruction
+        """Whether it is known if the policy understands the instruction; if not it is asked, unless it is busy."""
+        known = self._understood == self._instruction
+        if not known and self._worker is not None:
+            self._worker.ask(partial(self._read, self._instruction))
+        return known
 
-    def _on_read(self, answer: tuple[str, str]) -> None:
-        instruction, self._unreadable = answer
+    def _on_read(self, instruction: str, unreadable: str) -> None:
+        self._unreadable = unreadable
         self._understood = instruction
         self.answered()
 
@@ -187,11 +186,10 @@ class PolicyNode(ModelNode):
             return
         self._age.add(common.now(self) - observation.t)
         window = self._pilot.window() if self._reading() else None
-        if window is not None and not self._unreadable and self._worker.ask(window):
+        if window is not None and not self._unreadable and self._worker.ask(partial(self._predict, window)):
             self._pilot.asked(window)
 
-    def _on_chunk(self, answer: tuple[ActionChunk, float]) -> None:
-        chunk, took = answer
+    def _on_chunk(self, chunk: ActionChunk, took: float) -> None:
         self._silence = ""
         self.answered()
         self._inference.add(took)

@@ -66,11 +66,8 @@ class RemotePolicy:
             self.close()
             raise
         served = self.served
-        self.interface, self.n_obs_steps, self.n_action_steps = (
-            served.interface,
-            served.n_obs_steps,
-            served.n_action_steps,
-        )
+        self.interface = served.interface
+        self.n_obs_steps, self.n_action_steps = served.n_obs_steps, served.n_action_steps
         self.reads, self.unchecked = served.reads, served.unchecked
 
     @property
@@ -154,7 +151,7 @@ class RemotePolicy:
         except TimeoutError:
             raise Unavailable(f"{place}: no answer within {OPENING:g} s") from None
         except (OSError, WebSocketException) as error:
-            raise Unavailable(f"{place}: {error!s:.200}") from None
+            raise Unavailable(f"{place}: {str(error) or type(error).__name__:.200}") from None
 
     async def _exchange(self, question: bytes, expected: str) -> Message:
         if self._connection is None or self._connection.state is not State.OPEN:
