@@ -35,8 +35,8 @@ class PolicyNode(ModelNode):
 
     Arming the gate begins an episode: earlier observations are discarded. The node requests a stop while its
     instruction is one that the policy does not understand (parameter `check_instruction`), and while the policy is
-    served by another computer (parameter `server`) that does not answer. While the node is active the policy is asked in
-    the worker's thread alone: one that hangs delays nothing else.
+    served by another computer (parameter `server`) that does not answer. While the node is active the policy is asked
+    in the worker's thread alone: one that hangs delays nothing else.
     """
 
     def __init__(self) -> None:
