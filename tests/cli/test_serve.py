@@ -56,7 +56,7 @@ def test_a_checkpoint_is_served_until_it_is_interrupted() -> None:
     assert server.stdout is not None
     try:
         line = server.stdout.readline()
-        assert line.startswith("pusht_image (")
+        assert line.startswith(f"{CHECKPOINT} (")
         with closing(remote_policy(line.split()[5].rstrip(";"))) as remote:
             (chunk,) = remote.predict(random_histories(remote, 1), np.random.default_rng(0))
             assert chunk.actions.shape == (15, 2)
@@ -79,7 +79,7 @@ def test_an_evaluation_at_a_server_is_the_same_one(tmp_path: Path) -> None:
     with listening(PolicyServer(policy, describe(policy, CHECKPOINT), policy.unreadable)) as address:
         there = evaluate_checkpoint(CHECKPOINT, [*words, f"out={tmp_path / 'there'}", f"server={address}"])
         remote = remote_policy(address)
-        assert (remote.served.name, remote.served.n_image_steps, remote.served.rows) == ("pusht_image", 1, 15)
+        assert (remote.served.name, remote.served.n_image_steps, remote.served.rows) == (CHECKPOINT, 1, 15)
         assert set(remote.served.ranges) == {STATE}  # actions are relative
         histories = random_histories(policy)
         for one, other in zip(
@@ -89,7 +89,9 @@ def test_an_evaluation_at_a_server_is_the_same_one(tmp_path: Path) -> None:
         ):
             np.testing.assert_array_equal(one.actions, other.actions)
         remote.close()
-        with pytest.raises(InputError, match=r"expected the policy of .*pusht_language, .*, found that of pusht_image"):
+        with pytest.raises(
+            InputError, match=r"expected the policy of .*pusht_language, .*, found that of .*pusht_image"
+        ):
             remote_policy(address, 0, str(ROOT / "checkpoints" / "pusht_language"))
     assert there["server"] == address
     assert there["objective"] == here["objective"]

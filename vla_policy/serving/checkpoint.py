@@ -21,7 +21,7 @@ def describe(policy: DiffusionPolicy, checkpoint: str) -> Served:
 
     folder, config = checkpoint_folder(checkpoint), policy.config
     return Served(
-        name=folder.name if folder.name != "last" else str(checkpoint),
+        name=checkpoint,
         digest=model_digest(folder, POLICY),
         interface=policy.interface,
         n_obs_steps=policy.n_obs_steps,

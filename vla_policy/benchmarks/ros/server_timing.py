@@ -21,7 +21,7 @@ from vla_policy.benchmarks.ros.fault_timing import measured, timed
 from vla_policy.benchmarks.ros.graph_timing import run_until_moving
 from vla_policy.benchmarks.ros.harness import Witness, wait_for
 from vla_policy.benchmarks.ros.measured import Hold
-from vla_policy.graph.operator import DEACTIVATE
+from vla_policy.graph.operator import DEACTIVATE, GraphError
 from vla_policy.graph.running import Graph
 from vla_policy.utils.processes import die_with_parent
 
@@ -65,7 +65,7 @@ class Server:
 
     def _is_ready(self) -> bool:
         if self.process.poll() is not None:
-            raise RuntimeError(f"the policy's server ended: {self._log.read_text(errors='replace')[-500:]}")
+            raise GraphError(f"the policy's server ended: {self._log.read_text(errors='replace')[-500:]}")
         return READY.search(self._log.read_text(errors="replace")) is not None
 
 
