@@ -10,7 +10,9 @@ import pytest
 from helpers.ros import Witness, own_domain
 from helpers.serving import COMMAND
 
+from vla_policy.benchmarks.ros.fault_timing import measured
 from vla_policy.benchmarks.ros.graph_timing import run_until_moving
+from vla_policy.benchmarks.ros.measured import Hold
 from vla_policy.benchmarks.ros.server_timing import FAULTS, STOPS, line, server_timing
 from vla_policy.graph.application import GraphConfig, nodes
 from vla_policy.graph.running import running
@@ -26,7 +28,12 @@ def test_the_arm_is_held_whatever_becomes_of_the_server(tmp_path: Path) -> None:
             assert "libtorch" not in maps
             found = server_timing(graph, served, 1, np.random.default_rng(0))
             with closing(Witness()) as witness:
-                run_until_moving(graph, witness, np.random.default_rng(0))  # and it moves again afterwards
+
+                def moving() -> Hold:
+                    run_until_moving(graph, witness, np.random.default_rng(0))
+                    return Hold(None, "", 0.0)
+
+                measured(moving, "an arm that moves again after the last fault")
     assert set(found) == set(FAULTS)
     for name, (hold,) in found.items():
         assert hold.seconds is not None, name
