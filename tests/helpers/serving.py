@@ -28,7 +28,7 @@ ROWS = 15
 class Sway:
     """Moves along y and back, with a little noise; reads what begins with "push"."""
 
-    interface, n_obs_steps, n_action_steps = INTERFACE, 2, 2
+    interface, n_obs_steps, n_action_steps = INTERFACE, 2, 6
 
     def __init__(self) -> None:
         self.asked: list[list[Sequence[Observation]]] = []

@@ -60,7 +60,7 @@ def question(number: int, seen: list[Observation] | None = None) -> bytes:
 def test_chunks_are_those_of_the_policy_itself(stack: ExitStack) -> None:
     policy = Sway()
     remote = stack.enter_context(closing(RemotePolicy(stack.enter_context(serving(policy)))))
-    assert (remote.interface, remote.n_obs_steps, remote.n_action_steps) == (INTERFACE, 2, 2)
+    assert (remote.interface, remote.n_obs_steps, remote.n_action_steps) == (INTERFACE, 2, 6)
     here, there = np.random.default_rng(3), np.random.default_rng(3)
     for histories in ([history(1.0)], [history(2.0, seed=1), history(3.0, seed=2)]):
         for one, other in zip(policy.predict(histories, here), remote.predict(histories, there), strict=True):

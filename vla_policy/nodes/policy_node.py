@@ -20,6 +20,7 @@ from vla_policy.nodes.model import SHIPPED, robot_policy, served_policy
 from vla_policy.nodes.perception import Perception
 from vla_policy.robot.contract import Contract, load_contract
 from vla_policy.runtime import Pilot, Timing, Worker
+from vla_policy.serving.options import ServerOptions
 
 if TYPE_CHECKING:
     from vla_policy.models import DiffusionPolicy
@@ -130,6 +131,7 @@ class PolicyNode(ModelNode):
         }
 
     def _made(self, contract: Contract) -> DiffusionPolicy | RemotePolicy:
+        ServerOptions(self._server, self._jpeg)  # report a mistake
         if not self._server:
             return robot_policy(contract, self._checkpoint or SHIPPED, self._device, self._threads)
         policy = served_policy(contract, self._server, self._jpeg, self._checkpoint)

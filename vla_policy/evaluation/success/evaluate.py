@@ -69,6 +69,7 @@ class EvalConfig(ServerOptions, RolloutOptions, SceneOptions):
     out: str = "outputs/eval/${now:%Y-%m-%d_%H-%M-%S}"  # folder of the results
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for key, least in {"n_episodes": 1, "seed": 0, "videos": 0, "latency_repeats": 1}.items():
             if getattr(self, key) < least:
                 raise InputError(f"{key}: expected at least {least}, found {getattr(self, key)}")
