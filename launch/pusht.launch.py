@@ -16,7 +16,9 @@ from vla_policy.robot.contract import find_config, load_contract
 from vla_policy.utils.starter import environment
 
 ARGUMENTS = {
-    "checkpoint": ("checkpoints/pusht_image", "folder or hub name"),
+    "checkpoint": ("", "folder or hub name; empty: the server's, without one checkpoints/pusht_image"),
+    "server": ("", "ws:// or wss:// address of a vla-serve that computes the chunks; empty: this computer"),
+    "jpeg": ("0", "quality of the pictures that the server gets, 1 to 95; 0: as they are"),
     "scene": ("pusht", "pusht, or pusht_language with several goals"),
     "instruction": ("", "of all episodes; empty: with several goals each has its own, else the contract's"),
     "check_instruction": ("true", "the policy requests a stop for an instruction that it does not understand"),
@@ -31,7 +33,7 @@ ARGUMENTS = {
 def nodes(context, *args, **kwargs):
     shared = {"contract": "pusht_sim"}
     model = {**shared, "checkpoint": parameter("checkpoint")}
-    watched = bool(LaunchConfiguration("calibration").perform(context))
+    watched = launching.watched(context)
     heartbeats = ["policy/stop", "surprise_monitor/stop"] if watched else ["policy/stop"]
 
     instruction, checked, seed = parameter("instruction"), parameter("check_instruction", bool), parameter("seed", int)
@@ -43,7 +45,13 @@ def nodes(context, *args, **kwargs):
         node(
             LifecycleNode,
             "policy",
-            {**model, "task": instruction, "check_instruction": checked, "chunking": parameter("chunking")},
+            {
+                **model,
+                **launching.served(),
+                "task": instruction,
+                "check_instruction": checked,
+                "chunking": parameter("chunking"),
+            },
         ),
     ]
     managed = ["policy"]

@@ -13,7 +13,9 @@ from vla_policy.robot.contract import find_config, load_contract
 
 ARGUMENTS = {
     "contract": ("xarm6", "robot contract: a name in config/ or a file"),
-    "checkpoint": ("checkpoints/pusht_image", "folder or hub name"),
+    "checkpoint": ("", "folder or hub name; empty: the server's, without one checkpoints/pusht_image"),
+    "server": ("", "ws:// or wss:// address of a vla-serve that computes the chunks; empty: this computer"),
+    "jpeg": ("0", "quality of the pictures that the server gets, 1 to 95; 0: as they are"),
     "policy_params": ("", "YAML file of more parameters of policy, such as those of its planner; empty: none"),
     "instruction": ("", "empty: the contract's"),
     "check_instruction": ("true", "the policy requests a stop for an instruction that it does not understand"),
@@ -32,7 +34,7 @@ def nodes(context, *args, **kwargs):
     robot = load_contract(LaunchConfiguration("contract").perform(context))  # before anything is started
     shared = {"contract": parameter("contract")}
     model = {**shared, "checkpoint": parameter("checkpoint")}
-    watched = bool(LaunchConfiguration("calibration").perform(context))
+    watched = launching.watched(context)
     heartbeats = ["policy/stop", "surprise_monitor/stop"] if watched else ["policy/stop"]
     more = LaunchConfiguration("policy_params").perform(context)
     checked, dry_run = parameter("check_instruction", bool), parameter("dry_run", bool)
@@ -48,6 +50,7 @@ def nodes(context, *args, **kwargs):
             "policy",
             {
                 **model,
+                **launching.served(),
                 "device": parameter("device"),
                 "draft": parameter("draft"),
                 "task": parameter("instruction"),

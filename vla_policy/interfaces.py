@@ -47,6 +47,10 @@ class Failure(RuntimeError):
     """
 
 
+class Unavailable(Failure):
+    """Whoever is to answer is not there, such as a policy's server; asking again later may succeed."""
+
+
 class Refused(Failure):
     """A request that cannot be granted in the present state, such as to enable a robot that is silent."""
 

@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 import rclpy
+from geometry_msgs.msg import PoseStamped
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import Bool, String
 
 from vla_policy.benchmarks.ros.harness import FakeRobot, Spinning, Witness, pose_message, wait_for
 from vla_policy.nodes import common
@@ -25,6 +27,7 @@ from vla_policy.robot.messages import seconds
 __all__ = [
     "ROOT",
     "FakeRobot",
+    "Sensors",
     "Spinning",
     "Targets",
     "Waiting",
@@ -112,6 +115,31 @@ def activate(node: Any) -> None:
     assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
     wait_for(lambda: node.perception.problem() == "", "observations")
     assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+
+
+class Sensors(Spinning):
+    """The pictures and poses of a simulated arm that stands still, and what the policy's node says to them."""
+
+    def __init__(self) -> None:
+        super().__init__("sensors")
+        self.stops: list[bool] = []
+        self._image = self.create_publisher(Image, "/pusht_sim/camera/image_raw", common.IMAGE_QOS)
+        self._pose = self.create_publisher(PoseStamped, "/pusht_sim/ee_pose", common.STATE_QOS)
+        self._task = self.create_publisher(String, "task", common.LATCHED_QOS)
+        self.create_subscription(Bool, "policy/stop", lambda m: self.stops.append(m.data), 50)
+        self._ticker = common.Ticker(0.1, self._live)
+
+    def tell(self, instruction: str) -> None:
+        self._task.publish(String(data=instruction))
+
+    def close(self) -> None:
+        self._ticker.close()
+        super().close()
+
+    def _live(self) -> None:
+        now = time.time()
+        self._pose.publish(pose_message(np.zeros(2), now))
+        self._image.publish(image_message(np.zeros((96, 96, 3), np.uint8), now))
 
 
 class Targets:

@@ -131,6 +131,17 @@ def test_needs_are_looked_for_before_anything_is_started(launched: Any) -> None:
     assert {"joy_node", "teleop_node"} <= set(launched("robot", ("joy",), joy="true"))
 
 
+@pytest.mark.parametrize("file", ["pusht", "robot"])
+def test_a_server_takes_the_place_of_a_checkpoint_unless_a_monitor_has_to_know_it(launched: Any, file: str) -> None:
+    policy = launched(file, server="ws://gpu:8765")["policy_node"].parameters[0]
+    assert {"server", "jpeg", "checkpoint"} <= set(policy)
+    watched = {"server": "ws://gpu:8765", "calibration": "checkpoints/pusht_monitor"}
+    with pytest.raises(RuntimeError, match="checkpoint: expected the policy of ws://gpu:8765, which is to be watched"):
+        launched(file, **watched)
+    assert "surprise_monitor_node" in launched(file, checkpoint="checkpoints/pusht_image", **watched)
+    assert "surprise_monitor_node" in launched(file, calibration="checkpoints/pusht_monitor")
+
+
 @pytest.mark.parametrize("file", ["collect", "pusht", "robot"])
 def test_nodes_end_with_their_launch_and_that_with_the_gate(launched: Any, file: str) -> None:
     for name, node in launched(file, (*ROS, "joy")).items():

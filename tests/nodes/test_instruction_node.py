@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 
 import numpy as np
 import pytest
-from geometry_msgs.msg import PoseStamped
-from helpers.ros import Spinning, activate, image_message, own_domain, pose_message, spinning, wait_for
-from sensor_msgs.msg import Image
-from std_msgs.msg import Bool, String
+from helpers.ros import Sensors, activate, own_domain, spinning, wait_for
 
 from vla_policy.interfaces import ActionChunk, Observation
-from vla_policy.nodes import common, policy_node
+from vla_policy.nodes import policy_node
 from vla_policy.robot.contract import load_contract
 
 pytestmark = pytest.mark.dds
@@ -37,34 +33,11 @@ class Reader:
         return "" if instruction.startswith("push") or self.unchecked else f"cannot read {instruction!r}"
 
 
-class Robot(Spinning):
-    def __init__(self) -> None:
-        super().__init__("robot")
-        self.stops: list[bool] = []
-        self._image = self.create_publisher(Image, "/pusht_sim/camera/image_raw", common.IMAGE_QOS)
-        self._pose = self.create_publisher(PoseStamped, "/pusht_sim/ee_pose", common.STATE_QOS)
-        self._task = self.create_publisher(String, "task", common.LATCHED_QOS)
-        self.create_subscription(Bool, "policy/stop", lambda m: self.stops.append(m.data), 50)
-        self._ticker = common.Ticker(0.1, self._live)
-
-    def tell(self, instruction: str) -> None:
-        self._task.publish(String(data=instruction))
-
-    def close(self) -> None:
-        self._ticker.close()
-        super().close()
-
-    def _live(self) -> None:
-        now = time.time()
-        self._pose.publish(pose_message(np.zeros(2), now))
-        self._image.publish(image_message(np.zeros((96, 96, 3), np.uint8), now))
-
-
 @contextmanager
 def running(reader: Reader, monkeypatch: pytest.MonkeyPatch, *parameters: str) -> Iterator[tuple]:
     monkeypatch.setattr(policy_node, "robot_policy", lambda *_: reader)
     told = "task:=ignore everything"
-    with own_domain(2), spinning(policy_node.PolicyNode, told, *parameters) as node, closing(Robot()) as robot:
+    with own_domain(2), spinning(policy_node.PolicyNode, told, *parameters) as node, closing(Sensors()) as robot:
         activate(node)
         yield node, robot
 

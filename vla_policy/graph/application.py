@@ -11,10 +11,11 @@ from vla_policy.interfaces import InputError
 from vla_policy.planning.options import PlannerConfig
 from vla_policy.robot.contract import find_config
 from vla_policy.runtime import CHUNKINGS
+from vla_policy.serving.options import ServerOptions
 
 
 @dataclass
-class GraphConfig:
+class GraphConfig(ServerOptions):
     """Episodes through the ROS 2 graph in simulation."""
 
     n_episodes: int = 1  # played one after the other
@@ -72,6 +73,8 @@ def nodes(checkpoint: str, config: GraphConfig) -> dict[str, dict[str, Any]]:
             "check_instruction": config.check_instruction,
             "chunking": config.chunking,
             "seed": config.policy_seed,
+            "server": config.server,
+            "jpeg": config.jpeg,
             **planner_parameters(config.planner),
         },
     }

@@ -52,6 +52,23 @@ def entities(arguments: Mapping[str, tuple[str, str]], nodes: Callable[..., list
     return [*declared, OpaqueFunction(function=nodes)]
 
 
+def watched(context: Any) -> bool:
+    """Whether a calibrated monitor is to run; `RuntimeError` unless it is known whose chunks it would watch."""
+    from launch.substitutions import LaunchConfiguration
+
+    calibration, server, checkpoint = (
+        LaunchConfiguration(name).perform(context) for name in ("calibration", "server", "checkpoint")
+    )
+    if calibration and server and not checkpoint:
+        raise RuntimeError(f"checkpoint: expected the policy of {server}, which is to be watched, found none")
+    return bool(calibration)
+
+
+def served() -> dict[str, Any]:
+    """The policy's parameters for chunks that a server computes."""
+    return {"server": parameter("server"), "jpeg": parameter("jpeg", int)}
+
+
 def flag(context: Any, name: str, default: bool = False) -> bool:
     """A boolean launch argument; empty means the default."""
     from launch.substitutions import LaunchConfiguration

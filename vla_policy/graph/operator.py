@@ -29,6 +29,7 @@ RETRY = 0.2  # seconds between attempts to activate a node
 ANSWER = 5.0  # seconds without a response after which a node's state is queried
 CONFIGURE = (Transition.TRANSITION_CONFIGURE, LifecycleState.PRIMARY_STATE_INACTIVE)
 ACTIVATE = (Transition.TRANSITION_ACTIVATE, LifecycleState.PRIMARY_STATE_ACTIVE)
+DEACTIVATE = (Transition.TRANSITION_DEACTIVATE, LifecycleState.PRIMARY_STATE_INACTIVE)
 
 
 class GraphError(Failure):
@@ -161,7 +162,7 @@ class Operator:
         return int(future.result().current_state.id)
 
     def change(self, name: str, transition: tuple[int, int]) -> bool:
-        """Request a lifecycle transition, CONFIGURE or ACTIVATE; returns whether the node reached its goal state."""
+        """Request a lifecycle transition such as CONFIGURE; returns whether the node reached its goal state."""
         number, goal = transition
         request = ChangeState.Request(transition=Transition(id=number))
         future = self._ask(ChangeState, f"{name}/change_state", request)

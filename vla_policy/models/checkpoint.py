@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import math
 import os
@@ -155,6 +156,17 @@ def is_a(name: str | Path, kind: str) -> bool:
     """Whether a checkpoint is of this kind, as far as its configuration says."""
     stored = _parse(checkpoint_folder(name) / CONFIG, _from_yaml)
     return isinstance(stored, dict) and kind in stored
+
+
+def model_digest(folder: Path, kind: str) -> str:
+    """A short hash of a checkpoint without its card; `InputError` if the folder is none."""
+    if not (folder / WEIGHTS).is_file():
+        raise InputError(f"{folder}: expected a checkpoint's folder with {WEIGHTS}, found none")
+    parts = read_checkpoint(folder, kind)
+    definition = [parts.config, parts.interface.to_dict(), parts.normalizer.to_dict()]
+    digest = hashlib.sha256(json.dumps(definition, sort_keys=True).encode())
+    digest.update((folder / WEIGHTS).read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def parse_config(read: Callable[[Any], T], parts: Checkpoint) -> T:

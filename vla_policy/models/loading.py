@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vla_policy.interfaces import InputError
+from vla_policy.interfaces import ACTION, STATE, InputError, Interface
 
 if TYPE_CHECKING:
-    from vla_policy.models import DiffusionPolicy
+    import numpy as np
+
+    from vla_policy.data import Normalizer
+    from vla_policy.models import DiffusionPolicy, PolicyConfig
 
 
 def load_policy(
@@ -51,6 +54,22 @@ def machine(policy: DiffusionPolicy) -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "inference_steps": policy.head.calls * policy.config.ensemble,
     }
+
+
+def about(policy: DiffusionPolicy) -> dict[str, Any]:
+    """What evaluations say of a policy: `described`, and as `timing` the conditions of a latency."""
+    return {**described(policy), "timing": machine(policy)}
+
+
+def usual_ranges(
+    interface: Interface, normalizer: Normalizer, config: PolicyConfig
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Low and high (D,) of state and actions by key, as the robot has them: not of actions that are normalised as other
+    numbers, relative to the state or frequencies.
+    """
+    others = config.action_relative or config.action_basis == "frequency"
+    keys = [key for key in (STATE, ACTION) if (not others if key == ACTION else key in interface.observations)]
+    return {key: normalizer.usual_range(key) for key in keys}
 
 
 def described(policy: DiffusionPolicy) -> dict[str, Any]:

@@ -6,13 +6,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vla_policy.interfaces import ACTION, STATE, Interface
+from vla_policy.interfaces import InputError, Interface
 from vla_policy.robot.contract import Contract
-from vla_policy.robot.units import require_same_scale
+from vla_policy.robot.units import Ranges, require_same_scale
+from vla_policy.serving.checkpoint import remote_policy
 
 if TYPE_CHECKING:
-    from vla_policy.data import Normalizer
-    from vla_policy.models import DiffusionPolicy, PolicyConfig
+    from vla_policy.models import DiffusionPolicy
+    from vla_policy.serving.client import RemotePolicy
+
+SHIPPED = "checkpoints/pusht_image"
 
 GIL_SECONDS = 0.001  # switch interval, so that inference does not delay the heartbeat thread
 
@@ -25,13 +28,26 @@ def robot_policy(
     what `chunking` asks of it.
     """
     from vla_policy.models.continuation import require_continuing
-    from vla_policy.models.loading import load_policy  # torch takes seconds, which belong to configure
+    from vla_policy.models.loading import load_policy, usual_ranges  # torch takes seconds, which belong to configure
 
     share_process(threads)
     policy = load_policy(checkpoint, device, draft=draft)
-    _require(contract, checkpoint, policy.interface, policy.normalizer, _other_numbers(policy.config))
+    ranges = usual_ranges(policy.interface, policy.normalizer, policy.config)
+    _require(contract, f"checkpoint {Path(checkpoint).name}", policy.interface, ranges)
     if chunking == "rtc":
         require_continuing(policy.config)
+    return policy
+
+
+def served_policy(contract: Contract, server: str, jpeg: int, checkpoint: str) -> RemotePolicy:
+    """The policy of a server, that of `checkpoint` unless this is "", with the checks of `robot_policy`."""
+    sys.setswitchinterval(GIL_SECONDS)
+    policy = remote_policy(server, jpeg, checkpoint)
+    try:
+        _require(contract, f"server {server}", policy.interface, policy.served.ranges)
+    except InputError:
+        policy.close()
+        raise
     return policy
 
 
@@ -39,11 +55,13 @@ def robot_interface(contract: Contract, checkpoint: str) -> Interface:
     """The interface of a policy in another process, with the checks of `robot_policy`; no weights are read."""
     from vla_policy.models import PolicyConfig
     from vla_policy.models.checkpoint import POLICY, parse_config, read_checkpoint
+    from vla_policy.models.loading import usual_ranges
 
     parts = read_checkpoint(checkpoint, POLICY)
     config = parse_config(PolicyConfig.from_dict, parts)
     interface = parts.interface.select(config.observation_keys)  # without observations of training alone
-    _require(contract, checkpoint, interface, parts.normalizer, _other_numbers(config))
+    ranges = usual_ranges(interface, parts.normalizer, config)
+    _require(contract, f"checkpoint {Path(checkpoint).name}", interface, ranges)
     return interface
 
 
@@ -55,19 +73,7 @@ def share_process(threads: int) -> None:
     sys.setswitchinterval(GIL_SECONDS)
 
 
-def _other_numbers(config: PolicyConfig) -> bool:
-    """Whether the normaliser of actions has other numbers than the robot is sent."""
-    return config.action_relative or config.action_basis == "frequency"
-
-
-def _require(
-    contract: Contract, checkpoint: str, interface: Interface, normalizer: Normalizer, other_numbers: bool
-) -> None:
-    """`InputError` unless the robot provides what the policy needs, in the same units. Ranges of actions are not
-    compared if the normaliser has `other_numbers`: relative to the state, or frequencies.
-    """
-    needs = f"checkpoint {Path(checkpoint).name}"
+def _require(contract: Contract, needs: str, interface: Interface, ranges: Ranges) -> None:
+    """`InputError` unless the robot provides what the policy needs, in the same units."""
     contract.require(interface, needs)
-    absolute = [key for key in (STATE, ACTION) if key != ACTION or not other_numbers]
-    known = [key for key in absolute if key == ACTION or key in interface.observations]
-    require_same_scale(contract, interface, {key: normalizer.usual_range(key) for key in known}, needs)
+    require_same_scale(contract, interface, ranges, needs)

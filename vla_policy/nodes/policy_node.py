@@ -1,9 +1,11 @@
-"""A checkpoint as a lifecycle node: observations in, action chunks and a heartbeat out."""
+"""A policy as a lifecycle node: observations in, action chunks and a heartbeat out."""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -11,21 +13,25 @@ from std_msgs.msg import String
 from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_policy.interfaces import ActionChunk, DataError, Given, InputError, Observation, Policy
+from vla_policy.interfaces import ActionChunk, DataError, Given, InputError, Observation, Policy, Unavailable
 from vla_policy.nodes import common
 from vla_policy.nodes.chunks import chunk_message
 from vla_policy.nodes.lifecycle import ModelNode
-from vla_policy.nodes.model import robot_policy
+from vla_policy.nodes.model import SHIPPED, robot_policy, served_policy
 from vla_policy.nodes.perception import Perception
 from vla_policy.nodes.planner import PlannerParameters
 from vla_policy.planning.options import PlannerConfig, make_objective
 from vla_policy.planning.planners import planned
-from vla_policy.robot.contract import load_contract
+from vla_policy.robot.contract import Contract, load_contract
 from vla_policy.runtime import CHUNKINGS, Pilot, Timing, Worker, predicted
+from vla_policy.serving.options import ServerOptions
 
 if TYPE_CHECKING:
+    from vla_policy.models import DiffusionPolicy
+    from vla_policy.serving.client import RemotePolicy
     from vla_policy.world_model.diffusion_mpc import DiffusionMPC
 
+Question = Callable[[], Callable[[], None]]  # asks the policy in the worker's thread; what to do with its answer
 PERIODS = 3.0  # request intervals, or chunks of a slow policy, that one may take before the policy requests a stop
 WARMUP = 3  # chunks
 
@@ -38,19 +44,30 @@ class PolicyNode(ModelNode):
 
     With `planner.name` dmpc a chunk is the best of several, by what is imagined to follow. Arming the gate begins an
     episode: earlier observations are discarded. The node requests a stop while its instruction is one that the policy
-    does not understand (parameter `check_instruction`).
+    does not understand (parameter `check_instruction`), and while the policy is served by another computer (parameter
+    `server`) that does not answer. While the node is active the policy is asked in the worker's thread alone: one that
+    hangs delays nothing else.
     """
 
     def __init__(self) -> None:
-        self._checkpoint, self._instruction, self._unreadable = "", "", ""
-        self._model = threading.Lock()  # used by the worker and the executor
+        self._instruction, self._understood = "", ""  # the one to follow, the last one that the policy was asked about
+        self._unreadable, self._silence = "", ""
         self._execution = threading.Lock()  # of what the pilot knows of it; the worker answers in its own thread
-        self._worker: Worker | None = None
+        self._worker: Worker[Question, Callable[[], None]] | None = None
         self._pilot: Pilot | None = None
+        self._disconnect: Callable[[], None] = lambda: None  # from a server
         self._running, self._gate_state = True, ""
         self._inference, self._age = Timing(), Timing()
         super().__init__("policy")
-        self._checkpoint = common.parameter(self, "checkpoint", "checkpoints/pusht_image", "folder or hub name")
+        self._checkpoint = common.parameter(
+            self, "checkpoint", "", f"folder or hub name; empty: the server's, without one {SHIPPED}"
+        )
+        self._server = common.parameter(
+            self, "server", "", "ws:// or wss:// address of a vla-serve that computes the chunks; empty: this process"
+        )
+        self._jpeg = common.parameter(
+            self, "jpeg", 0, "quality of the pictures that the server gets, 1 to 95; 0: as they are", (0, 95)
+        )
         self._contract = common.parameter(self, "contract", "pusht_sim", "robot contract: name or file")
         self._task = common.parameter(self, "task", "", "the instruction; empty: the contract's")
         self._checked = common.parameter(
@@ -70,25 +87,31 @@ class PolicyNode(ModelNode):
 
     def load(self) -> None:
         contract = load_contract(self._contract)
-        policy = robot_policy(contract, self._checkpoint, self._device, self._threads, self._chunking, self._draft)
-        player = planned(policy, self._planner.config)
-        if player is not policy and self._chunking == "rtc":
-            raise InputError(f"planner: expected none with chunking=rtc, found {self._planner.config.name!r}")
-        self._policy, self._ranking = policy, None if player is policy else cast("DiffusionMPC", player)
+        self._disconnect()
+        policy = self._made(contract)
+        player: Policy = policy
+        if self._planner.config.name != "none":  # a server is refused with it
+            player = planned(cast("DiffusionPolicy", policy), self._planner.config)
+        self._ranking = None if player is policy else cast("DiffusionMPC", player)
         if self._checked and policy.unchecked:
             self.get_logger().warning(policy.unchecked)
-        self._instruct(self._task or contract.task)
+        unreadable = policy.unreadable if self._checked else lambda _: ""
+        self._instruction = self._task or contract.task
+        self._on_read(self._instruction, unreadable(self._instruction))
         self._names, self._frame = policy.interface.action.names, contract.command.frame_id
         took = self._warm_up(player)
         generator = np.random.default_rng(self._seed)
 
-        def predict(question: tuple[list[Observation], Given | None]) -> tuple[ActionChunk, float]:
-            begin, (window, given) = time.perf_counter(), question
-            with self._model:
-                (chunk,) = predicted(player, [window], [given], generator)
-            return chunk, time.perf_counter() - begin
+        def predict(window: list[Observation], given: Given | None) -> Callable[[], None]:
+            begin = time.perf_counter()
+            (chunk,) = predicted(player, [window], [given], generator)
+            return partial(self._on_chunk, chunk, time.perf_counter() - begin)
 
-        self._worker = Worker(predict, self._on_chunk, self.broken)
+        def read(instruction: str) -> Callable[[], None]:
+            return partial(self._on_read, instruction, unreadable(instruction))
+
+        self._predict, self._read = predict, read
+        self._worker = Worker(lambda question: question(), lambda answer: answer(), self._on_failure)
         self.perception = Perception(self, contract, policy.interface.observations, self._on_sample)
         self._pilot = Pilot(
             policy.interface, policy.n_obs_steps, policy.n_action_steps, self.perception.buffer, self._chunking
@@ -102,6 +125,9 @@ class PolicyNode(ModelNode):
         self._run = self.create_service(SetBool, "~/run", self._on_run)
 
     def begin(self) -> None:
+        self._silence = ""
+        if not self._reading():
+            self._unreadable = "the instruction is not read yet"
         self._restart()
 
     def _restart(self) -> None:
@@ -113,11 +139,10 @@ class PolicyNode(ModelNode):
     def _want(self, config: PlannerConfig) -> None:
         """Let the planner rank for another objective from the next chunk on."""
         if self._ranking is not None:
-            objective = make_objective(config, self._ranking.dynamics.interface)
-            with self._model:
-                self._ranking.objective = objective
+            self._ranking.objective = make_objective(config, self._ranking.dynamics.interface)
 
     def free(self) -> None:
+        self._disconnect()  # before the worker ends, which may be waiting for the server
         if self._worker is not None:
             self._worker.close()
             self._worker = None
@@ -130,16 +155,34 @@ class PolicyNode(ModelNode):
         if self.active and self._unreadable:
             self.answered()  # no chunk is expected meanwhile
             return self._unreadable
-        return super().problem() or ("" if self._running else "not running")
+        return super().problem() or self._silence or ("" if self._running else "not running")
 
     def values(self) -> dict[str, Any]:
         return {
             "checkpoint": self._checkpoint,
+            "server": self._server,
             "instruction": self._instruction,
             **common.flat("inference_ms", self._inference.summary()),
             **common.flat("observation_age_ms", self._age.summary()),
             **({} if self._pilot is None else {"delay_periods": self._pilot.delay}),
         }
+
+    def _made(self, contract: Contract) -> DiffusionPolicy | RemotePolicy:
+        ServerOptions(self._server, self._jpeg)  # report a mistake
+        planner = self._planner.config.name
+        if planner != "none" and self._chunking == "rtc":
+            raise InputError(f"planner: expected none with chunking=rtc, found {planner!r}")
+        if not self._server:
+            checkpoint = self._checkpoint or SHIPPED
+            return robot_policy(contract, checkpoint, self._device, self._threads, self._chunking, self._draft)
+        if planner != "none" or self._chunking == "rtc" or self._draft:
+            raise InputError(
+                "server: expected none with a planner, chunking=rtc or a draft, which need the policy here, found "
+                f"{self._server}"
+            )
+        policy = served_policy(contract, self._server, self._jpeg, self._checkpoint)
+        self._disconnect = policy.close
+        return policy
 
     def _warm_up(self, policy: Policy) -> float:
         """Seconds that a chunk takes when the first ones are over, in the way it is asked for later."""
@@ -157,13 +200,20 @@ class PolicyNode(ModelNode):
         return time.perf_counter() - begin
 
     def _on_task(self, message: String) -> None:
-        self._instruct(message.data)
+        self._instruction = message.data
+        self._reading()
 
-    def _instruct(self, instruction: str) -> None:
-        """Use this instruction from now on, if the policy understands it."""
-        with self._model:
-            unreadable = self._policy.unreadable(instruction) if self._checked else ""
-        self._instruction, self._unreadable = instruction, unreadable
+    def _reading(self) -> bool:
+        """Whether it is known if the policy understands the instruction; if not it is asked, unless it is busy."""
+        known = self._understood == self._instruction
+        if not known and self._worker is not None:
+            self._worker.ask(partial(self._read, self._instruction))
+        return known
+
+    def _on_read(self, instruction: str, unreadable: str) -> None:
+        self._unreadable = unreadable
+        self._understood = instruction
+        self.answered()
 
     def _on_gate(self, message: String) -> None:
         state = message.data.partition(":")[0]
@@ -191,21 +241,28 @@ class PolicyNode(ModelNode):
         self._age.add(common.now(self) - observation.t)
         if self._worker.busy:  # what the next chunk continues is not known before the last one is there
             return
-        window = self._pilot.window()
+        window = self._pilot.window() if self._reading() else None
         if window is not None and not self._unreadable:
             with self._execution:  # the answer may be there at once
-                self._worker.ask((window, self._pilot.given(window)))
-                self._pilot.asked(window)
+                if self._worker.ask(partial(self._predict, window, self._pilot.given(window))):
+                    self._pilot.asked(window)
 
-    def _on_chunk(self, answer: tuple[ActionChunk, float]) -> None:
+    def _on_chunk(self, chunk: ActionChunk, took: float) -> None:
         assert self._pilot is not None
-        chunk, took = answer
+        self._silence = ""
         self.answered()
         self._inference.add(took)
         with self._execution:
             played = self._pilot.answer(chunk, common.now(self))
         if played is not None:
             self._chunks.publish(chunk_message(played, self._names, self._frame))
+
+    def _on_failure(self, error: Exception) -> None:
+        if isinstance(error, Unavailable):  # asked again with the next observation
+            self._silence = str(error)
+            self.answered()
+        else:
+            self.broken(error)
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from vla_policy.interfaces import ActionChunk, DataError, InputError
 from vla_policy.monitoring import Surprise
 from vla_policy.nodes import common
 from vla_policy.nodes.lifecycle import ModelNode
-from vla_policy.nodes.model import robot_interface, share_process
+from vla_policy.nodes.model import SHIPPED, robot_interface, share_process
 from vla_policy.nodes.perception import Perception
 from vla_policy.robot.contract import load_contract
 from vla_policy.robot.messages import chunk_of, seconds
@@ -34,7 +34,8 @@ class SurpriseMonitorNode(ModelNode):
         self._gate_state = ""
         super().__init__("surprise_monitor")
         self._calibration = common.parameter(self, "calibration", "", "folder of a calibrated monitor")
-        self._checkpoint = common.parameter(self, "checkpoint", "checkpoints/pusht_image", "the monitored policy")
+        policy = common.parameter(self, "checkpoint", "", f"the monitored policy; empty: {SHIPPED}")
+        self._checkpoint = policy or SHIPPED
         self._contract = common.parameter(self, "contract", "pusht_sim", "robot contract: name or file")
         self._threads = common.parameter(self, "threads", 1, "of torch on a CPU", (1, 256))
 

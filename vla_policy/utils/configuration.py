@@ -25,6 +25,7 @@ T = TypeVar("T")
 # Keys whose values are paths or sentences, also where they look like numbers.
 TEXTS = {
     *("root", "run_dir", "init_from", "dataset", "monitor", "contract", "out", "cache_dir", "human", "study", "path"),
+    *("server", "host", "certificate", "key"),
     *("draft", "instruction", "paraphrases"),
 }
 

@@ -37,6 +37,8 @@ OPTIONS = {
     "plan": "vla_policy.evaluation.planning.study:PlanEvalConfig",
     "refusals": "vla_policy.evaluation.language.refusals:RefusalsConfig",
     "ros": "vla_policy.benchmarks.ros.measurements:RosConfig",
+    "serve": "vla_policy.cli.serve:ServeConfig",
+    "serve_bench": "vla_policy.cli.bench.serve:ServeBenchConfig",
     "sim": "vla_policy.cli.bench.sim:SimConfig",
     "speculation": "vla_policy.benchmarks.speculation:SpeculationConfig",
     "surprise": "vla_policy.evaluation.surprise.study:SurpriseConfig",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vla_policy.interfaces import InputError, Interface
-from vla_policy.models.checkpoint import POLICY, WEIGHTS, checkpoint_folder, read_checkpoint
+from vla_policy.models.checkpoint import POLICY, checkpoint_folder, model_digest
 from vla_policy.monitoring import Calibration, LatentModel, Monitor, PredictionError, Score, Stillness
 from vla_policy.monitoring import whitening as whitenings
 from vla_policy.monitoring.calibration import FILE
@@ -42,17 +40,6 @@ def binding(policy: str | Path, world_model_folder: Path, interface: Interface) 
         "world model": model_digest(world_model_folder, KIND),
         "interface (cameras, action space, rate)": interface.digest(),
     }
-
-
-def model_digest(folder: Path, kind: str) -> str:
-    """A short hash of a checkpoint without its card; `InputError` if the folder is none."""
-    if not (folder / WEIGHTS).is_file():
-        raise InputError(f"{folder}: expected a checkpoint's folder with {WEIGHTS}, found none")
-    parts = read_checkpoint(folder, kind)
-    definition = [parts.config, parts.interface.to_dict(), parts.normalizer.to_dict()]
-    digest = hashlib.sha256(json.dumps(definition, sort_keys=True).encode())
-    digest.update((folder / WEIGHTS).read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def save_calibration(

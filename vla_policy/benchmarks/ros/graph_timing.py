@@ -79,7 +79,7 @@ def graph_timing(
 
 
 def _fault(graph: Graph, witness: Witness, generator: np.random.Generator, fault: GraphFault) -> Hold:
-    _run_until_moving(graph, witness, generator)
+    run_until_moving(graph, witness, generator)
     return fault.inject(graph, witness)
 
 
@@ -113,7 +113,7 @@ def _begin(graph: Graph, witness: Witness) -> None:
     graph.operator.enable(True)
 
 
-def _run_until_moving(graph: Graph, witness: Witness, generator: np.random.Generator) -> None:
+def run_until_moving(graph: Graph, witness: Witness, generator: np.random.Generator) -> None:
     """Start an episode and wait for a random time in a chunk; `HeldBefore` if a busy computer stopped the arm."""
     _begin(graph, witness)
     wait_for(lambda: witness.moved(0.0) > MOVED or witness.state in HOLDS, "a moving arm")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 TELEPORT = "block_teleport"
 HOLD_WITHIN = 0.2  # seconds from a fault
 ALARM_WITHIN = 0.1  # seconds from an alarm
+SERVED_WITHIN = 1.0  # seconds from a fault of the server: three chunk intervals of the shipped policies, and the stop
 JITTER = 10.0  # milliseconds, p99
 CAMERA_SECONDS = 20.0  # that two cameras are recorded
 NO_TARGET = ("robot state silent",)  # the simulation's contract has a long timeouts.state
@@ -40,7 +42,7 @@ class RosConfig:
     """The ROS 2 graph."""
 
     only: list[str] = field(default_factory=list)
-    """gate | storm | faults | teleport | success | recorder | cameras | soak; empty: all"""
+    """gate | storm | faults | server | teleport | success | recorder | cameras | soak; empty: all"""
     repeats: int = 20  # of each fault, and kills of the recorder
     n_episodes: int = 100  # of `success`, in real time: up to 30 s each
     soak_minutes: float = 20.0  # of `soak`
@@ -149,8 +151,7 @@ class Bench:
     @functools.cached_property
     def made_with(self) -> dict[str, Any]:
         """Policy and settings of episodes; episodes made with others are not counted together."""
-        from vla_policy.models.checkpoint import POLICY, checkpoint_folder
-        from vla_policy.world_model.monitors import model_digest
+        from vla_policy.models.checkpoint import POLICY, checkpoint_folder, model_digest
 
         digest = model_digest(checkpoint_folder(self.checkpoint), POLICY)
         chosen = {key: getattr(self.config, key) for key in ("seed", "max_steps", "rearm")}
@@ -214,6 +215,23 @@ def _faults(bench: Bench) -> Found:
     with running(bench.log, bench.nodes(config.monitor, config.seed)) as graph:
         measured = graph_timing(graph, wanted, config.repeats, np.random.default_rng(config.seed), advance)
     return {f"{name} to hold": holds(found, HOLD_WITHIN, wanted[name].reasons) for name, found in measured.items()}, {}
+
+
+def _server(bench: Bench) -> Found:
+    from vla_policy.benchmarks.ros.report import holds
+    from vla_policy.benchmarks.ros.server_timing import FAULTS, STOPS, line, server_timing
+    from vla_policy.graph.running import running
+
+    config = bench.config
+    advance = bench.bar(config.repeats * len(FAULTS))
+    command = [sys.executable, "-m", "vla_policy.cli.serve", bench.checkpoint, "device=cpu"]
+    with line(command, bench.log / "server.log") as served:
+        nodes = bench.nodes(None, config.seed)
+        nodes["policy"]["server"] = served.relay.address
+        with running(bench.log, nodes) as graph:
+            generator = np.random.default_rng(config.seed)
+            measured = server_timing(graph, served, config.repeats, generator, advance)
+    return {f"{name} to hold": holds(found, SERVED_WITHIN, STOPS) for name, found in measured.items()}, {}
 
 
 def _teleport(bench: Bench) -> Found:
@@ -321,6 +339,7 @@ MEASUREMENTS: dict[str, Callable[[Bench], Found]] = {
     "gate": _gate,
     "storm": _storm,
     "faults": _faults,
+    "server": _server,
     "teleport": _teleport,
     "success": _success,
     "recorder": _kills,

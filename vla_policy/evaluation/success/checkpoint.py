@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import OmegaConf
 
@@ -18,13 +19,18 @@ from vla_policy.evaluation.success.evaluate import EvalConfig, evaluate
 from vla_policy.interfaces import IMAGES, InputError, Policy
 from vla_policy.models.checkpoint import update_card
 from vla_policy.models.continuation import require_continuing
-from vla_policy.models.loading import described, load_policy, machine
+from vla_policy.models.loading import about, load_policy
 from vla_policy.planning.planners import planned
 from vla_policy.rollouts.baselines import baseline_factory
 from vla_policy.rollouts.progress import Progress, no_progress
 from vla_policy.rollouts.watch import Watcher
 from vla_policy.rollouts.workers import EnvFactory, PolicyFactory
+from vla_policy.serving.checkpoint import remote_policy
 from vla_policy.utils.configuration import typed_config
+
+if TYPE_CHECKING:
+    from vla_policy.models import DiffusionPolicy
+    from vla_policy.serving.client import RemotePolicy
 
 log = logging.getLogger(__name__)
 
@@ -60,27 +66,24 @@ def summaries(
         raise InputError("draft: expected a CHECKPOINT to draft for, found none")
     if config.n_action_steps is not None and checkpoint is None:
         raise InputError(f"n_action_steps: expected null without a CHECKPOINT, found {config.n_action_steps}")
+    if checkpoint is None and config.server:
+        raise InputError(f"server: expected the CHECKPOINT that it serves, found none for {config.server}")
     baseline = None if config.baseline is None else baseline_factory(config.baseline, config.pusht)
     out, found = Path(config.out), {}
     if checkpoint is not None:
-        policy = load_policy(checkpoint, config.device, config.threads, config.draft)
-        if config.n_action_steps is not None:
-            policy.set_n_action_steps(config.n_action_steps)
-        if config.chunking == "rtc":
-            require_continuing(policy.config, config.delay)
-        more = described(policy)
-        watcher = None
-        if config.monitor is not None:
-            watcher = halting_monitors(config.monitor, checkpoint, policy.interface)
-        if config.check_instruction and policy.unchecked:
-            log.warning(policy.unchecked)
-        elif config.check_instruction and policy.reads:
-            more["unreadable"] = policy.unreadable
-        more |= {"watcher": watcher, "timing": machine(policy)}
-        player = planned(policy, config.planner, simulated=pusht_interface({}, goals=bool(config.pusht.goals)))
-        if config.planner.name != "none":
-            more["planner"] = asdict(config.planner)
-        summary = _evaluate(player, config, out, checkpoint, progress, **more)
+        with _opened(checkpoint, config) as (policy, more):
+            if config.check_instruction and policy.unchecked:
+                log.warning(policy.unchecked)
+            elif config.check_instruction and policy.reads:
+                more["unreadable"] = policy.unreadable
+            if config.monitor is not None:
+                more["watcher"] = halting_monitors(config.monitor, checkpoint, policy.interface)
+            player: Policy = policy
+            if config.planner.name != "none":  # a server is refused with it
+                simulated = pusht_interface({}, goals=bool(config.pusht.goals))
+                player = planned(cast("DiffusionPolicy", policy), config.planner, simulated)
+                more["planner"] = asdict(config.planner)
+            summary = _evaluate(player, config, out, checkpoint, progress, **more)
         found[Path(checkpoint).name] = summary
         if config.update_card:
             _update_card(checkpoint, summary)
@@ -90,6 +93,21 @@ def summaries(
         found[name] = _evaluate(baseline(0), config, below, name, progress, policy_factory=baseline)
     OmegaConf.save(OmegaConf.structured(config), out / "config.yaml")
     return found
+
+
+@contextmanager
+def _opened(checkpoint: str, config: EvalConfig) -> Iterator[tuple[DiffusionPolicy | RemotePolicy, dict[str, Any]]]:
+    """The checkpoint's policy, here or at its server, and what the summary says of it."""
+    if config.server:
+        with closing(remote_policy(config.server, config.jpeg, checkpoint)) as remote:
+            yield remote, {**remote.served.about, "server": config.server, "jpeg": config.jpeg}
+        return
+    policy = load_policy(checkpoint, config.device, config.threads, config.draft)
+    if config.n_action_steps is not None:
+        policy.set_n_action_steps(config.n_action_steps)
+    if config.chunking == "rtc":
+        require_continuing(policy.config, config.delay)
+    yield policy, about(policy)
 
 
 def env_factory(config: EvalConfig, policy: Policy, watched: Sequence[str] = ()) -> EnvFactory:

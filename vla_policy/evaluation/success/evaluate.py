@@ -29,6 +29,7 @@ from vla_policy.rollouts.rollout import Unreadable, rollout
 from vla_policy.rollouts.watch import Watcher
 from vla_policy.rollouts.workers import EnvFactory, PolicyFactory, RolloutError
 from vla_policy.runtime import CHUNKINGS
+from vla_policy.serving.options import ServerOptions
 from vla_policy.utils.files import write_json
 
 # best.mp4, best_2.mp4, and .best.mp4.<process>.tmp of an interrupted process
@@ -48,7 +49,7 @@ class DisturbanceConfig:
 
 
 @dataclass
-class EvalConfig(RolloutOptions, SceneOptions):
+class EvalConfig(ServerOptions, RolloutOptions, SceneOptions):
     """Rollouts in simulation."""
 
     env: str = "pybullet"  # pybullet (the arm) | gym_pusht
@@ -75,6 +76,7 @@ class EvalConfig(RolloutOptions, SceneOptions):
     out: str = "outputs/eval/${now:%Y-%m-%d_%H-%M-%S}"  # folder of the results
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for key, least in {"n_episodes": 1, "seed": 0, "delay": 0, "videos": 0, "latency_repeats": 1}.items():
             if getattr(self, key) < least:
                 raise InputError(f"{key}: expected at least {least}, found {getattr(self, key)}")
@@ -96,6 +98,12 @@ class EvalConfig(RolloutOptions, SceneOptions):
         if self.planner.name != "none" and (self.monitor is not None or self.update_card):
             raise InputError(
                 "planner: expected none with a monitor or update_card, which are for the policy, found one"
+            )
+        here = self.planner.name != "none" or self.chunking == "rtc" or self.draft is not None
+        if self.server and (here or self.n_action_steps is not None or self.update_card):
+            raise InputError(
+                "server: expected none with a planner, chunking=rtc, a draft, n_action_steps or update_card, which need "
+                f"the policy here, found {self.server}"
             )
         if self.planner.name != "none" and self.planner.goal is None and self.pusht.goals:
             raise InputError("planner.goal: expected x, y and angle in a scene with several goals, found none")
