@@ -22,7 +22,7 @@ class MixedWindows(Dataset[dict[str, Any]]):
 
     `interface` is their common one (see `common_interface`); images of a camera that a part lacks are black. `weights`,
     positive, one per part, are proportional to the probability of sampling from it; without them every window occurs
-    once per epoch. `imitated`, one per part, says whether its actions are to be imitated; batches then have it of each
+    once per epoch or, if the parts weigh theirs, as often as these say. `imitated`, one per part, says whether its actions are to be imitated; batches then have it of each
     window.
     """
 
@@ -36,12 +36,15 @@ class MixedWindows(Dataset[dict[str, Any]]):
         self.parts, self.interface = list(parts), interface
         self.n_obs_steps = parts[0].n_obs_steps
         lengths = np.array([len(part) for part in parts])
-        shares = lengths if weights is None else np.asarray(weights)
+        within = [np.ones(len(part)) if part.weights is None else part.weights for part in parts]  # of the windows
+        totals = np.array([values.sum() for values in within])
+        shares = totals if weights is None else np.asarray(weights)
         self.shares: np.ndarray = shares / shares.sum()  # fraction of the samples by part
         self.imitated = None if imitated is None else list(imitated)
         self._part = np.repeat(np.arange(len(parts)), lengths)  # of each window: its part and its index there
         self._index = np.concatenate([np.arange(length) for length in lengths])
-        self.probabilities = None if weights is None else (self.shares / lengths)[self._part]
+        once = weights is None and all(part.weights is None for part in parts)
+        self.probabilities = None if once else (self.shares / totals)[self._part] * np.concatenate(within)
 
     def __len__(self) -> int:
         return len(self._part)

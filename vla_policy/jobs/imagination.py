@@ -31,6 +31,7 @@ from vla_policy.world_model.dynamics import Dynamics, fit_dynamics
 Imagining = WorldModel | Dynamics
 OF_POLICIES = (
     *("init_modules", "data.symmetries", "data.state_noise", "data.action_loss", "data.shuffle_actions"),
+    "data.drop_before_intervention",
     "distill.teacher",
 )
 

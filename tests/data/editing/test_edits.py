@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from helpers.bimanual import HEAD, TASK, WRIST, add_bimanual_episode, make_bimanual_dataset
-from helpers.kill import kill_after
 from helpers.small_dataset import TOP, make_small_dataset
 
 from vla_policy.data import LeRobotDataset, LeRobotWriter
@@ -25,7 +24,6 @@ from vla_policy.data.editing import (
     retask,
     split,
 )
-from vla_policy.data.format.layout import BOOKKEEPING
 from vla_policy.data.inspection import inspect
 from vla_policy.data.writing.compact import compact
 from vla_policy.interfaces import ACTION, EXECUTED, STATE, InputError
@@ -176,7 +174,7 @@ def test_shares_of_a_dataset_are_drawn_by_a_seed() -> None:
     assert sum(map(len, thirds.values())) == 100
     assert len(divided(range(10), {"some": 0.3}, seed=0)["some"]) == 3
     for shares in ({"a": 0.0}, {"a": 0.8, "b": 0.3}, {"a": -1.0}, {"a": 0.99, "b": 0.01}):
-        with pytest.raises(InputError, match="expected (shares above 0|a share)"):
+        with pytest.raises(InputError, match=r"expected (shares above 0|a share)"):
             divided(range(10), shares, seed=0)
 
 

@@ -4,9 +4,9 @@ An edit is a `Plan`: which episodes the new dataset has, and what changes in the
 compared with the plan row by row and frame by frame, and renamed into place.
 """
 
-from vla_policy.data.editing.apply import Edited
+from vla_policy.data.editing.apply import Edited, open_dataset
 from vla_policy.data.editing.edits import convert, delete, drop, merge, recompute_stats, reencode, rename, retask, split
-from vla_policy.data.editing.selection import divided, parse_episodes
+from vla_policy.data.editing.selection import divided, parse_episodes, parse_parts
 
 __all__ = [
     "Edited",
@@ -15,7 +15,9 @@ __all__ = [
     "divided",
     "drop",
     "merge",
+    "open_dataset",
     "parse_episodes",
+    "parse_parts",
     "recompute_stats",
     "reencode",
     "rename",

@@ -48,3 +48,29 @@ def divided(episodes: Sequence[int], shares: Mapping[str, float], seed: int) -> 
         if not len(part):
             raise InputError(f"{name}: expected a share of at least one of {len(episodes)} episodes, found none")
     return {name: sorted(episodes[row] for row in part) for name, part in zip(shares, parts, strict=True)}
+
+
+def parse_parts(words: Sequence[str], episodes: Sequence[int], seed: int) -> dict[str, list[int]]:
+    """The episodes of each part from words such as train=0.8 and val=0.2, or a=0-9,15 and b=10-14.
+
+    Numbers with a point are shares, see `divided`, others are those of episodes.
+    """
+    texts: dict[str, str] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not (name and equals and text) or name in texts:
+            raise InputError(f"split: expected NAME=SHARE or NAME=EPISODES, once for a name, found {word!r}")
+        texts[name] = text
+    shares = [bool(re.fullmatch(r"\d*\.\d*", text)) for text in texts.values()]
+    if any(shares) and not all(shares):
+        raise InputError(f"split: expected shares alone, such as 0.8, or episodes alone, found {list(words)}")
+    if not all(shares):
+        return {name: parse_episodes(text) for name, text in texts.items()}
+    return divided(episodes, {name: _share(text) for name, text in texts.items()}, seed)
+
+
+def _share(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"split: expected a share, found {text!r}") from None
