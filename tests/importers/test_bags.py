@@ -154,6 +154,21 @@ def test_bags_are_known_wherever_they_lie(tmp_path: Path) -> None:
     assert LeRobotDataset(out).lengths.tolist() == [12, 13, 14]
 
 
+def test_a_deleted_episode_is_not_imported_again(tmp_path: Path) -> None:
+    bags, out = tmp_path / "bags", tmp_path / "dataset"
+    write_pusht_bag(bags / "a.mcap", frames=12)
+    write_pusht_bag(bags / "b.mcap", frames=14, hands={2: True, 4: False})
+    vla_dataset(["import-bag", str(bags), str(out)])
+    vla_dataset(["delete", str(out), "0"])
+    assert LeRobotDataset(out).interventions == {0: [(2, 4)]}
+    write_pusht_bag(bags / "c.mcap", frames=13)
+    vla_dataset(["import-bag", str(bags), str(out)])
+    assert LeRobotDataset(out).lengths.tolist() == [14, 13]
+    assert [(Path(about["bag"]).name, about["episode"]) for about in read_recordings(out)] == [
+        ("a.mcap", None), ("b.mcap", 0), ("c.mcap", 1),
+    ]  # fmt: skip
+
+
 def test_recordings_without_digests_are_known_by_their_places(tmp_path: Path) -> None:
     bags, out = tmp_path / "bags", tmp_path / "dataset"
     write_pusht_bag(bags / "a.mcap", frames=12)

@@ -22,8 +22,8 @@ class MixedWindows(Dataset[dict[str, Any]]):
 
     `interface` is their common one (see `common_interface`); images of a camera that a part lacks are black. `weights`,
     positive, one per part, are proportional to the probability of sampling from it; without them every window occurs
-    once per epoch or, if the parts weigh theirs, as often as these say. `imitated`, one per part, says whether its actions are to be imitated; batches then have it of each
-    window.
+    once per epoch or, if a part weighs its own, is sampled as often as these weights say. `imitated`, one per part,
+    says whether its actions are to be imitated; batches then have it of each window.
     """
 
     def __init__(

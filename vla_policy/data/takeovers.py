@@ -1,7 +1,7 @@
 """Recorded takeovers in training: somebody led in the policy's place, and before that the policy did something wrong.
 
-Takeovers are what to learn from, and are sampled more often (as in IWR, Mandlekar et al. 2020); what the policy did just
-before one is not to be imitated (as in Sirius, Liu et al. 2023).
+Takeovers are what to learn from, and are sampled more often (as in IWR, Mandlekar et al. 2020); what the policy did
+just before one is not to be imitated (as in Sirius, Liu et al. 2023).
 """
 
 from __future__ import annotations

@@ -73,9 +73,10 @@ def _takeovers(config: DataConfig, parts: Sequence[WindowDataset]) -> dict[str, 
     led, dropped, count = (
         sum(values) for values in zip(*((p.led.sum(), p.dropped, len(p)) for p in parts), strict=True)
     )
+    weight, seconds = config.intervention_weight, config.drop_before_intervention
     return {
-        "interventions": f"{100 * led / count:.1f} % of the windows, each sampled {config.intervention_weight:g} times as "
-        f"often; {dropped} left out, with actions of the last {config.drop_before_intervention:g} s before one"
+        "interventions": f"{100 * led / count:.1f} % of the windows, each sampled {weight:g} times as often; {dropped} "
+        f"left out, with actions of the last {seconds:g} s before one"
     }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -300,7 +301,7 @@ def longer_groups(root: Path, key: str) -> None:
         stream.width, stream.height, stream.pix_fmt = frames[0].width, frames[0].height, "yuv420p"
         for number, frame in enumerate(frames):
             picture = av.VideoFrame.from_ndarray(frame.to_ndarray(format="rgb24"), format="rgb24")
-            picture.pts, picture.time_base = number, stream.codec_context.time_base
+            picture.pts, picture.time_base = number, Fraction(1, 30)
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
 
