@@ -200,7 +200,9 @@ def test_an_edited_collection_goes_on_where_it_was(tmp_path: Path, monkeypatch: 
     merge([tmp_path / "parts" / name for name in "ba"], tmp_path / "merged")
     about = json.loads((tmp_path / "merged" / COLLECTION).read_text())
     assert seeds(tmp_path / "merged") == [9, 11, 3, 5]
-    kept = [[(a["seed"], a["episode"]) for a in part["attempts"] if a["episode"] is not None] for part in about["parts"]]
+    kept = [
+        [(a["seed"], a["episode"]) for a in part["attempts"] if a["episode"] is not None] for part in about["parts"]
+    ]
     assert kept == [[(9, 0), (11, 1)], [(3, 2), (5, 3)]]
     with pytest.raises(InputError, match="expected one collection to continue, found 2 merged into one"):
         collect(tmp_path / "merged", four)

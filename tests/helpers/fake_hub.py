@@ -14,7 +14,7 @@ LFS = (".mp4", ".parquet")  # uploaded apart from the commit
 
 
 class FakeHub:
-    """`commits` of a repository are {name: content} each; `refuse` is a name that downloads with an error."""
+    """`commits` of a repository are {name: content} each; `refusals` says how often a file is refused at first."""
 
     def __init__(self) -> None:
         self.commits: dict[str, list[dict[str, bytes]]] = {}
@@ -22,7 +22,7 @@ class FakeHub:
         self.tags: dict[str, dict[str, int]] = {}
         self.blobs: dict[str, bytes] = {}
         self.downloads: list[str] = []
-        self.refuse = ""
+        self.refusals: dict[str, int] = {}
         self.url = ""
 
     def files(self, repo: str, revision: str = "main") -> dict[str, bytes]:
@@ -155,7 +155,8 @@ def fake_hub() -> Iterator[FakeHub]:
             path = "/".join(rest)
             if self.command == "GET":
                 hub.downloads.append(path)
-                if path == hub.refuse:
+                if hub.refusals.get(path):
+                    hub.refusals[path] -= 1
                     return self.answer(status=400)
             digest = hashlib.sha1(files[path]).hexdigest()
             self.answer(files[path], headers={"ETag": f'"{digest}"', "X-Repo-Commit": sha})

@@ -66,10 +66,12 @@ def pull(repo: str, out: str | Path, revision: str | None = None) -> LeRobotData
     out = Path(out).resolve()
     if out.exists():
         raise InputError(f"{out}: expected no such folder, found one")
+    with _answering(repo):
+        commit = HfApi().dataset_info(repo, revision=revision).sha
     partial = out.with_name(f".{out.name}.download")
     with lock_file(partial / LOCK, "download"):
         with _answering(repo):
-            snapshot_download(repo, repo_type=DATASET, revision=revision, local_dir=partial)
+            snapshot_download(repo, repo_type=DATASET, revision=commit, local_dir=partial)
         LeRobotDataset(partial).require_whole()
         shutil.rmtree(partial / DOWNLOADS)
         for folder, _, files in os.walk(partial):

@@ -88,7 +88,8 @@ def _joined(collections: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _recordings(dataset: LeRobotDataset, numbers: Mapping[int, int]) -> list[dict[str, Any]]:
     """The entries with new numbers; those of removed episodes stay if a bag could be imported once more."""
-    known = [entry for entry in read_recordings(dataset.root) if entry["episode"] in (None, *dataset.episodes)]
+    there = {None, *dataset.episodes}
+    known = [entry for entry in read_recordings(dataset.root) if entry["episode"] in there]
     entries = [{**entry, "episode": numbers.get(entry["episode"])} for entry in known]
     return [entry for entry in entries if entry["episode"] is not None or "bag" in entry]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,18 +80,17 @@ def write_new(plan: Plan, out: str | Path, progress: Progress) -> Edited:
 def new_folder(out: Path) -> Iterator[Path]:
     """A folder that becomes `out`, a resolved path, once the block has filled it; an exception leaves nothing."""
     there = out.exists()
-    try:
-        with lock(out):
-            if (out / "meta" / "info.json").exists():
-                raise InputError(f"{out}: expected a new folder, found a dataset")
+    with lock(out):
+        if (out / "meta" / "info.json").exists():
+            raise InputError(f"{out}: expected a new folder, found a dataset")
+        try:
             with replaced(out, ()) as folder:
                 yield folder
-    except BaseException:
-        if not there:
-            (out / LOCK).unlink(missing_ok=True)
-            with suppress(OSError):
+        except BaseException:
+            if not there:
+                (out / LOCK).unlink()
                 out.rmdir()
-        raise
+            raise
 
 
 def _write(plan: Plan, folder: Path, copy: Callable[[Path, Path], object], progress: Progress) -> list[str]:

@@ -89,7 +89,7 @@ class Plan:
         if not self.parts:
             raise InputError(f"{self.about['edit']}: expected at least one episode in the new dataset, found none")
         root = self.datasets[0].root
-        new = [self.name(key) for key in self.datasets[0].features]
+        new = [self.name(key) for key in dict.fromkeys([*self.datasets[0].features, *self.names])]
         twice = [name for name in new if name is not None and new.count(name) > 1]
         if twice:
             raise InputError(f"{root}: expected every feature once, found {twice[0]!r} again")
