@@ -130,8 +130,8 @@ def fake_hub() -> Iterator[FakeHub]:
         def do_GET(self) -> None:
             parts = urlsplit(self.path)
             words = unquote(parts.path).strip("/").split("/")
-            api = words[0] == "api"
-            owner, name, action, revision, *rest = [*words[1 + api :], "revision", "main"][: max(4, len(words) - api)]
+            words = words[2:] if words[0] == "api" else words[1:]  # behind "datasets"
+            owner, name, action, revision, *rest = words if len(words) > 2 else [*words, "revision", "main"]
             repo = f"{owner}/{name}"
             if repo not in hub.commits:
                 return self.missing()
@@ -143,7 +143,7 @@ def fake_hub() -> Iterator[FakeHub]:
             if action == "revision":
                 found = [{"rfilename": name} for name in files]
                 return self.answer(
-                    {"id": repo, "sha": sha, "siblings": found, "private": hub.private[repo], "tags": []}
+                    {"id": repo, "sha": sha, "siblings": found, "private": hub.private.get(repo, False), "tags": []}
                 )
             if action == "tree":
                 assert parse_qs(parts.query).get("recursive") != ["False"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,8 +88,9 @@ def new_folder(out: Path) -> Iterator[Path]:
                 yield folder
         except BaseException:
             if not there:
-                (out / LOCK).unlink()
-                out.rmdir()
+                with suppress(OSError):
+                    (out / LOCK).unlink()
+                    out.rmdir()
             raise
 
 

@@ -12,7 +12,7 @@ from vla_policy.data.editing.build import Progress
 from vla_policy.data.editing.plan import Part, Plan
 from vla_policy.data.editing.selection import require_episodes
 from vla_policy.data.format.layout import BOOKKEEPING
-from vla_policy.data.format.parquet import read_parquet
+from vla_policy.data.format.parquet import column_names
 from vla_policy.interfaces import InputError
 
 Root = str | Path
@@ -124,9 +124,8 @@ def _with_names(
     root: Root, names: Mapping[str, str | None], about: Mapping[str, Any], out: Root | None, progress: Progress
 ) -> Edited:
     def plan(dataset: LeRobotDataset) -> Plan:
-        columns = {
-            name for path in {r.data for r in dataset.records.values()} for name in read_parquet(path).column_names
-        }
+        files = {record.data for record in dataset.records.values()}
+        columns = {name for path in files for name in column_names(path)}
         unknown = [key for key in names if key not in {*dataset.features, *columns}]
         if unknown or not names:
             known = sorted({*dataset.features, *columns} - BOOKKEEPING.keys())

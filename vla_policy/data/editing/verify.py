@@ -62,6 +62,8 @@ def _other_column(plan: Plan, part: Part, new: LeRobotDataset, number: int, befo
 
 def _is_same_video(demux: Demux, one: VideoSpan, two: VideoSpan, part: Part, how: str) -> bool:
     length, fps = part.dataset.length(part.index), part.dataset.fps
+    if how == COPIED and one.path.samefile(two.path):  # a link
+        return (one.start, one.stop) == (two.start, two.stop)
     if how != ENCODED and not same_frames(demux, one, two, length, fps):
         return False
     for frame in () if how == COPIED else (0, length - 1):
