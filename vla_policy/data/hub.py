@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import cast
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RevisionNotFoundError
@@ -19,7 +20,8 @@ from vla_policy.utils.files import sync
 from vla_policy.utils.locks import lock_file
 from vla_policy.utils.recordings import RECORDINGS
 
-HTTP_ERROR = HfHubHTTPError.__bases__[0]  # of the HTTP library, which differs between versions of huggingface_hub
+# Of the HTTP library, which differs between versions of huggingface_hub.
+HTTP_ERROR = cast(type[Exception], HfHubHTTPError.__bases__[0])
 DATASET = "dataset"  # the kind of repository
 CARD = "README.md"
 DOWNLOADS = Path(".cache/huggingface")  # what huggingface_hub notes of a download, within its folder

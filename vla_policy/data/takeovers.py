@@ -44,7 +44,8 @@ def frames_before(led: np.ndarray, count: int) -> np.ndarray:
     before = np.zeros_like(led)
     for first in np.flatnonzero(np.diff(led, prepend=False) & led):
         before[max(0, first - count) : first] = True
-    return before & ~led
+    alone: np.ndarray = before & ~led
+    return alone
 
 
 def any_within(flags: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:

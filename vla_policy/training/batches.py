@@ -65,8 +65,8 @@ def make_windows(
     """
     keys = [key for key in [*model.observation_keys, *model.auxiliary_keys] if key not in without]
     steps = model.n_obs_steps, model.horizon, model.horizon - model.n_obs_steps if pad_after is None else pad_after
-    reading = cache_dir, cache, model.whole_windows, model.executed
-    return WindowDataset(dataset, keys, *steps, episodes, *reading, takeovers)
+    whole, executed = model.whole_windows, model.executed
+    return WindowDataset(dataset, keys, *steps, episodes, cache_dir, cache, whole, executed, takeovers)
 
 
 def fit_normalizer(
