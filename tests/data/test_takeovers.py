@@ -9,6 +9,7 @@ from helpers.small_dataset import make_small_dataset
 
 from vla_policy.data import LeRobotDataset, MixedWindows, WindowDataset, common_interface
 from vla_policy.data.editing import delete, merge
+from vla_policy.data.inspection import inspect
 from vla_policy.data.takeovers import Takeovers, any_within, frames_before
 from vla_policy.interfaces import ACTION, STATE, InputError
 from vla_policy.models import PolicyConfig
@@ -45,12 +46,10 @@ def test_a_takeover_is_sampled_more_often(marked: LeRobotDataset) -> None:
     usual, weighed = windows(marked), windows(marked, 3.0)
     assert usual.probabilities is None
     assert weighed.dropped == 0
-    led = [
-        moment in range(*span) for e in range(3) for moment in range(LENGTH) for span in (SPANS.get(e) or [[0, 0]])[:1]
-    ]
     assert len(weighed) == len(usual) == 3 * LENGTH
-    expected = sum(last - first for spans in SPANS.values() for first, last in spans)
-    assert weighed.led.sum() == expected >= sum(led)
+    there = {(episode, t) for episode, spans in SPANS.items() for span in spans for t in range(*span)}
+    assert {weighed.window(i) for i in np.flatnonzero(weighed.led)} == there
+    expected = len(there)
     assert weighed.probabilities is not None
     assert weighed.probabilities.sum() == pytest.approx(1)
     assert np.unique(np.round(weighed.probabilities / weighed.probabilities.min(), 6)).tolist() == [1, 3]
@@ -112,6 +111,10 @@ def test_marks_that_do_not_fit_are_named(marked: LeRobotDataset) -> None:
         (marked.root / "recordings.json").write_text(json.dumps([{"episode": 1, "interventions": spans}]))
         with pytest.raises(InputError, match=rf"recordings\.json.*{says}"):
             windows(LeRobotDataset(marked.root), 2.0)
+
+
+def test_they_are_counted(marked: LeRobotDataset) -> None:
+    assert inspect(marked)["interventions"] == {"takeovers": 3, "frames": 13}
 
 
 def test_marks_go_with_their_episodes(marked: LeRobotDataset, tmp_path: Path) -> None:

@@ -247,6 +247,8 @@ def test_reencode_keeps_the_pictures_closely(dataset: LeRobotDataset, tmp_path: 
             assert all(packet.is_keyframe for packet in [p for p in container.demux(video=0) if p.pts is not None][::2])
     difference = np.abs(new.frames(3, HEAD).astype(int) - dataset.frames(3, HEAD))
     assert 0 < difference.mean() < 4
+    assert delete(new.root, [1], out=tmp_path / "cut").notes == []
+    assert np.array_equal(LeRobotDataset(tmp_path / "cut").frames(1, HEAD), new.frames(2, HEAD))
 
 
 def test_statistics_are_computed_from_what_is_there(dataset: LeRobotDataset) -> None:
