@@ -15,7 +15,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from vla_policy.data.dataset import LeRobotDataset
 from vla_policy.data.format.index import read_info
 from vla_policy.data.writing.journal import FOLDERS, LOCK, lock
-from vla_policy.interfaces import InputError
+from vla_policy.interfaces import Failure, InputError
 from vla_policy.utils.files import sync
 from vla_policy.utils.locks import lock_file
 from vla_policy.utils.recordings import RECORDINGS
@@ -110,9 +110,14 @@ def _card(dataset: LeRobotDataset) -> str:
 
 @contextmanager
 def _answering(repo: str) -> Iterator[None]:
-    """Convert what the hub, or the way to it, refuses to an `InputError` naming the repository."""
+    """Convert what the hub refuses to an `InputError` naming the repository, what fails on the way to a `Failure`."""
     try:
         yield
-    except (HTTP_ERROR, HFValidationError, LocalEntryNotFoundError, ConnectionError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"repository {repo!r}: expected the hub to grant this, found: {reason}") from None
+    except (HfHubHTTPError, HFValidationError) as error:
+        raise InputError(f"repository {repo!r}: expected the hub to grant this, found: {_reason(error)}") from None
+    except (HTTP_ERROR, LocalEntryNotFoundError, ConnectionError, RuntimeError) as error:
+        raise Failure(f"repository {repo!r}: expected the hub to answer, found: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -334,6 +334,13 @@ def test_an_unreadable_episode_can_be_deleted(separate: Path, tmp_path: Path) ->
     assert_whole(root)
 
 
+def test_a_camera_of_which_videos_are_missing_can_be_dropped(separate: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(separate, tmp_path / "d"))
+    LeRobotDataset(root).records[2].videos[WRIST].path.unlink()
+    drop(root, [WRIST])
+    assert assert_whole(root).num_episodes == 6
+
+
 MISTAKES = [
     (lambda root, out: delete(root, [6], out), "delete: expected episodes from 0 to 5, found 6"),
     (lambda root, out: delete(root, range(6), out), "delete: expected at least one episode in the new dataset"),

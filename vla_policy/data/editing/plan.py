@@ -108,6 +108,6 @@ class Plan:
         for part in self.parts:
             chosen[part.dataset].append(part.index)
         for dataset, indices in chosen.items():
-            for missing in dataset.missing_files(video_keys(dataset.info), indices):
+            for missing in dataset.missing_files(self.videos, indices):
                 raise InputError(str(missing))
-            require_accounted(dataset, indices)
+            require_accounted(dataset, indices, self.videos)

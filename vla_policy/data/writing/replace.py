@@ -44,16 +44,18 @@ def episode_files(record: EpisodeRecord) -> list[Path]:
     return [record.meta, record.data, *(span.path for span in record.videos.values())]
 
 
-def require_accounted(dataset: LeRobotDataset, episodes: Collection[int] | None = None) -> None:
+def require_accounted(
+    dataset: LeRobotDataset, episodes: Collection[int] | None = None, cameras: Collection[str] | None = None
+) -> None:
     """`InputError` unless every row of the data files of `episodes` (default: all) belongs to an episode that
-    references it, and their videos are known.
+    references it, and their videos of `cameras` (default: those of the first one) are known.
     """
     records = [record for record in dataset.records.values() if episodes is None or record.index in episodes]
-    cameras = records[0].videos.keys() if records else ()
     for record in records:
-        if record.videos.keys() != cameras:
-            raise InputError(f"{record.meta}: expected videos of {sorted(cameras)}, found {sorted(record.videos)}")
-        for key in record.videos:
+        wanted = records[0].videos if cameras is None else cameras
+        if cameras is None and record.videos.keys() != records[0].videos.keys():
+            raise InputError(f"{record.meta}: expected videos of {sorted(wanted)}, found {sorted(record.videos)}")
+        for key in wanted:
             record.span(key)
         for path in episode_files(record):
             if path.parent.resolve() != path.parent:
