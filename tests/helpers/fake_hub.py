@@ -130,7 +130,9 @@ def fake_hub() -> Iterator[FakeHub]:
         def do_GET(self) -> None:
             parts = urlsplit(self.path)
             words = unquote(parts.path).strip("/").split("/")
-            words = words[2:] if words[0] == "api" else words[1:]  # behind "datasets"
+            if "datasets" not in words[:2]:
+                return self.missing()
+            words = words[words.index("datasets") + 1 :]
             owner, name, action, revision, *rest = words if len(words) > 2 else [*words, "revision", "main"]
             repo = f"{owner}/{name}"
             if repo not in hub.commits:

@@ -12,7 +12,7 @@ from vla_policy.data.dataset import LeRobotDataset
 from vla_policy.data.editing.plan import Plan
 from vla_policy.data.format.features import is_observed, read_features
 from vla_policy.data.format.layout import COLLECTION
-from vla_policy.interfaces import ACTION, EXECUTED, Interface
+from vla_policy.interfaces import ACTION, EXECUTED, InputError, Interface
 from vla_policy.utils.files import read_json, write_json
 from vla_policy.utils.provenance import git_commit
 from vla_policy.utils.recordings import RECORDINGS, read_recordings
@@ -30,7 +30,7 @@ def write_about(plan: Plan, out: Path, sentences: Mapping[int, str]) -> None:
     if any((dataset.root / INTERFACE).exists() for dataset in plan.datasets):
         write_json(out / INTERFACE, _interface(plan).to_dict())
     collections = [
-        _collection(read_json(dataset.root / COLLECTION), plan.numbers(dataset), sentences)
+        _renumbered(dataset.root / COLLECTION, plan.numbers(dataset), sentences)
         for dataset in plan.datasets
         if (dataset.root / COLLECTION).exists()
     ]
@@ -54,6 +54,15 @@ def _interface(plan: Plan) -> Interface:
     ordered += [key for key in observations if key not in ordered]
     action = renamed.get(ACTION, implied.action)
     return Interface({key: observations[key] for key in ordered}, action, declared.fps, declared.frame)
+
+
+def _renumbered(path: Path, numbers: Mapping[int, int], sentences: Mapping[int, str]) -> dict[str, Any]:
+    """The collection at `path` after an edit; `InputError` for another file."""
+    summary = read_json(path)
+    try:
+        return _collection(summary, numbers, sentences)
+    except (AttributeError, KeyError, TypeError):
+        raise InputError(f"{path}: expected the attempts of vla-collect, found {str(summary)[:80]!r}") from None
 
 
 def _collection(summary: Mapping[str, Any], numbers: Mapping[int, int], sentences: Mapping[int, str]) -> dict[str, Any]:
