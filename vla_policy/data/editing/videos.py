@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -44,15 +43,29 @@ def write_videos(
     records = (record for dataset in plan.datasets for record in dataset.records.values() if key in record.videos)
     everything = Counter(record.videos[key].path for record in records)
     clips: dict[int, Clip] = {}
-    files = free_numbers(out, layout.VIDEO_PATH, plan.videos[key])
-    for file, (source, numbers) in zip(files, episodes.items(), strict=False):
-        path = out / layout.VIDEO_PATH.format(video_key=plan.videos[key], **file_place(file))
-        if not plan.is_encoded(key) and len(numbers) == everything[source]:
+    files = _files(out, plan.videos[key])
+    for source, numbers in episodes.items():
+        whole = len(numbers) == everything[source]
+        obstacle = "" if whole or plan.is_encoded(key) else _obstacle(plan, key, numbers)
+        if obstacle:
+            indices = listed([plan.parts[number].index for number in numbers])
+            say(f"{source}: the frames of episodes {indices} are encoded anew, because of: {obstacle}")
+        if obstacle or plan.is_encoded(key):
+            for number in numbers:
+                clips[number] = _encode(plan, key, plan.parts[number], *next(files))
+        elif whole:
+            file, path = next(files)
             copy(source.resolve(), path)
             clips |= {number: Clip(file, _at(path, _span(plan.parts[number], key)), COPIED) for number in numbers}
         else:
-            clips |= _write_some(plan, key, path, file, numbers, say)
+            clips |= _cut(plan, key, numbers, *next(files))
     return [clips[number] for number in range(len(plan.parts))]
+
+
+def _files(out: Path, name: str) -> Iterator[tuple[int, Path]]:
+    """Unused numbers of video files, and their paths."""
+    for file in free_numbers(out, layout.VIDEO_PATH, name):
+        yield file, out / layout.VIDEO_PATH.format(video_key=name, **file_place(file))
 
 
 def _span(part: Part, key: str) -> VideoSpan:
@@ -63,34 +76,34 @@ def _at(path: Path, span: VideoSpan) -> VideoSpan:
     return VideoSpan(path, span.start, span.stop)
 
 
-def _write_some(
-    plan: Plan, key: str, path: Path, file: int, numbers: Sequence[int], say: Callable[[str], None]
-) -> dict[int, Clip]:
-    """Write the frames of some episodes of a video, in its own order, one behind the other."""
-    ordered = sorted(numbers, key=lambda number: _span(plan.parts[number], key).start)
-    parts = [plan.parts[number] for number in ordered]
-    spans = [Span(_span(part, key).start, part.dataset.length(part.index)) for part in parts]
-    source, fps = _span(parts[0], key).path, parts[0].dataset.fps
-    obstacle = "" if plan.is_encoded(key) else video.obstacle(source, spans, fps)
-    if plan.is_encoded(key) or obstacle:
-        if obstacle:
-            indices = listed([part.index for part in parts])
-            say(f"{source}: the frames of episodes {indices} are encoded anew, because of: {obstacle}")
-        _encode(plan, key, path, parts)
-        how = ENCODED
-    else:
-        write_whole(path, lambda temporary: video.cut(temporary, source, spans, fps))
-        how = CUT
-    lengths = np.array([span.length for span in spans])
-    starts, stops = (np.cumsum(lengths) - lengths) / fps, np.cumsum(lengths) / fps
+def _frames(plan: Plan, key: str, numbers: Sequence[int]) -> dict[int, Span]:
+    """Where the frames of new episodes are in the video that has them, in its order."""
+    spans = {number: _span(plan.parts[number], key) for number in numbers}
+    ordered = sorted(numbers, key=lambda number: spans[number].start)
+    return {n: Span(spans[n].start, plan.parts[n].dataset.length(plan.parts[n].index)) for n in ordered}
+
+
+def _obstacle(plan: Plan, key: str, numbers: Sequence[int]) -> str:
+    """Why the frames of new episodes cannot be cut out of the video that has them, "" if they can."""
+    part = plan.parts[numbers[0]]
+    return video.obstacle(_span(part, key).path, list(_frames(plan, key, numbers).values()), part.dataset.fps)
+
+
+def _cut(plan: Plan, key: str, numbers: Sequence[int], file: int, path: Path) -> dict[int, Clip]:
+    """Write the encoded frames of some episodes of a video, one behind the other."""
+    spans, part = _frames(plan, key, numbers), plan.parts[numbers[0]]
+    source, fps = _span(part, key).path, part.dataset.fps
+    write_whole(path, lambda temporary: video.cut(temporary, source, list(spans.values()), fps))
+    ends = np.cumsum([span.length for span in spans.values()])
     return {
-        number: Clip(file, VideoSpan(path, start, stop), how)
-        for number, start, stop in zip(ordered, starts.tolist(), stops.tolist(), strict=True)
+        number: Clip(file, VideoSpan(path, (end - span.length) / fps, end / fps), CUT)
+        for (number, span), end in zip(spans.items(), ends.tolist(), strict=True)
     }
 
 
-def _encode(plan: Plan, key: str, path: Path, parts: Sequence[Part]) -> None:
-    dataset = parts[0].dataset
+def _encode(plan: Plan, key: str, part: Part, file: int, path: Path) -> Clip:
+    """Write the frames of an episode to a video of its own, which thus begins with a key frame."""
+    dataset, length = part.dataset, part.dataset.length(part.index)
     declared = dataset.features[key].get("info") or {}
     codec = plan.codec or declared.get("video.codec", "h264")
     if codec not in video.ENCODERS:
@@ -103,8 +116,6 @@ def _encode(plan: Plan, key: str, path: Path, parts: Sequence[Part]) -> None:
     if shape[0] % 2 or shape[1] % 2 or fps != int(fps):
         found = f"{shape[0]} x {shape[1]} at {fps:g} Hz"
         raise InputError(f"{dataset.root}: {key!r}: expected an even size and a whole rate to encode, found {found}")
-
-    def frames() -> Iterator[np.ndarray]:
-        return chain.from_iterable(dataset.iter_frames(part.index, key) for part in parts)
-
-    write_whole(path, lambda temporary: video.encode(temporary, frames(), shape, int(fps), codec))
+    frames = dataset.iter_frames(part.index, key)
+    write_whole(path, lambda temporary: video.encode(temporary, frames, shape, int(fps), codec))
+    return Clip(file, VideoSpan(path, 0.0, length / fps), ENCODED)
