@@ -23,10 +23,12 @@ from vla_policy.cli.collect import main
 from vla_policy.collection.collect import CollectConfig, collect
 from vla_policy.collection.demonstrator import Demonstration
 from vla_policy.data import LeRobotDataset
+from vla_policy.data.editing import delete, merge, retask, split
 from vla_policy.data.format.layout import COLLECTION
 from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, EXECUTED, STATE, Failure, InputError
 from vla_policy.models import PolicyConfig
 from vla_policy.training import DataConfig, open_data
+from vla_policy.utils.recordings import RECORDINGS
 
 SEED = 201
 QUICK = ["n_episodes=2", f"seed={SEED}", "num_workers=0", "noise=0.002"]
@@ -169,6 +171,43 @@ def test_failures_are_skipped_and_counted(tmp_path: Path, monkeypatch: pytest.Mo
     assert [e[STATE][0, 0] for e in (LeRobotDataset(tmp_path / "c").episode(i).columns for i in range(3))] == [2, 5, 8]
 
 
+def test_an_edited_collection_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def every_second_succeeds(env: object, seed: int, *how: object) -> Demonstration:
+        columns = {STATE: np.full((4, 2), seed), ENVIRONMENT_STATE: np.zeros((4, 4))}
+        columns |= dict.fromkeys((ACTION, EXECUTED), np.zeros((4, 2)))
+        return Demonstration(seed, seed % 2 == 1, 4, 0.5, columns if seed % 2 else {}, {})
+
+    def seeds(root: Path) -> list[float]:
+        dataset = LeRobotDataset(root)
+        return [dataset.episode(i).columns[STATE][0, 0] for i in dataset.episodes]
+
+    monkeypatch.setattr("vla_policy.collection.demonstrator.demonstrate", every_second_succeeds)
+    four = CollectConfig(n_episodes=4, cameras=[], num_workers=0)
+    root = tmp_path / "c"
+    collect(root, four)
+    retask(root, "another one", episodes=[1])
+    delete(root, [0, 3])
+    about = json.loads((root / COLLECTION).read_text())
+    assert (about["episodes"], about["frames"], about["successful"]) == (2, 8, 4)
+    assert [a["episode"] for a in about["attempts"]] == [None, None, None, 0, None, 1, None, None]
+    assert [a["seed"] for a in about["attempts"] if a.get("removed")] == [1, 7]
+    assert [a["task"] for a in about["attempts"]].count("another one") == 1
+    grown = collect(root, four)
+    assert seeds(root) == [3, 5, 9, 11]
+    assert (grown["attempted"], grown["successful"]) == (12, 6)
+    assert grown["failed_seeds"] == [0, 2, 4, 6, 8, 10]
+    split(root, tmp_path / "parts", {"a": [0, 1], "b": [2, 3]})
+    merge([tmp_path / "parts" / name for name in "ba"], tmp_path / "merged")
+    about = json.loads((tmp_path / "merged" / COLLECTION).read_text())
+    assert seeds(tmp_path / "merged") == [9, 11, 3, 5]
+    kept = [
+        [(a["seed"], a["episode"]) for a in part["attempts"] if a["episode"] is not None] for part in about["parts"]
+    ]
+    assert kept == [[(9, 0), (11, 1)], [(3, 2), (5, 3)]]
+    with pytest.raises(InputError, match="expected one collection to continue, found 2 merged into one"):
+        collect(tmp_path / "merged", four)
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -249,8 +288,11 @@ def test_the_expert_takes_over_where_a_policy_stalls(novice: str, tmp_path: Path
     assert np.linalg.norm(columns[ACTION] - columns[STATE], axis=1).max() < 0.033  # the expert's targets
     x, y, cos, sin = columns[ENVIRONMENT_STATE][-1]
     assert coverage(np.array([x, y, np.arctan2(sin, cos)])) > 0.9
+    assert dataset.interventions == {0: [(0, attempt["steps"])]}
+    (tmp_path / "c" / RECORDINGS).unlink()  # as it was in older collections
     main([str(tmp_path / "c"), *quick, "cameras=[]"])  # nothing is left to do
     assert attempts(tmp_path / "c") == [attempt]
+    assert LeRobotDataset(tmp_path / "c").interventions == dataset.interventions
 
 
 def test_a_policy_that_needs_no_help_gives_nothing(

@@ -135,9 +135,41 @@ def test_compact(bimanual_dataset, capsys):
     assert np.array_equal(LeRobotDataset(bimanual_dataset).frames(3, HEAD), before)
 
 
+def test_edits(bimanual_dataset, tmp_path, capsys):
+    """Each command once, in place and as a new dataset."""
+
+    def run(*words):
+        main([str(word) for word in words])
+        return capsys.readouterr().out.strip().splitlines()[-1]
+
+    root, parts, merged = bimanual_dataset, tmp_path / "parts", tmp_path / "merged"
+    assert run("delete", root, "1,4-5") == f"3 episodes, 185 frames in {root}"
+    assert run("split", root, parts, "train=0.67", "val=0.33", "seed=1").startswith("1 episodes")
+    assert run("merge", merged, parts / "train", parts / "val") == f"3 episodes, 185 frames in {merged}"
+    assert run("split", root, tmp_path / "numbers", "a=0,2").startswith("2 episodes, 122 frames")
+    run("retask", merged, "fold, then stop", "episodes=0-1")
+    assert LeRobotDataset(merged).episode(1).task == "fold, then stop"
+    run("retask", merged, "wave", "old=fold, then stop")
+    assert LeRobotDataset(merged).episode(1).task == "wave"
+    run("rename", merged, f"{HEAD}=observation.images.front", f"out={tmp_path / 'renamed'}")
+    run("drop", tmp_path / "renamed", WRIST)
+    assert LeRobotDataset(tmp_path / "renamed").interface.cameras == ["observation.images.front"]
+    assert LeRobotDataset(merged).interface.cameras == [HEAD, WRIST]
+    run("reencode", tmp_path / "renamed", "codec=av1")
+    run("stats", tmp_path / "renamed")
+    old = write_plain_dataset(tmp_path / "old", (3, 4))
+    assert run("convert", old, tmp_path / "new") == f"2 episodes, 7 frames in {tmp_path / 'new'}"
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["delete", "DATASET", "1-x"], "episodes: expected numbers and ranges such as 3,7,10-20, found '1-x'"),
+        (["split", "DATASET", "out", "a=0.5", "b=3"], "split: expected shares alone, such as 0.8, or episodes alone"),
+        (["rename", "DATASET", "observation.state"], "rename: expected OLD=NEW, once for a feature"),
+        (["drop", "DATASET", "observation.depth"], "found 'observation.depth'"),
+        (["merge", "out", "DATASET"], "merge: expected two or more different datasets"),
+        (["convert", "DATASET", "out"], "expected a v2.1 dataset to convert, found v3.0"),
         (["info", "nowhere"], "nowhere: expected a LeRobotDataset"),
         (["view", "DATASET", "9"], "expected an episode from 0 to 5, found 9"),
         (["view", "DATASET", "0", "out=film.gif"], "expected a file name ending in .mp4 or .png"),

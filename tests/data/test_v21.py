@@ -8,8 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from helpers.plain_dataset import FRONT, write_plain_dataset
 
 from vla_policy.data import LeRobotDataset, LeRobotWriter, WindowDataset
+from vla_policy.data.editing import convert, delete
 from vla_policy.data.writing.compact import compact
 from vla_policy.interfaces import ACTION, IMAGES, STATE, InputError
 
@@ -107,6 +109,54 @@ def test_windows_of_it(old):
     assert batch["task"] == ["task 0", "task 0"]
     assert batch[ACTION].dtype == batch[STATE].dtype
     assert len(windows) == sum(LENGTHS) - 3 * 7
+
+
+def test_is_converted_without_encoding(old, tmp_path):
+    stats = [{"episode_index": i, "stats": {CAMERA: camera_stats(0.1 * (i + 1))}} for i in range(3)]
+    (old / "meta/episodes_stats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in stats))
+    edited = convert(old, tmp_path / "new")
+    assert (edited.episodes, edited.frames, edited.notes) == (3, sum(LENGTHS), [])
+    before, after = LeRobotDataset(old), LeRobotDataset(tmp_path / "new")
+    after.require_whole()
+    assert after.info["codebase_version"] == "v3.0"
+    assert after.features[CAMERA]["shape"] == [48, 64, 3]
+    assert not {"total_videos", "total_chunks"} & after.info.keys()
+    for i in range(3):
+        one, two = before.episode(i), after.episode(i)
+        assert one.tasks == two.tasks
+        assert all(np.array_equal(one.columns[key], two.columns[key]) for key in one.columns)
+        assert before.records[i].videos[CAMERA].path.read_bytes() == after.records[i].videos[CAMERA].path.read_bytes()
+    (path,) = {record.data for record in after.records.values()}
+    schema = pq.read_schema(path)
+    assert str(schema.field(ACTION).type).startswith("fixed_size_list<element: double")
+    assert pq.read_metadata(path).num_row_groups == 3
+    found = json.loads((after.root / "meta/stats.json").read_text())
+    mean = sum(0.1 * (i + 1) * length for i, length in enumerate(LENGTHS)) / sum(LENGTHS)
+    assert np.allclose(found[CAMERA]["mean"], mean)
+    assert found["next.done"]["max"] == [1.0]
+    with pytest.raises(InputError, match=r"expected a v2\.1 dataset to convert, found v3\.0"):
+        convert(after.root, tmp_path / "again")
+    with pytest.raises(InputError, match=r"expected a v3\.0 dataset to edit, found v2\.1; vla-dataset convert"):
+        delete(old, [0])
+
+
+def camera_stats(mean):
+    """As LeRobot writes them."""
+    values = dict.fromkeys(("min", "max", "std"), [[[0.5]]] * 3) | {"mean": [[[mean]]] * 3}
+    return values | {"count": [LENGTHS[round(mean * 10) - 1]]}
+
+
+def test_pictures_in_data_files_are_converted(tmp_path):
+    root = write_plain_dataset(tmp_path / "old", {0: 4, 2: 5}, declare_counters=False)
+    convert(root, tmp_path / "new")
+    before, after = LeRobotDataset(root), LeRobotDataset(tmp_path / "new")
+    assert before.episodes == [0, 2]
+    assert after.episodes == [0, 1]
+    assert np.array_equal(before.frames(2, FRONT), after.frames(1, FRONT))
+    stats = json.loads((after.root / "meta/stats.json").read_text())
+    frames = np.concatenate([after.frames(i, FRONT) for i in range(2)]) / 255
+    assert np.allclose(np.ravel(stats[FRONT]["mean"]), frames.mean((0, 1, 2)))
+    assert after.info["video_path"] is None
 
 
 def test_is_only_read(old):

@@ -23,8 +23,9 @@ from vla_policy.data import LeRobotDataset
 from vla_policy.importers.bag_episode import BagEpisode, bag_episode
 from vla_policy.interfaces import ACTION, IMAGES, STATE, InputError
 from vla_policy.robot.bag_writer import BagThread, BagWriter
-from vla_policy.robot.bags import bag_digest, find_bags, name_result, read_bag, read_recordings
+from vla_policy.robot.bags import bag_digest, find_bags, name_result, read_bag
 from vla_policy.robot.contract import load_contract
+from vla_policy.utils.recordings import read_recordings
 
 TOP = IMAGES + "top"
 BOOL, TRUE = "std_msgs/msg/Bool", b"\0\1\0\0\1"
@@ -151,6 +152,21 @@ def test_bags_are_known_wherever_they_lie(tmp_path: Path) -> None:
     write_pusht_bag(bags / "episode_000000.mcap", frames=14)  # where another one lay
     vla_dataset(["import-bag", str(bags), str(out)])
     assert LeRobotDataset(out).lengths.tolist() == [12, 13, 14]
+
+
+def test_a_deleted_episode_is_not_imported_again(tmp_path: Path) -> None:
+    bags, out = tmp_path / "bags", tmp_path / "dataset"
+    write_pusht_bag(bags / "a.mcap", frames=12)
+    write_pusht_bag(bags / "b.mcap", frames=14, hands={2: True, 4: False})
+    vla_dataset(["import-bag", str(bags), str(out)])
+    vla_dataset(["delete", str(out), "0"])
+    assert LeRobotDataset(out).interventions == {0: [(2, 4)]}
+    write_pusht_bag(bags / "c.mcap", frames=13)
+    vla_dataset(["import-bag", str(bags), str(out)])
+    assert LeRobotDataset(out).lengths.tolist() == [14, 13]
+    assert [(Path(about["bag"]).name, about["episode"]) for about in read_recordings(out)] == [
+        ("a.mcap", None), ("b.mcap", 0), ("c.mcap", 1),
+    ]  # fmt: skip
 
 
 def test_recordings_without_digests_are_known_by_their_places(tmp_path: Path) -> None:

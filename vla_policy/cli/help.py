@@ -80,6 +80,19 @@ def parse_options(
     return parsed, argparse.Namespace(**options(parsed.overrides, defaults))
 
 
+def parse_list(
+    parser: argparse.ArgumentParser, name: str, text: str, arguments: Sequence[str], defaults: Mapping[str, Any]
+) -> tuple[argparse.Namespace, list[str], dict[str, Any]]:
+    """The parser's arguments, the list of words `name` behind them, and `defaults` with what overrides them there."""
+    parser.add_argument("words", nargs="+", metavar=name, help=f"{text}; keys: {shown(defaults)}")
+    parsed = parser.parse_args(arguments)
+    overrides = [word for word in parsed.words if word.partition("=")[0] in defaults and "=" in word]
+    words = [word for word in parsed.words if word not in overrides]
+    if not words:
+        parser.error(f"the following arguments are required: {name}")
+    return parsed, words, options(overrides, defaults)
+
+
 def evaluation_arguments(
     prog: str, description: str, arguments: Sequence[str], defaults: Mapping[str, Any]
 ) -> tuple[list[Path], dict[str, Any]]:

@@ -24,9 +24,11 @@ from vla_policy.data import LeRobotWriter
 from vla_policy.data.format.layout import COLLECTION
 from vla_policy.evaluation.statistics import success_interval
 from vla_policy.interfaces import EXECUTED, Failure, InputError
+from vla_policy.robot.bags import SUCCESS
 from vla_policy.rollouts.scenes import with_scene
 from vla_policy.utils.files import read_json, write_json
 from vla_policy.utils.provenance import git_commit
+from vla_policy.utils.recordings import RECORDINGS
 
 ROBOT_TYPES = {"pybullet": "xarm6", "gym_pusht": "pusht"}
 MAX_FAILURES = 50  # in a row, after which collecting stops
@@ -96,6 +98,12 @@ class Attempt:
     task: str = TASK
     goal: str = ""
     alone: int = 0  # dagger: control steps before the expert took over, or until the policy succeeded without it
+    removed: bool = False  # recorded, but its episode was later removed from the dataset by an edit
+
+    @property
+    def recorded(self) -> bool:
+        """Whether it was good enough for an episode."""
+        return self.episode is not None or self.removed
 
     @property
     def unaided(self) -> bool:
@@ -138,7 +146,7 @@ def collect(
                         break
                     _require_progress(attempts)
         summary = _summary(attempts, config)
-        write_json(root / COLLECTION, summary)
+        _write_about(root, attempts, config)
     return summary
 
 
@@ -149,6 +157,8 @@ def _earlier_attempts(root: Path, config: CollectConfig) -> list[Attempt]:
             raise InputError(f"{root}: expected a new folder or a collection to continue, found another dataset")
         return []
     found = read_json(path)
+    if "parts" in found:
+        raise InputError(f"{path}: expected one collection to continue, found {len(found['parts'])} merged into one")
     stored = with_scene(found["config"])
     for key, value in config.identity().items():
         if key == "behaviour" and key not in stored and value == "expert":
@@ -174,28 +184,36 @@ def _records_both(root: Path, config: CollectConfig) -> bool:
 
 
 def _complete(attempts: list[Attempt], num_episodes: int, root: Path) -> int:
-    """How many attempts end with the last whole episode."""
-    if num_episodes == 0:
-        return 0
+    """How many attempts end with the last whole episode, or with one that was removed."""
     episodes = [attempt.episode for attempt in attempts]
-    if num_episodes - 1 not in episodes:
+    if num_episodes > 0 and num_episodes - 1 not in episodes:
         count = sum(episode is not None for episode in episodes)
         raise InputError(f"{root / COLLECTION}: expected {num_episodes} episodes, as the dataset has, found {count}")
-    return episodes.index(num_episodes - 1) + 1
+    done = [attempt.removed or attempt.episode in range(num_episodes) for attempt in attempts]
+    return max((place + 1 for place, whole in enumerate(done) if whole), default=0)
 
 
 def _store(writer: LeRobotWriter, new: Demonstration, attempts: list[Attempt], config: CollectConfig) -> Attempt:
     episode = writer.num_episodes if new.kept else None
     attempt = Attempt(new.seed, new.steps, new.max_coverage, episode, new.task, new.goal, new.alone)
-    write_json(writer.root / COLLECTION, _summary([*attempts, attempt], config))
+    _write_about(writer.root, [*attempts, attempt], config)
     if new.kept:
         known = {key: values for key, values in new.columns.items() if key != EXECUTED or key in writer.actions}
         writer.add_episode(known, new.images, new.task)
     return attempt
 
 
+def _write_about(root: Path, attempts: list[Attempt], config: CollectConfig) -> None:
+    """Write the summary and, of corrections, that the expert leads in all their frames."""
+    write_json(root / COLLECTION, _summary(attempts, config))
+    if config.behaviour == "dagger":
+        kept = [attempt for attempt in attempts if attempt.episode is not None]
+        entries = [{"episode": one.episode, "result": SUCCESS, "interventions": [[0, one.steps]]} for one in kept]
+        write_json(root / RECORDINGS, entries)
+
+
 def _require_progress(attempts: list[Attempt]) -> None:
-    if len(attempts) >= MAX_FAILURES and all(attempt.episode is None for attempt in attempts[-MAX_FAILURES:]):
+    if len(attempts) >= MAX_FAILURES and not any(attempt.recorded for attempt in attempts[-MAX_FAILURES:]):
         if all(attempt.unaided for attempt in attempts[-MAX_FAILURES:]):
             raise Failure(f"policy: expected starts where it stalls, found {MAX_FAILURES} successes in a row")
         raise Failure(f"expert: expected successes, found {MAX_FAILURES} failures in a row")
@@ -203,14 +221,15 @@ def _require_progress(attempts: list[Attempt]) -> None:
 
 def _summary(attempts: list[Attempt], config: CollectConfig) -> dict[str, Any]:
     good = [attempt for attempt in attempts if attempt.episode is not None]
+    recorded = sum(attempt.recorded for attempt in attempts)
     succeeded: dict[str, Any] = {}  # success is defined for the expert and for a policy alone
     if config.behaviour == "dagger":
         succeeded = {"unaided": sum(attempt.unaided for attempt in attempts)}
     if config.behaviour == "expert":
         succeeded = {
-            "successful": len(good),
-            "success_rate": len(good) / len(attempts) if attempts else None,
-            "success_ci95": success_interval(len(good), len(attempts)) if attempts else None,
+            "successful": recorded,
+            "success_rate": recorded / len(attempts) if attempts else None,
+            "success_ci95": success_interval(recorded, len(attempts)) if attempts else None,
         }
     return {
         "attempted": len(attempts),
@@ -220,7 +239,7 @@ def _summary(attempts: list[Attempt], config: CollectConfig) -> dict[str, Any]:
         "frames": sum(attempt.steps for attempt in good),
         "first_seed": config.seed,
         "last_seed": config.seed + len(attempts) - 1,
-        "failed_seeds": [attempt.seed for attempt in attempts if attempt.episode is None and not attempt.unaided],
+        "failed_seeds": [attempt.seed for attempt in attempts if not (attempt.recorded or attempt.unaided)],
         "git_commit": git_commit(),
         "config": asdict(config),
         "attempts": [asdict(attempt) for attempt in attempts],

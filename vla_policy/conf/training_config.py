@@ -35,6 +35,14 @@ class DataConfig:
     """shift the observed state of half of the samples, by as many of its standard deviations over the data, while the
     demonstrated target stays: the policy learns to come back to the path. For actions that are positions; 0: never
     """
+    intervention_weight: float = 1.0
+    """how many times as often a moment of a recorded takeover is sampled as another one; recordings and vla-collect
+    behaviour=dagger mark them
+    """
+    drop_before_intervention: float = 0.0
+    """seconds before a recorded takeover in which the policy's own actions are not imitated: samples that have any of
+    them as a target are left out
+    """
     shuffle_actions: bool = False
     """a control: the actions of the training windows are permuted, so that nothing but learning by heart lowers the
     training loss; what a real training's loss falls to is to be seen beside it
@@ -73,6 +81,11 @@ class DataConfig:
             raise InputError(f"data.n_episodes: expected {expected}, found {self.n_episodes!r}")
         if not 0 <= self.state_noise < math.inf:
             raise InputError(f"data.state_noise: expected a number from 0 on, found {self.state_noise}")
+        if not 0 < self.intervention_weight < math.inf:
+            raise InputError(f"data.intervention_weight: expected a number above 0, found {self.intervention_weight}")
+        if not 0 <= self.drop_before_intervention < math.inf:
+            found = self.drop_before_intervention
+            raise InputError(f"data.drop_before_intervention: expected seconds from 0 on, found {found}")
         acting = self.action_loss
         if acting is not None and (len(acting) != len(roots) or not any(acting)):
             expected = f"{len(roots)} times true or false, one a dataset, at least one true"

@@ -8,12 +8,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from vla_policy.data.agreement import common_interface
 from vla_policy.data.dataset import Episode, LeRobotDataset
 from vla_policy.data.writing.writer import LeRobotWriter
 
 if TYPE_CHECKING:
     from vla_policy.data.augmentation import ColorJitter, centre_crop, crop_size, random_crop
-    from vla_policy.data.mix import IMITATED, MixedWindows, Windows, common_interface
+    from vla_policy.data.mix import IMITATED, MixedWindows, Windows
     from vla_policy.data.normalizer import Normalizer
     from vla_policy.data.windows import REMAINING, WindowDataset
 
@@ -35,7 +36,7 @@ __all__ = [
 ]
 _WITH_TORCH = {
     **dict.fromkeys(("ColorJitter", "centre_crop", "crop_size", "random_crop"), "augmentation"),
-    **dict.fromkeys(("IMITATED", "MixedWindows", "Windows", "common_interface"), "mix"),
+    **dict.fromkeys(("IMITATED", "MixedWindows", "Windows"), "mix"),
     "Normalizer": "normalizer",
     **dict.fromkeys(("REMAINING", "WindowDataset"), "windows"),
 }

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, chain, groupby, pairwise
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from vla_policy.data.format.spans import locate
 from vla_policy.interfaces import ACTION, EXECUTED, InputError, Interface
 from vla_policy.utils.exchange import Exchange
 from vla_policy.utils.files import read_json
+from vla_policy.utils.recordings import read_interventions
 
 log = logging.getLogger(__name__)
 
@@ -118,6 +120,12 @@ class LeRobotDataset:
         for index, record in self.records.items():
             lengths[index] = record.length
         return lengths
+
+    @cached_property
+    def interventions(self) -> Mapping[int, Sequence[tuple[int, int]]]:
+        """By episode the recorded takeovers, spans of frames [first, last), of episodes that have any."""
+        found = read_interventions(self.root)
+        return {index: spans for index, spans in found.items() if index in self.records}
 
     def length(self, index: int) -> int:
         """Frames of an episode."""

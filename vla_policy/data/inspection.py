@@ -60,6 +60,7 @@ def inspect(
                 found += camera_findings(index, key, thumbnails, dataset.fps, still)
                 stats = stats | merge_stats(stats, {key: watch.result()})
     lengths = [record.length for record in dataset.records.values()]
+    takeovers = _takeovers(dataset, found)
     return {
         "root": str(dataset.root),
         "version": dataset.info["codebase_version"],
@@ -73,6 +74,7 @@ def inspect(
         "lengths": {"min": min(lengths, default=0), "max": max(lengths, default=0)},
         "tasks": dataset.tasks,
         "task_frames": task_frames,
+        "interventions": {"takeovers": len(takeovers), "frames": sum(last - first for first, last in takeovers)},
         "features": {
             key: _feature(dataset, key, stats.get(key))
             for key in dataset.features
@@ -100,6 +102,15 @@ def _oddities(dataset: LeRobotDataset) -> Iterator[Finding]:
     for before, after in pairwise([-1, *dataset.episodes]):
         if after > before + 1:
             yield Finding(None, "meta", f"no episode {before + 1}" + (f" to {after - 1}" if after > before + 2 else ""))
+
+
+def _takeovers(dataset: LeRobotDataset, found: list[Finding]) -> list[tuple[int, int]]:
+    """The recorded takeovers of all episodes; marks that cannot be read are added to `found`."""
+    try:
+        return [span for spans in dataset.interventions.values() for span in spans]
+    except InputError as error:
+        found.append(Finding(None, "interventions", str(error)))
+        return []
 
 
 def _counts(dataset: LeRobotDataset, videos: bool) -> Iterator[Finding]:

@@ -1,73 +1,29 @@
-"""Training on several datasets: their common interface, and windows of all of them."""
+"""Training on several datasets: windows of all of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from vla_policy.data.dataset import LeRobotDataset
 from vla_policy.data.windows import WindowDataset
-from vla_policy.interfaces import ACTION, Feature, InputError, Interface
+from vla_policy.interfaces import Interface
 
 IMITATED = "imitated"  # of a batch (B,) bool: whose actions count
 
 Indices = Sequence[int] | np.ndarray | torch.Tensor
 
 
-def common_interface(
-    datasets: Sequence[LeRobotDataset], keys: Sequence[str], pad_cameras: bool = False, accept_unnamed: bool = False
-) -> Interface:
-    """The interface of all `datasets` with the observations `keys`; a declaration in some of them applies to all.
-
-    `InputError` naming the dataset and the difference if they disagree, if one lacks a key (other than a camera with
-    `pad_cameras`), or if channels are unnamed and thus cannot be compared (unless `accept_unnamed`).
-    """
-    interfaces = [dataset.interface for dataset in datasets]
-    observations = {}
-    for key in keys:
-        features = [interface.observations[key] for interface in interfaces if key in interface.observations]
-        camera = bool(features) and features[0].dtype == "image"
-        for dataset, interface in zip(datasets, interfaces, strict=True):
-            if key not in interface.observations and not (camera and pad_cameras):
-                hint = "; data.missing_cameras=pad would show black pictures" if camera else ""
-                raise InputError(f"{dataset.root}: expected {key!r}, found {dataset.found(key)}{hint}")
-        observations[key] = _most_declared(features)
-    for one, other in combinations(datasets, 2):
-        shared = [key for key in keys if key in one.interface.observations and key in other.interface.observations]
-        one.interface.select(shared).require(other.interface, str(one.root), str(other.root))
-    if len(datasets) > 1 and not accept_unnamed:
-        _require_names(datasets, keys)
-    frame = next((interface.frame for interface in interfaces if interface.frame), "")
-    action = _most_declared([interface.action for interface in interfaces])
-    return Interface(observations, action, interfaces[0].fps, frame)
-
-
-def _require_names(datasets: Sequence[LeRobotDataset], keys: Sequence[str]) -> None:
-    for dataset in datasets:
-        for key, feature in {**dataset.interface.observations, ACTION: dataset.interface.action}.items():
-            if key in (*keys, ACTION) and feature.dtype != "image" and not feature.names:
-                raise InputError(
-                    f"{dataset.root}: expected names of the {feature.shape[0]} channels of {key!r}, to compare them "
-                    "with the other datasets', found none; data.unnamed_channels=accept takes them to be the same"
-                )
-
-
-def _most_declared(features: Sequence[Feature]) -> Feature:
-    return max(features, key=lambda feature: bool(feature.names) + bool(feature.units))
-
-
 class MixedWindows(Dataset[dict[str, Any]]):
     """The windows of `parts`, one dataset after the other, in batches as a `WindowDataset` makes them.
 
-    `interface` is their common one (`common_interface`); images of a camera that a part lacks are black. `weights`,
+    `interface` is their common one (see `common_interface`); images of a camera that a part lacks are black. `weights`,
     positive, one per part, are proportional to the probability of sampling from it; without them every window occurs
-    once per epoch. `imitated`, one per part, says whether its actions are to be imitated; batches then have it of each
-    window.
+    once per epoch or, if a part weighs its own, is sampled as often as these weights say. `imitated`, one per part,
+    says whether its actions are to be imitated; batches then have it of each window.
     """
 
     def __init__(
@@ -80,12 +36,15 @@ class MixedWindows(Dataset[dict[str, Any]]):
         self.parts, self.interface = list(parts), interface
         self.n_obs_steps = parts[0].n_obs_steps
         lengths = np.array([len(part) for part in parts])
-        shares = lengths if weights is None else np.asarray(weights)
+        within = [np.ones(len(part)) if part.weights is None else part.weights for part in parts]  # of the windows
+        totals = np.array([values.sum() for values in within])
+        shares = totals if weights is None else np.asarray(weights)
         self.shares: np.ndarray = shares / shares.sum()  # fraction of the samples by part
         self.imitated = None if imitated is None else list(imitated)
         self._part = np.repeat(np.arange(len(parts)), lengths)  # of each window: its part and its index there
         self._index = np.concatenate([np.arange(length) for length in lengths])
-        self.probabilities = None if weights is None else (self.shares / lengths)[self._part]
+        once = weights is None and all(part.weights is None for part in parts)
+        self.probabilities = None if once else (self.shares / totals)[self._part] * np.concatenate(within)
 
     def __len__(self) -> int:
         return len(self._part)

@@ -15,12 +15,14 @@ from vla_policy.data.dataset import LeRobotDataset
 from vla_policy.data.format.findings import Finding, folded, listed
 from vla_policy.data.frame_cache import open_cache
 from vla_policy.data.quality import ColumnCheck
+from vla_policy.data.takeovers import Takeovers, any_within, frames_before, led_frames
 from vla_policy.data.video_frames import VideoFrames
 from vla_policy.interfaces import ACTION, InputError
 
 log = logging.getLogger(__name__)
 REMAINING = "remaining"  # of a batch (B,) float32: frames that follow in the episode
 LOGGED = 10  # kinds of warnings that are logged; `vla-dataset info` shows all
+NO_CHANGE = Takeovers()
 
 
 class WindowDataset(Dataset[dict[str, Any]]):
@@ -33,15 +35,14 @@ class WindowDataset(Dataset[dict[str, Any]]):
     all unreadable ones. Frames are decoded once into `cache_dir` (default `<root>/.cache`), or without `cache` from the
     videos on demand. Warnings about the data are logged and kept in `findings`; without `cache` images are not checked.
     `columns` has all values of each vector (N, D) float32, for fitting a normaliser. With `executed` the actions are
-    what the robot was sent, where the dataset tells it from what was wanted.
+    what the robot was sent, where the dataset tells it from what was wanted. `takeovers` says how recorded ones are
+    treated; `led` (len,) are the windows that begin in one, `dropped` counts those that were left out before one.
 
     A batch (`__getitems__`) is a dictionary: vectors float32 (B, n_obs_steps, D), images uint8
     (B, n_obs_steps, H, W, 3), `action` float32 (B, horizon, D) whose row 0 belongs to the first observation
     (beyond either end of the episode its first or last action is repeated), `remaining` float32 (B,), the frames that
     follow t in its episode, and `task`, a list of B sentences.
     """
-
-    probabilities: np.ndarray | None = None  # (len,) of sampling each window; None: every window once per epoch
 
     def __init__(
         self,
@@ -55,6 +56,7 @@ class WindowDataset(Dataset[dict[str, Any]]):
         cache: bool = True,
         whole: bool = False,
         executed: bool = False,
+        takeovers: Takeovers = NO_CHANGE,
     ) -> None:
         if not (n_obs_steps >= 1 and 0 <= pad_after <= horizon - n_obs_steps):
             raise InputError(
@@ -70,6 +72,7 @@ class WindowDataset(Dataset[dict[str, Any]]):
         self._read_columns(executed)
         self._open_frames(cache_dir, cache)
         self._index_windows(whole)
+        self._treat_takeovers(takeovers)
         self._acting = np.arange(len(self))  # the window whose actions each window has: its own
         lines = folded(self.findings)
         for line in lines[:LOGGED]:
@@ -79,6 +82,11 @@ class WindowDataset(Dataset[dict[str, Any]]):
 
     def __len__(self) -> int:
         return len(self._moments)
+
+    @property
+    def probabilities(self) -> np.ndarray | None:
+        """Of sampling each window (len,); None: every window occurs once per epoch."""
+        return None if self.weights is None else self.weights / self.weights.sum()
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """One sample: a batch of one without the batch axis."""
@@ -186,3 +194,18 @@ class WindowDataset(Dataset[dict[str, Any]]):
                 f"{self.dataset.root}: expected an episode of more than {before + behind} frames, "
                 f"found {len(self.episodes)} episodes, the longest of {lengths.max(initial=0)}"
             )
+
+    def _treat_takeovers(self, takeovers: Takeovers) -> None:
+        """Leave out windows with actions of the policy before takeovers, and weigh those that begin in one."""
+        led = [led_frames(self.dataset, index) for index in self.episodes]
+        count = round(takeovers.drop_before * self.dataset.fps)
+        before = np.concatenate([frames_before(frames, count) for frames in led])
+        ends = np.minimum(self._moments + self.horizon - self.n_obs_steps, self._last[self._moments])
+        kept = ~any_within(before, self._moments, ends)
+        self.dropped = int((~kept).sum())
+        self._moments = self._moments[kept]
+        if not kept.any():
+            seconds = f"{takeovers.drop_before:g} s"
+            raise InputError(f"{self.dataset.root}: expected windows beyond {seconds} before takeovers, found none")
+        self.led: np.ndarray = np.concatenate(led)[self._moments]
+        self.weights = None if takeovers.weight == 1 else np.where(self.led, takeovers.weight, 1.0)

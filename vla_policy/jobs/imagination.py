@@ -35,6 +35,7 @@ Imagining = WorldModel | Dynamics | ReturnModel
 NAMES: dict[type[Imagining], str] = {WorldModel: "a world model", Dynamics: "dynamics", ReturnModel: "a return model"}
 OF_POLICIES = (
     *("init_modules", "data.symmetries", "data.state_noise", "data.action_loss", "data.shuffle_actions"),
+    "data.drop_before_intervention",
     "distill.teacher",
 )
 

@@ -14,6 +14,8 @@ from vla_policy.conf.dynamics_config import DynamicsConfig
 from vla_policy.conf.returns_config import ReturnConfig
 from vla_policy.conf.training_config import DataConfig
 from vla_policy.data import IMITATED, LeRobotDataset, Normalizer, WindowDataset, Windows
+from vla_policy.data.takeovers import Takeovers
+from vla_policy.data.windows import NO_CHANGE
 from vla_policy.interfaces import ACTION, STATE, InputError
 from vla_policy.models import PolicyConfig, encode_chunks
 from vla_policy.training.frozen import TrainingWindows
@@ -56,14 +58,17 @@ def make_windows(
     cache: bool = True,
     without: Collection[str] = (),
     pad_after: int | None = None,
+    takeovers: Takeovers = NO_CHANGE,
 ) -> WindowDataset:
     """Windows of some episodes with all keys that `model` sees or is trained to predict, but those in `without`.
 
-    Every moment of an episode has one, unless `pad_after` says how far windows may reach behind it.
+    Every moment of an episode has one, unless `pad_after` says how far windows may reach behind it, or `takeovers` that
+    those before a recorded one are left out.
     """
     keys = [key for key in [*model.observation_keys, *model.auxiliary_keys] if key not in without]
     steps = model.n_obs_steps, model.horizon, model.horizon - model.n_obs_steps if pad_after is None else pad_after
-    return WindowDataset(dataset, keys, *steps, episodes, cache_dir, cache, model.whole_windows, model.executed)
+    whole, executed = model.whole_windows, model.executed
+    return WindowDataset(dataset, keys, *steps, episodes, cache_dir, cache, whole, executed, takeovers)
 
 
 def fit_normalizer(

@@ -7,8 +7,10 @@ from typing import Any
 
 from vla_policy.conf.training_config import DataConfig
 from vla_policy.data import LeRobotDataset, MixedWindows, WindowDataset, Windows, common_interface
+from vla_policy.data.takeovers import Takeovers
 from vla_policy.interfaces import InputError
 from vla_policy.training.batches import ModelConfig, make_windows, split_episodes
+from vla_policy.utils.recordings import RECORDINGS
 
 SHOWN_TASKS = 12  # sentences in a description
 
@@ -29,16 +31,19 @@ def open_data(config: DataConfig, model: ModelConfig) -> tuple[Windows, Windows 
     filled = [[index for index in dataset.episodes if dataset.length(index)] for dataset in datasets]
     splits = [split_episodes(episodes, config, which) for which, episodes in enumerate(filled)]
 
-    def windows(which: int, episodes: list[int]) -> WindowDataset:
+    _require_takeovers(config, datasets)
+
+    def windows(which: int, episodes: list[int], weight: float = 1.0) -> WindowDataset:
         reading = config.cache_dir, config.cache, missing[which], config.pad_after
-        return make_windows(datasets[which], model, episodes, *reading)
+        takeovers = Takeovers(weight, config.drop_before_intervention)
+        return make_windows(datasets[which], model, episodes, *reading, takeovers)
 
     def joined(parts: list[WindowDataset], *mixing: Sequence[Any] | None) -> Windows:
         return parts[0] if len(datasets) == 1 else MixedWindows(parts, interface, *mixing)
 
     if not all(config.action_loss or []) and not model.auxiliary_keys:
         raise InputError("data.action_loss: expected policy.auxiliary_keys, which play is to teach, found none")
-    parts = [windows(which, episodes) for which, (episodes, _) in enumerate(splits)]
+    parts = [windows(which, episodes, config.intervention_weight) for which, (episodes, _) in enumerate(splits)]
     if config.shuffle_actions:
         for part in parts:
             part.shuffle_actions(config.split_seed)
@@ -46,7 +51,33 @@ def open_data(config: DataConfig, model: ModelConfig) -> tuple[Windows, Windows 
     imitated = config.action_loss or [True] * len(splits)
     tested = [windows(k, episodes) for k, (_, episodes) in enumerate(splits) if imitated[k] and episodes]
     held_out = joined(tested) if tested else None
-    return training, held_out, _description(config, datasets, splits, training)
+    return training, held_out, _description(config, datasets, splits, training) | _takeovers(config, parts)
+
+
+def _require_takeovers(config: DataConfig, datasets: Sequence[LeRobotDataset]) -> None:
+    """`InputError` for options about takeovers where none are recorded."""
+    options = {
+        "intervention_weight": config.intervention_weight != 1,
+        "drop_before_intervention": config.drop_before_intervention > 0,
+    }
+    asked = [f"data.{name}" for name, given in options.items() if given]
+    if asked and not any(dataset.interventions for dataset in datasets):
+        where = " or ".join(str(dataset.root / RECORDINGS) for dataset in datasets)
+        raise InputError(f"{asked[0]}: expected recorded interventions in {where}, found none")
+
+
+def _takeovers(config: DataConfig, parts: Sequence[WindowDataset]) -> dict[str, str]:
+    """What the model card says of recorded takeovers, where an option is about them."""
+    if config.intervention_weight == 1 and not config.drop_before_intervention:
+        return {}
+    led, dropped, count = (
+        sum(values) for values in zip(*((p.led.sum(), p.dropped, len(p)) for p in parts), strict=True)
+    )
+    weight, seconds = config.intervention_weight, config.drop_before_intervention
+    return {
+        "interventions": f"{100 * led / count:.1f} % of the windows, each sampled {weight:g} times as often; {dropped} "
+        f"left out, with actions of the last {seconds:g} s before one"
+    }
 
 
 def _description(

@@ -18,7 +18,7 @@ class Exchange:
     """Replaces the folder `root` by one built beside it at `building`.
 
     A journal, written first and removed last, marks the folders as this class's own and lists the files of the old
-    folder whose content the new one has under other names; only those are deleted.
+    folder that the new one has its own version of, if under other names; only those are deleted.
     """
 
     def __init__(self, root: Path) -> None:
@@ -28,7 +28,7 @@ class Exchange:
         self.journal = root.with_name(f".{root.name}.vla_policy.json")
 
     def begin(self, merged: Iterable[Path]) -> None:
-        """Create the folder to build in; `merged` are the files of `root` whose content it will contain.
+        """Create the folder to build in; `merged` are the files of `root` that it will have its own version of.
 
         `InputError` if a folder of that name exists that this class did not create.
         """

@@ -46,6 +46,8 @@ def main(arguments: Sequence[str]) -> None:
     )
     for task in about["tasks"]:
         print_line(f"task: {task} ({about['task_frames'][task]} frames)")
+    if about["interventions"]["takeovers"]:
+        print_line("{takeovers} takeovers of the policy, together {frames} frames".format_map(about["interventions"]))
     numbers = (Column(what, no_wrap=True) for what in RANGES)  # a narrow terminal breaks names, never numbers
     table = Table(Column("feature", overflow="fold"), *numbers, box=box.SIMPLE_HEAD)
     for key, feature in about["features"].items():

@@ -53,7 +53,7 @@ def read_features(declared: Mapping[str, Mapping[str, Any]]) -> Features:
             continue
         dtype, shape = entry["dtype"], tuple(entry["shape"])
         if dtype in ("video", "image"):
-            height, width, channels = (*_height_first(entry), 0, 0, 0)[:3]
+            height, width, channels = (*height_first(entry), 0, 0, 0)[:3]
             about = entry.get("info")
             about = about if isinstance(about, Mapping) else {}
             if len(shape) != 3 or channels != 3:
@@ -75,7 +75,7 @@ def read_features(declared: Mapping[str, Mapping[str, Any]]) -> Features:
     return Features(cameras, vectors, dtypes, left_out)
 
 
-def _height_first(entry: Mapping[str, Any]) -> tuple[int, ...]:
+def height_first(entry: Mapping[str, Any]) -> tuple[int, ...]:
     """A camera's shape (H, W, 3), also if declared as (3, H, W) by older datasets."""
     shape, names = tuple(entry["shape"]), entry.get("names")
     named = isinstance(names, Sequence) and len(names) == 3

@@ -71,9 +71,12 @@ def features_of(interface: Interface, codec: str, executed: bool = False) -> dic
             raise InputError(f"feature {key!r}: expected a vector, found shape {feature.shape}")
         else:
             features[key] = {"dtype": "float32", "shape": list(feature.shape), "names": list(feature.names) or None}
-    for key, dtype in BOOKKEEPING.items():
-        features[key] = {"dtype": dtype, "shape": [1], "names": None}
-    return features
+    return features | bookkeeping_features()
+
+
+def bookkeeping_features() -> dict[str, Any]:
+    """The declarations of the counters in info.json."""
+    return {key: {"dtype": dtype, "shape": [1], "names": None} for key, dtype in BOOKKEEPING.items()}
 
 
 def _video_feature(key: str, feature: Feature, fps: float, codec: str) -> dict[str, Any]:

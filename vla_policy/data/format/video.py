@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import av
 import numpy as np
@@ -124,6 +124,58 @@ def remux(path: Path, sources: Sequence[Path], fps: float) -> list[int]:
                     out.mux(packet)
                     lengths[-1] += 1
     return lengths
+
+
+class Span(NamedTuple):
+    """`length` frames of a video from `start` seconds on."""
+
+    start: float
+    length: int
+
+
+def obstacle(path: Path, spans: Sequence[Span], fps: float) -> str:
+    """Why the frames of `spans`, in the order of the file, cannot be copied as they are encoded; "" if they can.
+
+    They can where frames are stored in the order of their times, and each span that does not continue the one before
+    it begins with a key frame. `InputError` if a span has another number of frames.
+    """
+    with _open(path) as container:
+        stored = [
+            (float(packet.pts * packet.time_base), packet.is_keyframe)
+            for packet in container.demux(container.streams.video[0])
+            if packet.pts is not None and packet.time_base is not None
+        ]
+    times = np.array([time for time, _ in stored])
+    if (np.diff(times) <= 0).any():
+        return "frames are not stored in the order of their times"
+    last = 0
+    for start, length in spans:
+        first, end = np.searchsorted(times, start + (np.array([0, length]) - 0.5) / fps)
+        if end - first != length:
+            raise InputError(f"{path}: expected {length} frames from {start:g} s on, found {end - first}")
+        if first != last and not stored[first][1]:
+            return f"no key frame at {start:.4f} s"
+        last = end
+    return ""
+
+
+def cut(path: Path, source: Path, spans: Sequence[Span], fps: float) -> None:
+    """Copy the encoded frames of `spans`, one span behind the other; see `obstacle` for when that is exact."""
+    starts, lengths = np.array([span.start for span in spans]), np.array([span.length for span in spans])
+    moved = (np.cumsum(lengths) - lengths) / fps - starts
+    first, end = starts - 0.5 / fps, starts + (lengths - 0.5) / fps
+    with av.open(str(path), "w", format="mp4") as out, _open(source) as container:
+        stream = container.streams.video[0]
+        copied = out.add_stream_from_template(stream, opaque=True)
+        for packet in container.demux(stream):
+            if packet.pts is None or packet.dts is None:
+                continue  # the empty packet at the end
+            time = float(packet.pts * packet.time_base)
+            span = int(np.searchsorted(first, time, side="right")) - 1
+            if span >= 0 and time < end[span]:
+                shift = round(Fraction(moved[span]) / packet.time_base)
+                packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, copied
+                out.mux(packet)
 
 
 @contextmanager

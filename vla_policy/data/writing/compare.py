@@ -10,19 +10,21 @@ import numpy as np
 import pyarrow as pa
 
 from vla_policy.data.dataset import LeRobotDataset
-from vla_policy.data.format.layout import EpisodeRecord
+from vla_policy.data.format.layout import VideoSpan
 from vla_policy.data.format.parquet import read_parquet
 from vla_policy.data.format.video import packets
 from vla_policy.interfaces import Failure
 
 OPEN_FILES = 4  # of each kind; enough because episodes are compared in order
 
+Demux = Callable[[Path], tuple[np.ndarray, list[bytes]]]  # `packets`, perhaps with a cache
+
 
 def require_same(
     before: LeRobotDataset, after: LeRobotDataset, progress: Callable[[Sequence[str]], Iterable[str]] = iter
 ) -> None:
     """`Failure` naming the first episode that is not the same in both, apart from the files that contain it."""
-    if not _same_rows(_about(before), _about(after)):
+    if not same_rows(_about(before), _about(after)):
         raise Failure(f"{after.root / 'meta' / 'episodes'}: expected the rows of {before.root}, found others")
     records = {f"episode {index}": record for index, record in before.records.items()}
     read, demux = lru_cache(OPEN_FILES)(read_parquet), lru_cache(OPEN_FILES)(packets)
@@ -31,12 +33,12 @@ def require_same(
         two = after.records.get(one.index)
         if two is None or one.length != two.length or one.videos.keys() != two.videos.keys():
             raise Failure(f"{after.root}: expected {name} as in {before.root}, found {two}")
-        if not _same_rows(_rows(read(one.data), one.index), _rows(read(two.data), one.index)):
+        if not same_rows(rows_of(read(one.data), one.index), rows_of(read(two.data), one.index)):
             raise Failure(f"{two.data}: expected the rows of {name} in {one.data}, found others")
         for key in one.videos:
-            if not _same_frames(_frames(demux, one, key, before.fps), _frames(demux, two, key, after.fps), after.fps):
-                paths = one.videos[key].path, two.videos[key].path
-                raise Failure(f"{paths[1]}: expected the frames of {name} in {paths[0]}, found others")
+            spans = one.span(key), two.span(key)
+            if not same_frames(demux, *spans, one.length, before.fps):
+                raise Failure(f"{spans[1].path}: expected the frames of {name} in {spans[0].path}, found others")
 
 
 def _about(dataset: LeRobotDataset) -> pa.Table:
@@ -47,24 +49,24 @@ def _about(dataset: LeRobotDataset) -> pa.Table:
     return rows.drop_columns(places).sort_by("episode_index")
 
 
-def _rows(table: pa.Table, index: int) -> pa.Table:
+def rows_of(table: pa.Table, index: int) -> pa.Table:
+    """The rows of an episode in a data file's table."""
     return table.take(np.flatnonzero(table["episode_index"].to_numpy() == index))
 
 
-def _same_rows(one: pa.Table, two: pa.Table) -> bool:
+def same_rows(one: pa.Table, two: pa.Table) -> bool:
     """Equality with NaN equal to NaN."""
     return one.equals(two) or (one.schema.equals(two.schema) and repr(one.to_pylist()) == repr(two.to_pylist()))
 
 
-def _frames(
-    demux: Callable[[Path], tuple[np.ndarray, list[bytes]]], record: EpisodeRecord, key: str, fps: float
-) -> tuple[np.ndarray, list[bytes]]:
-    """Presentation times of an episode's frames from its start [s], and their digests."""
-    span = record.span(key)
+def same_frames(demux: Demux, one: VideoSpan, two: VideoSpan, length: int, fps: float) -> bool:
+    """Whether two spans have the same `length` encoded frames, byte for byte, at the same times from their starts."""
+    (times, digests), (others, others_digests) = (_frames(demux, span, length, fps) for span in (one, two))
+    return digests == others_digests and bool((np.abs(times - others) * fps < 0.01).all())
+
+
+def _frames(demux: Demux, span: VideoSpan, length: int, fps: float) -> tuple[np.ndarray, list[bytes]]:
+    """Presentation times of a span's frames from its start [s], and their digests."""
     times, digests = demux(span.path)
-    first, stop = np.searchsorted(times, span.start + (np.array([0, record.length]) - 0.5) / fps)
+    first, stop = np.searchsorted(times, span.start + (np.array([0, length]) - 0.5) / fps)
     return times[first:stop] - span.start, digests[first:stop]
-
-
-def _same_frames(one: tuple[np.ndarray, list[bytes]], two: tuple[np.ndarray, list[bytes]], fps: float) -> bool:
-    return one[1] == two[1] and bool((np.abs(one[0] - two[0]) * fps < 0.01).all())

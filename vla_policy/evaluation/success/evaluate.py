@@ -102,8 +102,8 @@ class EvalConfig(ServerOptions, RolloutOptions, SceneOptions):
         here = self.planner.name != "none" or self.chunking == "rtc" or self.draft is not None
         if self.server and (here or self.n_action_steps is not None or self.update_card):
             raise InputError(
-                "server: expected none with a planner, chunking=rtc, a draft, n_action_steps or update_card, which need "
-                f"the policy here, found {self.server}"
+                "server: expected none with a planner, chunking=rtc, a draft, n_action_steps or update_card, which "
+                f"need the policy here, found {self.server}"
             )
         if self.planner.name != "none" and self.planner.goal is None and self.pusht.goals:
             raise InputError("planner.goal: expected x, y and angle in a scene with several goals, found none")
