@@ -21,6 +21,7 @@ EXTRAS = {  # optional packages, by the extra of pyproject.toml that brings them
     **dict.fromkeys(("gymnasium", "matplotlib", "pybullet", "pybullet_data", "pybullet_utils", "shapely"), "sim"),
     **dict.fromkeys(("accelerate", "tensorboard"), "train"),
     **dict.fromkeys(("mcap", "rosbags"), "bags"),
+    **dict.fromkeys(("cryptography", "segno", "starlette", "uvicorn", "websockets"), "web"),
 }
 PIPE_WIDTH = 1000  # characters of a line where there is no terminal to wrap it
 

@@ -28,6 +28,10 @@ class GraphConfig:
     device: str = "cpu"  # cpu | cuda
     threads: int = 1  # torch's threads in the policy's process
     domain_id: int | None = 77  # ROS_DOMAIN_ID, one without a real arm; null: that of the environment
+    web: bool = False
+    """true: no episodes; all is shown and operated in the browser, recorder included, until Ctrl-C"""
+    host: str = "127.0.0.1"  # of the page; another than this computer's own is encrypted and asks for the token
+    port: int = 8080  # of the page
     out: str = "outputs/sim/${now:%Y-%m-%d_%H-%M-%S}"  # output folder
 
 
@@ -54,7 +58,12 @@ def nodes(checkpoint: str, config: GraphConfig) -> dict[str, dict[str, Any]]:
             "seed": config.policy_seed,
         },
     }
-    return found | ({"surprise_monitor": {**model, "calibration": config.monitor}} if watched else {})
+    if watched:
+        found["surprise_monitor"] = {**model, "calibration": config.monitor}
+    if config.web:
+        found["recorder"] = {**shared, "root": f"{config.out}/recordings", "task": config.instruction}
+        found["web"] = {**shared, "control": True, "host": config.host, "port": config.port}
+    return found
 
 
 def graph_environment(domain_id: int | None) -> dict[str, str]:

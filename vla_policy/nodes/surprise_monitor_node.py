@@ -78,7 +78,8 @@ class SurpriseMonitorNode(ModelNode):
         return super().problem() or self._surprised
 
     def values(self) -> dict[str, Any]:
-        return {"surprise": self._score, "threshold": self._threshold, **common.flat("update_ms", self._update.summary())}
+        scores = {"surprise": self._score, "threshold": self._threshold}
+        return {**scores, **common.flat("update_ms", self._update.summary())}
 
     def _clear(self) -> None:
         with self._lock:
