@@ -37,6 +37,7 @@ from vla_policy.web.welcome import welcome
 
 ANSWER = 5.0  # seconds until a service counts as silent
 STALE = 1.0  # seconds after which a state, a command or a chunk is no longer shown
+SILENT = 3.0  # seconds without diagnostics, which come every second, after which a node counts as gone
 SCORES = 50  # of the monitor that a new state repeats, so that a slow page misses none
 SERVICES: Mapping[str, tuple[type, str]] = {
     "enable": (SetBool, "command_gate/enable"),
@@ -71,7 +72,7 @@ class LiveNode(Node):
         self._chunk: ActionChunk | None = None
         self._scores: deque[float] = deque(maxlen=SCORES)
         self._scored, self._coverage = 0, float("nan")
-        self._reports: dict[str, dict[str, str]] = {}
+        self._reported: dict[str, tuple[float, dict[str, str]]] = {}  # of every node, with its time
         self._drawn = Timing(300)
         self._live = Live(self, token, chosen.control)
         self._connect()
@@ -109,7 +110,7 @@ class LiveNode(Node):
             del services["reset"]
         if self._control:
             self._task = self.create_publisher(String, "task", common.LATCHED_QOS)
-            self._services = {name: self.create_client(*service) for name, service in services.items()}
+            self._offered = {name: self.create_client(*service) for name, service in services.items()}
 
     # What the page asks, from the server's thread
 
@@ -132,23 +133,23 @@ class LiveNode(Node):
         }
 
     def status(self) -> Mapping[str, Any]:
-        gate, _, reason = self._said["gate"].partition(": ")
-        monitor = self._reports.get("surprise_monitor")
+        reports = self._reports()
+        gate, _, reason = self._said["gate"].partition(": ") if "command_gate" in reports else ("", "", "")
+        arm, monitor = reports.get("command_gate", {}), reports.get("surprise_monitor")
         scores = {"n": self._scored, "scores": list(self._scores)}
         found = {
             "gate": gate,
             "reason": reason,
             "stopped": self._stopped,
-            "dry_run": self._reports.get("command_gate", {}).get("dry_run") == "True",
-            "teleoperated": self._reports.get("command_gate", {}).get("teleoperated") == "True",
-            "recorder": self._said["recorder"],
+            "dry_run": arm.get("dry_run") == "True",
+            "recorder": (self._said["recorder"] or "ready") if "recorder" in reports else "",
             "task": self._said["task"],
             "state": self._recent("state"),
             "command": self._recent("command"),
             "silent": [common.steady() > view.seen + self._contract.timeouts.camera for view in self._cameras],
             "chunk": self._drawable(),
             "surprise": None if monitor is None else {**scores, "threshold": monitor.get("threshold", "")},
-            "latency": _latencies(self._reports),
+            "latency": _latencies(reports),
             "coverage": self._coverage,
         }
         shown: Mapping[str, Any] = finite(found)
@@ -187,9 +188,9 @@ class LiveNode(Node):
         return "cleared; enable when it is safe"
 
     async def _call(self, name: str, value: bool | None) -> str:
-        if name not in self._services:
+        if name not in self._offered:
             raise Refused(f"{name}: this robot has no such service")
-        client = self._services[name]
+        client = self._offered[name]
         kind, service = SERVICES[name]
         if not client.service_is_ready():
             raise Refused(f"{service}: nobody offers it; is its node running?")
@@ -264,7 +265,8 @@ class LiveNode(Node):
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
-            self._reports[status.name.lstrip("/")] = {pair.key: pair.value for pair in status.values}
+            values = {pair.key: pair.value for pair in status.values}
+            self._reported[status.name.lstrip("/")] = common.steady(), values
 
     def _on_text(self, name: str, message: String) -> None:
         self._said[name] = message.data
@@ -282,6 +284,11 @@ class LiveNode(Node):
         text = "stop is pressed" if self._stopped else f"{pages} pages"
         values = {"url": self._server.url, "fingerprint": self._server.fingerprint, "pages": pages}
         return level, text, {**values, **common.flat("stamp_to_canvas_ms", self._drawn.summary())}
+
+    def _reports(self) -> dict[str, dict[str, str]]:
+        """What the nodes that live have reported of themselves."""
+        since = common.steady() - SILENT
+        return {name: values for name, (t, values) in list(self._reported.items()) if t > since}
 
     def _recent(self, name: str) -> list[float] | None:
         t, values = self._values.get(name, (-np.inf, []))
