@@ -23,8 +23,9 @@ from vla_policy.data import LeRobotDataset
 from vla_policy.importers.bag_episode import BagEpisode, bag_episode
 from vla_policy.interfaces import ACTION, IMAGES, STATE, InputError
 from vla_policy.robot.bag_writer import BagThread, BagWriter
-from vla_policy.robot.bags import bag_digest, find_bags, name_result, read_bag, read_recordings
+from vla_policy.robot.bags import bag_digest, find_bags, name_result, read_bag
 from vla_policy.robot.contract import load_contract
+from vla_policy.utils.recordings import read_recordings
 
 TOP = IMAGES + "top"
 BOOL, TRUE = "std_msgs/msg/Bool", b"\0\1\0\0\1"

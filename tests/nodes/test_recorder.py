@@ -26,9 +26,10 @@ from vla_policy.data import LeRobotDataset
 from vla_policy.graph.processes import Processes
 from vla_policy.importers.bag_episode import bag_episode
 from vla_policy.interfaces import ACTION, STATE
-from vla_policy.robot.bags import read_bag, read_recordings
+from vla_policy.robot.bags import read_bag
 from vla_policy.robot.contract import load_contract
 from vla_policy.robot.messages import seconds
+from vla_policy.utils.recordings import read_recordings
 
 pytestmark = [pytest.mark.dds, pytest.mark.slow]
 LONG = 300.0  # seconds, for an import beside other tests, which go first

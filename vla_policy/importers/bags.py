@@ -9,9 +9,10 @@ from pathlib import Path
 from vla_policy.data.writing.writer import LeRobotWriter
 from vla_policy.importers.bag_episode import read_episode
 from vla_policy.interfaces import InputError
-from vla_policy.robot.bags import FAILURE, RECORDINGS, find_bags, read_recordings
+from vla_policy.robot.bags import FAILURE, find_bags
 from vla_policy.robot.contract import Contract
 from vla_policy.utils.files import write_json
+from vla_policy.utils.recordings import BAG, RECORDINGS, read_recordings
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,9 @@ def import_bags(
     left_out: list[Path] = []
     found = find_bags(path)
     with LeRobotWriter(root, contract.interface, contract.robot_type, codec) as writer:
-        recordings = [about for about in read_recordings(root) if about["episode"] < writer.num_episodes]
-        known = {about.get("digest", about["bag"]) for about in recordings}  # older entries have no digest
+        first = writer.num_episodes
+        recordings = [about for about in read_recordings(root) if about["episode"] is None or about["episode"] < first]
+        known = {about.get("digest", about.get(BAG)) for about in recordings}  # older entries have no digest
         for bag in found:
             try:
                 place, digest = str(bag.path.resolve()), bag.digest()

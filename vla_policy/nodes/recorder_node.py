@@ -19,11 +19,12 @@ from vla_policy.interfaces import InputError, Refused
 from vla_policy.nodes import common
 from vla_policy.nodes.importer import Importer
 from vla_policy.robot.bag_writer import BagThread, BagWriter
-from vla_policy.robot.bags import FAILURE, RESULT, SUCCESS, TASK, name_result, read_recordings
+from vla_policy.robot.bags import FAILURE, RESULT, SUCCESS, TASK, name_result
 from vla_policy.robot.contract import IMAGE_TYPES, JOINT_STATE, TRAJECTORY, find_config, load_contract
 from vla_policy.robot.messages import Reader
 from vla_policy.runtime import Watchdog
 from vla_policy.utils.locks import lock_file
+from vla_policy.utils.recordings import BAG, read_recordings
 
 CHECK_SECONDS = 0.25
 WATCH_SECONDS = 0.04  # shorter than a gap that the watchdog takes for a suspension of this process
@@ -192,7 +193,7 @@ class RecorderNode(Node):
     def _next_number(self) -> int:
         """One above the bags here and those in the dataset, which may have been moved away."""
         here = [path.name for path in self._bags.rglob("episode_*")]
-        imported = [Path(about["bag"]).name for about in read_recordings(self._dataset)]
+        imported = [Path(about.get(BAG, "")).name for about in read_recordings(self._dataset)]
         numbers = [int(found[1]) for name in here + imported if (found := EPISODE.match(name))]
         return max(numbers, default=-1) + 1
 

@@ -1,9 +1,8 @@
-"""Reading of recorded ROS 2 messages: bags of one file or several, and what a dataset was imported from."""
+"""Reading of recorded ROS 2 messages: bags of one file or several."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import re
@@ -20,7 +19,6 @@ from vla_policy.robot.bag_storage import NOT_INSTALLED, Serialised, error_text, 
 
 TASK, RESULT = "task", "recorder/result"  # topics with one text per episode
 SUCCESS, FAILURE = "success", "failure"
-RECORDINGS = "recordings.json"  # in a dataset's folder: one entry per episode, with the bag and its digest
 STRING = "std_msgs/msg/String"
 DIGEST_BYTES = 1 << 16  # at both ends of a bag, which its digest covers
 METADATA = "metadata.yaml"  # written by a rosbag2 recorder when it closes a bag
@@ -145,21 +143,6 @@ def bag_digest(path: Path) -> str:
     except OSError as error:
         raise InputError(f"{path}: expected a bag that can be read, found {error.strerror}") from None
     return digest.hexdigest()
-
-
-def read_recordings(dataset: Path) -> list[dict[str, Any]]:
-    """The entries of `RECORDINGS`, none without such a file. The last ones may have no episode after a crash."""
-    path = dataset / RECORDINGS
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: expected JSON, found something else ({error_text(error)})") from None
-    known = {"episode": int, "bag": str}
-    for entry in entries if isinstance(entries, list) else [entries]:
-        kinds = known | ({"digest": str} if isinstance(entry, dict) and "digest" in entry else {})
-        if not isinstance(entry, dict) or any(type(entry.get(key)) is not kind for key, kind in kinds.items()):
-            raise InputError(f"{path}: expected a list of entries with episode and bag, found {str(entry)[:80]!r}")
-    return list(entries)
 
 
 def name_result(path: Path, result: str) -> Path:

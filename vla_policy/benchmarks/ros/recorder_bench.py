@@ -26,9 +26,10 @@ from vla_policy.graph.processes import Processes
 from vla_policy.interfaces import InputError
 from vla_policy.nodes import common
 from vla_policy.robot.bag_storage import has_end
-from vla_policy.robot.bags import RESULT, SUCCESS, read_bag, read_recordings
+from vla_policy.robot.bags import RESULT, SUCCESS, read_bag
 from vla_policy.robot.contract import Contract, load_contract
 from vla_policy.robot.messages import seconds
+from vla_policy.utils.recordings import read_recordings
 
 TWO_CAMERAS = "so101"  # a contract with two cameras of 480 x 640 at 30 Hz
 SETTLE = 1.0  # seconds for the last frames to arrive
