@@ -55,6 +55,13 @@ def middle(page: Any, selector: str) -> tuple[float, float]:
     return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
 
+def pixels(page: Any, selector: str, side: int) -> list[int]:
+    """Of a canvas, from its upper left corner."""
+    script = "([s, n]) => [...document.querySelector(s).getContext('2d').getImageData(0, 0, n, n).data]"
+    found: list[int] = page.evaluate(script, [selector, side])
+    return found
+
+
 def test_who_has_no_token_sees_everything_and_may_stop(page: Any, robot: PretendedRobot) -> None:
     robot.frames = 20.0
     with live_page(robot) as server:
@@ -65,10 +72,8 @@ def test_who_has_no_token_sees_everything_and_may_stop(page: Any, robot: Pretend
         assert "0.300, alarm above 0.500" in page.inner_text("#score")
         assert page.inner_text("#latencies").split() == ["policy", "inference", "1", "2", "3"]
         wait_for(lambda: len(robot.delays) > 10, "pictures")
-        colours = page.evaluate("() => [...document.querySelector('canvas').getContext('2d').getImageData(2, 2, 1, 1).data]")
-        assert colours[:3] == pytest.approx([230, 226, 215], abs=6)
-        drawn = "() => document.querySelector('canvas.over').getContext('2d').getImageData(0, 0, 999, 999).data.some(Boolean)"
-        assert page.evaluate(drawn)  # the chunk
+        assert pixels(page, "canvas", 1)[:3] == pytest.approx([230, 226, 215], abs=6)
+        assert any(pixels(page, "canvas.over", 999))  # the chunk
 
         assert page.is_disabled("#enable")
         page.on("dialog", lambda dialog: dialog.accept("not the token"))

@@ -67,7 +67,12 @@ def test_another_name_is_refused(server: Server, host: str) -> None:
 
 
 def test_another_origin_is_refused(server: Server) -> None:
-    for origin in ("https://evil.example", "null", f"http://127.0.0.1:{server.port + 1}", f"https://127.0.0.1:{server.port}"):
+    for origin in (
+        "https://evil.example",
+        "null",
+        f"http://127.0.0.1:{server.port + 1}",
+        f"https://127.0.0.1:{server.port}",
+    ):
         assert get(server, "/", Origin=origin).status == 403
         with pytest.raises(InvalidStatus):
             talk(server, Origin=origin)
@@ -117,8 +122,7 @@ def test_requests_are_rate_limited_and_a_stop_is_not(server: Server, robot: Pret
         wait_for(lambda: robot.stopped, "the stop")
         wait_for(lambda: hear(one, "status")["stopped"], "the page to know")
         with pytest.raises(ConnectionClosed):
-            while True:
-                say(one, "release")
+            all(say(one, "release") is None for _ in range(1_000_000))
     assert "is sent away: too many messages" in "\n".join(robot.log_lines)
 
 
@@ -190,7 +194,14 @@ def test_a_thousand_messages_of_nonsense(
 
 def test_the_parser_takes_what_the_page_sends_and_nothing_else() -> None:
     assert parse('{"type": "point", "u": 0, "v": 1, "t": 0.5}') == {"type": "point", "u": 0.0, "v": 1.0, "t": 0.5}
-    for text in ('{"type": "point", "u": 0, "v": 1.1, "t": 0}', '{"type": "stop", "more": 1}', '{"type": "push"}', "", "null"):
+    wrong = [
+        '{"type": "point", "u": 0, "v": 1.1, "t": 0}',
+        '{"type": "stop", "more": 1}',
+        '{"type": "push"}',
+        "",
+        "null",
+    ]
+    for text in wrong:
         with pytest.raises(InputError):
             parse(text)
 
@@ -218,7 +229,22 @@ def answers_to(server: Server, paths: list[bytes], rng: random.Random) -> Iterat
 
 def test_a_thousand_paths_lead_nowhere(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     rng = random.Random(1)
-    parts = ["..", "%2e%2e", "..%2f", "%2e%2e%5c", "static", "live.js", "etc", "passwd", "", ".", "\\", "%00", "live", "~", "?x"]
+    parts = [
+        "..",
+        "%2e%2e",
+        "..%2f",
+        "%2e%2e%5c",
+        "static",
+        "live.js",
+        "etc",
+        "passwd",
+        "",
+        ".",
+        "\\",
+        "%00",
+        "live",
+        "?x",
+    ]
     answers: set[bytes] = set()
     with caplog.at_level(logging.WARNING):
         for received in answers_to(server, [some_path(rng, parts) for _ in range(FUZZ)], rng):
@@ -247,9 +273,9 @@ def test_rates() -> None:
     assert [bucket.take() for _ in range(5)] == [True, True, True, False, False]
 
 
-@pytest.mark.parametrize(("address", "mine"), [("127.0.0.9", True), ("::1", True), ("::ffff:127.0.0.1", True), ("10.0.0.1", False)])
-def test_loopback_addresses(address: str, mine: bool) -> None:
-    assert is_loopback(address) == mine
+def test_loopback_addresses() -> None:
+    found = {address: is_loopback(address) for address in ("127.0.0.9", "::1", "::ffff:127.0.0.1", "10.0.0.1", "a.b")}
+    assert [address for address, mine in found.items() if mine] == ["127.0.0.9", "::1", "::ffff:127.0.0.1"]
 
 
 def outside() -> str:

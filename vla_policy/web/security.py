@@ -40,7 +40,7 @@ def new_token() -> str:
 
 def same_token(found: object, expected: str) -> bool:
     """Compared in constant time."""
-    return isinstance(found, str) and hmac.compare_digest(*(text.encode(errors="replace") for text in (found, expected)))
+    return isinstance(found, str) and hmac.compare_digest(found.encode(errors="replace"), expected.encode())
 
 
 def is_loopback(host: str) -> bool:
