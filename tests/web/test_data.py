@@ -137,11 +137,14 @@ def test_merging_stays_among_the_neighbours(root: Path) -> None:
             edits.merge(Recorded(), root, other, "new")
 
 
-@pytest.mark.parametrize(
-    "data",
-    [None, [], {"deleted": []}, {"deleted": [True], "tasks": {}}, {"deleted": [], "tasks": {"x": "a"}}, {"deleted": [0.5], "tasks": {}},
-     {"deleted": [], "tasks": {"0": ""}}, {"deleted": [], "tasks": {"0": "a\nb"}}, {"deleted": [], "tasks": []}],
-)  # fmt: skip
+WRONG_EDITS = [
+    *(None, [], {"deleted": []}, {"deleted": [], "tasks": []}),
+    *({"deleted": wrong, "tasks": {}} for wrong in ([True], [0.5], ["0"], 5)),
+    *({"deleted": [], "tasks": wrong} for wrong in ({"x": "a"}, {"-1": "a"}, {"0": ""}, {"0": "a\nb"}, {"0": 5})),
+]
+
+
+@pytest.mark.parametrize("data", WRONG_EDITS)
 def test_edits_that_are_none(data: object) -> None:
     with pytest.raises(InputError):
         edits.Edits.from_json(data)
@@ -149,8 +152,9 @@ def test_edits_that_are_none(data: object) -> None:
 
 def test_no_path_leads_out_of_the_dataset(root: Path) -> None:
     with served(root, Recorded()) as server:
-        for path in ("../secret.txt", "%2e%2e/secret.txt", "episodes/../../secret.txt", "episodes/0/frames/..%2f..%2fsecret.txt",
-                     "episodes/-1", "episodes/0/frames/-1", "episodes/99999999999999999999", "../../../../etc/passwd"):  # fmt: skip
+        up = ["../secret.txt", "%2e%2e/secret.txt", "..%2f..%2fsecret.txt", "../../../../etc/passwd"]
+        odd = ["-1", "0/frames/-1", "99999999999999999999", "0/frames/99999999999999999999", "0/thumbnail/x"]
+        for path in [*up, *(f"episodes/0/frames/{each}" for each in up), *(f"episodes/{each}" for each in odd)]:
             for start in ("/api/", "/static/", "/"):
                 status, answer = ask(server, start + path)
                 assert status in (400, 404, 405), path

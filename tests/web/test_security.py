@@ -194,14 +194,8 @@ def test_a_thousand_messages_of_nonsense(
 
 def test_the_parser_takes_what_the_page_sends_and_nothing_else() -> None:
     assert parse('{"type": "point", "u": 0, "v": 1, "t": 0.5}') == {"type": "point", "u": 0.0, "v": 1.0, "t": 0.5}
-    wrong = [
-        '{"type": "point", "u": 0, "v": 1.1, "t": 0}',
-        '{"type": "stop", "more": 1}',
-        '{"type": "push"}',
-        "",
-        "null",
-    ]
-    for text in wrong:
+    outside, more = '{"type": "point", "u": 0, "v": 1.1, "t": 0}', '{"type": "stop", "more": 1}'
+    for text in (outside, more, '{"type": "push"}', '{"type": []}', "", "null"):
         with pytest.raises(InputError):
             parse(text)
 
@@ -229,22 +223,7 @@ def answers_to(server: Server, paths: list[bytes], rng: random.Random) -> Iterat
 
 def test_a_thousand_paths_lead_nowhere(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     rng = random.Random(1)
-    parts = [
-        "..",
-        "%2e%2e",
-        "..%2f",
-        "%2e%2e%5c",
-        "static",
-        "live.js",
-        "etc",
-        "passwd",
-        "",
-        ".",
-        "\\",
-        "%00",
-        "live",
-        "?x",
-    ]
+    parts = ["..", "%2e%2e", "..%2f", "%2e%2e%5c", "static", "live.js", "etc", "passwd", "", "\\", "%00", "live", "?"]
     answers: set[bytes] = set()
     with caplog.at_level(logging.WARNING):
         for received in answers_to(server, [some_path(rng, parts) for _ in range(FUZZ)], rng):

@@ -177,7 +177,7 @@ function show() {
   showSurprise(status.surprise);
   $("latencies").replaceChildren(
     ...status.latency.map(({ node, name, p50, p95, p99 }) =>
-      make("tr", {}, make("td", { textContent: node.replaceAll("_", " ") }), make("td", { textContent: name }),
+      make("tr", {}, make("td", { textContent: `${node.replaceAll("_", " ")}: ${name}` }),
         ...[p50, p95, p99].map((text) => make("td", { className: "number", textContent: text })))),
   );
 }
