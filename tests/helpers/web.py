@@ -78,8 +78,9 @@ class PretendedRobot:
     def drawn(self, stamp: float) -> None:
         self.delays.append(time.time() - stamp)
 
-    def stop(self) -> None:
-        self.stopped = True
+    def stop(self) -> bool:
+        was, self.stopped = self.stopped, True
+        return not was
 
     async def request(self, name: str, value: Any) -> str:
         self.calls.append((name, value))

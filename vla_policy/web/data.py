@@ -61,8 +61,8 @@ class DataPage:
                 return JSONResponse({"error": "the token is needed: open the address that the terminal shows"}, 401)
             try:
                 found = await run_in_threadpool(read, request)
-            except (InputError, OSError, StopIteration) as error:
-                return JSONResponse({"error": str(error) or "no such picture"}, 404)
+            except (InputError, OSError) as error:
+                return JSONResponse({"error": str(error)}, 404)
             return found if isinstance(found, Response) else JSONResponse(finite(found))
 
         return answer

@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +108,10 @@ class Episodes:
             cameras, dataset = self._dataset.interface.cameras, self._dataset
         if not cameras:
             raise InputError(f"{self.root}: expected cameras, found none")
-        return jpeg(next(dataset.iter_frames(index, cameras[0])))
+        pixels = next(dataset.iter_frames(index, cameras[0]), None)
+        if pixels is None:
+            raise InputError(f"{self.root}: expected frames of episode {index}, found none")
+        return jpeg(pixels)
 
     def frames(self, index: int, camera: int) -> Iterator[bytes]:
         """All pictures of a camera, each its length as 4 bytes, low ones first, and a JPEG."""
@@ -114,10 +119,13 @@ class Episodes:
             cameras, dataset = self._dataset.interface.cameras, self._dataset
         if not 0 <= camera < len(cameras):
             raise InputError(f"{self.root}: expected a camera from 0 to {len(cameras) - 1}, found {camera}")
-        dataset.length(index)  # an unknown episode is an error before the first picture
-        return map(_framed, dataset.iter_frames(index, cameras[camera]))
+        decoded = dataset.iter_frames(index, cameras[camera])
+        return _stream([*islice(decoded, 1)], decoded)
 
 
-def _framed(pixels: np.ndarray) -> bytes:
-    data = jpeg(pixels)
-    return struct.pack("<I", len(data)) + data
+def _stream(first: Sequence[np.ndarray], others: Iterator[np.ndarray]) -> Iterator[bytes]:
+    """The answer has begun with the first picture: an error in a later one ends it, and is among the warnings."""
+    with suppress(InputError):
+        for pixels in chain(first, others):
+            data = jpeg(pixels)
+            yield struct.pack("<I", len(data)) + data

@@ -80,6 +80,7 @@ class Session:
         self._messages, self._commands = Bucket(*MESSAGES), Bucket(*COMMANDS)
         self._press = Press()
         self._hand = ""  # how this page leads at the moment
+        self._cameras = range(len(self._robot.about()["cameras"]))
         self._sent: dict[int, int] = {}  # the serial of the last picture, by camera
         self._drawing: dict[int, float] = {}  # the stamp of the picture that the page has not drawn yet
         self._outbox: deque[str] = deque()
@@ -135,9 +136,8 @@ class Session:
         return "" if allowed else "too many messages"
 
     def _stop(self) -> None:
-        if not self._robot.status()["stopped"]:
+        if self._robot.stop():
             self._robot.log(f"{self._peer} pressed stop")
-        self._robot.stop()
 
     def _handle(self, message: Mapping[str, Any]) -> None:
         kind = message["type"]
@@ -227,7 +227,7 @@ class Session:
                 await self._socket.send_text(self._outbox.popleft())
             if not self._known:
                 continue
-            for camera in range(len(self._robot.about()["cameras"])):
+            for camera in self._cameras:
                 if camera not in self._drawing:
                     await self._send_picture(camera)
             if time.monotonic() >= due:

@@ -63,7 +63,8 @@ class LiveNode(Node):
             **{key: common.parameter(self, key, defaults[key], meanings[key], bounds.get(key)) for key in defaults}
         )
         self._contract = load_contract(chosen.contract)
-        self._control, self._stopped = chosen.control, False
+        self._control = chosen.control
+        self._stopped, self._presses = False, 0  # presses of the stop
         token = new_token()
         self._cameras = [View(self._contract.stream(key)) for key in self._contract.interface.cameras]
         self._hand = Hand(self, self._contract, chosen.scale) if chosen.control else None
@@ -165,10 +166,14 @@ class LiveNode(Node):
     def drawn(self, stamp: float) -> None:
         self._drawn.add(common.now(self) - stamp)
 
-    def stop(self) -> None:
+    def stop(self) -> bool:
+        self._presses += 1
+        if self._stopped:
+            return False
         self._stopped = True
         self._publish_stop()
         self.let_go()
+        return True
 
     async def request(self, name: str, value: Any) -> str:
         if name == "instruct":
@@ -182,7 +187,10 @@ class LiveNode(Node):
 
     async def _clear(self) -> str:
         """Disables the gate, which acknowledges a fault, and takes the stop back; the arm stays where it is."""
+        presses = self._presses
         await self._call("enable", False)
+        if self._presses != presses:
+            raise Refused("stop was pressed again meanwhile")
         self._stopped = False
         self._publish_stop()
         return "cleared; enable when it is safe"

@@ -36,11 +36,11 @@ class Robot(Protocol):
     def drawn(self, stamp: float) -> None:
         """The page has drawn a picture with this stamp."""
 
-    def stop(self) -> None:
-        """The emergency stop, latched until the request `clear`."""
+    def stop(self) -> bool:
+        """The emergency stop, latched until the request `clear`; whether it was not pressed already."""
 
     async def request(self, name: str, value: Any) -> str:
-        """Carry out a request of `REQUESTS` and say what came of it; `Refused` with the reason."""
+        """Carry out one of `messages.REQUESTS` and say what came of it; `Refused` with the reason."""
 
     def point(self, u: float, v: float) -> None:
         """Lead towards a point of the pointing camera's picture, 0 to 1 right and down, for `HELD` seconds."""

@@ -6,9 +6,13 @@ import time
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from vla_policy.cli.common import print_line
 from vla_policy.cli.help import DATASET, parse_command
+
+if TYPE_CHECKING:
+    from vla_policy.web.edits import Editing
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -22,8 +26,8 @@ def main(arguments: Sequence[str]) -> None:
     from vla_policy.web.server import Server
     from vla_policy.web.welcome import welcome
 
-    token = new_token()
-    page = DataPage(Path(root), token, import_module("vla_policy.data.editing"), print_line)
+    token, editing = new_token(), cast("Editing", import_module("vla_policy.data.editing"))
+    page = DataPage(Path(root), token, editing, print_line)
     with Server(page.app, config.host, config.port) as server:
         for line in welcome(server.url, server.fingerprint, token):
             print(line, flush=True)
