@@ -104,7 +104,8 @@ def test_the_pictures_of_a_camera_come_as_one_stream(root: Path) -> None:
             assert ask(server, f"/api/episodes/{path}")[0] == 404
 
 
-def test_changes_need_the_token_and_are_checked(root: Path) -> None:
+def test_changes_need_the_token_and_are_checked(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vla_policy.web.data.CHANGES", (0.001, 4))
     editing = Recorded()
     with served(root, editing) as server:
         save = {"deleted": [1, 3], "tasks": {"0": "push left", "2": "push left", "3": "lost"}}

@@ -8,7 +8,7 @@ from vla_policy.cli.common import user_errors
 from vla_policy.cli.dispatch import Subcommand, dispatch
 
 SUBCOMMANDS = {
-    "live": Subcommand("[key=value ...]", "what a running robot or simulation sees and does; stop it, lead it, record episodes"),
+    "live": Subcommand("[key=value ...]", "what a running robot or simulation does; stop it, lead it, record episodes"),
     "data": Subcommand("DATASET [key=value ...]", "the episodes of a dataset: look through them, mark and repair"),
 }
 
