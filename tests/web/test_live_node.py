@@ -110,6 +110,8 @@ def test_the_page_leads_an_arm_and_stops_it(url: str) -> None:
         assert arm.hands[-1]
         page.mouse.up()
         wait_for(lambda: not arm.hands[-1], "the hand to let go")
+        wait_for(lambda: arm.gate == "holding: teleoperation ended", "the arm to hold")
+        enable()
 
         pressed = time.monotonic()
         page.click("#stop")
@@ -133,4 +135,4 @@ def test_the_page_leads_an_arm_and_stops_it(url: str) -> None:
         wait_for(lambda: not arm.hands[-1], "the hand to let go of a killed browser")
         print(f"killed: {1e3 * (arm.targets[-1] - killed):.0f} ms from the kill to the last target")
         assert arm.targets[-1] - killed < 0.2
-        wait_for(lambda: arm.gate in ("armed", "holding: no teleoperation"), "the arm to stand")
+        wait_for(lambda: arm.gate == "holding: teleoperation ended", "the arm to hold")

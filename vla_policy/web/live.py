@@ -25,6 +25,7 @@ from vla_policy.web.security import Bucket, from_loopback, same_token
 
 STATUS_PERIOD = 0.066  # seconds between two states
 MOST_SESSIONS = 16
+GREETING = 5.0  # seconds that a page of the network has to bring the token
 MESSAGES = (200.0, 400.0)  # a second, and at once: two cameras at 30 Hz, a finger at 30 Hz and some
 COMMANDS = (5.0, 10.0)  # of the requests that are logged
 FOREIGN = 1008  # a websocket's close code for what is not allowed
@@ -56,7 +57,7 @@ class Live:
 
     async def _serve(self, websocket: WebSocket) -> None:
         self._loop = asyncio.get_running_loop()
-        if len(self.sessions) >= MOST_SESSIONS:
+        if len(self.sessions) >= MOST_SESSIONS and not from_loopback(websocket.scope):  # strangers lock nobody out
             await websocket.close(FOREIGN, "too many pages")
             return
         await websocket.accept()
@@ -88,17 +89,19 @@ class Session:
         self.news = asyncio.Event()
 
     async def run(self) -> None:
-        """Until the page is gone."""
+        """Until the page is gone, or is sent away."""
         sending = asyncio.create_task(self._send())
         receiving = asyncio.create_task(self._receive())
-        done, pending = await asyncio.wait({sending, receiving}, return_when=asyncio.FIRST_COMPLETED)
-        for task in pending:
-            task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
-        for task in done:
-            error = task.exception()
-            if error is not None and not isinstance(error, WebSocketDisconnect | OSError):
-                raise error
+        await asyncio.wait({sending, receiving}, return_when=asyncio.FIRST_COMPLETED)
+        sending.cancel()
+        receiving.cancel()
+        for ended in await asyncio.gather(sending, receiving, return_exceptions=True):
+            if isinstance(ended, str) and ended:
+                self._robot.log(f"{self._peer} is sent away: {ended}")
+                with suppress(RuntimeError):  # it went by itself meanwhile
+                    await self._socket.close(FOREIGN, ended)
+            elif isinstance(ended, Exception) and not isinstance(ended, WebSocketDisconnect | OSError):
+                raise ended
 
     def leave(self) -> None:
         """Let go, and let others lead."""
@@ -107,16 +110,17 @@ class Session:
             self._live.leader, self._hand = None, ""
             self._robot.log(f"{self._peer} no longer leads")
 
-    async def _receive(self) -> None:
+    async def _receive(self) -> str:
+        """Why the page is sent away, "" if it has gone by itself."""
         while True:
-            received = await self._socket.receive()
+            try:
+                received = await asyncio.wait_for(self._socket.receive(), None if self._known else GREETING)
+            except TimeoutError:
+                return "no token"
             if received["type"] != "websocket.receive":
-                return
-            reason = self._take(received.get("text"))
-            if reason:
-                self._robot.log(f"{self._peer} is sent away: {reason}")
-                await self._socket.close(FOREIGN, reason)
-                return
+                return ""
+            if reason := self._take(received.get("text")):
+                return reason
 
     def _take(self, text: str | None) -> str:
         """Handle a message. Returns why the page has to go, "" if it may stay."""

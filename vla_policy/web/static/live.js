@@ -101,7 +101,7 @@ function buildHand() {
   if (about.pointed.length) ways.push("hold the mouse or a finger on the picture where the arm should go");
   if (sticks.length) ways.push("hold a stick");
   ways.push("hold w s, a d or r f, each pair for one channel");
-  $("how").textContent = `${ways.join("; or ")}. Letting go stops the hand, and the space bar is the stop.`;
+  $("how").textContent = `${ways.join("; or ")}. When you let go the arm holds; e enables it again, the space bar is the stop.`;
 }
 
 async function drawPicture(camera, blob) {
@@ -267,7 +267,9 @@ function lead() {
 $("stop").addEventListener("pointerdown", stop); // at once, not when the finger is lifted
 $("stop").addEventListener("click", (event) => event.detail === 0 && stop()); // by the keyboard
 addEventListener("keydown", (event) => {
-  if (event.key !== " " || event.target.matches?.("input")) return;
+  if (event.target.matches?.("input") || event.repeat) return;
+  if (event.key === "e" && !event.ctrlKey && !event.metaKey) $("enable").click(); // nothing while it is disabled
+  if (event.key !== " ") return;
   event.preventDefault();
   stop();
 });
