@@ -21,6 +21,7 @@ COMMANDS = [
     "vla-describe",
     "vla-calibrate",
     "vla-sim",
+    "vla-web",
 ]
 
 

@@ -267,11 +267,13 @@ function lead() {
 $("stop").addEventListener("pointerdown", stop); // at once, not when the finger is lifted
 $("stop").addEventListener("click", (event) => event.detail === 0 && stop()); // by the keyboard
 addEventListener("keydown", (event) => {
-  if (event.target.matches?.("input") || event.repeat) return;
-  if (event.key === "e" && !event.ctrlKey && !event.metaKey) $("enable").click(); // nothing while it is disabled
-  if (event.key !== " ") return;
-  event.preventDefault();
-  stop();
+  if (event.target.matches?.("input")) return;
+  if (event.key === " ") {
+    event.preventDefault();
+    stop();
+  } else if (event.key === "e" && !event.ctrlKey && !event.metaKey) {
+    $("enable").click(); // does nothing while it is disabled
+  }
 });
 $("lead").addEventListener("click", lead);
 $("enable").addEventListener("click", () => connection.send("enable", { value: true }));
