@@ -20,6 +20,8 @@ ARGUMENTS = {
     "scene": ("pusht", "of the simulation: pusht, or pusht_language with several goals"),
     "dry_run": ("", "send nothing to the robot; empty: unless it is simulated"),
     "teleop": ("true", "start teleop; false: run it in its own terminal, to use the keyboard"),
+    "web": ("false", "serve the page in the browser, which leads in place of teleop and joy"),
+    "host": ("127.0.0.1", "of the page; another than this computer's own is encrypted and asks for the token"),
     "joy": ("", "start joy_node for a gamepad; empty: where it is installed"),
     "scale": ("0.1", "speed of teleoperation, as a fraction of the contract's limit"),
     "axes": ("[1, 0]", "of the gamepad, one a channel"),
@@ -35,11 +37,14 @@ def nodes(context, *args, **kwargs):
         robot.require_simulated()
     led = {**contract, "keyboard": False, "scale": parameter("scale", float), "axes": parameter("axes", list[int])}
     nobody = [""]  # whose silence would stop the arm; a list without any entry has no type
-    joy = gamepad() if flag(context, "joy", installed("joy")) else []
+    web = flag(context, "web")  # the gate takes targets from one node
+    page = {**contract, "control": True, "host": parameter("host"), "scale": parameter("scale", float)}
+    joy = gamepad() if not web and flag(context, "joy", installed("joy")) else []
     return [
         node(Node, "command_gate", {**contract, "dry_run": dry_run, "heartbeats": nobody}, on_exit=without_gate),
         *([node(Node, "pusht_sim", {**contract, "scene": parameter("scene"), "task": instruction})] if sim else []),
-        *([node(Node, "teleop", led)] if flag(context, "teleop", True) else []),
+        *([node(Node, "web", page)] if web else []),
+        *([node(Node, "teleop", led)] if not web and flag(context, "teleop", True) else []),
         node(Node, "recorder", {**contract, "root": parameter("root"), "task": instruction}),
         *joy,
     ]

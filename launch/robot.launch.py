@@ -25,6 +25,8 @@ ARGUMENTS = {
     "device": ("cpu", "auto, cpu or cuda"),
     "draft": ("", "checkpoint of a smaller policy that drafts action tokens on another core; empty: none"),
     "joy": ("false", "start joy_node and teleop: a gamepad takes over, resumes and stops"),
+    "web": ("false", "serve the page in the browser; it leads by hand unless a gamepad does"),
+    "host": ("127.0.0.1", "of the page; another than this computer's own is encrypted and asks for the token"),
     "urdf": ("", "robot description to publish, a name in urdf/ or a file; empty: the driver does it"),
     "rviz": ("false", "show camera, arm and target in RViz"),
 }
@@ -62,7 +64,10 @@ def nodes(context, *args, **kwargs):
     ]
     if watched:
         started.append(node(LifecycleNode, "surprise_monitor", {**model, "calibration": parameter("calibration")}))
-    if launching.flag(context, "joy"):
+    joy = launching.flag(context, "joy")
+    if launching.flag(context, "web"):
+        started.append(node(Node, "web", {**shared, "control": not joy, "host": parameter("host")}))
+    if joy:
         started.append(node(Node, "teleop", {**shared, "keyboard": False}))
         started += launching.gamepad()
     urdf = LaunchConfiguration("urdf").perform(context)

@@ -22,6 +22,7 @@ COMMANDS = [
     "vla-calibrate",
     "vla-sim",
     "vla-serve",
+    "vla-web",
 ]
 
 

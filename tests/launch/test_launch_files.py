@@ -11,11 +11,14 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
+
+from vla_policy.web.options import LiveConfig
 
 if TYPE_CHECKING:
     from vla_policy.graph.operator import Operator
@@ -77,6 +80,7 @@ def test_launch_files_name_executables_and_parameters_that_exist(path: Path) -> 
         assert function == "main"
         assert (ROOT / module.replace(".", "/")).with_suffix(".py").is_file()
     known = "".join(path.read_text() for path in (ROOT / "vla_policy" / "nodes").glob("*_node.py"))
+    known += "".join(f'"{option.name}"' for option in fields(LiveConfig))
     for parameter in re.findall(r'"(\w+)": (?!\()', text.split("def ", 1)[1]):
         assert f'"{parameter}"' in known
 

@@ -37,6 +37,8 @@ def test_more_than_four_pairs_are_fitted_and_pixels_above_the_horizon_have_no_pl
     pointing = Pointing("camera", ("x", "y"), seen(places), places)
     np.testing.assert_allclose(pointing.place(seen(np.array([[0.3, 0.7]]))[0]), [0.3, 0.7], atol=1e-9)
     assert pointing.place(np.array([48.0, 9.0])) is None
+    np.testing.assert_allclose(pointing.pixels(places), seen(places), atol=1e-6)
+    assert np.isnan(pointing.pixels(np.array([[-2.0, 0.0]]))).all()  # behind the camera
     np.testing.assert_allclose(Pointing("camera", ("x", "y"), PIXELS, PIXELS).place(np.array([3.0, 4.0])), [3.0, 4.0])
 
 

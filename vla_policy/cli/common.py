@@ -22,6 +22,7 @@ EXTRAS = {  # optional packages, by the extra of pyproject.toml that brings them
     **dict.fromkeys(("accelerate", "tensorboard"), "train"),
     **dict.fromkeys(("mcap", "rosbags"), "bags"),
     "websockets": "serve",
+    **dict.fromkeys(("cryptography", "segno", "starlette", "uvicorn"), "web"),
 }
 PIPE_WIDTH = 1000  # characters of a line where there is no terminal to wrap it
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -44,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from vla_policy.graph.operator import GraphError
 
     try:
+        if config.web:
+            run_page(checkpoint, config)
+            return
         episodes = run_episodes(checkpoint, config)
     except GraphError as error:
         raise Failure(f"{error}\nlogs are in {config.out}/log") from None
@@ -72,6 +76,27 @@ def run_episodes(checkpoint: str, config: GraphConfig) -> list[GraphEpisode]:
                 write_json(out / "diagnostics.json", graph.operator.diagnostics)
                 progress.advance(task)
     return episodes
+
+
+def run_page(checkpoint: str, config: GraphConfig) -> None:
+    """The graph with the arm enabled, shown and operated in the browser, until Ctrl-C."""
+    load_contract(config.contract).require_simulated()
+    from vla_policy.graph.running import running
+    from vla_policy.rollouts.scenes import load_scene
+    from vla_policy.web.security import TOKEN, new_token
+    from vla_policy.web.welcome import welcome
+
+    load_scene(config.scene)
+    token = os.environ[TOKEN] = new_token()  # an environment is not shown to other users as arguments are
+    with running(Path(config.out) / "log", nodes(checkpoint, config)) as graph:
+        operator = graph.operator
+        operator.wait(lambda: "web" in operator.diagnostics, "the page")
+        operator.enable(True)
+        page = operator.diagnostics["web"]
+        for line in welcome(page["url"], page["fingerprint"], token):
+            print(line, flush=True)  # rich would take the QR code apart
+        print_line(f"recordings and logs are in {config.out}; Ctrl-C stops every node")
+        operator.wait(lambda: False, "the end", seconds=math.inf)
 
 
 def _table(episodes: Sequence[GraphEpisode]) -> Table:

@@ -37,6 +37,10 @@ class GraphConfig(ServerOptions):
     threads: int = 1  # torch's threads in the policy's process
     draft: str = ""  # checkpoint of a smaller policy that drafts its action tokens in another process; empty: none
     domain_id: int | None = 77  # ROS_DOMAIN_ID, one without a real arm; null: that of the environment
+    web: bool = False
+    """true: no episodes; all is shown and operated in the browser, recorder included, until Ctrl-C"""
+    host: str = "127.0.0.1"  # of the page; another than this computer's own is encrypted and asks for the token
+    port: int = 8080  # of the page
     out: str = "outputs/sim/${now:%Y-%m-%d_%H-%M-%S}"  # output folder
 
     def __post_init__(self) -> None:
@@ -78,7 +82,12 @@ def nodes(checkpoint: str, config: GraphConfig) -> dict[str, dict[str, Any]]:
             **planner_parameters(config.planner),
         },
     }
-    return found | ({"surprise_monitor": {**model, "calibration": config.monitor}} if watched else {})
+    if watched:
+        found["surprise_monitor"] = {**model, "calibration": config.monitor}
+    if config.web:
+        found["recorder"] = {**shared, "root": f"{config.out}/recordings", "task": config.instruction}
+        found["web"] = {**shared, "control": True, "host": config.host, "port": config.port}
+    return found
 
 
 def planner_parameters(config: PlannerConfig) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import yaml
 
 from vla_policy.utils.processes import die_with_parent
 
+ELSEWHERE = {"web": "vla_policy.web.live_node"}  # nodes that are not in vla_policy.nodes
 PATIENCE = 5.0  # seconds between SIGINT and SIGKILL
 
 
@@ -29,12 +30,12 @@ class Processes:
         log.mkdir(parents=True, exist_ok=True)
 
     def start(self, name: str, **parameters: Any) -> subprocess.Popen:
-        """Start the node `vla_policy.nodes.<name>_node` with these parameters."""
+        """Start the node `vla_policy.nodes.<name>_node`, or the page, with these parameters."""
         words = [word for key, value in parameters.items() for word in ("-p", f"{key}:={_yaml(value)}")]
         output = (self._log / f"{name}.log").open("wb")
         self._files.append(output)
         process = subprocess.Popen(
-            [sys.executable, "-m", f"vla_policy.nodes.{name}_node", "--ros-args", *words],
+            [sys.executable, "-m", ELSEWHERE.get(name, f"vla_policy.nodes.{name}_node"), "--ros-args", *words],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

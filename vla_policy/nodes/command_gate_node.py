@@ -32,7 +32,7 @@ from vla_policy.runtime.contract import EMERGENCY_STOP
 
 PUBLISHERS_EVERY = 10  # ticks between two checks for other publishers
 ACKNOWLEDGEMENT_TIMEOUT = 0.5  # seconds to wait at shutdown until the robot has received the last command
-EMERGENCY_STOPS = (EMERGENCY_STOP, "teleop/emergency_stop")
+EMERGENCY_STOPS = (EMERGENCY_STOP, "teleop/emergency_stop", "web/emergency_stop")
 
 
 class CommandGateNode(Node):

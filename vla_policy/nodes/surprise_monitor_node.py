@@ -30,7 +30,8 @@ class SurpriseMonitorNode(ModelNode):
 
     def __init__(self) -> None:
         self._worker: Worker | None = None
-        self._update, self._score, self._surprised = Timing(), float("nan"), ""
+        self._update, self._surprised = Timing(), ""
+        self._score, self._threshold = float("nan"), float("nan")
         self._gate_state = ""
         super().__init__("surprise_monitor")
         self._calibration = common.parameter(self, "calibration", "", "folder of a calibrated monitor")
@@ -78,7 +79,8 @@ class SurpriseMonitorNode(ModelNode):
         return super().problem() or self._surprised
 
     def values(self) -> dict[str, Any]:
-        return {"surprise": self._score, **common.flat("update_ms", self._update.summary())}
+        scores = {"surprise": self._score, "threshold": self._threshold}
+        return {**scores, **common.flat("update_ms", self._update.summary())}
 
     def _clear(self) -> None:
         with self._lock:
@@ -132,7 +134,7 @@ class SurpriseMonitorNode(ModelNode):
         for surprise in surprises:
             if surprise.score > -np.inf or self._gate_state != "running":
                 self.answered()
-            self._score = surprise.score
+            self._score, self._threshold = surprise.score, surprise.threshold
             self._surprise.publish(Float64(data=float(surprise.score)))
             if surprise.is_surprised and not self._surprised:
                 self._surprised = f"surprise {surprise.score:.3g} is above {surprise.threshold:.3g}"

@@ -13,26 +13,24 @@ from typing import Any
 import numpy as np
 from rclpy.node import Node
 from rclpy.task import Future
-from sensor_msgs.msg import JointState, Joy
+from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
 
-from vla_policy.interfaces import STATE, DataError, InputError
+from vla_policy.interfaces import DataError, InputError
 from vla_policy.nodes import common, pointer
-from vla_policy.nodes.perception import listen
+from vla_policy.nodes.hand import Hand
 from vla_policy.nodes.pointer import Pointer
 from vla_policy.robot.contract import load_contract
-from vla_policy.robot.messages import Reader, decode, seconds
-from vla_policy.runtime import HELD, TELEOP_SCALE, Gamepad, HeldKey, Lead
+from vla_policy.robot.messages import decode
+from vla_policy.runtime import HELD, TELEOP_SCALE, Gamepad, HeldKey
 
 WINDOW_RATE = 25.0  # Hz
 KEYS = {"w": (0, 1), "s": (0, -1), "a": (1, 1), "d": (1, -1), "r": (2, 1), "f": (2, -1)}  # channel, direction
 
 
 class TeleopNode(Node):
-    """Publishes `teleop/target` while the deadman is held, and `teleop/intervention`, true as long as it is.
-
-    The target moves from the last command (see `Lead`) at `scale` times the contract's speed. Gamepad: hold
+    """Leads the arm by an operator's `Hand`, at `scale` times the contract's speed. Gamepad: hold
     `deadman_button`, the `axes` move the channels. Keyboard: w s, a d and r f move the first three channels, each key
     is its own deadman; any other key releases. Mouse: while the left button is held over the image of the contract's
     `pointing` the target moves towards the point under the cursor; `window` opens the image's window. Button or key
@@ -54,12 +52,8 @@ class TeleopNode(Node):
         self._names = list(self._contract.interface.action.names)
         if len(axes) > len(self._names) or min(axes, default=0) < 0:
             raise InputError(f"teleop: axes: expected {len(self._names)} at most, from 0 on, found {list(axes)}")
-        spec = self._contract.command
-        self._led = Lead(spec.low, spec.high, spec.speed, spec.acceleration, spec.following_error, spec.rate, scale)
+        self._hand = Hand(self, self._contract, scale)
         self._gamepad, self._key = Gamepad(axes, deadman), HeldKey()
-        self._measured: np.ndarray | None = None
-        self._direction, self._held_until = np.zeros(len(self._names)), 0.0
-        self._goal: np.ndarray | None = None  # (D,) from the mouse, NaN in channels that it does not set
         self._pressed: set[int] = set()
         self._by_gamepad = self._stopped = False
         self._connect()
@@ -94,27 +88,10 @@ class TeleopNode(Node):
         self._window_timer = common.every(self, 1.0 / WINDOW_RATE, self._update_window)
 
     def _connect(self) -> None:
-        state = self._contract.stream(STATE)
-        self._reader = Reader([state])
-        listen(self, self._reader, self._on_state)
-        self.create_subscription(JointState, "command/executed", self._on_command, 10)
         self.create_subscription(Joy, "joy", self._on_joy, common.STATE_QOS)
-        self._targets = self.create_publisher(JointState, "teleop/target", common.COMMAND_QOS)
-        self._intervention = self.create_publisher(Bool, "teleop/intervention", common.COMMAND_QOS)
         self._emergency = self.create_publisher(Bool, "teleop/emergency_stop", common.HEARTBEAT_QOS)
         self._enable = self.create_client(SetBool, "command_gate/enable")
-        self._timer = common.every(self, 1.0 / self._contract.command.rate, self._tick)  # one target per command
-
-    def _on_state(self, topic: str, message: Any) -> None:
-        try:
-            for sample in self._reader.read(topic, message, seconds(message.header.stamp)):
-                self._measured = sample.value.astype(float)
-        except DataError as error:  # the emergency stop has to stay alive
-            self.get_logger().warning(str(error), throttle_duration_sec=1.0)
-
-    def _on_command(self, message: JointState) -> None:
-        if list(message.name) == self._names:
-            self._led.command(np.array(message.position), common.steady())
+        self._timer = common.every(self, 1.0 / self._contract.command.rate, self._beat)
 
     def _on_joy(self, message: Joy) -> None:
         pressed = {k for k, down in enumerate(message.buttons) if down}
@@ -131,7 +108,7 @@ class TeleopNode(Node):
         if direction is not None:
             self._lead(direction, HELD, by_gamepad=True)
         elif self._by_gamepad:
-            self._let_go()
+            self._hand.let_go()
 
     def _on_key(self, key: str) -> None:
         if key == " ":
@@ -143,7 +120,7 @@ class TeleopNode(Node):
             part, seconds = self._key.press(key, common.steady())
             self._lead(part * direction * np.eye(len(self._names))[channel], seconds)
         elif key:
-            self._let_go()
+            self._hand.let_go()
 
     def _on_image(self, message: Any) -> None:
         try:
@@ -156,33 +133,27 @@ class TeleopNode(Node):
         assert self._window is not None
         key = self._window.show(self._pointer.enlarged(self._image), self._pointer.mark)
         if key is None:
-            self._let_go()
+            self._hand.let_go()
             self._window_timer.cancel()
             self.get_logger().warning("no mouse: its window was closed")
             return
         self._on_key(key)
         place = self._pointer.place
         if place is not None and common.steady() < self._seen + self._contract.timeouts.camera:
-            self._goal, self._by_gamepad = np.full(len(self._names), np.nan), False
-            self._goal[self._pointed] = place
-            self._held_until = common.steady() + HELD
-        elif self._goal is not None:
-            self._let_go()
-
-    def _let_go(self) -> None:
-        """Release the deadman."""
-        self._goal, self._held_until = None, 0.0
+            goal, self._by_gamepad = np.full(len(self._names), np.nan), False
+            goal[self._pointed] = place
+            self._hand.point(goal, HELD)
+        elif self._hand.points:
+            self._hand.let_go()
 
     def _lead(self, direction: np.ndarray, seconds: float, by_gamepad: bool = False) -> None:
         """Move in this direction (the first channels, -1 to 1) until the next input, for `seconds` at most."""
-        self._by_gamepad, self._goal = by_gamepad, None
-        self._direction = np.zeros(len(self._names))
-        self._direction[: len(direction)] = direction
-        self._held_until = common.steady() + seconds
+        self._by_gamepad = by_gamepad
+        self._hand.push(direction, seconds)
 
     def _emergency_stop(self) -> None:
         self._stopped = True
-        self._let_go()
+        self._hand.let_go()
         self._emergency.publish(Bool(data=True))
         self.get_logger().warning("emergency stop")
 
@@ -201,21 +172,8 @@ class TeleopNode(Node):
             self.get_logger().warning(f"{answer.message}; disabled, resume once more")
             self._enable.call_async(SetBool.Request(data=False))
 
-    def _tick(self) -> None:
+    def _beat(self) -> None:
         self._emergency.publish(Bool(data=self._stopped))
-        now = common.steady()
-        leading = now < self._held_until and self._measured is not None
-        if leading and self._measured is not None:
-            if self._goal is None:
-                target = self._led.push(self._direction, self._measured, now)
-            else:
-                target = self._led.point(self._goal, self._measured, now)
-            message = JointState(name=self._names, position=target.tolist())
-            message.header.stamp = self.get_clock().now().to_msg()
-            self._targets.publish(message)
-        else:
-            self._led.release()
-        self._intervention.publish(Bool(data=leading))
 
 
 class Keys:

@@ -29,6 +29,12 @@ class Pointing:
         x, y, scale = self._matrix @ [*pixel, 1.0]
         return np.array([x, y]) / scale if scale > 0 else None
 
+    def pixels(self, places: np.ndarray) -> np.ndarray:
+        """The pixels (N, 2) of points (N, 2) in the plane; NaN for those behind the camera."""
+        seen = np.column_stack([places, np.ones(len(places))]) @ np.linalg.inv(self._matrix).T
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(seen[:, 2:] > 0, seen[:, :2] / seen[:, 2:], np.nan)
+
 
 def _homography(pixels: np.ndarray, places: np.ndarray) -> np.ndarray:
     """The least-squares homography (3, 3) from (u, v, 1) to multiples of (x, y, 1) (direct linear transform)."""

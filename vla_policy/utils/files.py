@@ -43,15 +43,16 @@ def sync(path: Path) -> None:
 
 def write_json(path: Path, data: Any) -> None:
     """Write standard JSON: numpy scalars become numbers, and numbers that are not finite become null."""
-    text = json.dumps(_finite(data), indent=4) + "\n"
+    text = json.dumps(finite(data), indent=4) + "\n"
     write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The value as standard JSON has it: numpy scalars become numbers, and numbers that are not finite become None."""
     if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value

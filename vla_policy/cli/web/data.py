@@ -1,0 +1,35 @@
+"""vla-web data: the page of a dataset."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from vla_policy.cli.common import print_line
+from vla_policy.cli.help import DATASET, parse_command
+
+if TYPE_CHECKING:
+    from vla_policy.web.edits import Editing
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The page of a dataset: its episodes with pictures, plots and warnings; mark them, give them other sentences,
+    delete them, split them off, merge datasets. Nothing changes before it is saved. Ctrl-C ends it.
+    """
+    (root,), config = parse_command("vla-web data", main.__doc__, "web_data", arguments, DATASET=DATASET)
+
+    from vla_policy.web.data import DataPage
+    from vla_policy.web.security import new_token
+    from vla_policy.web.server import Server
+    from vla_policy.web.welcome import welcome
+
+    token, editing = new_token(), cast("Editing", import_module("vla_policy.data.editing"))
+    page = DataPage(Path(root), token, editing, print_line)
+    with Server(page.app, config.host, config.port) as server:
+        for line in welcome(server.url, server.fingerprint, token):
+            print(line, flush=True)
+        while server.alive:
+            time.sleep(0.2)

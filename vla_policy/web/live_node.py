@@ -1,0 +1,211 @@
+"""The live page as a node beside the graph: it shows what is said there, and speaks for whoever leads."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from rclpy.node import Node
+from std_msgs.msg import Bool, String
+from std_srvs.srv import SetBool, Trigger
+
+from vla_policy.interfaces import STATE, DataError, Failure, Refused
+from vla_policy.nodes import common
+from vla_policy.nodes.hand import Hand
+from vla_policy.robot.contract import SIMULATED, load_contract
+from vla_policy.runtime import Timing
+from vla_policy.utils.files import finite
+from vla_policy.utils.options import options
+from vla_policy.web.heard import Heard
+from vla_policy.web.live import Live
+from vla_policy.web.options import LiveConfig
+from vla_policy.web.robot import HELD, Picture
+from vla_policy.web.security import TOKEN, new_token
+from vla_policy.web.server import Server
+from vla_policy.web.welcome import welcome
+
+ANSWER = 5.0  # seconds until a service counts as silent
+SERVICES: Mapping[str, tuple[type, str]] = {
+    "enable": (SetBool, "command_gate/enable"),
+    "start": (Trigger, "recorder/start_episode"),
+    "end": (SetBool, "recorder/end_episode"),
+    "discard": (Trigger, "recorder/discard_episode"),
+    "reset": (Trigger, "pusht_sim/reset"),
+}
+
+
+class LiveNode(Node):
+    """Serves the live page at `host` and `port`, and its emergency stop on `web/emergency_stop`.
+
+    With `control` it takes the place of `teleop`: the gate accepts the targets of one node.
+    """
+
+    def __init__(self, given: LiveConfig | None = None) -> None:
+        super().__init__("web")
+        meanings = {option.key: option.meaning for option in options(LiveConfig.__module__, LiveConfig.__name__)}
+        defaults = asdict(given or LiveConfig())
+        bounds = {"scale": (0.0, 1.0), "port": (0, 65535)}
+        chosen = LiveConfig(
+            **{key: common.parameter(self, key, defaults[key], meanings[key], bounds.get(key)) for key in defaults}
+        )
+        self._contract = load_contract(chosen.contract)
+        self._control = chosen.control
+        self._stopped, self._presses = False, 0  # presses of the stop
+        token = new_token()
+        self._hand = Hand(self, self._contract, chosen.scale) if chosen.control else None
+        self._drawn = Timing(300)
+        self._live = Live(self, token, chosen.control)
+        self._heard = Heard(self, self._contract, self._live.wake)
+        self._connect()
+        self._server = Server(self._live.app, chosen.host, chosen.port)
+        self._diagnostics = common.Diagnostics(self, self._report)
+        shown = "" if TOKEN in os.environ else token  # whoever chose it knows it
+        for line in welcome(self._server.url, self._server.fingerprint, shown):
+            print(line, flush=True)
+
+    def close(self) -> None:
+        self._server.close()
+
+    def _connect(self) -> None:
+        self._emergency = self.create_publisher(Bool, "web/emergency_stop", common.HEARTBEAT_QOS)
+        self._beat = common.every(self, 1.0 / common.HEARTBEAT_RATE, self._publish_stop)
+        self._watch = common.every(self, 1.0, self._require_server)
+        if self._control:
+            self._task = self.create_publisher(String, "task", common.LATCHED_QOS)
+            self._offered = {name: self.create_client(*service) for name, service in SERVICES.items()}
+
+    # What the page asks, from the server's thread
+
+    def about(self) -> Mapping[str, Any]:
+        pointing, interface = self._contract.pointing, self._contract.interface
+        state = interface.observations[STATE]
+        return {
+            "name": self._contract.name,
+            "control": self._control,
+            "simulated": self._contract.robot_type == SIMULATED,
+            "cameras": [
+                {"name": view.name, "shape": view.stream.feature.shape[:2], "points": view.is_of(pointing)}
+                for view in self._heard.views
+            ],
+            "state": _channels(state.names, state.units, state.shape[0]),
+            "pointed": [] if pointing is None else list(pointing.channels),
+            "action": _channels(interface.action.names, interface.action.units, interface.action.shape[0]),
+            "low": self._contract.command.low.tolist(),
+            "high": self._contract.command.high.tolist(),
+        }
+
+    def status(self) -> Mapping[str, Any]:
+        shown: Mapping[str, Any] = finite({**self._heard.status(), "stopped": self._stopped})
+        return shown
+
+    def picture(self, camera: int, after: int) -> Picture | None:
+        try:
+            return self._heard.views[camera].picture(after)
+        except DataError as error:
+            self.get_logger().warning(str(error), throttle_duration_sec=1.0)
+            return None
+
+    def drawn(self, stamp: float) -> None:
+        self._drawn.add(common.now(self) - stamp)
+
+    def stop(self) -> bool:
+        self._presses += 1
+        if self._stopped:
+            return False
+        self._stopped = True
+        self._publish_stop()
+        self.let_go()
+        return True
+
+    async def request(self, name: str, value: Any) -> str:
+        if name == "instruct":
+            self._task.publish(String(data=value))
+            return f"the instruction is {value!r}"
+        if name == "clear":
+            return await self._clear()
+        if name == "enable" and value and self._stopped:
+            raise Refused("the page's stop is pressed: clear it first")
+        return await self._call(name, value)
+
+    async def _clear(self) -> str:
+        """Disables the gate, which acknowledges a fault, and takes the stop back; the arm stays where it is."""
+        presses = self._presses
+        await self._call("enable", False)
+        if self._presses != presses:
+            raise Refused("stop was pressed again meanwhile")
+        self._stopped = False
+        self._publish_stop()
+        return "cleared; enable when it is safe"
+
+    async def _call(self, name: str, value: bool | None) -> str:
+        client = self._offered[name]
+        kind, service = SERVICES[name]
+        if not client.service_is_ready():
+            raise Refused(f"{service}: nobody offers it; is its node running?")
+        answered, loop = asyncio.Event(), asyncio.get_running_loop()
+        future = client.call_async(kind.Request() if value is None else kind.Request(data=value))
+        future.add_done_callback(lambda _: loop.call_soon_threadsafe(answered.set))
+        try:
+            await asyncio.wait_for(answered.wait(), ANSWER)
+        except TimeoutError:
+            raise Refused(f"{service}: no answer within {ANSWER:g} s") from None
+        if not future.result().success:
+            raise Refused(future.result().message)
+        return str(future.result().message)
+
+    def point(self, u: float, v: float) -> None:
+        pointing = self._contract.pointing
+        if pointing is None or self._hand is None:
+            raise Refused("the contract has no pointing: use the stick")
+        view = self._heard.pointed
+        place = pointing.place(view.pixel(u, v))
+        if place is None or view.silent:  # None: above the horizon
+            self._hand.let_go()
+            return
+        names = self._contract.interface.action.names
+        goal = np.full(len(names), np.nan)
+        goal[[names.index(name) for name in pointing.channels]] = place
+        self._hand.point(goal, HELD)
+
+    def push(self, direction: np.ndarray) -> None:
+        if self._hand is None or len(direction) > len(self._contract.interface.action.names):
+            raise Refused(f"expected {len(self._contract.interface.action.names)} channels, found {len(direction)}")
+        self._hand.push(direction, HELD)
+
+    def let_go(self) -> None:
+        if self._hand is not None:
+            self._hand.let_go()
+
+    def log(self, text: str) -> None:
+        self.get_logger().info(text)
+
+    def _publish_stop(self) -> None:
+        self._emergency.publish(Bool(data=self._stopped))
+
+    def _require_server(self) -> None:
+        if not self._server.alive:
+            raise Failure("web: expected the server to run, found that it has ended")
+
+    def _report(self) -> tuple[bytes, str, dict[str, Any]]:
+        pages = len(self._live.sessions)
+        level = common.Diagnostics.WARN if self._stopped else common.Diagnostics.OK
+        text = "stop is pressed" if self._stopped else f"{pages} pages"
+        values = {"url": self._server.url, "fingerprint": self._server.fingerprint, "pages": pages}
+        return level, text, {**values, **common.flat("stamp_to_canvas_ms", self._drawn.summary())}
+
+
+def _channels(names: Sequence[str], units: Sequence[str], number: int) -> list[dict[str, str]]:
+    names = names or [str(k) for k in range(number)]
+    return [{"name": name, "unit": unit} for name, unit in zip(names, units or [""] * number, strict=True)]
+
+
+def main() -> None:
+    common.run(LiveNode)
+
+
+if __name__ == "__main__":
+    main()
