@@ -27,6 +27,7 @@ from vla_policy.utils.processes import die_with_parent
 
 STOPS = ("policy/stop says stop",)
 WHOLE = 16  # bytes of each piece that are left as they are when answers are garbled: the frame's header
+STARTING = 300.0  # seconds that a server may take to load its policy, on a busy computer
 READY = re.compile(r"wss?://\S+:\d+")
 
 
@@ -56,7 +57,7 @@ class Server:
             self._process = subprocess.Popen(
                 self._command, stdout=output, stderr=subprocess.STDOUT, preexec_fn=die_with_parent
             )
-        wait_for(self._is_ready, f"the policy's server, see {self._log}", 120.0)
+        wait_for(self._is_ready, f"the policy's server, see {self._log}", STARTING)
 
     def close(self) -> None:
         if self._process is not None:
