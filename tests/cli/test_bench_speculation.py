@@ -14,6 +14,7 @@ from vla_policy.interfaces import ACTION, STATE
 from vla_policy.models import (
     BackboneConfig,
     DiffusionPolicy,
+    EncoderConfig,
     ObjectiveConfig,
     PolicyConfig,
     TransformerConfig,
@@ -32,15 +33,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         flow = name == "flow"
         config = PolicyConfig(
             observation_keys=[STATE, TOP],
-            encoder=None,
+            encoder=EncoderConfig(channels=[8, 8], keypoints=4, grid=2) if flow else None,
             backbone=None if flow else BackboneConfig(tiny=TINY),
             horizon=6,
             n_action_steps=2,
             transformer=TransformerConfig(width=width, depth=depth, heads=2, time_width=16),
             objective=ObjectiveConfig() if flow else ObjectiveConfig("autoregressive", sampler="greedy", bins=16),
         )
-        if flow:
-            config.encoder = PolicyConfig().encoder
         backbone = None if flow else small_backbone(seed)
         DiffusionPolicy(config, dataset.interface, normalizer, None, backbone).save_pretrained(folder / name)
     return folder
