@@ -63,7 +63,7 @@ class DelaysConfig(RolloutOptions, SceneOptions):
 def delay_study(checkpoint: str, config: DelaysConfig, progress: Progress) -> dict[str, Any]:
     """Evaluate every cell, each in a folder of its own below `config.out`, and write delays.json; its content.
 
-    Each row has the paired difference in success to the same checkpoint without a delay, if that was run.
+    Each row has the paired difference in success to the same method without a delay, if that was run.
     """
     methods = {chunking: (checkpoint, chunking) for chunking in config.chunkings}
     if config.trained is not None:
