@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import OmegaConf
 from rich.table import Table
@@ -63,7 +63,7 @@ class DelaysConfig(RolloutOptions, SceneOptions):
 def delay_study(checkpoint: str, config: DelaysConfig, progress: Progress) -> dict[str, Any]:
     """Evaluate every cell, each in a folder of its own below `config.out`, and write delays.json; its content.
 
-    Each row has the paired difference in success to the same checkpoint without a delay, if that was run.
+    Each row has the paired difference in success to the same method without a delay, if that was run.
     """
     methods = {chunking: (checkpoint, chunking) for chunking in config.chunkings}
     if config.trained is not None:
@@ -99,15 +99,16 @@ def _evaluated(checkpoint: str, cell: EvalConfig, folder: Path, progress: Progre
     if not options.exists():
         (summary,) = summaries(checkpoint, cell, partial(_named, progress, folder.name)).values()
         return summary
-    before, now = OmegaConf.to_container(OmegaConf.load(options)), OmegaConf.to_container(OmegaConf.structured(cell))
-    assert isinstance(before, dict)
-    assert isinstance(now, dict)
     summary = read_summary(folder)
-    before, now = {**before, "checkpoint": summary["checkpoint"]}, {**now, "checkpoint": checkpoint}
-    for key in now.keys() - set(ELSEWHERE):
-        if before.get(key) != now[key]:
-            raise InputError(f"{folder}: expected {key} {before.get(key)!r} to continue with, found {now[key]!r}")
+    before = {**_values(OmegaConf.load(options)), "checkpoint": summary["checkpoint"]}
+    for key, value in {**_values(OmegaConf.structured(cell)), "checkpoint": checkpoint}.items():
+        if key not in ELSEWHERE and before.get(key) != value:
+            raise InputError(f"{folder}: expected {key} {before.get(key)!r} to continue with, found {value!r}")
     return summary
+
+
+def _values(config: Any) -> dict[str, Any]:
+    return cast(dict[str, Any], OmegaConf.to_container(config))
 
 
 def _named(progress: Progress, name: str, _checkpoint: str, n_episodes: int) -> Any:
