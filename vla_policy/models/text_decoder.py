@@ -50,9 +50,9 @@ class TextDecoder:
         self._cache.crop(min(self._prompt + length - self._length, 0))
 
     def fork(self, lengths: Sequence[int]) -> TextDecoder:
+        layers: Any = self._cache.layers  # of keys and values, in a cache that was made without a configuration
         copies: list[Any] = [
-            tuple(part.expand(len(lengths), -1, -1, -1) for part in (layer.keys, layer.values))
-            for layer in self._cache.layers
+            tuple(part.expand(len(lengths), -1, -1, -1) for part in (layer.keys, layer.values)) for layer in layers
         ]
         fork = copy.copy(self)
         fork._cache = DynamicCache(copies)
