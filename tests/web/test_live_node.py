@@ -125,7 +125,8 @@ def test_the_page_leads_an_arm_and_stops_it(url: str) -> None:
         page.mouse.up()
         np.testing.assert_allclose(arm.pose, where, atol=1e-3)
         page.click("#clear:enabled")
-        wait_for(lambda: arm.gate == "idle", "the stop to be cleared")
+        page.wait_for_selector("#clear", state="hidden")
+        assert arm.gate == "idle"
         enable()
 
         page.mouse.down()

@@ -29,7 +29,7 @@ from vla_policy.web.server import Server
 from vla_policy.web.welcome import welcome
 
 ANSWER = 5.0  # seconds until a service counts as silent
-SERVICES: Mapping[str, tuple[type, str]] = {
+SERVICES: Mapping[str, tuple[Any, str]] = {
     "enable": (SetBool, "command_gate/enable"),
     "start": (Trigger, "recorder/start_episode"),
     "end": (SetBool, "recorder/end_episode"),
