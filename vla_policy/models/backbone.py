@@ -192,7 +192,7 @@ class Backbone(nn.Module):
 
     def text(self, tokens: Sequence[int]) -> str:
         """The answer of these tokens."""
-        return cast(str, self.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+        return cast(str, self.tokenizer.decode(list(tokens), skip_special_tokens=True)).strip()
 
     @torch.inference_mode()
     def reply(self, frames: Sequence[Tensor], question: str, drafter: Drafter | None) -> Decoded:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from vla_policy.cli.common import print_line, stdout
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str]) -> None:
     with progress_bar(console) as progress:
         for name, tokens in kinds.items():
             task = progress.add_task(name, total=config.n_frames + min(WARMUP, config.n_frames), state="")
-            found[name] = measure(tokens, config, lambda task=task: progress.advance(task))
+            found[name] = measure(tokens, config, partial(progress.advance, task))
     about = {"target": target, "draft": draft, "dataset": root, "precision": config.precision}
     about |= {"length": config.length, "branches": config.branches, "exponent": config.exponent}
     device = chosen_device(config.device, config.threads)
