@@ -26,6 +26,7 @@ def main(arguments: Sequence[str]) -> None:
         summarize_open_loop,
         write_open_loop,
     )
+    from vla_policy.evaluation.success.sight import sight, sight_table, summarize_sight
     from vla_policy.models.loading import load_policy
 
     policy, dataset = load_policy(checkpoint, config.device), LeRobotDataset(Path(root))
@@ -36,6 +37,12 @@ def main(arguments: Sequence[str]) -> None:
             policy, dataset, episodes, config.policy_seed, config.batch_size, lambda _: progress.advance(task)
         )
     summary = summarize_open_loop(errors, policy, checkpoint=checkpoint, dataset=root)
-    write_open_loop(Path(config.out), errors, summary)
     console.print(open_loop_table(summary))
+    if policy.config.auxiliary_keys:
+        with progress_bar(console) as progress:
+            task = progress.add_task("estimates", total=len(episodes), state="")
+            seen = sight(policy, dataset, episodes, config.batch_size, lambda _: progress.advance(task))
+        summary["estimates"] = summarize_sight(seen, policy.full_interface)
+        console.print(sight_table(summary["estimates"], sum(dataset.episode(k).length for k in episodes)))
+    write_open_loop(Path(config.out), errors, summary)
     print_line(f"summary.json and episodes.csv are in {config.out}")

@@ -95,7 +95,14 @@ def _mean(errors: np.ndarray) -> np.ndarray:
 
 
 def windows(policy: Policy, dataset: LeRobotDataset, index: int) -> Iterator[Window]:
-    """The policy's inputs, as the runtime would form them; the first frame has no last action to hold."""
+    """The policy's inputs where it is asked for a chunk; the first frame has no last action to hold."""
+    for frame, window in histories(policy, dataset, index):
+        if frame >= 1 and (frame - 1) % policy.n_action_steps == 0:
+            yield frame, window
+
+
+def histories(policy: Policy, dataset: LeRobotDataset, index: int) -> Iterator[Window]:
+    """The policy's inputs at every frame, as the runtime would form them."""
     episode = dataset.episode(index)
     cameras = policy.interface.cameras
     vectors = {key: episode.columns[key] for key in policy.interface.observations if key not in cameras}
@@ -105,8 +112,7 @@ def windows(policy: Policy, dataset: LeRobotDataset, index: int) -> Iterator[Win
         values = {key: column[frame].astype(np.float32) for key, column in vectors.items()}
         values |= {key: next(frames) for key, frames in pictures.items()}
         history.append(Observation(values, episode.tasks[frame], frame / dataset.fps))
-        if frame >= 1 and (frame - 1) % policy.n_action_steps == 0:
-            yield frame, history.window()
+        yield frame, history.window()
 
 
 def held_out_episodes(chosen: Sequence[int] | None, card: Mapping[str, Any], dataset: LeRobotDataset) -> list[int]:
