@@ -48,6 +48,7 @@ def test_a_stalled_and_a_killed_server_are_a_silent_policy(server: Any) -> None:
         server.process.send_signal(signal.SIGCONT)
         wait_for(lambda: node.problem() == "cannot read 'sing'", "the server's opinion")
         robot.tell("push it")
+        wait_for(lambda: node.problem() == "", "chunks for it")
         wait_for(lambda: robot.stops[-3:] == [False] * 3, "leave to move")
 
         server.process.kill()

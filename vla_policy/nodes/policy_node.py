@@ -152,7 +152,7 @@ class PolicyNode(ModelNode):
             self.destroy_service(self._run)
 
     def problem(self) -> str:
-        if self.active and self._unreadable:
+        if self.active and self._unreadable and not self._silence:
             self.answered()  # no chunk is expected meanwhile
             return self._unreadable
         return super().problem() or self._silence or ("" if self._running else "not running")
@@ -211,7 +211,7 @@ class PolicyNode(ModelNode):
         return known
 
     def _on_read(self, instruction: str, unreadable: str) -> None:
-        self._unreadable = unreadable
+        self._unreadable, self._silence = unreadable, ""
         self._understood = instruction
         self.answered()
 
