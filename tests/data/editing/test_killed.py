@@ -52,7 +52,7 @@ def test_killed_while_it_edits_in_place(shared: Path, tmp_path: Path) -> None:
         killed(number, delete, root, [1])
         found = content(root)
         assert found in (old, new)
-        seen.add(len(found)); print(number, len(found))
+        seen.add(len(found))
         LeRobotWriter(root, bimanual_interface()).close()  # cleans up
         assert [path.name for path in root.parent.iterdir()] == ["d"]
         assert content(root) == found
