@@ -11,7 +11,7 @@ from std_msgs.msg import String
 from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_policy.interfaces import ActionChunk, DataError, Given, Observation, Policy
+from vla_policy.interfaces import ActionChunk, DataError, Given, InputError, Observation, Policy
 from vla_policy.nodes import common
 from vla_policy.nodes.chunks import chunk_message
 from vla_policy.nodes.lifecycle import ModelNode
@@ -53,6 +53,10 @@ class PolicyNode(ModelNode):
         self._chunking = common.parameter(
             self, "chunking", "async", f"while a chunk is computed: {', '.join(CHUNKINGS)}"
         )
+        if self._chunking not in CHUNKINGS:
+            raise InputError(
+                f"policy: parameter 'chunking': expected one of {list(CHUNKINGS)}, found {self._chunking!r}"
+            )
         self._device = common.parameter(self, "device", "cpu", "auto, cpu or cuda")
         self._threads = common.parameter(self, "threads", 1, "of torch on a CPU", (1, 256))
 
