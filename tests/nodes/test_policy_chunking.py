@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from geometry_msgs.msg import PoseStamped
 from helpers.ros import Spinning, activate, image_message, own_domain, pose_message, spinning, wait_for
-from rclpy.lifecycle import TransitionCallbackReturn
 from sensor_msgs.msg import Image
 from trajectory_msgs.msg import JointTrajectory
 
@@ -98,11 +97,3 @@ def test_a_chunk_continues_the_one_that_is_played_meanwhile(monkeypatch: pytest.
         rows = (1 - part) * old[int(k) : -1] + part * old[int(k) + 1 :]
         assert entry is not None
         np.testing.assert_allclose(new[: entry.frozen], rows[: entry.frozen], atol=1e-3)
-
-
-def test_an_unknown_choice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policy_node, "robot_policy", lambda *_: Slow())
-    monkeypatch.setattr(policy_node, "WARMUP", 1)
-    with own_domain(2), spinning(policy_node.PolicyNode, "chunking:=sync") as node:
-        assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
-        assert "chunking: expected one of" in node.error

@@ -77,6 +77,10 @@ class PolicyNode(ModelNode):
         self._chunking = common.parameter(
             self, "chunking", "async", f"while a chunk is computed: {', '.join(CHUNKINGS)}"
         )
+        if self._chunking not in CHUNKINGS:
+            raise InputError(
+                f"policy: parameter 'chunking': expected one of {list(CHUNKINGS)}, found {self._chunking!r}"
+            )
         self._device = common.parameter(self, "device", "cpu", "auto, cpu or cuda")
         self._threads = common.parameter(self, "threads", 1, "of torch on a CPU", (1, 256))
         self._draft = common.parameter(
