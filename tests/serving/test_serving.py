@@ -23,7 +23,7 @@ from helpers.serving import INTERFACE, ROWS, Sway, history, listening, process, 
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from vla_policy.interfaces import STATE, ActionChunk, DataError, Failure, InputError, Observation, Unavailable
+from vla_policy.interfaces import STATE, ActionChunk, DataError, Failure, Given, InputError, Observation, Unavailable
 from vla_policy.serving import client, protocol
 from vla_policy.serving.client import RemotePolicy
 from vla_policy.serving.observations import to_tensors
@@ -70,6 +70,36 @@ def test_chunks_are_those_of_the_policy_itself(stack: ExitStack) -> None:
     assert remote.predict([], here) == []
     assert remote.unreadable("push it") == ""
     assert remote.unreadable("sing") == "cannot read 'sing'"
+
+
+class Continues(Sway):
+    """Begins with the rows that it is given."""
+
+    def predict(
+        self,
+        histories: Sequence[Sequence[Observation]],
+        generator: np.random.Generator,
+        given: Sequence[Given | None] = (),
+    ) -> list[ActionChunk]:
+        self.given = list(given)
+        chunks = super().predict(histories, generator)
+        for chunk, entry in zip(chunks, given, strict=bool(given)):
+            if entry is not None:
+                chunk.actions[: entry.frozen] = entry.rows[: entry.frozen]
+        return chunks
+
+
+def test_chunks_continue_what_the_robot_does_meanwhile(stack: ExitStack) -> None:
+    policy = Continues()
+    remote = stack.enter_context(closing(RemotePolicy(stack.enter_context(serving(policy)))))
+    rows = np.random.default_rng(0).uniform(0.1, 0.2, (5, 2))
+    free, bound = remote.predict([history(1.0), history(2.0)], np.random.default_rng(0), [None, Given(rows, 3)])
+    assert policy.given[0] is None
+    np.testing.assert_array_equal(policy.given[1].rows, rows)
+    np.testing.assert_array_equal(bound.actions[:3], rows[:3])
+    assert not np.isin(rows, free.actions).any()
+    remote.predict([history(1.0)], np.random.default_rng(0))
+    assert policy.given == []
 
 
 def test_mistakes_are_those_of_the_policy_itself(stack: ExitStack) -> None:

@@ -179,10 +179,9 @@ class PolicyNode(ModelNode):
         if not self._server:
             checkpoint = self._checkpoint or SHIPPED
             return robot_policy(contract, checkpoint, self._device, self._threads, self._chunking, self._draft)
-        if planner != "none" or self._chunking == "rtc" or self._draft:
+        if planner != "none" or self._draft:
             raise InputError(
-                "server: expected none with a planner, chunking=rtc or a draft, which need the policy here, found "
-                f"{self._server}"
+                f"server: expected none with a planner or a draft, which need the policy here, found {self._server}"
             )
         policy = served_policy(contract, self._server, self._jpeg, self._checkpoint)
         self._disconnect = policy.close

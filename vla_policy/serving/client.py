@@ -18,9 +18,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from websockets.frames import CloseCode
 from websockets.protocol import State
 
-from vla_policy.interfaces import ActionChunk, DataError, Failure, InputError, Observation, Unavailable
+from vla_policy.interfaces import ActionChunk, DataError, Failure, Given, InputError, Observation, Unavailable
 from vla_policy.serving import protocol, tokens
-from vla_policy.serving.observations import to_tensors
+from vla_policy.serving.observations import given_tensors, to_tensors
 from vla_policy.serving.protocol import Message, pack, unpack
 from vla_policy.serving.served import Served
 
@@ -76,7 +76,12 @@ class RemotePolicy:
         assert self._served is not None
         return self._served
 
-    def predict(self, histories: Sequence[Sequence[Observation]], generator: np.random.Generator) -> list[ActionChunk]:
+    def predict(
+        self,
+        histories: Sequence[Sequence[Observation]],
+        generator: np.random.Generator,
+        given: Sequence[Given | None] = (),
+    ) -> list[ActionChunk]:
         """The chunks that the served policy predicts in its own process, the same ones for equal generators."""
         if not histories:
             return []
@@ -89,7 +94,9 @@ class RemotePolicy:
                 observation.check(self.interface)
         tensors = to_tensors(histories, self.interface, self.served.n_image_steps, self._jpeg)
         tasks, state = [history[-1].task for history in histories], protocol.generator_state(generator)
-        answer = self._ask(protocol.CHUNKS, protocol.PREDICT, tensors, tasks=tasks, generator=state)
+        rows, frozen = given_tensors(given)
+        header = {"tasks": tasks, "generator": state, **({"frozen": frozen} if rows else {})}
+        answer = self._ask(protocol.CHUNKS, protocol.PREDICT, {**tensors, **rows}, **header)
         actions = self._actions(answer, len(histories))
         protocol.set_generator_state(generator, answer.get("generator", dict))
         dt = 1.0 / self.interface.fps

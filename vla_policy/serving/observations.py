@@ -3,7 +3,8 @@
 By feature key, a vector's tensor is (B, n_obs_steps, D) float32, a camera's (B, n_image_steps, height, width, 3) uint8:
 the newest pictures, those that the policy looks at. A camera whose pictures travel as JPEG has instead all files, one
 after the other, (N,) uint8, and as `<key>.sizes` their lengths (B, n_image_steps) int64. `t` has the time stamps
-(B, n_obs_steps) float64.
+(B, n_obs_steps) float64. What the chunk of history k continues is `given.k`, rows (n, D) float64, of which as many are
+frozen as the header says.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from vla_policy.interfaces import DataError, Interface, Observation
+from vla_policy.interfaces import DataError, Given, Interface, Observation
 from vla_policy.serving.protocol import LARGEST_HEADER, MOST_HISTORIES
 
-TIMES, SIZES = "t", ".sizes"
+TIMES, SIZES, GIVEN = "t", ".sizes", "given."
 
 
 def to_tensors(
@@ -64,6 +65,26 @@ def to_histories(
         ]
         for b, task in enumerate(tasks)
     ]
+
+
+def given_tensors(given: Sequence[Given | None]) -> tuple[dict[str, np.ndarray], list[int]]:
+    """What chunks continue: the tensors, and how many rows of each are frozen, 0 for a chunk that is free."""
+    rows = {f"{GIVEN}{k}": np.asarray(entry.rows, np.float64) for k, entry in enumerate(given) if entry is not None}
+    return rows, [0 if entry is None else entry.frozen for entry in given]
+
+
+def to_given(tensors: Mapping[str, np.ndarray], frozen: Sequence[object], interface: Interface) -> list[Given | None]:
+    """What `given_tensors` was made of; `DataError` naming what does not fit."""
+    return [None if count == 0 else _given(tensors, k, count, interface) for k, count in enumerate(frozen)]
+
+
+def _given(tensors: Mapping[str, np.ndarray], k: int, count: object, interface: Interface) -> Given:
+    name = f"{GIVEN}{k}"
+    length = len(tensors[name]) if name in tensors and tensors[name].ndim else 0
+    rows = _tensor(tensors, name, (length, *interface.action.shape), np.float64)
+    if not isinstance(count, int) or isinstance(count, bool) or not np.isfinite(rows).all():
+        raise DataError(f"message: {name}: expected finite rows and a number of frozen ones, found {count!r:.40}")
+    return Given(rows, count)
 
 
 def largest_request(interface: Interface, n_obs_steps: int) -> int:

@@ -7,7 +7,7 @@ handshake, whose `Authorization` header has the token, these are sent:
 |---|---|---|---|
 | client | hello | version, interface (a digest; null: any) | |
 | server | policy | version, what `Served` says | |
-| client | predict | id, tasks, generator | see `observations` |
+| client | predict | id, tasks, generator, frozen (where chunks continue something) | see `observations` |
 | server | chunks | id, generator | actions (B, rows, D) float64 |
 | client | read | id, instruction | |
 | server | reading | id, unreadable | |

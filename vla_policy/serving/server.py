@@ -19,8 +19,9 @@ from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 
 from vla_policy.interfaces import DataError, InputError, Policy
+from vla_policy.runtime import predicted
 from vla_policy.serving import protocol, tokens
-from vla_policy.serving.observations import largest_request, to_histories
+from vla_policy.serving.observations import largest_request, to_given, to_histories
 from vla_policy.serving.protocol import Message, pack, unpack
 from vla_policy.serving.served import Served
 
@@ -194,7 +195,11 @@ class PolicyServer:
         generator = np.random.default_rng()
         protocol.set_generator_state(generator, message.get("generator", dict))
         histories = to_histories(message.tensors, tasks, served.interface, served.n_obs_steps, served.n_image_steps)
-        chunks = self._policy.predict(histories, generator)
+        frozen = message.header.get("frozen", [])
+        if not isinstance(frozen, list) or len(frozen) not in (0, len(histories)):
+            raise DataError(f"message: frozen: expected {len(histories)} numbers, found {frozen!r:.80}")
+        given = to_given(message.tensors, frozen, served.interface)
+        chunks = predicted(self._policy, histories, given, generator)
         actions = np.stack([chunk.actions for chunk in chunks]).astype(np.float64)
         state = protocol.generator_state(generator)
         return pack(protocol.CHUNKS, {"actions": actions}, id=message.get("id", int), generator=state)

@@ -99,11 +99,11 @@ class EvalConfig(ServerOptions, RolloutOptions, SceneOptions):
             raise InputError(
                 "planner: expected none with a monitor or update_card, which are for the policy, found one"
             )
-        here = self.planner.name != "none" or self.chunking == "rtc" or self.draft is not None
-        if self.server and (here or self.n_action_steps is not None or self.update_card):
+        here = self.planner.name != "none" or self.draft is not None or self.n_action_steps is not None
+        if self.server and (here or self.update_card):
             raise InputError(
-                "server: expected none with a planner, chunking=rtc, a draft, n_action_steps or update_card, which "
-                f"need the policy here, found {self.server}"
+                "server: expected none with a planner, a draft, n_action_steps or update_card, which need the policy "
+                f"here, found {self.server}"
             )
         if self.planner.name != "none" and self.planner.goal is None and self.pusht.goals:
             raise InputError("planner.goal: expected x, y and angle in a scene with several goals, found none")
