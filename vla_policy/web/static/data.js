@@ -48,7 +48,8 @@ async function load() {
   document.title = $("name").textContent = dataset.name;
   const frames = dataset.episodes.reduce((sum, episode) => sum + episode.length, 0);
   const seconds = (frames / dataset.fps).toFixed(0);
-  $("about").textContent = `${dataset.episodes.length} episodes, ${frames} frames, ${seconds} s at ${dataset.fps} Hz`;
+  const count = dataset.episodes.length;
+  $("about").textContent = `${count} episode${count === 1 ? "" : "s"}, ${frames} frames, ${seconds} s at ${dataset.fps} Hz`;
   $("tools").hidden = !dataset.editable;
   rows = new Map(dataset.episodes.map((episode) => [episode.index, makeRow(episode)]));
   $("episodes").replaceChildren(...[...rows.values()].map(({ row }) => row));
