@@ -38,7 +38,6 @@ def test_the_simulation_has_a_recorder_and_a_page_that_leads_only_if_asked() -> 
 
 
 def test_a_dataset_is_served_until_ctrl_c(tmp_path: Path) -> None:
-    pytest.importorskip("vla_policy.data.editing", reason="there is no dataset editing yet")
     make_small_dataset(tmp_path / "mine", episodes=1, length=3)
     words = [sys.executable, "-m", "vla_policy.cli.web", "data", str(tmp_path / "mine"), "port=0"]
     program = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})

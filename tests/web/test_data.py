@@ -17,6 +17,7 @@ from helpers.small_dataset import TOP, WRIST, make_small_dataset
 from helpers.web import TOKEN, chromium, wait_for
 from PIL import Image
 
+from vla_policy.data import editing
 from vla_policy.interfaces import ACTION, InputError
 from vla_policy.web import edits
 from vla_policy.web.data import DataPage
@@ -213,7 +214,6 @@ def test_a_dataset_in_the_browser(root: Path) -> None:
 
 
 def test_real_editing_through_the_page(tmp_path: Path) -> None:
-    editing = pytest.importorskip("vla_policy.data.editing", reason="there is no dataset editing yet")
     make_small_dataset(tmp_path / "mine", tasks=("push", "pull"), episodes=4, length=5)
     with served(tmp_path / "mine", editing) as server:
         assert ask(server, "/api/save", {"deleted": [1], "tasks": {"0": "shove"}})[0] == 200

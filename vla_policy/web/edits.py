@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,10 +16,13 @@ LONGEST_TEXT = 500  # characters of a sentence or a name
 class Editing(Protocol):
     """What is needed of `vla_policy.data.editing`. Each call leaves the old dataset or the new one, whole."""
 
-    delete: Callable[[Path, Collection[int]], Any]
-    retask: Callable[[Path, str, Collection[int]], Any]
-    split: Callable[[Path, Path, Mapping[str, Sequence[int]]], Any]
-    merge: Callable[[Sequence[Path], Path], Any]
+    def delete(self, root: Path, episodes: Collection[int], /) -> Any: ...
+
+    def retask(self, root: Path, task: str, episodes: Collection[int], /) -> Any: ...
+
+    def split(self, root: Path, out: Path, parts: Mapping[str, Sequence[int]], /) -> Any: ...
+
+    def merge(self, roots: Sequence[Path], out: Path, /) -> Any: ...
 
 
 @dataclass(frozen=True)

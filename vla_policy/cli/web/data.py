@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
 from vla_policy.cli.common import print_line
 from vla_policy.cli.help import DATASET, parse_command
-
-if TYPE_CHECKING:
-    from vla_policy.web.edits import Editing
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -21,12 +16,13 @@ def main(arguments: Sequence[str]) -> None:
     """
     (root,), config = parse_command("vla-web data", main.__doc__, "web_data", arguments, DATASET=DATASET)
 
+    from vla_policy.data import editing
     from vla_policy.web.data import DataPage
     from vla_policy.web.security import new_token
     from vla_policy.web.server import Server
     from vla_policy.web.welcome import welcome
 
-    token, editing = new_token(), cast("Editing", import_module("vla_policy.data.editing"))
+    token = new_token()
     page = DataPage(Path(root), token, editing, print_line)
     with Server(page.app, config.host, config.port) as server:
         for line in welcome(server.url, server.fingerprint, token):
