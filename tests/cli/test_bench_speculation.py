@@ -51,12 +51,12 @@ def test_action_tokens_and_text_are_decoded_in_every_way(
 ) -> None:
     out = tmp_path / "speculation.json"
     names = [str(folder / name) for name in ("target", "draft", "data")]
-    bench.main(["speculation", *names, "episodes=[0,1]", "n_frames=3", "length=3", "branches=4", f"out={out}"])
+    bench.main(["speculation", *names, "episodes=[0,1]", "n_frames=1", "length=3", "branches=4", f"out={out}"])
     found = read_json(out)
     assert (found["precision"], found["length"], found["branches"]) == ("float32", 3, 4)
-    for kind, tokens in (("actions", 3 * 12), ("text", 3 * 48)):
+    for kind, tokens in (("actions", 12), ("text", 48)):
         about = found[kind]
-        assert about["n"] == 3
+        assert about["n"] == 1
         assert about["greedy"]
         assert about["parameters"]["target"] > about["parameters"]["draft"] or kind == "text"
         assert all(ms > 0 for ms in about["pass_ms"].values())
@@ -66,7 +66,7 @@ def test_action_tokens_and_text_are_decoded_in_every_way(
         assert alone["acceptance"] is None
         assert alone["speedup"] == 1
         for way in ways.values():
-            assert way["equal"] == 3
+            assert way["equal"] == 1
             assert way["tokens"] == alone["tokens"] <= tokens
             assert way["tokens_per_s"] > 0
         assert (drafted["acceptance"], drafted["hit_rate"]) == (ahead["acceptance"], 0)
