@@ -147,6 +147,7 @@ def test_mistakes_are_one_clear_line(checkpoint: str, tmp_path: Path) -> None:
     assert "n_episodes: expected at least 1, found 0" in error_of(main, checkpoint, "n_episodes=0")
     assert "policy.n_action_steps: expected 1 to" in error_of(main, checkpoint, "n_action_steps=16")
     assert "expected null without a CHECKPOINT" in error_of(main, "baseline=hold", "n_action_steps=2")
+    assert "update_card: expected chunks without delay" in error_of(main, checkpoint, "delay=2", "update_card=true")
     assert "null with a monitor or update_card" in error_of(main, checkpoint, "n_action_steps=2", "update_card=true")
     assert "expected one of ['expert', 'hold']" in error_of(main, "baseline=magic")
     assert "expected key=value" in error_of(main, checkpoint, "fast")

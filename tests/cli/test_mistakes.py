@@ -10,6 +10,7 @@ SUBCOMMANDS = [
     (command.main, [name, *(POSITIONAL.get(word, "nowhere") for word in subcommand.arguments.split() if word != "...")])
     for command in (bench, calibrate, dataset, eval)
     for name, subcommand in command.SUBCOMMANDS.items()
+    if "=" not in subcommand.arguments  # of those nonsense=1 is a word
 ]
 
 

@@ -13,6 +13,7 @@ import torch
 from helpers.bimanual import HEAD, TASK, WRIST, bimanual_interface
 
 from vla_policy.data import LeRobotDataset, LeRobotWriter, WindowDataset
+from vla_policy.data.windows import REMAINING
 from vla_policy.interfaces import ACTION, STATE, Feature, InputError, Interface
 
 
@@ -50,6 +51,7 @@ def test_batch_types(bimanual_dataset):
         HEAD: (torch.uint8, (2, 2, 64, 80, 3)),
         WRIST: (torch.uint8, (2, 2, 48, 48, 3)),
         ACTION: (torch.float32, (2, 16, 14)),
+        REMAINING: (torch.float32, (2,)),
     }
     assert batch["task"] == [TASK, TASK]
     assert torch.equal(windows[5][ACTION], batch[ACTION][0])

@@ -84,9 +84,11 @@ def parse_list(
     parser: argparse.ArgumentParser, name: str, text: str, arguments: Sequence[str], defaults: Mapping[str, Any]
 ) -> tuple[argparse.Namespace, list[str], dict[str, Any]]:
     """The parser's arguments, the list of words `name` behind them, and `defaults` with what overrides them there."""
-    parser.add_argument("words", nargs="+", metavar=name, help=f"{text}; keys: {shown(defaults)}")
+    keys = f"; keys: {shown(defaults)}" if defaults else ""
+    parser.add_argument("words", nargs="+", metavar=name, help=f"{text}{keys}")
     parsed = parser.parse_args(arguments)
-    overrides = [word for word in parsed.words if word.partition("=")[0] in defaults and "=" in word]
+    assigned = [word for word in parsed.words if "=" in word]
+    overrides = [word for word in assigned if "=" not in name or word.partition("=")[0] in defaults]
     words = [word for word in parsed.words if word not in overrides]
     if not words:
         parser.error(f"the following arguments are required: {name}")

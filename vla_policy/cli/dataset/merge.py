@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vla_policy.cli.dataset.editing import bar, report
-from vla_policy.cli.help import DATASET, config_parser
+from vla_policy.cli.help import DATASET, config_parser, parse_list
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -14,9 +14,8 @@ def main(arguments: Sequence[str]) -> None:
     description = "Write a new dataset of the episodes of several with the same features, in the order they are given."
     parser = config_parser("vla-dataset merge", description)
     parser.add_argument("OUT", type=Path, help="folder of the new dataset")
-    parser.add_argument("DATASETS", type=Path, nargs="+", metavar="DATASET", help=f"{DATASET}; two or more")
-    parsed = parser.parse_args(arguments)
+    parsed, datasets, _ = parse_list(parser, "DATASET", f"{DATASET}; two or more", arguments, {})
 
     from vla_policy.data.editing import merge
 
-    report(merge(parsed.DATASETS, parsed.OUT, bar))
+    report(merge(datasets, parsed.OUT, bar))

@@ -90,6 +90,8 @@ class EvalConfig(ServerOptions, RolloutOptions, SceneOptions):
             )
         if self.update_card and (self.monitor is not None or self.disturbance.kind is not None):
             raise InputError("update_card: expected undisturbed episodes without a monitor, found one of them")
+        if self.update_card and (self.delay or self.chunking != "async"):
+            raise InputError(f"update_card: expected chunks without delay, found {self.delay} and {self.chunking}")
         if self.n_action_steps is not None and (self.monitor is not None or self.update_card):
             raise InputError(
                 "n_action_steps: expected null with a monitor or update_card, which are for the policy as it is, found "
