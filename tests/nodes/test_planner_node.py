@@ -78,7 +78,7 @@ def test_without_a_planner_nothing_is_wanted(monkeypatch: pytest.MonkeyPatch) ->
     with configured(monkeypatch) as node:
         assert node._ranking is None
         assert (
-            "planner: expected planner=dmpc with planner.objective, found none"
+            "planner: expected planner=dmpc or oracle with planner.objective, found none"
             in set_to(node, objective="gentle").reason
         )
 

@@ -11,7 +11,7 @@ from sim.geometry import GOAL_POSE
 from sim.interface import pusht_interface
 from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, STATE, Feature, InputError, Interface
 from vla_policy.planning.objectives import FORBIDDEN, Gentle, KeepOut, Random, Reach, Sum
-from vla_policy.planning.options import PlannerConfig, make_objective
+from vla_policy.planning.options import PlannerConfig, aimed, make_objective
 
 PUSHT = pusht_interface({})
 JOINTS = Feature("float32", (6,), tuple(f"joint{k}" for k in range(6)), ("rad",) * 6)
@@ -65,8 +65,23 @@ def test_wishes_are_added_and_the_control_knows_nothing() -> None:
     candidates = future()
     parts = [Reach((0.5, 0.4)), KeepOut((0.4, 0.4), 0.1)]
     np.testing.assert_allclose(Sum(parts)(candidates), parts[0](candidates) + parts[1](candidates))
-    control = Random()
-    assert 0.4 < np.mean([control(candidates).argmax() for _ in range(400)]) < 0.6
+    control, noise = Random(), np.random.default_rng(0)
+    drawn = [{ACTION: noise.normal(size=(2, 5, 2))} for _ in range(400)]
+    assert 0.4 < np.mean([control(each).argmax() for each in drawn]) < 0.6
+    np.testing.assert_array_equal(control(drawn[0]), Random()(drawn[0]))  # in another process too
+
+
+def test_progress_is_to_the_scenes_own_goal() -> None:
+    plain = PlannerConfig(name="oracle")
+    assert aimed(plain, [], [0.5, 0.1, 0.3]).goal == [0.5, 0.1, 0.3]
+    named = PlannerConfig(name="oracle", goal=[0.4, 0.0, 0.0])
+    assert aimed(named, ["red"], [0.5, 0.1, 0.3]) == named
+    free = PlannerConfig(name="oracle", objective="gentle")
+    assert aimed(free, ["red"], [0.5, 0.1, 0.3]) == free
+    with pytest.raises(InputError, match=r"planner\.goal: expected x, y and angle in a scene with several goals"):
+        aimed(plain, ["red"], [0.5, 0.1, 0.3])
+    with pytest.raises(InputError, match=r"planner\.disc: expected a radius above 0, found -0\.1"):
+        PlannerConfig(name="oracle", objective="keep_out", disc=[0.4, 0.0, -0.1])
 
 
 def test_objectives_reach_the_processes_that_simulate() -> None:

@@ -167,11 +167,12 @@ def measure(tokens: Tokens, config: SpeculationConfig, on_prompt: Callable[[], N
         Way("autoregressive, a thread more", None, threads + 1),  # what the draft's core could do instead
         Way("speculative, a thread more", local, threads + 1),
     ]
-    for k, prompt in enumerate([*tokens.prompts[:WARMUP], *tokens.prompts]):
+    warm = tokens.prompts[:WARMUP]
+    for k, prompt in enumerate([*warm, *tokens.prompts]):
         for way in ways:
             with _threads(way.threads):
                 timed = _timed(tokens, prompt, way.drafter, config.seed + k)
-            if k >= WARMUP:
+            if k >= len(warm):
                 way.add(*timed)
         on_prompt()
     survived = process.alive

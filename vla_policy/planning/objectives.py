@@ -5,8 +5,9 @@ What is wanted of PushT's block is in `sim.objectives`. Scores are in the state'
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import expit
@@ -42,7 +43,10 @@ class Gentle:
 
 @dataclass(frozen=True)
 class Reach:
-    """How near the robot's own state comes to `target` (D,), on average over the future."""
+    """How near the robot's own state comes to `target` (D,), on average over the future.
+
+    The distance is Euclidean over all channels in their own units; angles are not wrapped.
+    """
 
     target: tuple[float, ...]
 
@@ -53,8 +57,8 @@ class Reach:
 
 @dataclass(frozen=True)
 class LearnedReturn:
-    """The return that a learned model (`world_model.returns`) expects of a future, in [0, 1]: of the returns from each
-    of its steps, discounted to its beginning, the mean.
+    """The return that a learned model (`world_model.returns`) expects of a future, in [0, 1]: the mean over its steps t
+    of discount^t times the return expected from step t.
 
     `layers` are its weights (out, in) and biases (out,): where it only ranks, it needs no torch.
     """
@@ -74,14 +78,13 @@ class LearnedReturn:
         return expected
 
 
-@dataclass
+@dataclass(frozen=True)
 class Random:
-    """The control that knows nothing."""
-
-    generator: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
+    """The control that knows nothing: equal proposals have equal scores, wherever they are asked for."""
 
     def __call__(self, future: Future) -> np.ndarray:
-        return self.generator.random(len(future[ACTION]))
+        seed = zlib.crc32(np.ascontiguousarray(future[ACTION]).tobytes())
+        return np.random.default_rng(seed).random(len(future[ACTION]))
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -30,7 +30,7 @@ class PlannerConfig:
     (the control)
     """
     goal: list[float] | None = None
-    """x, y in metres and the angle that the block shall reach, null: PushT's; with reach, a value a channel of the
+    """x, y in metres and the angle that the block shall reach, null: the scene's; with reach, a value a channel of the
     robot's state
     """
     disc: list[float] | None = None
@@ -42,7 +42,7 @@ class PlannerConfig:
             raise InputError(f"planner: expected one of {list(PLANNERS)}, found {self.name!r}")
         changed = [option.name for option in fields(self)[1:] if getattr(self, option.name) != option.default]
         if self.name == "none" and changed:
-            raise InputError(f"planner: expected planner=dmpc with planner.{changed[0]}, found none")
+            raise InputError(f"planner: expected planner=dmpc or oracle with planner.{changed[0]}, found none")
         if self.name == "dmpc" and self.dynamics is None:
             raise InputError("planner.dynamics: expected the folder of dynamics, found none")
         if self.name == "oracle" and self.dynamics is not None:
@@ -54,8 +54,8 @@ class PlannerConfig:
         for word, option in (("keep_out", "disc"), ("return", "returns"), ("reach", "goal")):
             if word in self.wishes and getattr(self, option) is None:
                 raise InputError(f"planner.{option}: expected one with planner.objective={word}, found none")
-        if self.disc is not None:
-            _numbers("planner.disc", self.disc, 3)
+        if self.disc is not None and not _numbers("planner.disc", self.disc, 3)[2] > 0:
+            raise InputError(f"planner.disc: expected a radius above 0, found {self.disc[2]}")
         if self.goal is not None and "reach" not in self.wishes:
             _numbers("planner.goal", self.goal, 3)
 
@@ -63,6 +63,15 @@ class PlannerConfig:
     def wishes(self) -> list[str]:
         """The words of `objective`."""
         return self.objective.split("+")
+
+
+def aimed(config: PlannerConfig, goals: Collection[str], goal_pose: Sequence[float]) -> PlannerConfig:
+    """`config`, whose progress is that to the scene's goal where it names none; `InputError` if that has several."""
+    if config.name == "none" or "progress" not in config.wishes or config.goal is not None:
+        return config
+    if goals:
+        raise InputError("planner.goal: expected x, y and angle in a scene with several goals, found none")
+    return replace(config, goal=list(goal_pose))
 
 
 def make_objective(config: PlannerConfig, interface: Interface) -> Objective:
@@ -98,6 +107,7 @@ def _part(word: str, config: PlannerConfig, interface: Interface) -> Objective:
 
         assert config.returns is not None
         model = ReturnModel.from_pretrained(config.returns)
+        model.interface.require(interface, f"planner.returns {config.returns}", "what is imagined")
         return LearnedReturn(tuple(model.config.state_keys), model.arrays(), model.config.discount)
     return _progress(config)
 

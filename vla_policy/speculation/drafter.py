@@ -91,7 +91,12 @@ class LocalDrafter:
         self._uniform = torch.rand(task.limit, generator=torch.Generator().manual_seed(task.seed))
         self._decoder: Decoder = self._open(task.prompt)
         self._known, self._read = [], 0
-        self._asked, first = None, (0, self._decoder.start)
+        self._asked, self._ready = None, {}
+
+    @torch.inference_mode()
+    def prepare_first(self) -> None:
+        """Draft what follows the prompt, before it is asked for."""
+        first = 0, self._decoder.start
         self._ready = {first: self._complete(*first, Draft([]))}
 
     @torch.inference_mode()

@@ -124,6 +124,7 @@ def _serve(connection: Connection, load: Callable[[], OpenDecoder], config: Draf
                 connection.send(True)
             elif isinstance(message, Task):
                 drafter.begin(message)
+                drafter.prepare_first()
             else:
                 draft, ready = drafter.propose(*message)
                 rows: np.ndarray | None = None if draft.chances is None else draft.chances.numpy()

@@ -58,7 +58,9 @@ class ReturnModel(TrainableModel):
         return found
 
     def loss(self, batch: Mapping[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """The cross-entropy of a return, which is the probability that a task that may fail at each step, is done."""
+        """The cross-entropy of the return: the probability of reaching the end if every step fails with probability
+        1 - discount.
+        """
         logits = self.logits({key: batch[key][:, -1] for key in self.config.state_keys})
         loss = F.binary_cross_entropy_with_logits(logits.float(), self.truth(batch).to(logits.device))
         return loss, {"return": loss.detach()}
@@ -100,8 +102,8 @@ class ReturnModel(TrainableModel):
         half = np.log(0.5) / np.log(self.config.discount) / self.interface.fps
         text = (
             "# Return model\n\n"
-            f"How near {', '.join(self.config.state_keys)} are to the end of a demonstration: 1 there, a half "
-            f"{half:.1f} s before it.\n"
+            f"How near {', '.join(self.config.state_keys)} are to the end of a demonstration: 1 there, 0.5 "
+            f"at {half:.1f} s before it.\n"
         )
         stored = {KIND: self.config.to_dict(), "card": self.card}
         write_checkpoint(Path(folder), stored, self.interface, self.normalizer, self.stored_state(), text)

@@ -22,7 +22,7 @@ from vla_policy.evaluation.success.report import refusal_rate, summarize, write_
 from vla_policy.evaluation.success.smoothness import smoothness
 from vla_policy.evaluation.surprise.plot import plot_watched
 from vla_policy.interfaces import InputError, Policy
-from vla_policy.planning.options import PlannerConfig
+from vla_policy.planning.options import PlannerConfig, aimed
 from vla_policy.rollouts.progress import ProgressCallbacks
 from vla_policy.rollouts.results import EpisodeResult
 from vla_policy.rollouts.rollout import Unreadable, rollout
@@ -107,8 +107,7 @@ class EvalConfig(ServerOptions, RolloutOptions, SceneOptions):
                 "server: expected none with a planner, a draft, n_action_steps or update_card, which need the policy "
                 f"here, found {self.server}"
             )
-        if self.planner.name != "none" and self.planner.goal is None and self.pusht.goals:
-            raise InputError("planner.goal: expected x, y and angle in a scene with several goals, found none")
+        self.planner = aimed(self.planner, self.pusht.goals, self.pusht.goal_pose)
         _ = self.event  # report a mistake before the policy is loaded
 
     @property
