@@ -174,10 +174,10 @@ class DistillConfig:
 
     teacher: str | None = None  # a checkpoint, also an ensemble; null: the demonstrations teach
     target: str = "outputs"
-    """outputs | samples | endpoint: what the teacher predicts for the same noisy actions, which needs the same objective;
-    the chunks that it samples for the same observations, which any teacher can give; or where the path of a flow teacher
-    leads from the same noise, in policy.objective.inference_steps passes instead of its own, beginning as the teacher.
-    Then no recorded action counts: play is as good as demonstrations
+    """outputs | samples | endpoint: what the teacher predicts for the same noisy actions, which needs the same
+    objective; the chunks that it samples for the same observations, which any teacher can give; or where the path of a
+    flow teacher leads from the same noise, in fewer passes (policy.objective.inference_steps): it needs no actions, so
+    that play counts, and a policy that is otherwise the teacher's, as which it begins
     """
 
     def __post_init__(self) -> None:

@@ -26,7 +26,9 @@ def follower(config: PolicyConfig, windows: Windows, run: DictConfig) -> tuple[D
     for key in ("init_from", "init_modules"):
         if run.get(key) is not None:
             found = run[key]
-            raise InputError(f"{key}: expected none with distill.target=endpoint, which begins as its teacher, found {found}")
+            raise InputError(
+                f"{key}: expected none with distill.target=endpoint, which begins as its teacher, found {found}"
+            )
     with within(f"distill.teacher {run.distill.teacher}"):
         teacher = DiffusionPolicy.from_pretrained(run.distill.teacher).to(Accelerator().device)
         teacher.interface.require(windows.interface, "teacher", "the data")
