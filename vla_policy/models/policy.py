@@ -186,13 +186,13 @@ class DiffusionPolicy(TrainableModel):
 
         Actions beyond an episode's end repeat its last one and count like any other, as in Diffusion Policy. If the
         batch has `imitated` (B,), only its windows' actions count. If it has `question` and `answer` (sentences for
-        its first observations), the backbone learns to answer.
+        its first observations), the backbone learns to answer. A `follower` has the error on its teacher's path alone.
         """
         observed = self.observe(batch, generator if self.training else None)
         if self._leader is not None:
             loss = self._path_loss(observed, self._leader(), generator)
-        else:
-            loss = self._action_loss(observed, batch, generator)
+            return loss, {"path": loss.detach()}
+        loss = self._action_loss(observed, batch, generator)
         parts = {"action": loss.detach()}
         for key, estimate in observed.estimates.items():
             truth = batch[key][:, -estimate.shape[1] :].to(self.device)
@@ -247,12 +247,12 @@ class DiffusionPolicy(TrainableModel):
         """A policy that begins as a flow teacher and learns to take its path from noise to a chunk in fewer passes,
         `config.objective.inference_steps`, from observations alone: its loss makes no use of recorded actions.
 
-        What encodes observations is the teacher's and stays so, and encodes them for both. `InputError` if `config`
-        differs from the teacher's in more than that and how it is trained.
+        Only transformer and head are trained: what encodes observations stays the teacher's, and does so once for both.
+        `InputError` if `config` differs from the teacher's in more than the passes and how it is trained or played.
         """
         check_follower(config, teacher)
-        # A backbone is shared, before it is frozen: what a checkpoint leaves out is decided by what can be trained.
         normalizer = Normalizer.from_dict(teacher.normalizer.to_dict())
+        # A backbone is shared, and frozen only then: what can be trained decides what a checkpoint leaves out.
         student = cls(config, teacher.full_interface, normalizer, backbone=teacher.backbone)
         student.load_state_dict(teacher.state_dict())
         student.requires_grad_(False)

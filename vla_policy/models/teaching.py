@@ -105,14 +105,13 @@ def check_follower(config: PolicyConfig, teacher: DiffusionPolicy) -> None:
 
 def _lasting(config: PolicyConfig) -> Iterator[tuple[str, Any]]:
     """All options, by their names, that say what a flow policy's weights mean, and not how it is trained or played."""
-    training = {"n_action_steps", "noise_samples", "auxiliary_weight", "language_weight"}
+    free = {"n_action_steps", "noise_samples", "auxiliary_weight", "language_weight"}
+    free |= {"encoder.color_jitter", "transformer.dropout"}
     for key, value in config.to_dict().items():
+        parts = {f"{key}.{name}": part for name, part in value.items()} if isinstance(value, Mapping) else {key: value}
         if key == "objective":
-            yield "objective.clip_sample", config.objective.clip_sample
-        elif isinstance(value, Mapping):
-            yield from ((f"{key}.{name}", part) for name, part in value.items())
-        elif key not in training:
-            yield key, value
+            parts = {"objective.clip_sample": config.objective.clip_sample}
+        yield from ((name, part) for name, part in parts.items() if name not in free)
 
 
 def without_backbone_output(batch: Mapping[str, Any]) -> dict[str, Any]:
