@@ -7,11 +7,12 @@ from typing import cast
 import pytest
 import torch
 from helpers.small_diffusion import batch_of, objective, small_policy
+from helpers.small_vlm import TINY, small_backbone
 from torch import Tensor
 
 from vla_policy.data import IMITATED
 from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, InputError
-from vla_policy.models import DiffusionPolicy, EncoderConfig, PolicyConfig, TransformerConfig
+from vla_policy.models import BackboneConfig, DiffusionPolicy, EncoderConfig, PolicyConfig, TransformerConfig
 from vla_policy.models.heads import DenoisingHead
 from vla_policy.models.objectives import Predict
 from vla_policy.models.teaching import shortcuts
@@ -101,6 +102,18 @@ def test_it_is_an_ordinary_policy_that_begins_as_its_teacher(tmp_path: Path) -> 
     trained = {name.partition(".")[0] for name, value in student.named_parameters() if value.requires_grad}
     assert trained == {"transformer", "head"}
     assert stored.sample(batch_of(2), seeded(0)).shape == (2, 15, 2)
+
+
+def test_a_backbone_is_left_alone_and_stored_whole(tmp_path: Path) -> None:
+    teacher = small_policy(image=True, backbone=small_backbone(), backbone_config=BackboneConfig(tiny=TINY))
+    student = DiffusionPolicy.follower(teacher, in_passes(teacher.config, 2)).train()
+    loss, _ = student.loss(batch_of(2), seeded(0))
+    loss.backward()
+    trained = {name.partition(".")[0] for name, value in student.named_parameters() if value.grad is not None}
+    assert trained == {"transformer", "head"}
+    student.save_pretrained(tmp_path / "student")
+    stored = DiffusionPolicy.from_pretrained(tmp_path / "student")
+    assert torch.equal(stored.sample(batch_of(2), seeded(1)), student.eval().sample(batch_of(2), seeded(1)))
 
 
 def test_recorded_actions_do_not_count() -> None:
