@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from helpers.small_dataset import make_small_dataset
 from helpers.small_runs import SHORT_RUN, SMALL_POLICY
 from omegaconf import OmegaConf
 
@@ -63,7 +65,12 @@ def test_names_with_dollar_signs_and_blanks_are_taken_as_they_are(
             "data.symmetries: observation.state: expected channels",
         ),
         (["policy.ensemble=2"], "policy.ensemble: expected 1 in training, found 2"),
-        (["distill.target=words"], "distill.target: expected outputs or samples, found 'words'"),
+        (["distill.target=words"], "distill.target: expected outputs, samples or endpoint, found 'words'"),
+        (["distill.target=endpoint"], "distill.teacher: expected a checkpoint for distill.target=endpoint, found none"),
+        (
+            ["distill.target=endpoint", "distill.teacher=x", "init_from=y"],
+            "init_from: expected none with distill.target=endpoint, which begins as its teacher, found y",
+        ),
         (["distill.teacher=nowhere"], "distill.teacher nowhere: checkpoint 'nowhere': no such folder"),
         (["data.action_loss=[true,false]"], "data.action_loss: expected 1 times true or false"),
     ],
@@ -73,6 +80,33 @@ def test_levers_that_do_not_fit_are_named(
 ) -> None:
     with pytest.raises(InputError, match=message):
         vla_policy.train([f"data.root={bimanual_original}", *SMALL, f"run_dir={tmp_path}", *words])
+
+
+def test_a_teachers_path_is_learnt_from_demonstrations_and_play_alike(tmp_path: Path) -> None:
+    for name in ("demos", "play"):
+        make_small_dataset(tmp_path / name, (), episodes=2, offset=0.1 * (name == "play"))
+    shared = ["policy.observation_keys=[observation.state]", *SMALL_POLICY, *SHORT_RUN, "data.val_episodes=1"]
+    words = [f"data.root={tmp_path / 'demos'}", *shared, "trainer.steps=2", f"run_dir={tmp_path / 'teacher'}"]
+    teacher = DiffusionPolicy.from_pretrained(source := vla_policy.train(words))
+    words = [
+        f"data.root=[{tmp_path / 'demos'},{tmp_path / 'play'}]",
+        "data.action_loss=[true,false]",
+        *[f"distill.teacher={source}", "distill.target=endpoint", "policy.objective.inference_steps=1"],
+        *[*shared, "trainer.steps=2", "policy.noise_samples=3", f"run_dir={tmp_path / 'student'}"],
+    ]
+    student = DiffusionPolicy.from_pretrained(vla_policy.train(words))
+    assert student.config.objective.inference_steps == 1
+    assert student.card["training"]["teacher"] == f"endpoint of {source}"
+    changed = {
+        name.partition(".")[0]
+        for name, value in student.state_dict().items()
+        if not torch.equal(value, teacher.state_dict()[name])
+    }
+    assert changed == {"transformer", "head"}
+    assert student.normalizer.to_dict() == teacher.normalizer.to_dict()
+    vla_policy.train([*words, "resume=true"])
+    with pytest.raises(InputError, match=r"distill\.teacher .*policy\.horizon: expected the teacher's 16, found 12"):
+        vla_policy.train([*words, "policy.horizon=12", f"run_dir={tmp_path / 'other'}"])
 
 
 def test_a_run_from_before_an_option_existed_is_resumed_with_its_default(

@@ -174,10 +174,14 @@ class DistillConfig:
 
     teacher: str | None = None  # a checkpoint, also an ensemble; null: the demonstrations teach
     target: str = "outputs"
-    """outputs | samples: what the teacher predicts for the same noisy actions, which needs the same objective; or the
-    chunks that it samples for the same observations, which any teacher can give
+    """outputs | samples | endpoint: what the teacher predicts for the same noisy actions, which needs the same
+    objective; the chunks that it samples for the same observations, which any teacher can give; or where the path of a
+    flow teacher leads from the same noise, in fewer passes (policy.objective.inference_steps): it needs no actions, so
+    that play counts, and a policy that is otherwise the teacher's, as which it begins
     """
 
     def __post_init__(self) -> None:
-        if self.target not in ("outputs", "samples"):
-            raise InputError(f"distill.target: expected outputs or samples, found {self.target!r}")
+        if self.target not in ("outputs", "samples", "endpoint"):
+            raise InputError(f"distill.target: expected outputs, samples or endpoint, found {self.target!r}")
+        if self.target == "endpoint" and self.teacher is None:
+            raise InputError("distill.teacher: expected a checkpoint for distill.target=endpoint, found none")

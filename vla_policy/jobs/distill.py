@@ -7,12 +7,32 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
+from omegaconf import DictConfig
 from torch import Tensor
 
-from vla_policy.interfaces import ACTION, InputError
-from vla_policy.models import DiffusionPolicy
+from vla_policy.data import Windows
+from vla_policy.interfaces import ACTION, InputError, within
+from vla_policy.jobs.policy import earlier_training
+from vla_policy.models import DiffusionPolicy, PolicyConfig
 from vla_policy.models.teaching import without_backbone_output
 from vla_policy.training import Annotate
+
+
+def follower(config: PolicyConfig, windows: Windows, run: DictConfig) -> tuple[DiffusionPolicy, Any]:
+    """The policy that begins as `distill.teacher` and is to take its path in fewer passes, and the model card's entry
+    on its initial weights.
+    """
+    for key in ("init_from", "init_modules"):
+        if run.get(key) is not None:
+            found = run[key]
+            raise InputError(
+                f"{key}: expected none with distill.target=endpoint, which begins as its teacher, found {found}"
+            )
+    with within(f"distill.teacher {run.distill.teacher}"):
+        teacher = DiffusionPolicy.from_pretrained(run.distill.teacher).to(Accelerator().device)
+        teacher.interface.require(windows.interface, "teacher", "the data")
+        return DiffusionPolicy.follower(teacher, config), earlier_training(teacher)
 
 
 def sampled_actions(teacher: DiffusionPolicy, n_obs_steps: int) -> Annotate:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vla_policy.conf.training_config import DistillConfig
 from vla_policy.interfaces import InputError, within
-from vla_policy.jobs.distill import composed, sampled_actions
+from vla_policy.jobs.distill import composed, follower, sampled_actions
 from vla_policy.jobs.imagination import dynamics_trainer, return_trainer, world_model_trainer
 from vla_policy.jobs.policy import start_policy
 from vla_policy.jobs.scene import annotation, augmentation, plain, rewording, rollouts
@@ -61,7 +61,9 @@ def make_trainer(config: DictConfig, run_dir: Path) -> Trainer:
     policy_config = PolicyConfig.from_dict(config.policy)
     data, trainer = typed(DataConfig, config.data), trainer_config(config)
     annotate, reword = annotation(config, policy_config), rewording(config)
-    windows, val_windows, described = open_data(data, policy_config)
+    distill = typed(DistillConfig, config.get("distill") or OmegaConf.create())
+    led = distill.target == "endpoint"
+    windows, val_windows, described = open_data(data, policy_config, led)
     augment = augmentation(config, data.symmetries, windows.interface)
     frozen = policy_config.backbone is not None and policy_config.backbone.tuning == "frozen"
     if augment is not None and frozen:
@@ -75,9 +77,12 @@ def make_trainer(config: DictConfig, run_dir: Path) -> Trainer:
         rollouts(config, windows.interface.select(policy_config.observation_keys)) if trainer.rollout_every else None
     )
     torch.manual_seed(config.seed)
-    policy, initial = start_policy(policy_config, windows, config, augment, shift)
+    if led:
+        policy, initial = follower(policy_config, windows, config)
+    else:
+        policy, initial = start_policy(policy_config, windows, config, augment, shift)
     policy.card = {"data": described, "training": training_card(config, trainer, initial)}
-    sampled = _taught(policy, config)
+    sampled = _taught(policy, distill)
     if frozen:
         policy.to(Accelerator().device)  # it encodes the data before there is a trainer
         seen: TrainingWindows = FrozenWindows(windows, policy, run_dir, reword)
@@ -88,15 +93,16 @@ def make_trainer(config: DictConfig, run_dir: Path) -> Trainer:
     return Trainer(policy, seen, run_dir, trainer, config.seed, held_out, evaluate, data.num_workers, settings, added)
 
 
-def _taught(policy: DiffusionPolicy, config: DictConfig) -> Annotate | None:
+def _taught(policy: DiffusionPolicy, distill: DistillConfig) -> Annotate | None:
     """Give the policy its teacher, if there is one; what adds the teacher's samples to a batch, if they are the aim."""
-    distill = typed(DistillConfig, config.get("distill") or OmegaConf.create())
     if distill.teacher is None:
         return None
+    policy.card["training"] |= {"teacher": f"{distill.target} of {distill.teacher}"}
+    if distill.target == "endpoint":
+        return None  # it has begun as its teacher
     with within(f"distill.teacher {distill.teacher}"):
         teacher = DiffusionPolicy.from_pretrained(distill.teacher).to(Accelerator().device)
         teacher.interface.require(policy.interface, "teacher", "the data")
-        policy.card["training"] |= {"teacher": f"{distill.target} of {distill.teacher}"}
         if distill.target == "samples":
             return sampled_actions(teacher, policy.n_obs_steps)
         policy.learn_from(teacher)

@@ -76,7 +76,8 @@ def _objective(config: PolicyConfig) -> str:
         "ddpm": f"DDPM ({objective.prediction})",
         "masked": f"Masked diffusion over action tokens ({objective.bins} bins)",
     }[objective.name]
-    steps = f"{kind}, {objective.inference_steps} {objective.sampler} steps"
+    passes = objective.inference_steps
+    steps = f"{kind}, {passes} {objective.sampler} step{'s' * (passes != 1)}"
     return f"Ensemble of {config.ensemble}: {steps} of each" if config.ensemble > 1 else steps
 
 

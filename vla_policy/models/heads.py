@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from vla_policy.conf.policy_config import PolicyConfig
 from vla_policy.interfaces import InputError
 from vla_policy.models.continuation import Known, drawn_prefix, guided, held
-from vla_policy.models.objectives import Predict, choose, make_objective
+from vla_policy.models.objectives import Predict, TrainingPair, choose, make_objective
 from vla_policy.models.transformer import ActionTransformer, Prefix
 
 GIVEN = "given_in"  # the layer that a policy with `prefix_steps` has and another one has not
@@ -95,6 +95,15 @@ class DenoisingHead(nn.Module):
         counted = (~given)[..., None].expand_as(found)
         return F.mse_loss(found * counted, target * counted, reduction="sum") / counted.sum()
 
+    def regression(self, transformer: ActionTransformer, prefix: Prefix, pair: TrainingPair) -> Tensor:
+        """Mean squared error of the prediction for a given pair."""
+        modulations = transformer.modulations(pair.time, prefix.context)
+        return F.mse_loss(self.denoise(transformer, pair.noisy, modulations, prefix), pair.target)
+
+    def noise(self, batch: int, draws: int, generator: torch.Generator, device: torch.device) -> Tensor:
+        """What sampling begins with: (B, S, T, D)."""
+        return torch.randn((batch, draws, *self.shape), generator=generator, device=generator.device).to(device)
+
     def predictor(self, transformer: ActionTransformer, prefix: Prefix, known: Known | None = None) -> Predict:
         """The prediction for noisy actions (B, S, T, D) at the k-th of the sampler's times."""
         given = known.frozen[:, None] if known is not None and self.prefix_steps else None
@@ -131,8 +140,7 @@ class DenoisingHead(nn.Module):
 
         With the predictions of `others`, of an ensemble, averaged with this one's at each step.
         """
-        device = transformer.position.device
-        noise = torch.randn((batch, draws, *self.shape), generator=generator, device=generator.device).to(device)
+        noise = self.noise(batch, draws, generator, transformer.position.device)
         members = [self.predictor(transformer, prefix, known), *others]
 
         def predict(x: Tensor, k: int) -> Tensor:

@@ -38,9 +38,11 @@ from vla_policy.models.objectives import Predict
 from vla_policy.models.teaching import (
     BACKBONE_HIDDEN,
     BACKBONE_REAL,
+    check_follower,
     check_teacher,
     predictions,
     selected,
+    shortcuts,
     without_backbone_output,
 )
 from vla_policy.models.trainable import TrainableModel
@@ -105,6 +107,7 @@ class DiffusionPolicy(TrainableModel):
         }
         self.head = make_head(config, interface.action.shape[0])
         self._teacher: Callable[[], DiffusionPolicy] | None = None
+        self._leader: Callable[[], DiffusionPolicy] | None = None  # see `follower`
         self.drafter: Drafter | None = None  # of action tokens, for one observation at a time
         self.transformer = ActionTransformer(self.head.length, config.transformer)
         single = replace(config, ensemble=1)
@@ -183,9 +186,12 @@ class DiffusionPolicy(TrainableModel):
 
         Actions beyond an episode's end repeat its last one and count like any other, as in Diffusion Policy. If the
         batch has `imitated` (B,), only its windows' actions count. If it has `question` and `answer` (sentences for
-        its first observations), the backbone learns to answer.
+        its first observations), the backbone learns to answer. A `follower` has the error on its teacher's path alone.
         """
         observed = self.observe(batch, generator if self.training else None)
+        if self._leader is not None:
+            loss = self._path_loss(observed, self._leader(), generator)
+            return loss, {"path": loss.detach()}
         loss = self._action_loss(observed, batch, generator)
         parts = {"action": loss.detach()}
         for key, estimate in observed.estimates.items():
@@ -221,6 +227,12 @@ class DiffusionPolicy(TrainableModel):
             others["joint"] = predictions(self, batch)
         return weight * self.head.loss(self.transformer, prefix, draws, generator, **others)
 
+    def _path_loss(self, observed: Observed, leader: DiffusionPolicy, generator: torch.Generator) -> Tensor:
+        head, encoded = cast(DenoisingHead, self.head), (observed.tokens, observed.real, observed.context)
+        noise = head.noise(len(observed.tokens), self.config.noise_samples, generator, self.device)
+        pair = shortcuts(leader, leader.transformer.prefix(*encoded), noise, self.config.objective.inference_steps)
+        return head.regression(self.transformer, self.transformer.prefix(*encoded), pair)
+
     def learn_from(self, teacher: DiffusionPolicy) -> None:
         """In training, aim at what the teacher predicts for the same noisy actions instead of at the demonstrations.
 
@@ -229,6 +241,26 @@ class DiffusionPolicy(TrainableModel):
         check_teacher(self, teacher)
         frozen = teacher.eval().requires_grad_(False)
         self._teacher = lambda: frozen  # not a submodule: it is neither trained nor stored
+
+    @classmethod
+    def follower(cls, teacher: DiffusionPolicy, config: PolicyConfig) -> DiffusionPolicy:
+        """A policy that begins as a flow teacher and learns to take its path from noise to a chunk in fewer passes,
+        `config.objective.inference_steps`, from observations alone: its loss makes no use of recorded actions.
+
+        Only transformer and head are trained: what encodes observations stays the teacher's, and does so once for both.
+        `InputError` if `config` differs from the teacher's in more than the passes and how it is trained or played.
+        """
+        check_follower(config, teacher)
+        normalizer = Normalizer.from_dict(teacher.normalizer.to_dict())
+        # A backbone is shared, and frozen only then: what can be trained decides what a checkpoint leaves out.
+        student = cls(config, teacher.full_interface, normalizer, backbone=teacher.backbone)
+        student.load_state_dict(teacher.state_dict())
+        student.requires_grad_(False)
+        for part in (student.transformer, student.head):
+            part.requires_grad_(True)
+        frozen = teacher.eval().requires_grad_(False)
+        student._leader = lambda: frozen  # not a submodule, like `_teacher`
+        return student
 
     def chunks(self, batch: Mapping[str, Any]) -> Tensor:
         """What is predicted of the batch's actions (B, rows, D): `encode_chunks`, normalised."""
@@ -381,8 +413,9 @@ class DiffusionPolicy(TrainableModel):
         return self.backbone.unreadable(instruction)
 
     def compiled_parts(self) -> list[nn.Module]:
-        """The layers of the action transformer and of the backbone."""
-        return [*self.transformer.layers, *(self.backbone.layers() if self.backbone is not None else [])]
+        """The layers of the action transformer and of the backbone, and those of a policy that this one follows."""
+        leading = [] if self._leader is None else [*self._leader().transformer.layers]
+        return [*self.transformer.layers, *(self.backbone.layers() if self.backbone is not None else []), *leading]
 
     def stored_state(self) -> dict[str, Tensor]:
         """The weights of a checkpoint: without frozen ones of a pretrained backbone, and shared ones once."""

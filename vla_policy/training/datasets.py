@@ -17,10 +17,13 @@ SHOWN_TASKS = 12  # sentences in a description
 Split = tuple[list[int], list[int]]  # episodes to train on, held-out ones
 
 
-def open_data(config: DataConfig, model: ModelConfig) -> tuple[Windows, Windows | None, dict[str, Any]]:
+def open_data(
+    config: DataConfig, model: ModelConfig, led: bool = False
+) -> tuple[Windows, Windows | None, dict[str, Any]]:
     """Training windows, held-out ones (None if no episodes are held out), and the model card's section on the data.
 
-    `InputError` naming dataset and difference if one lacks what `model` sees, or if several do not fit together.
+    A model is `led` if another one says what to do for any observation, those of play included. `InputError` naming
+    dataset and difference if one lacks what `model` sees, or if several do not fit together.
     """
     excluded = config.excluded
     datasets = [LeRobotDataset(root, exclude=some) for root, some in zip(config.roots, excluded, strict=True)]
@@ -41,7 +44,7 @@ def open_data(config: DataConfig, model: ModelConfig) -> tuple[Windows, Windows 
     def joined(parts: list[WindowDataset], *mixing: Sequence[Any] | None) -> Windows:
         return parts[0] if len(datasets) == 1 else MixedWindows(parts, interface, *mixing)
 
-    if not all(config.action_loss or []) and not model.auxiliary_keys:
+    if not all(config.action_loss or []) and not model.auxiliary_keys and not led:
         raise InputError("data.action_loss: expected policy.auxiliary_keys, which play is to teach, found none")
     parts = [windows(which, episodes, config.intervention_weight) for which, (episodes, _) in enumerate(splits)]
     if config.shuffle_actions:
