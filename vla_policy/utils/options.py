@@ -130,9 +130,17 @@ def explained(name: str) -> str:
     text = _yaml(name)
     title = [line for line in text.splitlines() if line.startswith("#")]
     groups = [Option(*found) for found in re.findall(r"^  - (\w+): (\w+)(?:\s+# (.*))?$", text, re.MULTILINE)]
-    chosen = {group.key for group in groups}
-    own = [option for option in options(*OPTIONS[name].split(":")) if option.key not in chosen]
-    return "\n".join([*title, *(line for option in [*groups, *own] for line in option.lines())]) + "\n"
+    own = {option.key: option for option in options(*OPTIONS[name].split(":"))}
+    chosen = [_with_keys(group, own.pop(group.key, None)) for group in groups]
+    return "\n".join([*title, *(line for option in [*chosen, *own.values()] for line in option.lines())]) + "\n"
+
+
+def _with_keys(group: Option, own: Option | None) -> Option:
+    """A group with the keys that its choices share, if the command's options have them."""
+    if own is None or not own.below:
+        return group
+    keys = [option for option in own.below if option.key != "name"]  # which the choice says
+    return Option(group.key, "", f"{group.default}, {group.meaning}", keys)
 
 
 def explained_training(values: Mapping[str, Any]) -> str:
