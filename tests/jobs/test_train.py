@@ -65,6 +65,7 @@ def test_names_with_dollar_signs_and_blanks_are_taken_as_they_are(
             "data.symmetries: observation.state: expected channels",
         ),
         (["policy.ensemble=2"], "policy.ensemble: expected 1 in training, found 2"),
+        (["distill.target=samples"], "distill.teacher: expected a checkpoint for distill.target=samples, found none"),
         (["distill.target=words"], "distill.target: expected outputs, samples or endpoint, found 'words'"),
         (["distill.target=endpoint"], "distill.teacher: expected a checkpoint for distill.target=endpoint, found none"),
         (

@@ -183,5 +183,5 @@ class DistillConfig:
     def __post_init__(self) -> None:
         if self.target not in ("outputs", "samples", "endpoint"):
             raise InputError(f"distill.target: expected outputs, samples or endpoint, found {self.target!r}")
-        if self.target == "endpoint" and self.teacher is None:
-            raise InputError("distill.teacher: expected a checkpoint for distill.target=endpoint, found none")
+        if self.target != "outputs" and self.teacher is None:
+            raise InputError(f"distill.teacher: expected a checkpoint for distill.target={self.target}, found none")
