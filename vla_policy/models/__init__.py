@@ -13,7 +13,7 @@ from vla_policy.models.checkpoint import update_card
 from vla_policy.models.chunks import encode_chunks
 from vla_policy.models.ensemble import join_policies
 from vla_policy.models.policy import DiffusionPolicy
-from vla_policy.models.teaching import BACKBONE_HIDDEN, BACKBONE_REAL
+from vla_policy.models.seeing import BACKBONE_HIDDEN, BACKBONE_REAL
 from vla_policy.models.trainable import TrainableModel
 
 __all__ = [

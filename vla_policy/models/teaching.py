@@ -13,13 +13,11 @@ from vla_policy.conf.policy_config import PolicyConfig
 from vla_policy.interfaces import ACTION, InputError
 from vla_policy.models.heads import DenoisingHead, Teach
 from vla_policy.models.objectives import TrainingPair
+from vla_policy.models.seeing import BACKBONE_HIDDEN, BACKBONE_REAL
 from vla_policy.models.transformer import Prefix
 
 if TYPE_CHECKING:
     from vla_policy.models.policy import DiffusionPolicy
-
-# Batch entries with the precomputed output of a frozen backbone, as returned by `DiffusionPolicy.read`.
-BACKBONE_HIDDEN, BACKBONE_REAL = "backbone_hidden", "backbone_real"
 
 
 @torch.no_grad()

@@ -1,0 +1,131 @@
+"""What a policy makes of observations: preprocessing, the cameras' encoder, the backbone, estimates from pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vla_policy.conf.policy_config import PolicyConfig
+from vla_policy.data import ColorJitter, Normalizer, centre_crop, random_crop
+from vla_policy.interfaces import Interface
+from vla_policy.models.backbone import Backbone
+from vla_policy.models.encoder import ObservationEncoder, Observed, module_name, vector_token
+from vla_policy.models.trainable import TrainableModel
+
+# Batch entries with the precomputed output of a frozen backbone, as returned by `SeeingModel.read`.
+BACKBONE_HIDDEN, BACKBONE_REAL = "backbone_hidden", "backbone_real"
+
+
+class SeeingModel(TrainableModel):
+    """A model whose observations become tokens for a transformer.
+
+    `interface` has exactly the observations of `config.observation_keys`; `full_interface` also the features of
+    `config.auxiliary_keys`, which exist in training data only. A `backbone` is given if and only if `config.backbone`
+    is.
+    """
+
+    def __init__(
+        self, config: PolicyConfig, interface: Interface, normalizer: Normalizer, backbone: Backbone | None
+    ) -> None:
+        super().__init__()
+        assert (backbone is None) == (config.backbone is None)
+        self.config, self.normalizer = config, normalizer
+        self.interface = interface.select(config.observation_keys)
+        self.full_interface = interface.select([*config.observation_keys, *config.auxiliary_keys])
+        width = config.transformer.width
+        self.encoder = ObservationEncoder(self.interface, config.n_obs_steps, width, config.encoder)
+        self.backbone = backbone
+        summary_width = self.encoder.summary_width
+        if backbone is not None:
+            self.backbone_norm = nn.LayerNorm(backbone.width)
+            self.backbone_token = nn.Linear(backbone.width, width)
+            self.backbone_context = nn.Linear(backbone.width, config.transformer.time_width)
+            summary_width += backbone.width
+        sizes = {key: interface.observations[key].shape[0] for key in config.auxiliary_keys}
+        self.auxiliary = nn.ModuleDict(
+            {
+                module_name(key): nn.Sequential(nn.Linear(summary_width, 128), nn.GELU(), nn.Linear(128, size))
+                for key, size in sizes.items()
+            }
+        )
+        self.estimate_tokens = nn.ModuleDict(
+            {module_name(key): vector_token(size, width) for key, size in sizes.items()}
+        )
+        strength = config.encoder.color_jitter if config.encoder else 0.0
+        self.color_jitter = ColorJitter(strength, strength, strength) if strength else None
+
+    @property
+    def device(self) -> torch.device:
+        return self.encoder.steps.device
+
+    def observe(self, batch: Mapping[str, Any], generator: torch.Generator | None) -> Observed:
+        """Tokens of a batch of raw observations (B, n_obs_steps, ...) by key and, for a backbone, `task`: B sentences.
+
+        The estimate of each auxiliary key is a token as well. With a generator, the encoder's images get a random crop
+        and colour jitter per sample; without, the centre crop.
+        """
+        values, corners = self._preprocess(batch, generator)
+        encoded, summary = self.encoder(values, corners)
+        tokens, real, context, seen = [encoded], None, None, None
+        if self.backbone is not None:
+            hidden, mask, seen = self.read(batch)
+            hidden = self.backbone_norm(hidden)
+            mean = (mask / mask.sum(1, keepdim=True))[:, None].to(hidden.dtype) @ hidden  # (B, 1, V)
+            tokens.append(self.backbone_token(hidden))
+            context = self.backbone_context(mean[:, 0])
+            summary = mean if summary is None else torch.cat([summary, mean.expand(-1, summary.shape[1], -1)], dim=-1)
+        steps = self.encoder.steps[-self.config.image_steps :]
+        estimates = {key: self._estimate(key, summary) for key in self.config.auxiliary_keys}
+        for key, estimate in estimates.items():  # detached: only its own error trains it
+            tokens.append(self.estimate_tokens[module_name(key)](estimate.detach()) + steps)
+        joined = torch.cat(tokens, dim=1)
+        if self.backbone is not None:
+            real = torch.ones(joined.shape[:2], dtype=torch.bool, device=joined.device)
+            real[:, encoded.shape[1] : encoded.shape[1] + mask.shape[1]] = mask
+        return Observed(joined, real, estimates, context, seen)
+
+    def read(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor, Any]:
+        """The backbone's hidden states (B, L, V), their mask (B, L), and vision features."""
+        assert self.backbone is not None
+        if BACKBONE_HIDDEN in batch:
+            return batch[BACKBONE_HIDDEN].to(self.device).float(), batch[BACKBONE_REAL].to(self.device), None
+        cameras = self.interface.cameras
+        seen = self.backbone.look([batch[key][:, -1].to(self.device) for key in cameras])
+        hidden, real = self.backbone(seen, batch["task"], len(cameras))
+        return hidden, real, seen
+
+    def _preprocess(
+        self, batch: Mapping[str, Any], generator: torch.Generator | None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Normalised vectors, the newest frames of the encoder's cameras, cropped, and the crops' corners."""
+        values, corners = {}, {}
+        for key, feature in self.interface.observations.items():
+            value = batch[key].to(self.device, non_blocking=True)
+            if feature.dtype != "image":
+                values[key] = self.normalizer.normalize(key, value)
+            elif self.config.encoder is not None:
+                value = value[:, -self.config.image_steps :]
+                if generator is None:
+                    values[key], corners[key] = centre_crop(value, self.config.encoder.crop)
+                else:
+                    values[key], corners[key] = random_crop(value, self.config.encoder.crop, generator)
+                    if self.color_jitter is not None:
+                        values[key] = self.color_jitter(values[key] / 255.0, generator) * 255.0
+        return values, corners
+
+    def _estimate(self, key: str, summary: Tensor | None) -> Tensor:
+        assert summary is not None  # PolicyConfig asks for a camera
+        with torch.autocast(summary.device.type, enabled=False):  # bfloat16 is coarser than a millimetre
+            estimate: Tensor = self.auxiliary[module_name(key)](summary.float())
+        return estimate
+
+    @torch.inference_mode()
+    def estimates(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """What the pictures of raw observations (B, n_obs_steps, ...) say of each auxiliary key, (B, image_steps, D) in
+        its own units.
+        """
+        found = self.observe(batch, None).estimates
+        return {key: self.normalizer.unnormalize(key, value) for key, value in found.items()}
