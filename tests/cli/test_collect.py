@@ -22,7 +22,7 @@ from vla_policy.benchmarks.fidelity import replay_episode
 from vla_policy.cli.collect import main
 from vla_policy.collection.collect import CollectConfig, collect
 from vla_policy.collection.demonstrator import Demonstration
-from vla_policy.data import LeRobotDataset
+from vla_policy.data import LeRobotDataset, LeRobotWriter
 from vla_policy.data.editing import delete, merge, retask, split
 from vla_policy.data.format.layout import COLLECTION
 from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, EXECUTED, STATE, Failure, InputError
@@ -206,6 +206,36 @@ def test_an_edited_collection_goes_on_where_it_was(tmp_path: Path, monkeypatch: 
     assert kept == [[(9, 0), (11, 1)], [(3, 2), (5, 3)]]
     with pytest.raises(InputError, match="expected one collection to continue, found 2 merged into one"):
         collect(tmp_path / "merged", four)
+
+
+def test_an_edit_after_a_kill_leaves_the_attempt_to_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def always_succeeds(env: object, seed: int, *how: object) -> Demonstration:
+        columns = {STATE: np.full((4, 2), seed), ENVIRONMENT_STATE: np.zeros((4, 4))}
+        columns |= dict.fromkeys((ACTION, EXECUTED), np.zeros((4, 2)))
+        return Demonstration(seed, True, 4, 0.5, columns, {})
+
+    monkeypatch.setattr("vla_policy.collection.demonstrator.demonstrate", always_succeeds)
+    root, add_episode = tmp_path / "c", LeRobotWriter.add_episode
+
+    def killed(writer: LeRobotWriter, *episode: object) -> int:
+        if writer.num_episodes == 2:
+            raise KeyboardInterrupt
+        return add_episode(writer, *episode)
+
+    monkeypatch.setattr(LeRobotWriter, "add_episode", killed)
+    three = CollectConfig(n_episodes=3, cameras=[], num_workers=0)
+    with pytest.raises(KeyboardInterrupt):
+        collect(root, three)
+    monkeypatch.setattr(LeRobotWriter, "add_episode", add_episode)
+    assert len(json.loads((root / COLLECTION).read_text())["attempts"]) == 3
+    delete(root, [0])
+    about = json.loads((root / COLLECTION).read_text())
+    assert [(a["seed"], a["episode"], a["removed"]) for a in about["attempts"]] == [(0, None, True), (1, 0, False)]
+    assert "successful" not in about
+    grown = collect(root, three)
+    dataset = LeRobotDataset(root)
+    assert [dataset.episode(i).columns[STATE][0, 0] for i in dataset.episodes] == [1, 2, 3]
+    assert (grown["attempted"], grown["successful"]) == (4, 4)
 
 
 @pytest.mark.parametrize(

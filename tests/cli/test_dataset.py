@@ -166,6 +166,10 @@ def test_edits(bimanual_dataset, tmp_path, capsys):
     [
         (["delete", "DATASET", "1-x"], "episodes: expected numbers and ranges such as 3,7,10-20, found '1-x'"),
         (["split", "DATASET", "out", "a=0.5", "b=3"], "split: expected shares alone, such as 0.8, or episodes alone"),
+        (
+            ["retask", "DATASET", "fold", "episodes="],
+            "episodes: expected numbers and ranges such as 3,7,10-20, found ''",
+        ),
         (["rename", "DATASET", "observation.state"], "rename: expected OLD=NEW, once for a feature"),
         (["drop", "DATASET", "observation.depth"], "found 'observation.depth'"),
         (["merge", "out", "DATASET"], "merge: expected two or more different datasets"),

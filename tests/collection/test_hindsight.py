@@ -50,6 +50,12 @@ def test_every_stretch_ends_at_its_goal_and_shows_what_was_done(play: Path, tmp_
         np.testing.assert_array_equal(episode.columns[ACTION], source.executed[begin:end])
 
 
+def test_stretches_as_far_apart_as_they_are_long_share_no_frame() -> None:
+    moving = pose_features(poses(np.arange(30))).astype(np.float32)
+    frames = [frame for stretch in stretches(moving, 10, 10) for frame in range(stretch.start, stretch.stop)]
+    assert sorted(frames) == list(range(30))
+
+
 def test_a_block_that_stays_teaches_nothing(play: Path) -> None:
     still = LeRobotDataset(play).episode(1).columns[ENVIRONMENT_STATE]
     assert list(stretches(still, 20, 10)) == []

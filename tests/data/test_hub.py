@@ -54,7 +54,9 @@ def contents(root: Path) -> dict[str, bytes]:
 
 def test_what_is_pushed_is_pulled(hub: FakeHub, tmp_path: Path) -> None:
     """Twice: the second time it replaces what was there, and the tag moves on."""
-    hub.commits[REPO] = [{"mine.txt": b"of somebody else", "data/chunk-000/old.parquet": b"stale"}]
+    hub.commits[REPO] = [
+        {"mine.txt": b"theirs", "meta/notes.md": b"theirs", "data/chunk-000/file-007.parquet": b"stale"}
+    ]
     hub.tags[REPO] = {}
     root = make_small_dataset(tmp_path / "d", episodes=3, length=4).root
     (root / "recordings.json").write_text(json.dumps([{"episode": 0, "bag": "a.mcap"}]))
@@ -70,12 +72,11 @@ def test_what_is_pushed_is_pulled(hub: FakeHub, tmp_path: Path) -> None:
     assert [status for status, _ in done] == [0] * 6, done
     assert f"{hub.url}/datasets/{REPO}/commit/" in done[0][1]
     assert f"3 episodes, 12 frames in {pulled[0]}" in done[1][1]
-    there = dict(hub.commits[REPO][1])
+    there, theirs = dict(hub.commits[REPO][1]), dict.fromkeys(("mine.txt", "meta/notes.md"), b"theirs")
     card = there.pop("README.md")
     assert b"3 episodes, 12 frames at 10 Hz" in card
-    assert there.pop("mine.txt") == b"of somebody else"
-    assert there == ours
-    assert contents(pulled[0]) == ours | {"README.md": card, "mine.txt": b"of somebody else"}
+    assert there == ours | theirs
+    assert contents(pulled[0]) == ours | theirs | {"README.md": card}
     assert contents(pulled[2]) == contents(pulled[0])
     assert hub.tags[REPO] == {"v3.0": 2}
     assert LeRobotDataset(pulled[1]).num_episodes == 2
@@ -95,6 +96,22 @@ def test_a_download_that_broke_off_leaves_nothing_and_goes_on(hub: FakeHub, tmp_
     assert hub.downloads.count(missing) == 2
     assert len(hub.downloads) < 2 * len(hub.files("me/new"))  # what had arrived was kept
     assert LeRobotDataset(tmp_path / "out").num_episodes == 2
+
+
+def test_a_download_does_not_go_on_with_another_commit(hub: FakeHub, tmp_path: Path) -> None:
+    root = make_small_dataset(tmp_path / "d", episodes=3, length=4, cameras=()).root
+    out, foreign = tmp_path / "out", tmp_path / ".mine.download"
+    foreign.mkdir()
+    (foreign / "notes.txt").write_text("mine")
+    hub.refusals = {"meta/tasks.parquet": 1}
+    commands = [["push", root, REPO], ["pull", REPO, out], ["delete", root, "0"], ["push", root, "me/other"]]
+    done = run(hub, tmp_path, *commands)
+    # A process of its own: the client remembers what a commit has, and commits of this hub are named alike.
+    done += run(hub, tmp_path, ["pull", "me/other", out], ["pull", REPO, tmp_path / "mine"])
+    assert [status for status, _ in done] == [0, 2, 0, 0, 0, 2], done
+    assert contents(out) == {name: data for name, data in hub.files("me/other").items() if name[0] != "."}
+    assert "expected the download of an earlier pull, found 'notes.txt'" in done[-1][1]
+    assert (foreign / "notes.txt").read_text() == "mine"
 
 
 def test_mistakes_are_one_line(hub: FakeHub, tmp_path: Path) -> None:

@@ -29,8 +29,8 @@ def marked(tmp_path: Path) -> LeRobotDataset:
     return LeRobotDataset(root)
 
 
-def windows(dataset: LeRobotDataset, *takeovers: float, horizon: int = 4) -> WindowDataset:
-    return WindowDataset(dataset, [STATE], 2, horizon, horizon - 2, takeovers=Takeovers(*takeovers))
+def windows(dataset: LeRobotDataset, *takeovers: float, horizon: int = 4, past: bool = True) -> WindowDataset:
+    return WindowDataset(dataset, [STATE], 2, horizon, horizon - 2, takeovers=Takeovers(*takeovers, past=past))
 
 
 def test_frames_before_a_takeover_are_the_policys_own() -> None:
@@ -58,19 +58,22 @@ def test_a_takeover_is_sampled_more_often(marked: LeRobotDataset) -> None:
     assert share == pytest.approx(3 * expected / (3 * expected + 3 * LENGTH - expected), abs=0.03)
 
 
+@pytest.mark.parametrize("past", [True, False])
 @pytest.mark.parametrize("horizon", [2, 4])
-def test_what_the_policy_did_before_is_no_target(marked: LeRobotDataset, horizon: int) -> None:
-    some = windows(marked, 1.0, 0.3, horizon=horizon)
+def test_what_the_policy_did_before_is_no_target(marked: LeRobotDataset, horizon: int, past: bool) -> None:
+    some = windows(marked, 1.0, 0.25, horizon=horizon, past=past)  # 2.5 frames, that is 3
+    begin = -1 if past else 0
+
+    def targets(episode: int, t: int) -> set[tuple[int, int]]:
+        return {(episode, min(max(t + k, 0), LENGTH - 1)) for k in range(begin, horizon - 1)}
+
     own = {(0, frame) for first in (8, 16) for frame in range(first - 3, first)}
-    rows = {
-        some.window(i): [(some.window(i)[0], min(some.window(i)[1] + k, LENGTH - 1)) for k in range(horizon - 1)]
-        for i in range(len(some))
-    }
-    assert not any(own & set(targets) for targets in rows.values())
-    left_out = {(e, t) for e in range(3) for t in range(LENGTH)} - rows.keys()
-    assert all(own & {(e, min(t + k, LENGTH - 1)) for k in range(horizon - 1)} for e, t in left_out)
-    assert len(left_out) == some.dropped == 2 * (3 + horizon - 2)
-    assert (0, 8) in rows  # the takeover itself, from its first moment on
+    kept = {some.window(i) for i in range(len(some))}
+    left_out = {(e, t) for e in range(3) for t in range(LENGTH)} - kept
+    assert not any(own & targets(*window) for window in kept)
+    assert all(own & targets(*window) for window in left_out)
+    assert len(left_out) == some.dropped == 2 * (3 + horizon - 2 - begin)
+    assert {(0, 8), (0, 9)} & kept == ({(0, 9)} if past else {(0, 8), (0, 9)})  # the takeover itself
     batch = some.__getitems__(range(len(some)))
     assert len(batch[ACTION]) == len(some)
 

@@ -29,7 +29,8 @@ def hindsight(
     progress: Callable[[Sequence[int]], Iterable[int]] = iter,
 ) -> LeRobotWriter:
     """Write the stretches of the episodes at `source` that last up to `seconds` and end every `every` seconds as
-    episodes of a new dataset at `out`, of vectors alone, whose actions are the executed ones.
+    episodes of a new dataset at `out`, of vectors alone, whose actions are the executed ones. Where `every` is less
+    than `seconds`, stretches overlap: episodes held out of them share frames with those that are trained on.
 
     `observation.goal_state` is the block's pose seen from where it lies at the end. `InputError` if the dataset has no
     such block, or it never moves.

@@ -156,8 +156,10 @@ class LeRobotDataset:
         for missing in self.missing_files(video_keys(self.info)):
             raise InputError(str(missing))
 
-    def episode(self, index: int) -> Episode:
-        """All vectors of an episode; `InputError` naming file and key for missing, misshapen or non-finite values."""
+    def episode(self, index: int, finite: bool = True) -> Episode:
+        """All vectors of an episode; `InputError` naming file and key for missing, misshapen or non-finite values,
+        which are accepted unless `finite`.
+        """
         record = self._record(index)
         if record.length == 0:
             raise InputError(f"{record.meta}: expected frames of episode {index}, found a length of 0")
@@ -166,7 +168,7 @@ class LeRobotDataset:
         if len(rows) != record.length:
             raise InputError(f"{record.data}: expected {record.length} rows of episode {index}, found {len(rows)}")
         columns = {key: values[rows] for key, values in table.items()}
-        for key, values in columns.items():
+        for key, values in columns.items() if finite else ():
             check_finite(values, f"{record.data}, episode {index}, {key!r}")
         numbers = columns["task_index"]
         wrong = numbers[(numbers < 0) | (numbers >= len(self.tasks))]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import cast
@@ -16,7 +17,7 @@ from vla_policy.data.dataset import LeRobotDataset
 from vla_policy.data.format.index import read_info
 from vla_policy.data.writing.journal import FOLDERS, LOCK, lock
 from vla_policy.interfaces import Failure, InputError
-from vla_policy.utils.files import sync
+from vla_policy.utils.files import TEMPORARY, read_json, sync, write_json
 from vla_policy.utils.locks import lock_file
 from vla_policy.utils.recordings import RECORDINGS
 
@@ -24,15 +25,22 @@ from vla_policy.utils.recordings import RECORDINGS
 HTTP_ERROR = cast(type[Exception], HfHubHTTPError.__bases__[0])
 DATASET = "dataset"  # the kind of repository
 CARD = "README.md"
+OURS = (  # the names of a dataset's files, of LeRobot's versions and of this package
+    r"data/chunk-\d+/(file-|episode_)\d+\.parquet|videos/[^/]+/[^/]+/(file-|episode_)\d+\.mp4"
+    r"|meta/episodes/chunk-\d+/file-\d+\.parquet|meta/(info|stats|interface|edits|collection)\.json"
+    rf"|meta/tasks\.parquet|meta/(episodes|episodes_stats|tasks)\.jsonl|{re.escape(RECORDINGS)}"
+)
+SOURCE = ".vla_policy.source.json"  # what is downloaded, within the same folder
 DOWNLOADS = Path(".cache/huggingface")  # what huggingface_hub notes of a download, within its folder
 
 
 def push(root: str | Path, repo: str, private: bool = True) -> str:
     """Upload the dataset at `root` to the repository "owner/name" and return the commit's address.
 
-    One commit makes the repository what the dataset is: files of an earlier version that are no longer there are
-    removed, others are left alone. It gets the tag by which LeRobot finds datasets of this version. A new repository is
-    private unless `private` is false. `InputError` for a dataset that is not whole, and what the hub refuses.
+    One commit makes the repository what the dataset is: files of an earlier version, known by names as LeRobot and this
+    package give them, are removed if they are no longer there; others are left alone. It gets the tag by which LeRobot
+    finds datasets of this version. A new repository is private unless `private` is false. `InputError` for a dataset
+    that is not whole, and what the hub refuses.
     """
     root = Path(root).resolve()
     read_info(root)
@@ -62,8 +70,9 @@ def push(root: str | Path, repo: str, private: bool = True) -> str:
 def pull(repo: str, out: str | Path, revision: str | None = None) -> LeRobotDataset:
     """Download the repository "owner/name", of this branch, tag or commit, as the new dataset `out`.
 
-    It is downloaded into a hidden folder beside, where an interrupted download goes on, and renamed once it is there
-    and whole. `InputError` if `out` exists, for a repository without a dataset, and what the hub refuses.
+    It is downloaded into a hidden folder beside, where an interrupted download of the same commit goes on, and renamed
+    once it is there and whole. `InputError` if `out` exists, for a repository without a dataset, and what the hub
+    refuses.
     """
     out = Path(out).resolve()
     if out.exists():
@@ -72,6 +81,7 @@ def pull(repo: str, out: str | Path, revision: str | None = None) -> LeRobotData
         commit = HfApi().dataset_info(repo, revision=revision).sha
     partial = out.with_name(f".{out.name}.download")
     with lock_file(partial / LOCK, "download"):
+        _begin(partial, {"repository": repo, "commit": commit})
         with _answering(repo):
             snapshot_download(repo, repo_type=DATASET, revision=commit, local_dir=partial)
         LeRobotDataset(partial).require_whole()
@@ -80,8 +90,25 @@ def pull(repo: str, out: str | Path, revision: str | None = None) -> LeRobotData
             for name in (*files, "."):
                 sync(Path(folder, name))
         partial.rename(out)
+        (out / SOURCE).unlink()
         sync(out.parent)
     return LeRobotDataset(out)
+
+
+def _begin(partial: Path, source: Mapping[str, str | None]) -> None:
+    """Empty the folder of a download unless it is of the same source; `InputError` if it is none."""
+    note = partial / SOURCE
+    rest = [path for path in partial.iterdir() if path.name not in (LOCK, SOURCE)]
+    if note.exists() and read_json(note) == source:
+        return
+    if foreign := [path.name for path in rest if not note.exists() and not path.name.endswith(TEMPORARY)]:
+        raise InputError(f"{partial}: expected the download of an earlier pull, found {foreign[0]!r}; move it away")
+    for path in rest:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    write_json(note, source)
 
 
 def _files(root: Path) -> Iterator[Path]:
@@ -92,8 +119,8 @@ def _files(root: Path) -> Iterator[Path]:
 
 
 def _is_ours(name: str) -> bool:
-    """Whether a file of a repository is part of the dataset, and thus outdated if it is not part of the new one."""
-    return name == RECORDINGS or name.startswith(tuple(f"{folder}/" for folder in FOLDERS))
+    """Whether a file of a repository is a dataset's, by its name, and thus outdated if the new one has none such."""
+    return re.fullmatch(OURS, name) is not None
 
 
 def _card(dataset: LeRobotDataset) -> str:

@@ -18,11 +18,13 @@ from vla_policy.utils.recordings import RECORDINGS
 @dataclass(frozen=True)
 class Takeovers:
     """`weight` is how many times as often a window that begins in a takeover is sampled as another one. No action of
-    the policy in the last `drop_before` seconds before a takeover is the target of a window.
+    the policy in the last `drop_before` seconds before a takeover, rounded up to frames, is the target of a window;
+    with `past` those before the window's moment are targets too, as of a policy with `predict_past`.
     """
 
     weight: float = 1.0
     drop_before: float = 0.0
+    past: bool = True
 
 
 def led_frames(dataset: LeRobotDataset, index: int) -> np.ndarray:

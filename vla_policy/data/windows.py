@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -198,10 +199,12 @@ class WindowDataset(Dataset[dict[str, Any]]):
     def _treat_takeovers(self, takeovers: Takeovers) -> None:
         """Leave out windows with actions of the policy before takeovers, and weigh those that begin in one."""
         led = [led_frames(self.dataset, index) for index in self.episodes]
-        count = round(takeovers.drop_before * self.dataset.fps)
+        count = math.ceil(takeovers.drop_before * self.dataset.fps - 1e-6)
         before = np.concatenate([frames_before(frames, count) for frames in led])
         ends = np.minimum(self._moments + self.horizon - self.n_obs_steps, self._last[self._moments])
-        kept = ~any_within(before, self._moments, ends)
+        past = self.n_obs_steps - 1 if takeovers.past else 0
+        begins = np.maximum(self._moments - past, self._first[self._moments])
+        kept = ~any_within(before, begins, ends)
         self.dropped = int((~kept).sum())
         self._moments = self._moments[kept]
         if not kept.any():

@@ -9,6 +9,7 @@ from vla_policy.conf.training_config import DataConfig
 from vla_policy.data import LeRobotDataset, MixedWindows, WindowDataset, Windows, common_interface
 from vla_policy.data.takeovers import Takeovers
 from vla_policy.interfaces import InputError
+from vla_policy.models import PolicyConfig
 from vla_policy.training.batches import ModelConfig, make_windows, split_episodes
 from vla_policy.utils.recordings import RECORDINGS
 
@@ -38,7 +39,8 @@ def open_data(
 
     def windows(which: int, episodes: list[int], weight: float = 1.0) -> WindowDataset:
         reading = config.cache_dir, config.cache, missing[which], config.pad_after
-        takeovers = Takeovers(weight, config.drop_before_intervention)
+        past = isinstance(model, PolicyConfig) and model.predict_past
+        takeovers = Takeovers(weight, config.drop_before_intervention, past)
         return make_windows(datasets[which], model, episodes, *reading, takeovers)
 
     def joined(parts: list[WindowDataset], *mixing: Sequence[Any] | None) -> Windows:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from helpers.bimanual import HEAD, TASK, WRIST, add_bimanual_episode, make_bimanual_dataset
@@ -200,10 +201,10 @@ def test_retask_all_some_or_a_sentence(dataset: LeRobotDataset) -> None:
     new = assert_whole(dataset.root)
     assert new.episode(5).task == "put it away"
     assert new.tasks == [TASK, "fold it", "put it away"]
-    films = {path: path.stat().st_ino for path in new.root.rglob("*.mp4")}
+    films = {path.stat().st_ino for path in new.root.rglob("*.mp4")}
     retask(dataset.root, "all alike")
     assert assert_whole(dataset.root).tasks == ["all alike"]
-    assert {path: path.stat().st_ino for path in new.root.rglob("*.mp4")} == films  # the very files
+    assert {path.stat().st_ino for path in new.root.rglob("*.mp4")} == films  # the very files
 
 
 def test_rename_and_drop(dataset: LeRobotDataset, tmp_path: Path) -> None:
@@ -276,6 +277,8 @@ def test_columns_and_records_of_others_are_carried_along(separate: Path, tmp_pat
         pq.write_table(meta.append_column("operator", [[f"person {index}"]]), record.meta)
         pq.write_table(data.append_column("note", [[f"{index}, {k}" for k in range(len(data))]]), record.data)
     info = json.loads((root / "meta/info.json").read_text())
+    sentences = pq.read_table(root / "meta/tasks.parquet")
+    pq.write_table(sentences.append_column("rating", [[4, 5]]), root / "meta/tasks.parquet")
     info |= {"licence": "mine", "splits": {"train": "0:4", "val": "4:6"}}
     info["features"]["note"] = {"dtype": "string", "shape": [1], "names": None}
     (root / "meta/info.json").write_text(json.dumps(info))
@@ -287,6 +290,9 @@ def test_columns_and_records_of_others_are_carried_along(separate: Path, tmp_pat
     assert [row["operator"] for row in rows] == [f"person {i}" for i in (0, 1, 3, 4, 5)]
     notes = pq.read_table(new.records[2].data)
     assert notes["note"].to_pylist()[LENGTH + LENGTH + 1] == "3, 0"
+    retask(root, "fold it", old=TASK)
+    ratings = pq.read_table(root / "meta/tasks.parquet").to_pylist()
+    assert [(row["task"], row["rating"]) for row in ratings] == [("fold it", None), (OTHER, 5)]
     drop(root, ["note"])
     assert "note" not in pq.read_table(LeRobotDataset(root).records[2].data).column_names
 
@@ -314,7 +320,7 @@ def test_a_video_without_key_frames_there_is_encoded_anew_and_that_is_said(share
     before = LeRobotDataset(root)
     shown = [before.frames(i, HEAD) for i in range(6)]
     (note,) = delete(root, [0], out=tmp_path / "new").notes
-    assert "file-000.mp4: the frames of episodes 1 to 5 are encoded anew, because of: no key frame at 0.2667 s" in note
+    assert "file-006.mp4: the frames of episodes 1 to 5 are encoded anew, because of: no key frame at 0.2667 s" in note
     assert HEAD in note
     new = assert_whole(tmp_path / "new")
     assert np.abs(new.frames(1, HEAD).astype(int) - shown[2]).mean() < 4
@@ -331,6 +337,39 @@ def test_an_unreadable_episode_can_be_deleted(separate: Path, tmp_path: Path) ->
     with pytest.raises(InputError, match=r"episode 2, .*wrist: expected the file"):
         delete(root, [0])
     delete(root, [2])
+    assert_whole(root)
+
+
+def test_a_reader_of_the_old_dataset_finds_no_other_episodes(dataset: LeRobotDataset) -> None:
+    episode = dataset.episode(5)
+    for change in (lambda: delete(dataset.root, [0]), lambda: compact(dataset.root), lambda: delete(dataset.root, [0])):
+        old = LeRobotDataset(dataset.root)
+        change()
+        for index in old.episodes:
+            with pytest.raises(InputError, match=r"expected .*found none"):
+                old.episode(index)
+            with pytest.raises(InputError, match=r"file-\d+\.mp4"):
+                old.frames(index, HEAD)
+    assert np.array_equal(assert_whole(dataset.root).episode(3).columns[ACTION], episode.columns[ACTION])
+
+
+def test_values_that_are_not_finite_hinder_no_edit(separate: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(separate, tmp_path / "d"))
+    record = LeRobotDataset(root).records[2]
+    rows = pq.read_table(record.data)
+    effort = pa.array(np.where(np.arange(len(rows)) == 3, np.nan, 0.5).astype(np.float32))
+    for other in LeRobotDataset(root).records.values():
+        table = pq.read_table(other.data)
+        column = effort if other.index == 2 else pa.array(np.zeros(len(table), np.float32))
+        pq.write_table(table.append_column("observation.effort", column), other.data)
+    info = json.loads((root / "meta/info.json").read_text())
+    info["features"]["observation.effort"] = {"dtype": "float32", "shape": [1], "names": None}
+    (root / "meta/info.json").write_text(json.dumps(info))
+    with pytest.raises(InputError, match="expected finite numbers, found nan"):
+        LeRobotDataset(root).episode(2)
+    delete(root, [0])
+    assert np.isnan(LeRobotDataset(root).episode(1, finite=False).columns["observation.effort"]).sum() == 1
+    drop(root, ["observation.effort"])
     assert_whole(root)
 
 
@@ -357,7 +396,8 @@ MISTAKES = [
     ),
     (lambda root, out: reencode(root, "vp8", out), "codec: expected one of .*, found 'vp8'"),
     (lambda root, out: merge([root, root], out), "merge: expected two or more different datasets"),
-    (lambda root, out: split(root, out, {"a": [0, 1], "b": [1]}), "in one part at most, found 1 in several"),
+    (lambda root, out: split(root, out, {"a": [0, 1], "b": [1]}), "every episode once at most, found 1 more often"),
+    (lambda root, out: split(root, out, {"a": [0, 2, 2]}), "every episode once at most, found 2 more often"),
     (lambda root, out: split(root, out, {"../a": [0]}), "expected names of folders"),
     (lambda root, out: delete(root, [0], out=root), "expected a new folder, found a dataset"),
 ]

@@ -17,7 +17,8 @@ def main(arguments: Sequence[str]) -> None:
     """Relabel, and print the numbers of episodes and frames."""
     description = (
         "Write stretches of play as demonstrations of where the block lay at their end: up to seconds=6 long, ending "
-        "every=2 seconds. A policy that sees observation.goal_state learns from them to push to any goal."
+        "every=2 seconds, so that a frame is in up to three of them; with every=6 no two share a frame. A policy that "
+        "sees observation.goal_state learns from them to push to any goal."
     )
     parser = config_parser("vla-dataset hindsight", description)
     parser.add_argument("DATASET", type=Path, help="folder of a LeRobotDataset, with the block's pose")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
+from itertools import takewhile
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -19,6 +20,7 @@ from vla_policy.utils.recordings import RECORDINGS, read_recordings
 
 INTERFACE = Path("meta/interface.json")
 EDITS = Path("meta/edits.json")  # what was done to a dataset, oldest first
+COUNTED = ("attempted", "last_seed", "successful", "success_rate", "success_ci95")  # of all attempts, by vla-collect
 OWN = (INTERFACE, EDITS, COLLECTION, Path(RECORDINGS))
 
 
@@ -30,7 +32,7 @@ def write_about(plan: Plan, out: Path, sentences: Mapping[int, str]) -> None:
     if any((dataset.root / INTERFACE).exists() for dataset in plan.datasets):
         write_json(out / INTERFACE, _interface(plan).to_dict())
     collections = [
-        _renumbered(dataset.root / COLLECTION, plan.numbers(dataset), sentences)
+        _renumbered(dataset, plan.numbers(dataset), sentences)
         for dataset in plan.datasets
         if (dataset.root / COLLECTION).exists()
     ]
@@ -56,30 +58,36 @@ def _interface(plan: Plan) -> Interface:
     return Interface({key: observations[key] for key in ordered}, action, declared.fps, declared.frame)
 
 
-def _renumbered(path: Path, numbers: Mapping[int, int], sentences: Mapping[int, str]) -> dict[str, Any]:
-    """The collection at `path` after an edit; `InputError` for another file."""
+def _renumbered(dataset: LeRobotDataset, numbers: Mapping[int, int], sentences: Mapping[int, str]) -> dict[str, Any]:
+    """The collection of `dataset` after an edit; `InputError` for another file."""
+    path = dataset.root / COLLECTION
     summary = read_json(path)
     try:
-        return _collection(summary, numbers, sentences)
+        return _collection(summary, dataset.records, numbers, sentences)
     except (AttributeError, KeyError, TypeError):
         raise InputError(f"{path}: expected the attempts of vla-collect, found {str(summary)[:80]!r}") from None
 
 
-def _collection(summary: Mapping[str, Any], numbers: Mapping[int, int], sentences: Mapping[int, str]) -> dict[str, Any]:
+def _collection(
+    summary: Mapping[str, Any], there: Container[int], numbers: Mapping[int, int], sentences: Mapping[int, str]
+) -> dict[str, Any]:
     """The summary of a collection with the new numbers of its episodes.
 
     The attempts at episodes that are no longer there stay, as `removed`: their seeds are done, their outcomes count.
+    Those from one on whose episode was never `there`, because vla-collect was killed, are yet to be made.
     """
     if "parts" in summary:
-        return _joined([_collection(part, numbers, sentences) for part in summary["parts"]])
+        return _joined([_collection(part, there, numbers, sentences) for part in summary["parts"]])
     attempts = []
-    for attempt in summary["attempts"]:
+    for attempt in takewhile(lambda one: one["episode"] is None or one["episode"] in there, summary["attempts"]):
         if attempt["episode"] is not None:
             number = numbers.get(attempt["episode"])
             attempt = {**attempt, "episode": number} | ({"removed": True} if number is None else {})
             if number is not None and number in sentences:
                 attempt["task"] = sentences[number]
         attempts.append(attempt)
+    if len(attempts) < len(summary["attempts"]):
+        summary = {key: value for key, value in summary.items() if key not in COUNTED}
     steps = [attempt["steps"] for attempt in attempts if attempt["episode"] is not None]
     counts = {"episodes": len(steps), "frames": sum(steps), "median_steps": float(median(steps)) if steps else None}
     return {**summary, **counts, "attempts": attempts}

@@ -14,7 +14,7 @@ from vla_policy.data.editing.build import Progress, build
 from vla_policy.data.editing.plan import Plan
 from vla_policy.data.editing.verify import require_planned
 from vla_policy.data.format.index import read_info
-from vla_policy.data.writing.journal import LOCK, lock, require_counted
+from vla_policy.data.writing.journal import LOCK, lock, next_file, require_counted
 from vla_policy.data.writing.replace import episode_files, replaced
 from vla_policy.interfaces import InputError
 from vla_policy.utils.exchange import Exchange, link
@@ -51,8 +51,9 @@ def edit(
     """Apply a plan to the dataset at `root`: in its place, or as a new one at `out`.
 
     In its place, files that belong to no episode stay, and disk space for a second copy of the rows and of what is
-    encoded anew is needed meanwhile. `InputError`, and nothing changed, for a mistake in the plan, a dataset whose
-    records and files disagree, or while a writer holds the lock.
+    encoded anew is needed meanwhile. No file gets the name of an old one, so that a reader that has the old dataset
+    open finds none rather than other episodes. `InputError`, and nothing changed, for a mistake in the plan, a dataset
+    whose records and files disagree, or while a writer holds the lock.
     """
     if out is not None:
         return write_new(make_plan(open_dataset(root)), out, progress)
@@ -63,7 +64,7 @@ def edit(
         records = plan.datasets[0].records.values()
         old = {path for record in records for path in episode_files(record)} | {root / path for path in REWRITTEN}
         with replaced(root, old) as folder:
-            notes = _write(plan, folder, link, progress)
+            notes = _write(plan, folder, next_file(root), link, progress)
     return _edited(root, notes)
 
 
@@ -72,7 +73,7 @@ def write_new(plan: Plan, out: str | Path, progress: Progress) -> Edited:
     plan.check()
     out = Path(out).resolve()
     with new_folder(out) as folder:
-        notes = _write(plan, folder, _copy, progress)
+        notes = _write(plan, folder, 0, _copy, progress)
     return _edited(out, notes)
 
 
@@ -94,8 +95,8 @@ def new_folder(out: Path) -> Iterator[Path]:
             raise
 
 
-def _write(plan: Plan, folder: Path, copy: Callable[[Path, Path], object], progress: Progress) -> list[str]:
-    built = build(plan, folder, copy, progress)
+def _write(plan: Plan, folder: Path, first: int, copy: Callable[[Path, Path], object], progress: Progress) -> list[str]:
+    built = build(plan, folder, first, copy, progress)
     require_planned(plan, built, LeRobotDataset(folder), progress)
     return built.notes
 

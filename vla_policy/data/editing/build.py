@@ -32,18 +32,20 @@ class Built:
     notes: list[str] = field(default_factory=list)
 
 
-def build(plan: Plan, out: Path, copy: Callable[[Path, Path], object], progress: Progress) -> Built:
-    """Write the dataset of a plan to the folder `out`; `copy` takes over a whole file."""
+def build(plan: Plan, out: Path, first: int, copy: Callable[[Path, Path], object], progress: Progress) -> Built:
+    """Write the dataset of a plan to the folder `out`, its data and videos in files numbered from `first` on; `copy`
+    takes over a whole file.
+    """
     built = Built()
     for key in progress(list(plan.videos)):
-        built.clips[key] = write_videos(plan, key, out, copy, built.notes.append)
+        built.clips[key] = write_videos(plan, key, out, first, copy, built.notes.append)
     tasks: dict[str, int] = {}
     records, read = Records(plan), lru_cache(2)(read_parquet)  # episodes are read in order
     stored = {dataset: read_stats(dataset.root, dataset.info) for dataset in plan.datasets}
-    with DataFiles(out) as files:
+    with DataFiles(out, first) as files:
         for number, _ in enumerate(progress([f"episode {number}" for number in range(len(plan.parts))])):
             part = plan.parts[number]
-            episode = part.dataset.episode(part.index)
+            episode = part.dataset.episode(part.index, finite=False)  # what is not may be what is dropped
             sentences = [part.sentences.get(task, task) for task in episode.tasks]
             numbers = [tasks.setdefault(task, len(tasks)) for task in sentences]
             counted = counters(number, records.frames, numbers)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +32,11 @@ def delete(root: Root, episodes: Collection[int], out: Root | None = None, progr
 
 
 def split(root: Root, out: Root, parts: Mapping[str, Sequence[int]], progress: Progress = iter) -> dict[str, Edited]:
-    """New datasets `out`/name of the episodes of each name; none may be in two of them."""
+    """New datasets `out`/name of the episodes of each name; none may be there twice."""
     dataset = open_dataset(root)
-    twice = [index for index in dataset.episodes if sum(index in chosen for chosen in parts.values()) > 1]
+    twice = [index for index, count in Counter(chain(*parts.values())).items() if count > 1]
     if twice:
-        raise InputError(f"split: expected every episode in one part at most, found {twice[0]} in several")
+        raise InputError(f"split: expected every episode once at most, found {min(twice)} more often")
     plans = {}
     for name, chosen in parts.items():
         if not name or Path(name).name != name or name.startswith("."):

@@ -19,6 +19,7 @@ from vla_policy.data.writing import metadata
 from vla_policy.data.writing.replace import file_place, free_numbers
 from vla_policy.utils.files import read_json_lines, write_json
 
+TASK_COLUMNS = ("task_index", "task", "__index_level_0__")  # of meta/tasks.parquet
 ANEW = ("data/", "videos/", "meta/episodes/", "stats/", "dataset_")  # columns of meta/episodes that are made anew
 
 
@@ -55,7 +56,7 @@ class Records:
         names = dict.fromkeys(name for row in rows for name in row)
         table = pa.table({name: pa.array([row.get(name) for row in rows]) for name in names})
         write_parquet(out / layout.EPISODES_PATH.format(**file_place(number)), table)
-        metadata.write_tasks(out, tasks)
+        metadata.write_tasks(out, tasks, _more_of(self.plan.datasets[0], tasks))
         write_json(out / "meta" / "stats.json", to_lists(self.stats))
         write_json(out / "meta" / "info.json", _info(self.plan, len(tasks), self.frames))
 
@@ -68,6 +69,18 @@ def read_extras(dataset: LeRobotDataset) -> dict[int, dict[str, Any]]:
         files = dict.fromkeys(record.meta for record in dataset.records.values())
         rows = [row for path in files for row in read_parquet(path, _is_extra).to_pylist()]
     return {row["episode_index"]: row for row in rows}
+
+
+def _more_of(dataset: LeRobotDataset, tasks: Sequence[str]) -> dict[str, pa.ChunkedArray]:
+    """What the dataset's table of sentences says of `tasks` beyond LeRobot's format; nothing of others."""
+    path = dataset.root / "meta" / "tasks.parquet"
+    if dataset.info["codebase_version"] == "v2.1":
+        return {}
+    table = read_parquet(path)
+    numbers = {number: row for row, number in enumerate(table["task_index"].to_pylist())}
+    rows = {task: numbers[number] for number, task in enumerate(dataset.tasks) if number in numbers}
+    chosen = pa.array([rows.get(task) for task in tasks], pa.int64())
+    return {name: table[name].take(chosen) for name in table.column_names if name not in TASK_COLUMNS}
 
 
 def _is_extra(name: str) -> bool:

@@ -53,10 +53,10 @@ def _stored(values: np.ndarray, entry: Any) -> pa.Array:
 
 
 class DataFiles:
-    """Writes rows to the data files of the folder `out`, a row group an episode, as many as fit in each."""
+    """Writes rows to data files of `out`, numbered from `first` on: a row group an episode, as many as fit."""
 
-    def __init__(self, out: Path) -> None:
-        self._out, self._numbers = out, free_numbers(out, layout.DATA_PATH)
+    def __init__(self, out: Path, first: int) -> None:
+        self._out, self._numbers = out, free_numbers(out, layout.DATA_PATH, first=first)
         self._writer: pq.ParquetWriter | None = None
         self._path, self._number, self._size = out, 0, 0
 

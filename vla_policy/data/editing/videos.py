@@ -31,9 +31,9 @@ class Clip:
 
 
 def write_videos(
-    plan: Plan, key: str, out: Path, copy: Callable[[Path, Path], object], say: Callable[[str], None]
+    plan: Plan, key: str, out: Path, first: int, copy: Callable[[Path, Path], object], say: Callable[[str], None]
 ) -> list[Clip]:
-    """Write the videos of the feature `key` to the folder `out`; the clip of each new episode.
+    """Write the videos of the feature `key` to `out`, in files numbered from `first` on; the clip of each new episode.
 
     `copy` copies a file. What has to be encoded although nobody asked for it is told to `say`.
     """
@@ -43,7 +43,7 @@ def write_videos(
     records = (record for dataset in plan.datasets for record in dataset.records.values() if key in record.videos)
     everything = Counter(record.videos[key].path for record in records)
     clips: dict[int, Clip] = {}
-    files = _files(out, plan.videos[key])
+    files = _files(out, plan.videos[key], first)
     for source, numbers in episodes.items():
         whole = len(numbers) == everything[source]
         obstacle = "" if whole or plan.is_encoded(key) else _obstacle(plan, key, numbers)
@@ -62,9 +62,9 @@ def write_videos(
     return [clips[number] for number in range(len(plan.parts))]
 
 
-def _files(out: Path, name: str) -> Iterator[tuple[int, Path]]:
+def _files(out: Path, name: str, first: int) -> Iterator[tuple[int, Path]]:
     """Unused numbers of video files, and their paths."""
-    for file in free_numbers(out, layout.VIDEO_PATH, name):
+    for file in free_numbers(out, layout.VIDEO_PATH, name, first):
         yield file, out / layout.VIDEO_PATH.format(video_key=name, **file_place(file))
 
 

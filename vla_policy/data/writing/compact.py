@@ -22,7 +22,7 @@ from vla_policy.data.format.layout import VideoSpan
 from vla_policy.data.format.parquet import read_parquet, write_parquet
 from vla_policy.data.format.video import merge_signature, read_header, remux
 from vla_policy.data.writing.compare import require_same
-from vla_policy.data.writing.journal import lock, require_counted
+from vla_policy.data.writing.journal import lock, next_file, require_counted
 from vla_policy.data.writing.replace import episode_files, file_place, free_numbers, replaced, require_accounted
 from vla_policy.interfaces import InputError
 from vla_policy.utils.exchange import Exchange, link
@@ -58,7 +58,8 @@ def compact(
         require_accounted(dataset)
         sources = {path for record in dataset.records.values() for path in episode_files(record)}
         with replaced(root, sources) as building:
-            _build(dataset, building, data_mb * 2**20, video_mb * 2**20, progress)
+            first = next_file(root)  # a reader that has the old dataset open must not find others in its files
+            _build(dataset, building, first, data_mb * 2**20, video_mb * 2**20, progress)
             require_same(dataset, LeRobotDataset(building, strict=False), progress)
     return LeRobotDataset(root)
 
@@ -75,6 +76,7 @@ def _require_layout(root: Path) -> None:
 def _build(
     dataset: LeRobotDataset,
     out: Path,
+    first: int,
     data_bytes: float,
     video_bytes: float,
     progress: Callable[[Sequence[str]], Iterable[str]],
@@ -84,20 +86,20 @@ def _build(
     for key in progress(["data", *cameras]):
         if key == "data":
             sources = list(dict.fromkeys(record.data for record in dataset.records.values()))
-            places[key] = _merge_data(sources, out, data_bytes)
+            places[key] = _merge_data(sources, out, first, data_bytes)
         else:
-            places[key] = _merge_videos(dataset, out, key, video_bytes)
+            places[key] = _merge_videos(dataset, out, key, first, video_bytes)
     if dataset.records:
         number = next(free_numbers(out, layout.EPISODES_PATH))
         write_parquet(out / layout.EPISODES_PATH.format(**file_place(number)), _episodes(dataset, places, number))
 
 
-def _merge_data(sources: Sequence[Path], out: Path, limit: float) -> dict[Path, _Place]:
+def _merge_data(sources: Sequence[Path], out: Path, first: int, limit: float) -> dict[Path, _Place]:
     """Concatenate data files, keeping their row groups."""
     schemas = {path: str(pq.read_schema(path).remove_metadata()) for path in sources}
     places: dict[Path, _Place] = {}
     groups = _groups(sources, limit, schemas.__getitem__)
-    for number, group in zip(free_numbers(out, layout.DATA_PATH), groups, strict=False):
+    for number, group in zip(free_numbers(out, layout.DATA_PATH, first=first), groups, strict=False):
 
         def write(temporary: Path, group: Sequence[Path] = group) -> None:
             with pq.ParquetWriter(temporary, pq.read_schema(group[0]), compression="snappy") as writer:
@@ -111,7 +113,7 @@ def _merge_data(sources: Sequence[Path], out: Path, limit: float) -> dict[Path, 
     return places
 
 
-def _merge_videos(dataset: LeRobotDataset, out: Path, key: str, limit: float) -> dict[Path, _Place]:
+def _merge_videos(dataset: LeRobotDataset, out: Path, key: str, first: int, limit: float) -> dict[Path, _Place]:
     """Merge videos that consist of exactly their episodes' frames; the others are kept as single files."""
     episodes: dict[Path, list[tuple[VideoSpan, int]]] = defaultdict(list)
     for record in dataset.records.values():
@@ -122,7 +124,7 @@ def _merge_videos(dataset: LeRobotDataset, out: Path, key: str, limit: float) ->
     }
     places = {}
     groups = _groups(episodes, limit, signatures.__getitem__)
-    for number, group in zip(free_numbers(out, layout.VIDEO_PATH, key), groups, strict=False):
+    for number, group in zip(free_numbers(out, layout.VIDEO_PATH, key, first), groups, strict=False):
 
         def write(temporary: Path, group: Sequence[Path] = group) -> None:
             remux(temporary, group, dataset.fps)

@@ -15,6 +15,8 @@ from vla_policy.data.format.parquet import write_parquet
 from vla_policy.data.format.stats import Stats, to_lists
 from vla_policy.interfaces import Interface
 
+NOTHING: Mapping[str, pa.ChunkedArray] = {}
+
 
 def new_info(interface: Interface, robot_type: str, codec: str, executed: bool = False) -> dict[str, Any]:
     """info.json of a dataset without episodes."""
@@ -52,8 +54,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tupl
             yield key, old[key], new[key]
 
 
-def write_tasks(root: Path, tasks: list[str]) -> None:
-    """Write `meta/tasks.parquet`; pandas metadata makes the task string the index, as LeRobot expects."""
+def write_tasks(root: Path, tasks: list[str], more: Mapping[str, pa.ChunkedArray] = NOTHING) -> None:
+    """Write `meta/tasks.parquet`, with `more` columns; pandas metadata makes the task the index, as LeRobot expects."""
     column = {"field_name": "task_index", "name": "task_index", "pandas_type": "int64", "numpy_type": "int64"}
     index = {"field_name": "task", "name": "task", "pandas_type": "unicode", "numpy_type": "object"}
     pandas = {
@@ -63,7 +65,8 @@ def write_tasks(root: Path, tasks: list[str]) -> None:
         "creator": {"library": "pyarrow", "version": pa.__version__},
         "pandas_version": "2.0.0",
     }
-    table = pa.table({"task_index": pa.array(range(len(tasks)), pa.int64()), "task": pa.array(tasks, pa.string())})
+    columns = {"task_index": pa.array(range(len(tasks)), pa.int64()), "task": pa.array(tasks, pa.string())}
+    table = pa.table({**columns, **more})
     write_parquet(root / "meta" / "tasks.parquet", table.replace_schema_metadata({"pandas": json.dumps(pandas)}))
 
 

@@ -67,9 +67,9 @@ def require_accounted(
         _require_rows(path, lengths[path])
 
 
-def free_numbers(out: Path, template: str, key: str = "") -> Iterator[int]:
-    """Unused file numbers, chunk * CHUNKS_SIZE + file."""
-    for number in range(layout.CHUNKS_SIZE**2):
+def free_numbers(out: Path, template: str, key: str = "", first: int = 0) -> Iterator[int]:
+    """Unused file numbers, chunk * CHUNKS_SIZE + file, from `first` on."""
+    for number in range(first, layout.CHUNKS_SIZE**2):
         if not os.path.lexists(out / template.format(video_key=key, **file_place(number))):
             yield number
 
