@@ -52,7 +52,7 @@ class PolicyNode(ModelNode):
     def __init__(self) -> None:
         self._instruction, self._understood = "", ""  # the one to follow, the last one that the policy was asked about
         self._unreadable, self._silence = "", ""
-        self._execution = threading.Lock()  # of what the pilot knows of it; the worker answers in its own thread
+        self._lock = threading.Lock()  # of the pilot and of what is known of the instruction: answers come in a thread
         self._worker: Worker[Question, Callable[[], None]] | None = None
         self._pilot: Pilot | None = None
         self._disconnect: Callable[[], None] = lambda: None  # from a server
@@ -104,6 +104,11 @@ class PolicyNode(ModelNode):
         self._on_read(self._instruction, unreadable(self._instruction))
         self._names, self._frame = policy.interface.action.names, contract.command.frame_id
         took = self._warm_up(player)
+        if self._chunking == "wait" and took >= contract.timeouts.chunk:
+            raise InputError(
+                f"policy: parameter 'chunking': expected another one than wait for chunks that take {took:.2g} s, since "
+                f"the arm holds for good after {contract.timeouts.chunk:g} s, found wait"
+            )
         generator = np.random.default_rng(self._seed)
 
         def predict(window: list[Observation], given: Given | None) -> Callable[[], None]:
@@ -130,14 +135,16 @@ class PolicyNode(ModelNode):
 
     def begin(self) -> None:
         self._silence = ""
-        if not self._reading():
-            self._unreadable = "the instruction is not read yet"
+        with self._lock:
+            if self._understood != self._instruction:
+                self._unreadable = "the instruction is not read yet"
+        self._reading()
         self._restart()
 
     def _restart(self) -> None:
         """Forget what was seen, asked and played."""
         assert self._pilot is not None
-        with self._execution:
+        with self._lock:
             self._pilot.reset(common.now(self))
 
     def _want(self, config: PlannerConfig) -> None:
@@ -203,6 +210,9 @@ class PolicyNode(ModelNode):
         return time.perf_counter() - begin
 
     def _on_task(self, message: String) -> None:
+        if message.data != self._instruction and self._pilot is not None:
+            with self._lock:
+                self._pilot.forget()
         self._instruction = message.data
         self._reading()
 
@@ -214,8 +224,9 @@ class PolicyNode(ModelNode):
         return known
 
     def _on_read(self, instruction: str, unreadable: str) -> None:
-        self._unreadable, self._silence = unreadable, ""
-        self._understood = instruction
+        with self._lock:
+            self._unreadable, self._silence = unreadable, ""
+            self._understood = instruction
         self.answered()
 
     def _on_gate(self, message: String) -> None:
@@ -235,7 +246,8 @@ class PolicyNode(ModelNode):
         if not self.active or not self._running or self._worker is None or self._pilot is None:
             return
         try:
-            observation = self._pilot.observe(self._instruction)
+            with self._lock:
+                observation = self._pilot.observe(self._instruction)
         except DataError as error:
             self.broken(error)
             return
@@ -246,7 +258,7 @@ class PolicyNode(ModelNode):
             return
         window = self._pilot.window() if self._reading() else None
         if window is not None and not self._unreadable:
-            with self._execution:  # the answer may be there at once
+            with self._lock:  # the answer may be there at once
                 if self._worker.ask(partial(self._predict, window, self._pilot.given(window))):
                     self._pilot.asked(window)
 
@@ -255,13 +267,13 @@ class PolicyNode(ModelNode):
         self._silence = ""
         self.answered()
         self._inference.add(took)
-        with self._execution:
+        with self._lock:
             played = self._pilot.answer(chunk, common.now(self))
-        if played is not None:
-            self._chunks.publish(chunk_message(played, self._names, self._frame))
+            if played is not None:  # before a restart, or not at all
+                self._chunks.publish(chunk_message(played, self._names, self._frame))
 
     def _on_failure(self, error: Exception) -> None:
-        if isinstance(error, Unavailable):  # asked again with the next observation
+        if isinstance(error, Unavailable):  # asked again with the next observation that is due
             self._silence = str(error)
             self.answered()
         else:
