@@ -117,7 +117,7 @@ def test_a_delay_of_a_whole_chunk_is_refused_unless_the_arm_waits() -> None:
         play(Counting(), 15, "async")
     with pytest.raises(InputError, match="delay: expected 0 or more control periods, found -1"):
         play(Counting(), -1, "async")
-    with pytest.raises(InputError, match="delay: expected less than 1 s with chunking=wait, .* found 10 control"):
+    with pytest.raises(InputError, match=r"delay: expected less than 1 s with chunking=wait, .* found 10 control"):
         play(Counting(), 10, "wait")  # the gate would hold for good
     assert play(Counting(), 9, "wait").held_steps < 30 - 2
 

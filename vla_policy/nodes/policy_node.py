@@ -17,14 +17,14 @@ from vla_policy.interfaces import ActionChunk, DataError, Given, InputError, Obs
 from vla_policy.nodes import common
 from vla_policy.nodes.chunks import chunk_message
 from vla_policy.nodes.lifecycle import ModelNode
-from vla_policy.nodes.model import SHIPPED, robot_policy, served_policy
+from vla_policy.nodes.model import SHIPPED, end_draft, robot_policy, served_policy
 from vla_policy.nodes.perception import Perception
 from vla_policy.nodes.planner import PlannerParameters
 from vla_policy.planning.options import PlannerConfig, make_objective
 from vla_policy.planning.planners import planned
 from vla_policy.robot.contract import Contract, load_contract
 from vla_policy.runtime import CHUNKINGS, Pilot, Timing, Worker, predicted
-from vla_policy.serving.options import ServerOptions
+from vla_policy.serving.options import ServerOptions, require_together
 
 if TYPE_CHECKING:
     from vla_policy.models import DiffusionPolicy
@@ -56,6 +56,7 @@ class PolicyNode(ModelNode):
         self._worker: Worker[Question, Callable[[], None]] | None = None
         self._pilot: Pilot | None = None
         self._disconnect: Callable[[], None] = lambda: None  # from a server
+        self._end_draft: Callable[[], None] = lambda: None  # and its process
         self._running, self._gate_state = True, ""
         self._inference, self._age = Timing(), Timing()
         super().__init__("policy")
@@ -63,7 +64,10 @@ class PolicyNode(ModelNode):
             self, "checkpoint", "", f"folder or hub name; empty: the server's, without one {SHIPPED}"
         )
         self._server = common.parameter(
-            self, "server", "", "ws:// or wss:// address of a vla-serve that computes the chunks; empty: this process"
+            self,
+            "server",
+            "",
+            "ws:// or wss:// address of a vla-serve, whose device and threads count; empty: this process",
         )
         self._jpeg = common.parameter(
             self, "jpeg", 0, "quality of the pictures that the server gets, 1 to 95; 0: as they are", (0, 95)
@@ -92,6 +96,7 @@ class PolicyNode(ModelNode):
     def load(self) -> None:
         contract = load_contract(self._contract)
         self._disconnect()
+        self._end_draft()
         policy = self._made(contract)
         player: Policy = policy
         if self._planner.config.name != "none":  # a server is refused with it
@@ -106,7 +111,7 @@ class PolicyNode(ModelNode):
         took = self._warm_up(player)
         if self._chunking == "wait" and took >= contract.timeouts.chunk:
             raise InputError(
-                f"policy: parameter 'chunking': expected another one than wait for chunks that take {took:.2g} s, since "
+                f"policy: parameter 'chunking': expected another one than wait for chunks that take {took:.2g} s, as "
                 f"the arm holds for good after {contract.timeouts.chunk:g} s, found wait"
             )
         generator = np.random.default_rng(self._seed)
@@ -156,11 +161,13 @@ class PolicyNode(ModelNode):
         self._disconnect()  # before the worker ends, which may be waiting for the server
         if self._worker is not None:
             self._worker.close()
-            self._worker = None
+            self._worker = self._ranking = None
+            del self._predict, self._read  # with the policy
             self.destroy_publisher(self._chunks)
             for subscription in self._inputs:
                 self.destroy_subscription(subscription)
             self.destroy_service(self._run)
+        self._end_draft()
 
     def problem(self) -> str:
         if self.active and self._unreadable and not self._silence:
@@ -180,16 +187,13 @@ class PolicyNode(ModelNode):
 
     def _made(self, contract: Contract) -> DiffusionPolicy | RemotePolicy:
         ServerOptions(self._server, self._jpeg)  # report a mistake
-        planner = self._planner.config.name
-        if planner != "none" and self._chunking == "rtc":
-            raise InputError(f"planner: expected none with chunking=rtc, found {planner!r}")
+        require_together(self._server, self._draft, self._planner.config.name, self._chunking)
         if not self._server:
             checkpoint = self._checkpoint or SHIPPED
-            return robot_policy(contract, checkpoint, self._device, self._threads, self._chunking, self._draft)
-        if planner != "none" or self._draft:
-            raise InputError(
-                f"server: expected none with a planner or a draft, which need the policy here, found {self._server}"
-            )
+            local = robot_policy(contract, checkpoint, self._device, self._threads, self._chunking, self._draft)
+            if self._draft:
+                self._end_draft = partial(end_draft, local)
+            return local
         policy = served_policy(contract, self._server, self._jpeg, self._checkpoint)
         self._disconnect = policy.close
         return policy
