@@ -34,7 +34,7 @@ def chunk_latency(
 
     def once(k: int) -> float:
         begin = time.perf_counter()
-        predicted(policy, [histories[k % len(histories)]], [given], generator)
+        predicted(policy, [list(histories[k % len(histories)])], [given], generator)
         return (time.perf_counter() - begin) * 1e3
 
     first = [once(k) for k in range(warmup)]
