@@ -8,7 +8,6 @@ from contextlib import closing, contextmanager
 import numpy as np
 import pytest
 from helpers.ros import Sensors, activate, own_domain, spinning, wait_for
-
 from rclpy.lifecycle import TransitionCallbackReturn
 
 from vla_policy.interfaces import ActionChunk, Observation
