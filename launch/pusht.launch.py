@@ -24,7 +24,7 @@ ARGUMENTS = {
     "check_instruction": ("true", "the policy requests a stop for an instruction that it does not understand"),
     "seed": ("0", "of the first episode"),
     "chunking": ("async", "while a chunk is computed: async, wait, ensemble or rtc"),
-    "calibration": ("", "folder of a calibrated surprise monitor; empty: none runs"),
+    "calibration": ("", "folder of a calibrated surprise monitor, with chunking:=async; empty: none runs"),
     "arm": ("true", "bring all up and enable the gate"),
     "rviz": ("false", "show camera, arm and target in RViz"),
 }

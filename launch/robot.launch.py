@@ -20,7 +20,7 @@ ARGUMENTS = {
     "instruction": ("", "empty: the contract's"),
     "check_instruction": ("true", "the policy requests a stop for an instruction that it does not understand"),
     "chunking": ("async", "while a chunk is computed: async, wait, ensemble or rtc"),
-    "calibration": ("", "folder of a calibrated surprise monitor; empty: none runs"),
+    "calibration": ("", "folder of a calibrated surprise monitor, with chunking:=async; empty: none runs"),
     "dry_run": ("true", "send nothing to the robot"),
     "device": ("cpu", "auto, cpu or cuda"),
     "draft": ("", "checkpoint of a smaller policy that drafts action tokens on another core; empty: none"),

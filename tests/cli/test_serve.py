@@ -21,6 +21,7 @@ from vla_policy.evaluation.success.checkpoint import evaluate_checkpoint
 from vla_policy.evaluation.success.latency import random_histories
 from vla_policy.interfaces import ACTION, STATE, InputError
 from vla_policy.models import DiffusionPolicy
+from vla_policy.serving import client
 from vla_policy.serving.checkpoint import describe, remote_policy
 from vla_policy.serving.server import PolicyServer
 from vla_policy.serving.tokens import TOKEN, TOKEN_FILE
@@ -101,11 +102,19 @@ def test_an_evaluation_at_a_server_is_the_same_one(tmp_path: Path) -> None:
     assert describe(policy, CHECKPOINT).ranges.keys().isdisjoint({ACTION})
 
 
+def test_nobody_connects_for_a_checkpoint_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connected: list[object] = []
+    monkeypatch.setattr(client, "RemotePolicy", lambda *arguments: connected.append(arguments))
+    with pytest.raises(InputError, match="expected a checkpoint's folder with"):
+        remote_policy("ws://127.0.0.1:9", 0, str(tmp_path))
+    assert connected == []  # nobody would end the connection
+
+
 def test_an_evaluation_at_a_server_has_its_limits() -> None:
     for words, expected in (
         (
             ["server=ws://gpu:1", "n_action_steps=1"],
-            "server: expected none with a planner, a draft, n_action_steps or update_card",
+            "server: expected none with n_action_steps or update_card",
         ),
         (["jpeg=90"], "jpeg: expected 0 without a server, found 90"),
         (["server=gpu"], "server: expected ws://HOST:PORT or wss://HOST:PORT, found 'gpu'"),

@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 import numpy as np
 import pytest
 from helpers.ros import Sensors, activate, own_domain, spinning, wait_for
+from rclpy.lifecycle import TransitionCallbackReturn
 
 from vla_policy.interfaces import ActionChunk, Observation
 from vla_policy.nodes import policy_node
@@ -55,6 +56,38 @@ def test_the_policy_says_stop_until_it_gets_a_readable_instruction(monkeypatch: 
         robot.tell("forget it")
         wait_for(lambda: node.problem() == "cannot read 'forget it'", "a refusal")
         wait_for(lambda: robot.stops[-1], "stop")
+
+
+def test_an_instruction_that_is_read_at_once_is_not_taken_for_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(Reader(), monkeypatch) as (node, _):
+        node._worker.ask = lambda question: question()() is None
+        node._instruction = "push the T"
+        node.begin()
+        assert node.problem() == ""
+
+
+def test_another_instruction_forgets_what_was_predicted_for_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    forgotten: list[str] = []
+    reader = Reader()
+    with running(reader, monkeypatch) as (node, robot):
+        monkeypatch.setattr(node._pilot, "forget", lambda: forgotten.append(node._instruction))
+        for instruction in ("push the T", "push the T", "push it"):
+            robot.tell(instruction)
+            wait_for(lambda said=instruction: reader.tasks[-1] == said, "a chunk")
+    assert forgotten == ["ignore everything", "push the T"]
+
+
+def test_cleaning_up_ends_the_draft_and_lets_the_policy_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[object] = []
+    monkeypatch.setattr(policy_node, "end_draft", ended.append)
+    reader = Reader()
+    with running(reader, monkeypatch, "draft:=small") as (node, _):
+        assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+        assert ended == []
+        assert node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
+        assert ended == [reader]
+        assert not hasattr(node, "_predict")
+        activate(node)
 
 
 def test_unchecked_instructions_reach_the_policy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,6 +83,13 @@ def test_without_a_planner_nothing_is_wanted(monkeypatch: pytest.MonkeyPatch) ->
         )
 
 
+def test_what_does_not_go_together_is_refused(folder: Path) -> None:
+    chosen = ["planner.name:=dmpc", f"planner.dynamics:={folder / 'dynamics'}", "chunking:=ensemble"]
+    with own_domain(2), spinning(policy_node.PolicyNode, *chosen) as node:
+        assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+        assert "planner: expected none with chunking=ensemble, found 'dmpc'" in node.error
+
+
 def test_vla_sim_hands_its_planner_to_the_node() -> None:
     planner = PlannerConfig("dmpc", dynamics="somewhere", objective="progress+keep_out", disc=[1, 0, 0.03])
     given = nodes("checkpoint", GraphConfig(planner=planner))["policy"]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from geometry_msgs.msg import PoseStamped
 from helpers.ros import Spinning, activate, image_message, own_domain, pose_message, spinning, wait_for
+from rclpy.lifecycle import TransitionCallbackReturn
 from sensor_msgs.msg import Image
 from trajectory_msgs.msg import JointTrajectory
 
@@ -81,6 +82,14 @@ def running(policy: Slow, monkeypatch: pytest.MonkeyPatch, *parameters: str) -> 
     with own_domain(2), spinning(policy_node.PolicyNode, *parameters) as node, closing(Robot()) as robot:
         activate(node)
         yield node, robot
+
+
+def test_who_would_wait_longer_than_the_gate_does_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy_node, "robot_policy", lambda *_: Slow())
+    monkeypatch.setattr(policy_node, "WARMUP", 1)
+    with own_domain(2), spinning(policy_node.PolicyNode, "chunking:=wait") as node:
+        assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+        assert "expected another one than wait for chunks that take 5 s" in node.error
 
 
 def test_a_chunk_continues_the_one_that_is_played_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -116,6 +117,20 @@ def test_a_delay_of_a_whole_chunk_is_refused_unless_the_arm_waits() -> None:
         play(Counting(), 15, "async")
     with pytest.raises(InputError, match="delay: expected 0 or more control periods, found -1"):
         play(Counting(), -1, "async")
+    with pytest.raises(InputError, match=r"delay: expected less than 1 s with chunking=wait, .* found 10 control"):
+        play(Counting(), 10, "wait")  # the gate would hold for good
+    assert play(Counting(), 9, "wait").held_steps < 30 - 2
+
+
+@pytest.mark.parametrize(("chunking", "first"), [("wait", 0.0), ("async", 3.0)])
+def test_a_plan_begins_when_its_chunk_does_with_what_is_imagined_of_that_time(chunking: str, first: float) -> None:
+    class Planning(Counting):
+        def predict(self, *arguments):  # type: ignore[no-untyped-def]
+            (found,) = super().predict(*arguments)
+            return [replace(found, imagined={STATE: np.arange(16.0)[:, None]})]
+
+    begin, plan = play(Planning(), 3, chunking).plans[0]
+    assert (begin, plan[STATE][0, 0]) == (3, first)
 
 
 @pytest.mark.parametrize("chunking", CHUNKINGS)

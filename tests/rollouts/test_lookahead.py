@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -116,6 +117,26 @@ def test_a_future_that_cannot_be_simulated_or_judged_is_reported(capfd: pytest.C
     ]
     with pytest.raises(Failure, match="expected finite scores of what was simulated"):
         rollout(policy, PointEnv, [50000], num_workers=0)
+
+
+def test_a_process_that_cannot_be_started_is_reported_and_leaves_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+
+    def fork() -> int:
+        if len(started) == 1:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        started.append(real())
+        return started[-1]
+
+    real = os.fork
+    monkeypatch.setattr(os, "fork", fork)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    files = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(Failure, match=r"planner: expected to start a process for each proposal, found .* unavailable"):
+        rollout(Undecided(), PointEnv, [50000], num_workers=0)
+    assert len(os.listdir("/proc/self/fd")) == files
+    with pytest.raises(ChildProcessError):
+        os.waitpid(started[0], os.WNOHANG)
 
 
 def test_frozen_cameras_look_again_in_the_next_episode() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vla_policy.interfaces import ActionChunk, InputError
-from vla_policy.runtime import Chunking, Timeline
+from vla_policy.runtime import CHUNKINGS, Chunking, Gate, GateConfig, Limits, Timeline
 
 DT = 0.1
 EPOCH = 1.7e9
@@ -19,7 +19,7 @@ def chunk(t_obs: float, first: float = 0.0, rows: int = 8) -> ActionChunk:
     return ActionChunk(np.repeat(first + np.arange(rows, dtype=float)[:, None], 2, axis=1), t_obs, DT)
 
 
-def played(chunking: Chunking, t: float, delay: int, answer: ActionChunk) -> ActionChunk | None:
+def played(chunking: Chunking, t: float, delay: float, answer: ActionChunk) -> ActionChunk | None:
     chunking.ask(t)
     return chunking.answer(answer, t + delay * DT)
 
@@ -77,9 +77,61 @@ def test_who_waits_begins_with_the_first_row_and_asks_when_the_last_one_is_over(
     chunking = Chunking("wait", 2, DT)
     found = played(chunking, EPOCH, 3, chunk(EPOCH))
     assert found is not None
-    assert (found.t_obs, found.actions[:, 0].tolist()) == (EPOCH + 3 * DT, [0, 1])
+    assert (found.t_obs, found.actions[:, 0].tolist()) == (EPOCH, [0, 0, 0, 0, 1])  # row 3 is due
     assert not chunking.wanted(EPOCH + 4 * DT)
     assert chunking.wanted(EPOCH + 5 * DT)
+    between = played(chunking, EPOCH + 5 * DT, 1.5, chunk(EPOCH + 5 * DT))
+    assert between is not None
+    assert between.actions[:, 0].tolist() == [0, 0, 0, 1]  # row 1 is due for half a period, then the first one
+    assert not chunking.wanted(EPOCH + 8.5 * DT)
+
+
+@pytest.mark.parametrize("name", CHUNKINGS)
+def test_a_chunk_from_before_the_gate_was_enabled_is_not_played(name: str) -> None:
+    limits = Limits(np.full(2, -10.0), np.full(2, 10.0), max_step=np.ones(2))
+    gate = Gate(GateConfig(1 / DT, limits, heartbeats={}))
+    gate.measure(np.zeros(2), EPOCH)
+    chunking = Chunking(name, 2, DT)
+    chunking.ask(EPOCH)
+    gate.enable(EPOCH + DT, EPOCH + DT)
+    answer = chunking.answer(chunk(EPOCH), EPOCH + 2 * DT)
+    assert answer is not None
+    assert not gate.offer(answer, EPOCH + 2 * DT)
+    assert gate.refused == {"chunk from before enabling": 1}
+    chunking.ask(EPOCH + 3 * DT)
+    answer = chunking.answer(chunk(EPOCH + 3 * DT), EPOCH + 4 * DT)
+    assert answer is not None
+    assert gate.offer(answer, EPOCH + 4 * DT)
+
+
+def test_what_was_predicted_for_another_task_decides_nothing() -> None:
+    ensemble = Chunking("ensemble", 2, DT)
+    played(ensemble, EPOCH, 1, chunk(EPOCH))
+    ensemble.ask(EPOCH + 2 * DT)
+    ensemble.forget()
+    assert ensemble.answer(chunk(EPOCH + 2 * DT), EPOCH + 3 * DT) is None  # it answers the other task
+    assert ensemble.wanted(EPOCH + 3 * DT)
+    found = played(ensemble, EPOCH + 3 * DT, 1, chunk(EPOCH + 3 * DT, first=12.0))
+    assert found is not None
+    np.testing.assert_array_equal(found.actions, chunk(EPOCH + 3 * DT, first=12.0).actions)
+
+    rtc = Chunking("rtc", 2, DT)
+    played(rtc, EPOCH, 3, chunk(EPOCH))
+    rtc.forget()
+    given = rtc.given(EPOCH + 3 * DT)
+    assert given is not None
+    assert (given.rows[:, 0].tolist(), given.frozen) == ([3, 4, 5], 3)  # the arm goes on: no jump
+    played(rtc, EPOCH + 3 * DT, 3, chunk(EPOCH + 3 * DT, first=3.0))
+    given = rtc.given(EPOCH + 6 * DT)
+    assert given is not None
+    assert len(given.rows) == 5
+
+
+def test_a_chunk_that_is_over_when_it_comes_is_no_delay_to_expect() -> None:
+    chunking = Chunking("rtc", 2, DT)
+    played(chunking, EPOCH, 3, chunk(EPOCH))
+    played(chunking, EPOCH + 2 * DT, 50, chunk(EPOCH + 2 * DT))
+    assert chunking.delay == 3
 
 
 def test_an_ensemble_plays_the_mean_of_what_chunks_say_of_a_time() -> None:

@@ -10,8 +10,7 @@ from typing import Any
 from vla_policy.interfaces import InputError
 from vla_policy.planning.options import PlannerConfig
 from vla_policy.robot.contract import find_config
-from vla_policy.runtime import CHUNKINGS
-from vla_policy.serving.options import ServerOptions
+from vla_policy.serving.options import ServerOptions, require_together
 
 
 @dataclass
@@ -44,14 +43,10 @@ class GraphConfig(ServerOptions):
     out: str = "outputs/sim/${now:%Y-%m-%d_%H-%M-%S}"  # output folder
 
     def __post_init__(self) -> None:
-        if self.chunking not in CHUNKINGS:
-            raise InputError(f"chunking: expected one of {list(CHUNKINGS)}, found {self.chunking!r}")
+        super().__post_init__()
         if self.planner.name == "oracle":
             raise InputError("planner: expected none or dmpc in the graph, found 'oracle', see vla-eval rollout")
-        if self.planner.name != "none" and self.monitor is not None:
-            raise InputError("planner: expected none with a monitor, which is for the policy, found one")
-        if self.planner.name != "none" and self.chunking == "rtc":
-            raise InputError(f"planner: expected none with chunking=rtc, found {self.planner.name!r}")
+        require_together(self.server, self.draft, self.planner.name, self.chunking, self.monitor)
 
 
 def require_ros() -> None:

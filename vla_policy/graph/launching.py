@@ -53,12 +53,14 @@ def entities(arguments: Mapping[str, tuple[str, str]], nodes: Callable[..., list
 
 
 def watched(context: Any) -> bool:
-    """Whether a calibrated monitor is to run; `RuntimeError` unless it is known whose chunks it would watch."""
+    """Whether a calibrated monitor is to run; `RuntimeError` unless it knows the chunks that it would watch."""
     from launch.substitutions import LaunchConfiguration
 
-    calibration, server, checkpoint = (
-        LaunchConfiguration(name).perform(context) for name in ("calibration", "server", "checkpoint")
+    calibration, server, checkpoint, chunking = (
+        LaunchConfiguration(name).perform(context) for name in ("calibration", "server", "checkpoint", "chunking")
     )
+    if calibration and chunking != "async":
+        raise RuntimeError(f"chunking: expected async, for which the monitor was calibrated, found {chunking!r}")
     if calibration and server and not checkpoint:
         raise RuntimeError(f"checkpoint: expected the policy of {server}, which is to be watched, found none")
     return bool(calibration)

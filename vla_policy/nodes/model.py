@@ -39,6 +39,14 @@ def robot_policy(
     return policy
 
 
+def end_draft(policy: DiffusionPolicy) -> None:
+    """End the process that drafts for this policy, if there is one."""
+    from vla_policy.speculation.process import DraftProcess
+
+    if isinstance(policy.drafter, DraftProcess):
+        policy.drafter.close()
+
+
 def served_policy(contract: Contract, server: str, jpeg: int, checkpoint: str) -> RemotePolicy:
     """The policy of a server, that of `checkpoint` unless this is "", with the checks of `robot_policy`."""
     sys.setswitchinterval(GIL_SECONDS)

@@ -17,14 +17,14 @@ from vla_policy.interfaces import ActionChunk, DataError, Given, InputError, Obs
 from vla_policy.nodes import common
 from vla_policy.nodes.chunks import chunk_message
 from vla_policy.nodes.lifecycle import ModelNode
-from vla_policy.nodes.model import SHIPPED, robot_policy, served_policy
+from vla_policy.nodes.model import SHIPPED, end_draft, robot_policy, served_policy
 from vla_policy.nodes.perception import Perception
 from vla_policy.nodes.planner import PlannerParameters
 from vla_policy.planning.options import PlannerConfig, make_objective
 from vla_policy.planning.planners import planned
 from vla_policy.robot.contract import Contract, load_contract
 from vla_policy.runtime import CHUNKINGS, Pilot, Timing, Worker, predicted
-from vla_policy.serving.options import ServerOptions
+from vla_policy.serving.options import ServerOptions, require_together
 
 if TYPE_CHECKING:
     from vla_policy.models import DiffusionPolicy
@@ -52,10 +52,11 @@ class PolicyNode(ModelNode):
     def __init__(self) -> None:
         self._instruction, self._understood = "", ""  # the one to follow, the last one that the policy was asked about
         self._unreadable, self._silence = "", ""
-        self._execution = threading.Lock()  # of what the pilot knows of it; the worker answers in its own thread
+        self._lock = threading.Lock()  # of the pilot and of what is known of the instruction: answers come in a thread
         self._worker: Worker[Question, Callable[[], None]] | None = None
         self._pilot: Pilot | None = None
         self._disconnect: Callable[[], None] = lambda: None  # from a server
+        self._end_draft: Callable[[], None] = lambda: None  # and its process
         self._running, self._gate_state = True, ""
         self._inference, self._age = Timing(), Timing()
         super().__init__("policy")
@@ -63,7 +64,10 @@ class PolicyNode(ModelNode):
             self, "checkpoint", "", f"folder or hub name; empty: the server's, without one {SHIPPED}"
         )
         self._server = common.parameter(
-            self, "server", "", "ws:// or wss:// address of a vla-serve that computes the chunks; empty: this process"
+            self,
+            "server",
+            "",
+            "ws:// or wss:// address of a vla-serve, whose device and threads count; empty: this process",
         )
         self._jpeg = common.parameter(
             self, "jpeg", 0, "quality of the pictures that the server gets, 1 to 95; 0: as they are", (0, 95)
@@ -92,6 +96,7 @@ class PolicyNode(ModelNode):
     def load(self) -> None:
         contract = load_contract(self._contract)
         self._disconnect()
+        self._end_draft()
         policy = self._made(contract)
         player: Policy = policy
         if self._planner.config.name != "none":  # a server is refused with it
@@ -104,6 +109,11 @@ class PolicyNode(ModelNode):
         self._on_read(self._instruction, unreadable(self._instruction))
         self._names, self._frame = policy.interface.action.names, contract.command.frame_id
         took = self._warm_up(player)
+        if self._chunking == "wait" and took >= contract.timeouts.chunk:
+            raise InputError(
+                f"policy: parameter 'chunking': expected another one than wait for chunks that take {took:.2g} s, as "
+                f"the arm holds for good after {contract.timeouts.chunk:g} s, found wait"
+            )
         generator = np.random.default_rng(self._seed)
 
         def predict(window: list[Observation], given: Given | None) -> Callable[[], None]:
@@ -130,14 +140,16 @@ class PolicyNode(ModelNode):
 
     def begin(self) -> None:
         self._silence = ""
-        if not self._reading():
-            self._unreadable = "the instruction is not read yet"
+        with self._lock:
+            if self._understood != self._instruction:
+                self._unreadable = "the instruction is not read yet"
+        self._reading()
         self._restart()
 
     def _restart(self) -> None:
         """Forget what was seen, asked and played."""
         assert self._pilot is not None
-        with self._execution:
+        with self._lock:
             self._pilot.reset(common.now(self))
 
     def _want(self, config: PlannerConfig) -> None:
@@ -149,11 +161,13 @@ class PolicyNode(ModelNode):
         self._disconnect()  # before the worker ends, which may be waiting for the server
         if self._worker is not None:
             self._worker.close()
-            self._worker = None
+            self._worker = self._ranking = None
+            del self._predict, self._read  # with the policy
             self.destroy_publisher(self._chunks)
             for subscription in self._inputs:
                 self.destroy_subscription(subscription)
             self.destroy_service(self._run)
+        self._end_draft()
 
     def problem(self) -> str:
         if self.active and self._unreadable and not self._silence:
@@ -173,16 +187,13 @@ class PolicyNode(ModelNode):
 
     def _made(self, contract: Contract) -> DiffusionPolicy | RemotePolicy:
         ServerOptions(self._server, self._jpeg)  # report a mistake
-        planner = self._planner.config.name
-        if planner != "none" and self._chunking == "rtc":
-            raise InputError(f"planner: expected none with chunking=rtc, found {planner!r}")
+        require_together(self._server, self._draft, self._planner.config.name, self._chunking)
         if not self._server:
             checkpoint = self._checkpoint or SHIPPED
-            return robot_policy(contract, checkpoint, self._device, self._threads, self._chunking, self._draft)
-        if planner != "none" or self._draft:
-            raise InputError(
-                f"server: expected none with a planner or a draft, which need the policy here, found {self._server}"
-            )
+            local = robot_policy(contract, checkpoint, self._device, self._threads, self._chunking, self._draft)
+            if self._draft:
+                self._end_draft = partial(end_draft, local)
+            return local
         policy = served_policy(contract, self._server, self._jpeg, self._checkpoint)
         self._disconnect = policy.close
         return policy
@@ -203,6 +214,9 @@ class PolicyNode(ModelNode):
         return time.perf_counter() - begin
 
     def _on_task(self, message: String) -> None:
+        if message.data != self._instruction and self._pilot is not None:
+            with self._lock:
+                self._pilot.forget()
         self._instruction = message.data
         self._reading()
 
@@ -214,8 +228,9 @@ class PolicyNode(ModelNode):
         return known
 
     def _on_read(self, instruction: str, unreadable: str) -> None:
-        self._unreadable, self._silence = unreadable, ""
-        self._understood = instruction
+        with self._lock:
+            self._unreadable, self._silence = unreadable, ""
+            self._understood = instruction
         self.answered()
 
     def _on_gate(self, message: String) -> None:
@@ -235,7 +250,8 @@ class PolicyNode(ModelNode):
         if not self.active or not self._running or self._worker is None or self._pilot is None:
             return
         try:
-            observation = self._pilot.observe(self._instruction)
+            with self._lock:
+                observation = self._pilot.observe(self._instruction)
         except DataError as error:
             self.broken(error)
             return
@@ -246,7 +262,7 @@ class PolicyNode(ModelNode):
             return
         window = self._pilot.window() if self._reading() else None
         if window is not None and not self._unreadable:
-            with self._execution:  # the answer may be there at once
+            with self._lock:  # the answer may be there at once
                 if self._worker.ask(partial(self._predict, window, self._pilot.given(window))):
                     self._pilot.asked(window)
 
@@ -255,13 +271,13 @@ class PolicyNode(ModelNode):
         self._silence = ""
         self.answered()
         self._inference.add(took)
-        with self._execution:
+        with self._lock:
             played = self._pilot.answer(chunk, common.now(self))
-        if played is not None:
-            self._chunks.publish(chunk_message(played, self._names, self._frame))
+            if played is not None:  # before a restart, or not at all
+                self._chunks.publish(chunk_message(played, self._names, self._frame))
 
     def _on_failure(self, error: Exception) -> None:
-        if isinstance(error, Unavailable):  # asked again with the next observation
+        if isinstance(error, Unavailable):  # asked again with the next observation that is due
             self._silence = str(error)
             self.answered()
         else:

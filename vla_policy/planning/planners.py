@@ -35,9 +35,12 @@ class Oracle:
 
         chunks, _ = propose(self.policy, self.policy.batch(histories), generator, self.samples)
         dt = 1.0 / self.interface.fps
+        candidates = chunks.double().cpu().numpy()
+        if not np.isfinite(candidates).all():
+            raise InputError("planner: expected finite actions, found others; weights are damaged")
         return [
             Proposals(rows[0], history[-1].t, dt, candidates=rows, objective=self.objective)
-            for rows, history in zip(chunks.double().cpu().numpy(), histories, strict=True)
+            for rows, history in zip(candidates, histories, strict=True)
         ]
 
 

@@ -28,6 +28,12 @@ class EpisodeRunner:
         self._env: Any = env
         self._spec, self._drive = spec, drive_of(env)
         self._keys = list(spec.interface.observations)
+        delay, most = spec.delay / spec.interface.fps, self._drive.chunk_timeout
+        if spec.chunking == "wait" and delay >= most:
+            raise InputError(
+                f"delay: expected less than {most:g} s with chunking=wait, after which the arm holds for good, "
+                f"found {spec.delay} control periods, {delay:g} s"
+            )
         self.steps = 0  # of the current episode
         self.seen: Mapping[str, np.ndarray] = {}  # all of the newest observation, more than the policy gets
 
@@ -47,6 +53,7 @@ class EpisodeRunner:
         self._statuses: list[str] = []
         self._events, self._halted = EventLog(info), False
         self._answer: tuple[int, ActionChunk] | None = None  # a chunk, and the step at which it is ready
+        self._plan: Mapping[str, np.ndarray] = {}  # what is imagined from that step on
         self._plans: list[tuple[int, Mapping[str, np.ndarray]]] = []
         self._chunk: ActionChunk | None = None  # accepted since the previous observation
         self._watched: list[WatchedStep] = []
@@ -70,10 +77,11 @@ class EpisodeRunner:
         rows = len(chunk.actions)
         if self._spec.delay >= rows and self._spec.chunking != "wait":
             raise InputError(f"delay: expected less than a chunk, {rows} control periods, found {self._spec.delay}")
+        begins_later = self._spec.chunking == "wait" and not isinstance(chunk, Proposals)  # these see the delay, too
         if isinstance(chunk, Proposals):
             chunk = best_of(chunk, self)
-        if chunk.imagined:
-            self._plans.append((self.steps, chunk.imagined))
+        over = 0 if begins_later else self._spec.delay
+        self._plan = {key: states[over:] for key, states in chunk.imagined.items()}
         self._answer = self.steps + self._spec.delay, chunk
 
     def close_eyes(self) -> None:
@@ -132,7 +140,10 @@ class EpisodeRunner:
         """Play the policy's chunk if it is ready."""
         if self._answer is not None and self.steps >= self._answer[0]:
             chunk, self._answer = self._answer[1], None
-            self._chunk = self._control.chunk if self._control.offer(chunk) else None
+            accepted = self._control.offer(chunk)
+            self._chunk = self._control.chunk if accepted else None
+            if accepted and self._plan:
+                self._plans.append((self.steps, self._plan))
 
     def _observe(self, observation: dict[str, np.ndarray], command: np.ndarray | None) -> None:
         self.seen = observation

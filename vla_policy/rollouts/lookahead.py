@@ -8,11 +8,12 @@ PyBullet rebuilds its contacts, and from touching bodies two futures part within
 from __future__ import annotations
 
 import os
+import signal
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn, Protocol
+from typing import BinaryIO, NoReturn, Protocol
 
 import numpy as np
 
@@ -59,29 +60,52 @@ def foresee(episode: Episode, proposals: Proposals) -> Future:
     chunks = [ActionChunk(rows, proposals.t_obs, proposals.dt) for rows in proposals.candidates]
     cores, found = len(os.sched_getaffinity(0)), []
     for first in range(0, len(chunks), cores):  # as many processes at a time as there are cores
-        started = [_start(episode, chunk, keys) for chunk in chunks[first : first + cores]]
-        found += [_finish(*child) for child in started]
+        found += _lived(episode, chunks[first : first + cores], keys)
     sizes = [len(episode.seen[key]) for key in keys]
     futures = np.stack(found).reshape(len(chunks), -1, sum(sizes))
     return dict(zip(keys, np.split(futures, np.cumsum(sizes)[:-1], axis=-1), strict=True))
 
 
-def _start(episode: Episode, chunk: ActionChunk, keys: Sequence[str]) -> tuple[int, int]:
+def _lived(episode: Episode, chunks: Sequence[ActionChunk], keys: Sequence[str]) -> list[np.ndarray]:
+    """Everything that is seen in the future of each chunk, flat, all at once; no process of them is left."""
+    started: list[tuple[int, BinaryIO]] = []
+    found = []
+    try:
+        for chunk in chunks:
+            started.append(_start(episode, chunk, keys))
+        for _, pipe in started:
+            found.append(np.frombuffer(pipe.read(), np.float64))
+    except OSError as error:
+        raise Failure(f"planner: expected to start a process for each proposal, found {error}") from None
+    finally:
+        codes = [_ended(*child) for child in started]
+    if failed := [code for code in codes if code]:
+        raise Failure(f"planner: expected a simulated future of each proposal, found exit status {failed[0]} of one")
+    return found
+
+
+def _start(episode: Episode, chunk: ActionChunk, keys: Sequence[str]) -> tuple[int, BinaryIO]:
     """A fork that plays a chunk, and the end of the pipe from which what it sees can be read."""
     reading, writing = os.pipe()
-    with warnings.catch_warnings():  # Python 3.12 warns where torch has threads; the child uses none of them
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
+    try:
+        with warnings.catch_warnings():  # Python 3.12 warns where torch has threads; the child uses none of them
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+    except OSError:
+        os.close(reading)
+        os.close(writing)
+        raise
     if child == 0:
         _live(episode, chunk, keys, writing)
     os.close(writing)
-    return child, reading
+    return child, os.fdopen(reading, "rb")
 
 
 def _live(episode: Episode, chunk: ActionChunk, keys: Sequence[str], writing: int) -> NoReturn:
     """Play a chunk, write what is seen (T, D) as float64, and end this process without cleaning up its parent's."""
     status = 1
     try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's process decides on Ctrl-C
         episode.close_eyes()
         episode.answer(chunk)
         rows, ended = [], False
@@ -97,11 +121,8 @@ def _live(episode: Episode, chunk: ActionChunk, keys: Sequence[str], writing: in
         os._exit(status)
 
 
-def _finish(child: int, reading: int) -> np.ndarray:
-    """Everything that a child saw, flat; `Failure` if it did not come to its end."""
-    with os.fdopen(reading, "rb") as pipe:
-        seen = np.frombuffer(pipe.read(), np.float64)
+def _ended(child: int, pipe: BinaryIO) -> int:
+    """The exit code of a child, which ends at the latest when nobody reads any more."""
+    pipe.close()
     _, status = os.waitpid(child, 0)
-    if status:
-        raise Failure(f"planner: expected a simulated future of each proposal, found exit status {status} of one")
-    return seen
+    return os.waitstatus_to_exitcode(status)

@@ -10,7 +10,7 @@ from typing import cast
 import numpy as np
 
 from vla_policy.interfaces import ActionChunk, ContinuingPolicy, Given, InputError, Observation, Policy
-from vla_policy.runtime.timeline import Timeline, row_at
+from vla_policy.runtime.timeline import ROUNDING, Timeline, row_at
 
 CHUNKINGS = ("async", "wait", "ensemble", "rtc")
 DELAYS = 10  # latest chunks, whose largest delay is expected of the next one
@@ -22,7 +22,8 @@ class Chunking:
     """Decides when the next chunk is asked for, what it continues, and what is played of it.
 
     - "async": the previous chunk is played until the next one comes, which is entered at the row that is due by then.
-    - "wait": the arm stands still meanwhile, and the chunk begins with its first row when it comes.
+    - "wait": the arm stands still meanwhile, and the chunk begins with its first row when it comes: rows before that
+      are repetitions of it, so that the chunk is still as old as its observation.
     - "ensemble": "async", with the mean of what all chunks say of a time, where the older ones weigh more (temporal
       ensembling, ACT, Zhao et al. 2023, arXiv 2304.13705).
     - "rtc": "async", with chunks that continue what is being executed (real-time chunking, Black et al. 2025,
@@ -46,6 +47,13 @@ class Chunking:
         self._timeline.clear()
         self._chunks: list[ActionChunk] = []  # as predicted, oldest first, to average
         self._asked, self._next = False, -math.inf
+        self._agrees = True  # what is played is for the task that chunks are asked for
+
+    def forget(self) -> None:
+        """Let nothing that was predicted for another task decide later chunks; what is played goes on."""
+        self._chunks, self._agrees = [], False
+        if self._asked:  # the answer would be for the other task
+            self._asked, self._next = False, -math.inf
 
     @property
     def delay(self) -> int:
@@ -61,25 +69,39 @@ class Chunking:
         self._asked, self._next = True, t + self._period
 
     def given(self, t: float) -> Given | None:
-        """What a chunk from an observation at `t` should continue; None if it is free, as it is without a delay."""
+        """What a chunk from an observation at `t` should continue; None if it is free, as it is without a delay.
+
+        Of what is played for another task it is what will have been executed by then.
+        """
         if self.name != "rtc" or self.delay == 0:
             return None
         rows = self._timeline.ahead(t)
-        return Given(rows, min(self.delay, len(rows))) if len(rows) else None
+        frozen = min(self.delay, len(rows))
+        return Given(rows if self._agrees else rows[:frozen], frozen) if len(rows) else None
 
     def answer(self, chunk: ActionChunk, now: float) -> ActionChunk | None:
-        """What is to be played of the policy's chunk from `now` on; None if it was asked for before a reset."""
+        """What is to be played of the policy's chunk from `now` on.
+
+        None if it was asked for before a reset or for another task.
+        """
         if not self._asked:
             return None
-        self._asked = False
-        self._delays.append(max(0, row_at(chunk, now)))
+        self._asked, delay = False, max(0, row_at(chunk, now))
         if self.name == "wait":
-            chunk = ActionChunk(chunk.actions[: self._n_action_steps], now, chunk.dt)
-            self._next = now + self._period
+            chunk = self._waited(chunk, now)
+            self._next = chunk.t_obs + len(chunk.actions) * chunk.dt
         elif self.name == "ensemble":
             chunk = self._mean(chunk)
-        self._timeline.offer(chunk, now)
+        if self._timeline.offer(chunk, now):  # one that is over when it comes says nothing of the next one's delay
+            self._delays.append(delay)
+            self._agrees = True
         return chunk
+
+    def _waited(self, chunk: ActionChunk, now: float) -> ActionChunk:
+        """The chunk's first rows, due from the first whole step after `now` on."""
+        late = max(0, math.ceil((now - chunk.t_obs) / chunk.dt - ROUNDING))
+        rows = chunk.actions[: self._n_action_steps]
+        return ActionChunk(np.concatenate([np.repeat(rows[:1], late, axis=0), rows]), chunk.t_obs, chunk.dt)
 
     def _mean(self, newest: ActionChunk) -> ActionChunk:
         """The newest chunk, averaged with what the earlier ones say of the times of its rows."""

@@ -36,6 +36,10 @@ class Pilot:
         self._history.clear()
         self._chunking.reset()
 
+    def forget(self) -> None:
+        """Let nothing that was predicted for another task decide later chunks; what is played goes on."""
+        self._chunking.forget()
+
     def observe(self, task: str) -> Observation | None:
         """The newest observation if there is a new one; `DataError` if it does not match the interface."""
         observation = self.buffer.newest(task)
@@ -62,5 +66,8 @@ class Pilot:
         self._chunking.ask(window[-1].t)
 
     def answer(self, chunk: ActionChunk, now: float) -> ActionChunk | None:
-        """What is to be played of the policy's answer from `now` on; None if it was asked before a reset."""
+        """What is to be played of the policy's answer from `now` on.
+
+        None if it was asked before a reset or for another task.
+        """
         return self._chunking.answer(chunk, now)

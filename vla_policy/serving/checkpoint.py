@@ -48,13 +48,14 @@ def remote_policy(server: str, jpeg: int = 0, checkpoint: str | None = None) -> 
         raise InputError(
             "server: expected the package websockets, found none: pip install 'vla_policy[serve]'"
         ) from None
-    policy = RemotePolicy(server, token(), jpeg)
-    if checkpoint:
+    expected = ""
+    if checkpoint:  # read before there is a connection
         from vla_policy.models.checkpoint import POLICY, checkpoint_folder, model_digest
 
         expected = model_digest(checkpoint_folder(checkpoint), POLICY)
-        if policy.served.digest != expected:
-            found = f"{policy.served.name}, {policy.served.digest}"
-            policy.close()
-            raise InputError(f"server {server}: expected the policy of {checkpoint}, {expected}, found that of {found}")
+    policy = RemotePolicy(server, token(), jpeg)
+    if expected and policy.served.digest != expected:
+        found = f"{policy.served.name}, {policy.served.digest}"
+        policy.close()
+        raise InputError(f"server {server}: expected the policy of {checkpoint}, {expected}, found that of {found}")
     return policy

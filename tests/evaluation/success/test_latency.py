@@ -9,7 +9,7 @@ import pytest
 from helpers.point_env import Scripted
 
 from vla_policy.evaluation.success.latency import KeepHistories, chunk_latency, random_histories
-from vla_policy.interfaces import InputError
+from vla_policy.interfaces import Given, InputError
 
 
 class Slow(Scripted):
@@ -28,6 +28,19 @@ def test_chunks_are_timed_one_at_a_time_and_warm_up_apart() -> None:
     assert found["warmup_ms"][0] >= 30
     assert 5 <= found["p50"] <= found["p95"] <= found["p99"]
     assert found["n"] == 20
+
+
+def test_what_a_chunk_is_timed_with_it_is_given() -> None:
+    seen = []
+
+    class Continuing(Scripted):
+        def predict(self, histories, generator, given=()):
+            seen.append(given[0].frozen if given else None)
+            return super().predict(histories, generator)
+
+    policy = Continuing()
+    chunk_latency(policy, random_histories(policy), repeats=2, warmup=1, given=Given(np.zeros((4, 2)), 3))
+    assert seen == [3, 3, 3]
 
 
 def test_a_slow_policy_is_timed_less_often() -> None:

@@ -55,6 +55,12 @@ def test_rows_keep_their_order_and_are_set_against_the_first(tmp_path: Path) -> 
     assert "-24.0 %" in text
 
 
+def test_a_run_without_a_latency_has_none_in_the_table(tmp_path: Path) -> None:
+    untimed = {"p50": None, "p95": None, "device": "cpu", "threads": 1}
+    found = gather_objectives([run(tmp_path / "oracle", FLOW, 12, chunk_ms=untimed)])
+    assert list(objectives_table(found).columns[3].cells) == ["-"]
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

@@ -15,9 +15,10 @@ from omegaconf import OmegaConf
 from sim import TASK, make_disturbed_env
 from sim.interface import pusht_interface
 from sim.language.instructions import LANGUAGE_TASK
+from vla_policy.conf.policy_config import PolicyConfig
 from vla_policy.evaluation.success.evaluate import EvalConfig, evaluate
 from vla_policy.interfaces import IMAGES, InputError, Policy
-from vla_policy.models.checkpoint import update_card
+from vla_policy.models.checkpoint import POLICY, parse_config, read_checkpoint, update_card
 from vla_policy.models.continuation import require_continuing
 from vla_policy.models.loading import about, load_policy
 from vla_policy.planning.planners import planned
@@ -99,6 +100,8 @@ def summaries(
 def _opened(checkpoint: str, config: EvalConfig) -> Iterator[tuple[DiffusionPolicy | RemotePolicy, dict[str, Any]]]:
     """The checkpoint's policy, here or at its server, and what the summary says of it."""
     if config.server:
+        if config.chunking == "rtc":
+            require_continuing(parse_config(PolicyConfig.from_dict, read_checkpoint(checkpoint, POLICY)), config.delay)
         with closing(remote_policy(config.server, config.jpeg, checkpoint)) as remote:
             yield remote, {**remote.served.about, "server": config.server, "jpeg": config.jpeg}
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -52,7 +52,8 @@ class DelaysConfig(RolloutOptions, SceneOptions):
             if not values or len(set(values)) < len(values):
                 raise InputError(f"{name}: expected different ones, at least one, found {values}")
         for chunking in self.chunkings:
-            self.cell(min(self.delays), chunking, Path(self.out))  # report a mistake before anything is loaded
+            for delay in (min(self.delays), max(self.delays)):
+                self.cell(delay, chunking, Path(self.out))  # report a mistake before anything is loaded
 
     def cell(self, delay: int, chunking: str, out: Path) -> EvalConfig:
         """The evaluation of one delay and one way to bridge it."""
@@ -66,6 +67,7 @@ def delay_study(checkpoint: str, config: DelaysConfig, progress: Progress) -> di
     Each row has the paired difference in success to the same method without a delay, if that was run.
     """
     methods = {chunking: (checkpoint, chunking) for chunking in config.chunkings}
+    _check(checkpoint, config.chunkings, max(config.delays))
     if config.trained is not None:
         _check_trained(config.trained, max(config.delays))
         methods[TRAINED] = (config.trained, "rtc")
@@ -116,12 +118,21 @@ def _named(progress: Progress, name: str, _checkpoint: str, n_episodes: int) -> 
     return progress(name, n_episodes)
 
 
+def _check(checkpoint: str, chunkings: Sequence[str], delay: int) -> PolicyConfig:
+    """The policy's configuration; `InputError` unless it can be played with the longest delay in each of these ways."""
+    policy = parse_config(PolicyConfig.from_dict, read_checkpoint(checkpoint, POLICY))
+    rows = policy.rows - policy.past_rows
+    if delay >= rows and set(chunkings) != {"wait"}:
+        raise InputError(f"delays: expected less than a chunk, {rows} control periods, found {delay}")
+    if "rtc" in chunkings:
+        require_continuing(policy, delay)
+    return policy
+
+
 def _check_trained(checkpoint: str, delay: int) -> None:
     """`InputError` unless this policy was trained to continue what is executed during a delay."""
-    policy = parse_config(PolicyConfig.from_dict, read_checkpoint(checkpoint, POLICY))
-    if not policy.prefix_steps:
+    if not _check(checkpoint, ["rtc"], delay).prefix_steps:
         raise InputError(f"trained: expected a checkpoint with policy.prefix_steps above 0, found none in {checkpoint}")
-    require_continuing(policy, delay)
 
 
 def _difference(found: dict[str, Any]) -> dict[str, Any]:

@@ -21,15 +21,14 @@ from vla_policy.evaluation.success.latency import KeepHistories, chunk_latency
 from vla_policy.evaluation.success.report import refusal_rate, summarize, write_episodes
 from vla_policy.evaluation.success.smoothness import smoothness
 from vla_policy.evaluation.surprise.plot import plot_watched
-from vla_policy.interfaces import InputError, Policy
+from vla_policy.interfaces import Given, InputError, Policy
 from vla_policy.planning.options import PlannerConfig, aimed
 from vla_policy.rollouts.progress import ProgressCallbacks
 from vla_policy.rollouts.results import EpisodeResult
 from vla_policy.rollouts.rollout import Unreadable, rollout
 from vla_policy.rollouts.watch import Watcher
 from vla_policy.rollouts.workers import EnvFactory, PolicyFactory, RolloutError
-from vla_policy.runtime import CHUNKINGS
-from vla_policy.serving.options import ServerOptions
+from vla_policy.serving.options import ServerOptions, require_together
 from vla_policy.utils.files import write_json
 
 # best.mp4, best_2.mp4, and .best.mp4.<process>.tmp of an interrupted process
@@ -80,10 +79,7 @@ class EvalConfig(ServerOptions, RolloutOptions, SceneOptions):
         for key, least in {"n_episodes": 1, "seed": 0, "delay": 0, "videos": 0, "latency_repeats": 1}.items():
             if getattr(self, key) < least:
                 raise InputError(f"{key}: expected at least {least}, found {getattr(self, key)}")
-        if self.chunking not in CHUNKINGS:
-            raise InputError(f"chunking: expected one of {list(CHUNKINGS)}, found {self.chunking!r}")
-        if self.chunking == "rtc" and self.planner.name != "none":
-            raise InputError(f"planner: expected none with chunking=rtc, found {self.planner.name!r}")
+        require_together(self.server, self.draft, self.planner.name, self.chunking, self.monitor)
         if self.draft is not None and self.num_envs != 1:
             raise InputError(
                 f"draft: expected num_envs=1, since a batch of chunks is not drafted, found {self.num_envs}"
@@ -97,15 +93,14 @@ class EvalConfig(ServerOptions, RolloutOptions, SceneOptions):
                 "n_action_steps: expected null with a monitor or update_card, which are for the policy as it is, found "
                 f"{self.n_action_steps}"
             )
-        if self.planner.name != "none" and (self.monitor is not None or self.update_card):
+        if self.planner.name != "none" and self.update_card:
             raise InputError(
-                "planner: expected none with a monitor or update_card, which are for the policy, found one"
+                f"planner: expected none with update_card, which is for the policy, found {self.planner.name!r}"
             )
-        here = self.planner.name != "none" or self.draft is not None or self.n_action_steps is not None
-        if self.server and (here or self.update_card):
+        if self.server and (self.n_action_steps is not None or self.update_card):
             raise InputError(
-                "server: expected none with a planner, a draft, n_action_steps or update_card, which need the policy "
-                f"here, found {self.server}"
+                "server: expected none with n_action_steps or update_card, which need the policy here, found "
+                f"{self.server}"
             )
         self.planner = aimed(self.planner, self.pusht.goals, self.pusht.goal_pose)
         _ = self.event  # report a mistake before the policy is loaded
@@ -173,7 +168,8 @@ def evaluate(
     write_episodes(out / "episodes.csv", results)
     chunk_ms = None
     if kept.histories and config.planner.name != "oracle":  # which plans in the simulators, while it is asked to
-        chunk_ms = {**chunk_latency(policy, kept.histories, config.latency_repeats), **(timing or {})}
+        given = _given(policy, config) if config.chunking == "rtc" and config.delay else None
+        chunk_ms = {**chunk_latency(policy, kept.histories, config.latency_repeats, given=given), **(timing or {})}
     summary = summarize(
         results,
         env=config.env,
@@ -201,6 +197,11 @@ def evaluate(
     if watcher is not None and filmed:
         plot_watched(filmed, policy.interface.fps, out / "surprise.png")
     return summary
+
+
+def _given(policy: Policy, config: EvalConfig) -> Given:
+    """As many rows to continue as there are in an episode; their values do not decide how long a chunk takes."""
+    return Given(np.zeros((max(policy.n_action_steps, config.delay), *policy.interface.action.shape)), config.delay)
 
 
 def _sentences(results: Sequence[EpisodeResult], scene: PushTConfig) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from vla_policy.interfaces import ActionChunk, ContinuingPolicy, Given, InputError, Interface, Observation, Policy
+from vla_policy.runtime import predicted
 from vla_policy.utils.percentiles import percentiles
 
 
@@ -19,11 +20,13 @@ def chunk_latency(
     warmup: int = 5,
     generator: np.random.Generator | None = None,
     max_seconds: float = 20.0,
+    given: Given | None = None,
 ) -> dict[str, Any]:
     """Milliseconds of `predict` for one history (batch 1), preprocessing included: `percentiles` and mean.
 
     `predict` returns numpy arrays, so that an accelerator has finished when the clock stops. `warmup` calls are made
     first and reported separately, as `warmup_ms`. A slow policy is timed for `max_seconds`; `n` is the number of calls.
+    Each chunk continues what is `given`.
     """
     if not histories or repeats < 1:
         raise InputError(f"latency: expected histories and repeats >= 1, found {len(histories)} and {repeats}")
@@ -31,7 +34,7 @@ def chunk_latency(
 
     def once(k: int) -> float:
         begin = time.perf_counter()
-        policy.predict([histories[k % len(histories)]], generator)
+        predicted(policy, [list(histories[k % len(histories)])], [given], generator)
         return (time.perf_counter() - begin) * 1e3
 
     first = [once(k) for k in range(warmup)]

@@ -11,7 +11,7 @@ from rich.table import Table
 from vla_policy.evaluation.formats import interval, percent
 from vla_policy.evaluation.success.compare import compare, require_same, value_at
 from vla_policy.evaluation.success.data_scaling import measured
-from vla_policy.evaluation.success.report import read_summary
+from vla_policy.evaluation.success.report import milliseconds, read_summary
 from vla_policy.interfaces import InputError
 
 # Keys that must be equal, in addition to those about the data.
@@ -82,7 +82,7 @@ def objectives_table(found: Mapping[str, Any]) -> Table:
             f"{run['n_success']} / {run['n_episodes']} = {percent(run['success_rate'])}\n"
             + interval((run["ci95_low"], run["ci95_high"]), 100, 1),
             f"{run['mean_max_reward']:.3f}\n{interval(run['mean_max_reward_ci95'])}",
-            f"{run['chunk_ms']['p50']:.1f} / {run['chunk_ms']['p95']:.1f}",
+            milliseconds(run),
             f"{run['parameters'] / 1e6:.2f} M",
             _difference(run["minus_first"]),
         )

@@ -206,7 +206,8 @@ def _instructions(given: Collection[str]) -> str | None:
     return escape(f'instruction: "{next(iter(given))}"{others}')
 
 
-def _milliseconds(summary: Mapping[str, Any]) -> str:
+def milliseconds(summary: Mapping[str, Any]) -> str:
+    """A summary's latency of a chunk, p50 / p95; "-" if none was measured."""
     chunk_ms = summary["chunk_ms"]
     return "-" if chunk_ms["p50"] is None else f"{chunk_ms['p50']:.1f} / {chunk_ms['p95']:.1f}"
 
@@ -219,7 +220,7 @@ _ROWS = {
     "mean steps  [95 %]": lambda s: _mean(s, "mean_steps", 1),
     "seam jump, mm  [95 %]": lambda s: _smooth(s, "mean_seam_jump", 1e3, 2),
     "jerk, m / s^3  [95 %]": lambda s: _smooth(s, "mean_jerk", 1.0, 1),
-    "action chunk, p50 / p95 ms": _milliseconds,
+    "action chunk, p50 / p95 ms": milliseconds,
 }
 
 
