@@ -6,9 +6,12 @@ import json
 import os
 import shutil
 import signal
+import socket
+import socketserver
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -152,6 +155,48 @@ def chromium() -> Iterator[Callable[[], Any]]:
     with playwright.sync_playwright() as started:
         arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
         yield partial(started.chromium.launch, executable_path=path, args=arguments)
+
+
+class Relay:
+    """Between a browser and a server. `cut` loses all that is said on the connections that are open, and closes none."""
+
+    def __init__(self, port: int) -> None:
+        self._to, self._cut = port, threading.Event()
+        relay = self
+
+        class Handler(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                with socket.create_connection(("127.0.0.1", relay._to)) as there:
+                    cut = relay._cut
+                    back = threading.Thread(target=_carry, args=(there, self.request, cut), daemon=True)
+                    back.start()
+                    _carry(self.request, there, cut)
+                    back.join()
+
+        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads, self._server.block_on_close = True, False
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/"
+
+    def cut(self) -> None:
+        self._cut.set()
+        self._cut = threading.Event()
+
+    def __enter__(self) -> Relay:
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def _carry(come: socket.socket, go: socket.socket, cut: threading.Event) -> None:
+    with suppress(OSError):
+        while data := come.recv(1 << 16):
+            if not cut.is_set():
+                go.sendall(data)
+        if not cut.is_set():
+            go.shutdown(socket.SHUT_WR)
 
 
 def browsers() -> set[psutil.Process]:

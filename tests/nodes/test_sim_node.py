@@ -15,7 +15,7 @@ from std_srvs.srv import Trigger
 from sim import LanguagePushTEnv
 from vla_policy.graph.operator import Operator
 from vla_policy.graph.processes import Processes
-from vla_policy.rollouts.scenes import load_scene
+from vla_policy.rollouts.scenes import SCENES, load_scene
 
 pytestmark = pytest.mark.dds
 
@@ -79,5 +79,5 @@ def test_another_scene_is_one_line(tmp_path: Path) -> None:
         node = processes.start("pusht_sim", scene="kitchen")
         assert node.wait(60) == 2
         said = processes.last_words("pusht_sim")
-        assert "scene: expected one of ['pusht', 'pusht_language'], found 'kitchen'" in said
+        assert f"scene: expected one of {list(SCENES)}, found 'kitchen'" in said
         assert "Traceback" not in said

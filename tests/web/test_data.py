@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection
@@ -105,16 +106,22 @@ def test_the_pictures_of_a_camera_come_as_one_stream(root: Path) -> None:
             assert ask(server, f"/api/episodes/{path}")[0] == 404
 
 
+def revision(server: Server) -> str:
+    found: str = json.loads(ask(server, "/api/dataset")[1])["revision"]
+    return found
+
+
 def test_changes_need_the_token_and_are_checked(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vla_policy.web.data.CHANGES", (0.001, 4))
     editing = Recorded()
     with served(root, editing) as server:
-        save = {"deleted": [1, 3], "tasks": {"0": "push left", "2": "push left", "3": "lost"}}
+        shown = {"revision": revision(server)}
+        save = {**shown, "deleted": [1, 3], "tasks": {"0": "push left", "2": "push left", "3": "lost"}}
         assert ask(server, "/api/save", save, "wrong")[0] == 401
         assert ask(server, "/api/save", save)[0] == 200
         assert editing.calls == [("retask", "pushes", "push left", [0, 2]), ("delete", "pushes", [1, 3])]
         editing.calls.clear()
-        assert ask(server, "/api/split", {"name": "left", "episodes": [0, 2]})[0] == 200
+        assert ask(server, "/api/split", {**shown, "name": "left", "episodes": [0, 2]})[0] == 200
         assert ask(server, "/api/merge", {"other": "other", "name": "both"})[0] == 200
         assert editing.calls == [
             ("split", "pushes", root.parent.name, {"left": [0, 2]}),
@@ -216,12 +223,81 @@ def test_a_dataset_in_the_browser(root: Path) -> None:
 def test_real_editing_through_the_page(tmp_path: Path) -> None:
     make_small_dataset(tmp_path / "mine", tasks=("push", "pull"), episodes=4, length=5)
     with served(tmp_path / "mine", editing) as server:
-        assert ask(server, "/api/save", {"deleted": [1], "tasks": {"0": "shove"}})[0] == 200
+        save = {"revision": revision(server), "deleted": [1], "tasks": {"0": "shove"}}
+        assert ask(server, "/api/save", save)[0] == 200
+        status, answer = ask(server, "/api/save", save)  # of a second click, or of another tab
+        assert status == 409
+        assert b"was changed meanwhile" in answer
         assert json.loads(ask(server, "/api/tasks")[1]) == {"0": "shove", "1": "push", "2": "pull"}
-        assert ask(server, "/api/split", {"name": "part", "episodes": [0, 2]})[0] == 200
+        assert ask(server, "/api/split", {"revision": revision(server), "name": "part", "episodes": [0, 2]})[0] == 200
         assert Episodes(tmp_path / "part").tasks() == {0: "shove", 1: "pull"}
         assert ask(server, "/api/merge", {"other": "part", "name": "both"})[0] == 200
         assert len(Episodes(tmp_path / "both").tasks()) == 5
-        status, answer = ask(server, "/api/save", {"deleted": [9], "tasks": {}})
+        editing.delete(tmp_path / "mine", [0])  # by another program
+        assert ask(server, "/api/save", {"revision": revision(server), "deleted": [0], "tasks": {}})[0] == 409
+        status, answer = ask(server, "/api/save", {"revision": revision(server), "deleted": [9], "tasks": {}})
         assert status == 400
         assert b"found 9" in answer
+
+
+def test_a_failing_inspection_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Any) -> Any:
+        raise ZeroDivisionError("a defect")
+
+    make_small_dataset(tmp_path / "mine", episodes=1, length=3)
+    monkeypatch.setattr("vla_policy.web.episodes.inspect", fail)
+    episodes = Episodes(tmp_path / "mine")
+    wait_for(lambda: episodes.warnings is not None, "the end of the inspection")
+    assert [warning["text"] for warning in episodes.warnings or []] == ["a defect"]
+
+
+def test_inspections_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    running: list[int] = []
+    go = threading.Event()
+
+    def slow(_: Any) -> Any:
+        running.append(len(running))
+        go.wait(60)
+        return {"warnings": [{"text": str(len(running))}]}
+
+    make_small_dataset(tmp_path / "mine", episodes=1, length=3)
+    monkeypatch.setattr("vla_policy.web.episodes.inspect", slow)
+    episodes = Episodes(tmp_path / "mine")
+    wait_for(lambda: running, "the first inspection")
+    for _ in range(4):
+        episodes.reload()
+    go.set()
+    wait_for(lambda: episodes.warnings is not None, "the last inspection")
+    assert len(running) == 2  # the first and the last
+
+
+def test_a_save_is_made_once_and_escape_cancels(root: Path) -> None:
+    go = threading.Event()
+
+    class Slow(Recorded):
+        def delete(self, root: Path, episodes: Any) -> None:
+            super().delete(root, episodes)
+            go.wait(60)
+
+    slow = Slow()
+    with chromium() as launch, served(root, slow) as server:
+        page = launch().new_page()
+        page.goto(f"{server.url}#token={TOKEN}")
+        page.wait_for_selector("#episodes tr >> nth=4")
+        page.locator("#episodes input").nth(1).check()
+        for key in ("Enter", "Escape"):
+            page.click("#retask")
+            page.fill("#answer", f"closed by {key}")
+            page.press("#answer", key)
+        page.wait_for_selector("#episodes tr:nth-child(2) >> text=closed by Enter")
+        page.click("#undo")
+        page.click("#delete")
+        page.click("#save")
+        wait_for(lambda: slow.calls, "the change")
+        page.locator("#episodes input").nth(2).check()  # shows all anew
+        for button in ("save", "delete", "undo", "split", "merge", "retask"):
+            assert page.is_disabled(f"#{button}")
+        go.set()
+        page.wait_for_selector("#message:has-text('saved: 0 with another sentence, 1 deleted')")
+        assert page.inner_text("#changes") == ""
+    assert slow.calls == [("delete", "pushes", [1])]

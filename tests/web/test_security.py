@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import logging
 import random
@@ -10,7 +11,9 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -19,12 +22,12 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from vla_policy.interfaces import InputError
 from vla_policy.web.certificate import certificate
-from vla_policy.web.live import Press
+from vla_policy.web.live import MOST_STRANGERS, Press
 from vla_policy.web.messages import TYPES, parse
 from vla_policy.web.robot import HELD
 from vla_policy.web.security import Bucket, is_loopback, new_token, same_token
 from vla_policy.web.server import Server
-from vla_policy.web.welcome import welcome
+from vla_policy.web.welcome import tell, welcome
 
 FUZZ = 1000
 
@@ -108,6 +111,11 @@ def test_a_page_that_only_shows_lets_nobody_lead(robot: PretendedRobot) -> None:
     with live_page(robot, control=False) as server, talk(server) as one:
         say(one, "lead", token=TOKEN)
         assert "control:=true" in hear(one, "refused")["text"]
+        say(one, "clear", token="")
+        assert "another token" in hear(one, "refused")["text"]
+        say(one, "clear", token=TOKEN)
+        hear(one, "done")
+    assert robot.calls == [("clear", None)]
 
 
 def test_requests_are_rate_limited_and_a_stop_is_not(robot: PretendedRobot, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +205,7 @@ def test_a_thousand_messages_of_nonsense(
 def test_the_parser_takes_what_the_page_sends_and_nothing_else() -> None:
     assert parse('{"type": "point", "u": 0, "v": 1, "t": 0.5}') == {"type": "point", "u": 0.0, "v": 1.0, "t": 0.5}
     outside, more = '{"type": "point", "u": 0, "v": 1.1, "t": 0}', '{"type": "stop", "more": 1}'
-    for text in (outside, more, '{"type": "push"}', '{"type": []}', "", "null"):
+    for text in (outside, more, '{"type": "instruct", "value": " "}', '{"type": "push"}', '{"type": []}', "", "null"):
         with pytest.raises(InputError):
             parse(text)
 
@@ -282,19 +290,43 @@ def test_beyond_the_loopback_all_is_encrypted_and_needs_the_token(
         assert lines[1].count("\n") > 10  # the QR code
         context = ssl.create_default_context(cafile=str(tmp_path / "vla_policy" / "certificate.pem"))
         address = server.url.replace("https", "wss") + "live"
+
+        def strange() -> Any:
+            return connect(address, ssl=context, origin=server.url.rstrip("/"))  # type: ignore[arg-type]
+
         for token, welcomed in (("", False), (TOKEN[:-1], False), (TOKEN, True)):
-            with connect(address, ssl=context, origin=server.url.rstrip("/")) as one:  # type: ignore[arg-type]
+            with strange() as one:
                 say(one, "hello", token=token)
                 if welcomed:
                     assert hear(one, "about")["name"] == "pretended"
                     continue
                 with pytest.raises(ConnectionClosed):
                     hear(one, "about")
-        with connect(address, ssl=context, origin=server.url.rstrip("/")) as one:  # type: ignore[arg-type]
+        with strange() as one:
             say(one, "stop")
             with pytest.raises(ConnectionClosed):
                 hear(one, "status")
         assert not robot.stopped
+        monkeypatch.setattr("vla_policy.web.live.GREETING", 1.0)
+        with ExitStack() as stack:
+            silent = [stack.enter_context(strange()) for _ in range(MOST_STRANGERS)]
+            with pytest.raises(InvalidStatus):
+                stack.enter_context(strange())
+            for one in silent:  # they are sent away however often they say something
+                with pytest.raises(ConnectionClosed):
+                    hear(one, "about")
+            one = stack.enter_context(strange())
+            say(one, "nonsense")
+            with pytest.raises(ConnectionClosed):
+                hear(one, "about")
+            monkeypatch.setattr("vla_policy.web.live.MOST_SESSIONS", 2)
+            pages = [stack.enter_context(strange()) for _ in range(3)]
+            for one in pages[:2]:
+                say(one, "hello", token=TOKEN)
+                assert hear(one, "about")["name"] == "pretended"
+            say(pages[2], "hello", token=TOKEN)
+            with pytest.raises(ConnectionClosed, match="too many pages"):
+                hear(pages[2], "about")
         with socket.create_connection((host, server.port), timeout=20) as plain:
             plain.sendall(f"GET / HTTP/1.1\r\nHost: {host}:{server.port}\r\n\r\n".encode())
             assert b"200" not in plain.recv(100)
@@ -312,6 +344,27 @@ def test_a_certificate_is_kept_private_and_made_anew_for_other_names(tmp_path: P
 def test_an_address_that_is_taken_is_named(server: Server) -> None:
     with pytest.raises(InputError, match=f"expected a free address of this computer, found 127.0.0.1:{server.port}"):
         Server(None, "127.0.0.1", server.port)  # type: ignore[arg-type]
+
+
+def test_any_address_of_both_kinds(robot: PretendedRobot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("this computer has no IPv6")
+    with live_page(robot, "::") as server:
+        for host in ("127.0.0.1", "::1"):
+            socket.create_connection((host, server.port), timeout=20).close()
+
+
+def test_a_log_has_no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr("sys.stdout", io.StringIO())
+    said = tell("http://127.0.0.1:5/", "", TOKEN)
+    path = tmp_path / "vla_policy" / "live.txt"
+    assert TOKEN not in said
+    assert str(path) in said
+    assert path.stat().st_mode & 0o077 == 0
+    assert path.read_text() == f"open http://127.0.0.1:5/#token={TOKEN}\n"
+    assert tell("http://127.0.0.1:5/", "", "") == "open http://127.0.0.1:5/"  # the user's own is not told
 
 
 def test_pictures_are_no_more_than_one_behind(robot: PretendedRobot) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from vla_policy.utils.files import write_whole
+from vla_policy.web.security import write_private
 
 VALID = datetime.timedelta(days=397)  # longer ones are refused by browsers
 RENEWED = datetime.timedelta(days=7)  # before the end
@@ -61,13 +60,7 @@ def _make(path: Path, names: Sequence[str]) -> x509.Certificate:
     secret = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-
-    def write(temporary: Path) -> None:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secret + made.public_bytes(serialization.Encoding.PEM))
-
-    write_whole(path, write)
+    write_private(path, secret + made.public_bytes(serialization.Encoding.PEM))
     return made
 
 

@@ -25,6 +25,10 @@ from vla_policy.web.security import Bucket, from_loopback, same_token
 LARGEST_BODY = 1 << 20  # bytes
 CHANGES = (2.0, 5.0)  # a second, and at once
 
+class Outdated(InputError):
+    """The dataset is no longer the one that the page shows: its numbers may mean other episodes."""
+
+
 Answer = Callable[[Request], Awaitable[Response]]
 
 
@@ -96,7 +100,7 @@ class DataPage:
             text = await run_in_threadpool(self._make, name, body)
         except (InputError, Failure, OSError) as error:
             self._log(f"{name}: refused, {error}")
-            return JSONResponse({"error": str(error)}, 400)
+            return JSONResponse({"error": str(error)}, 409 if isinstance(error, Outdated) else 400)
         self._log(f"{name}: {text}")
         return JSONResponse({"text": text})
 
@@ -116,13 +120,22 @@ class DataPage:
         root = self.episodes.root
         match name:
             case "save":
+                self._require_shown(data)
                 changes = edits.Edits.from_json(data)
                 try:
                     return edits.save(editing, root, changes)
                 finally:
                     self.episodes.reload()  # also after an error: an earlier part of it may be made
             case "split":
+                self._require_shown(data)
                 return edits.split(editing, root, edits.folder(data.get("name")), edits.indices(data.get("episodes")))
             case "merge":
                 return edits.merge(editing, root, edits.sentence(data.get("other")), edits.folder(data.get("name")))
         raise InputError(f"expected save, split or merge, found {name!r}")
+
+    def _require_shown(self, data: dict[str, Any]) -> None:
+        """`Outdated` unless the page shows the dataset as it is; takes the revision out of `data`."""
+        if data.pop("revision", None) != (found := self.episodes.found_revision()):
+            if found != self.episodes.revision:  # changed by another program
+                self.episodes.reload()
+            raise Outdated("the dataset was changed meanwhile: reload the page")

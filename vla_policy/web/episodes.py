@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ class Episodes:
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
-        self._lock = threading.Lock()
+        self._lock, self._inspecting = threading.Lock(), threading.Lock()
         self._inspection = 0  # counts the reloads
         self.warnings: list[dict[str, Any]] | None = None  # None: still looking
         self.reload()
@@ -32,6 +33,7 @@ class Episodes:
     def reload(self) -> None:
         """Read the dataset anew, and look for what is wrong in it in the background."""
         with self._lock:
+            self.revision = self.found_revision()  # before the rest: what changes meanwhile is another one
             self._dataset = LeRobotDataset(self.root, strict=False)
             self._results = {
                 entry["episode"]: entry.get("result", "")
@@ -43,14 +45,26 @@ class Episodes:
             number = self._inspection
         threading.Thread(target=self._inspect, args=(number,), name="inspection", daemon=True).start()
 
+    def found_revision(self) -> str:
+        """What stands for the dataset as it lies on the disk now: its metadata change with every edit and recording."""
+        digest = hashlib.sha256()
+        for path in sorted((self.root / "meta").rglob("[!.]*")):
+            if path.is_file():
+                digest.update(f"{path.relative_to(self.root)} {path.stat().st_size} ".encode() + path.read_bytes())
+        return digest.hexdigest()
+
     def _inspect(self, number: int) -> None:
-        try:
-            found = inspect(LeRobotDataset(self.root, strict=False))["warnings"]
-        except (InputError, OSError) as error:  # the dataset was edited meanwhile, or is gone
-            found = [{"episode": None, "key": "", "message": str(error), "text": str(error)}]
-        with self._lock:
-            if number == self._inspection:
-                self.warnings = found
+        with self._inspecting:  # one at a time, and none of what is already outdated
+            if number != self._inspection:
+                return
+            try:
+                found = inspect(LeRobotDataset(self.root, strict=False))["warnings"]
+            except Exception as error:  # edited meanwhile, gone, or a defect: the page has to be told
+                text = str(error) or type(error).__name__
+                found = [{"episode": None, "key": "", "message": text, "text": text}]
+            with self._lock:
+                if number == self._inspection:
+                    self.warnings = found
 
     def summary(self) -> Mapping[str, Any]:
         """What the table shows, without the tasks, for which the episodes have to be read."""
@@ -58,6 +72,7 @@ class Episodes:
             dataset = self._dataset
             return {
                 "name": self.root.name,
+                "revision": self.revision,
                 "root": str(self.root),
                 "fps": dataset.fps,
                 "cameras": [key.removeprefix(IMAGES) for key in dataset.interface.cameras],

@@ -25,7 +25,8 @@ from vla_policy.web.security import Bucket, from_loopback, same_token
 
 STATUS_PERIOD = 0.066  # seconds between two states
 MOST_SESSIONS = 16
-GREETING = 5.0  # seconds that a page of the network has to bring the token
+MOST_STRANGERS = 4  # of one address that have not brought the token yet
+GREETING = 5.0  # seconds that a page of the network has to bring it
 MESSAGES = (200.0, 400.0)  # a second, and at once: two cameras at 30 Hz, a finger at 30 Hz and some
 COMMANDS = (5.0, 10.0)  # of the requests that are logged
 FOREIGN = 1008  # a websocket's close code for what is not allowed
@@ -35,7 +36,8 @@ STOP, POINT = "stop", "point"
 class Live:
     """The application of the live page. `control` allows whoever has the `token` to lead, one at a time.
 
-    Beyond the loopback address the token is needed to see anything; the stop needs no more than that.
+    Beyond the loopback address the token is needed to see anything; the stop needs no more than that, and to take it back
+    the token alone.
     """
 
     def __init__(self, robot: Robot, token: str, control: bool) -> None:
@@ -44,6 +46,10 @@ class Live:
         self.sessions: set[Session] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.app = Starlette(routes=[page("/", "live.html"), static(), WebSocketRoute("/live", self._serve)])
+
+    @property
+    def is_full(self) -> bool:
+        return sum(session.known for session in self.sessions) >= MOST_SESSIONS
 
     def wake(self) -> None:
         """There is a new picture; from any thread."""
@@ -57,13 +63,14 @@ class Live:
 
     async def _serve(self, websocket: WebSocket) -> None:
         self._loop = asyncio.get_running_loop()
-        if len(self.sessions) >= MOST_SESSIONS and not from_loopback(websocket.scope):  # strangers lock nobody out
-            await websocket.close(FOREIGN, "too many pages")
-            return
-        await websocket.accept()
         session = Session(self, websocket)
+        strangers = [each for each in self.sessions if not each.known and each.host == session.host]
+        if len(strangers) >= MOST_STRANGERS:
+            await websocket.close(FOREIGN, "too many pages without the token")
+            return
         self.sessions.add(session)
         try:
+            await websocket.accept()
             await session.run()
         finally:
             self.sessions.discard(session)
@@ -76,8 +83,9 @@ class Session:
     def __init__(self, live: Live, websocket: WebSocket) -> None:
         self._live, self._socket, self._robot = live, websocket, live.robot
         client = websocket.client
+        self.host = client.host if client else ""
         self._peer = f"{client.host}:{client.port}" if client else "?"
-        self._known = from_loopback(websocket.scope)
+        self.known = from_loopback(websocket.scope)  # or has brought the token
         self._messages, self._commands = Bucket(*MESSAGES), Bucket(*COMMANDS)
         self._press = Press()
         self._hand = ""  # how this page leads at the moment
@@ -112,9 +120,11 @@ class Session:
 
     async def _receive(self) -> str:
         """Why the page is sent away, "" if it has gone by itself."""
+        latest = time.monotonic() + GREETING
         while True:
             try:
-                received = await asyncio.wait_for(self._socket.receive(), None if self._known else GREETING)
+                left = None if self.known else latest - time.monotonic()
+                received = await asyncio.wait_for(self._socket.receive(), left)
             except TimeoutError:
                 return "no token"
             if received["type"] != "websocket.receive":
@@ -127,7 +137,7 @@ class Session:
         allowed = self._messages.take()
         try:
             message = parse(text)
-            if message["type"] == STOP and self._known:  # before anything else, and however many there were
+            if message["type"] == STOP and self.known:  # before anything else, and however many there were
                 self._stop()
                 return ""
             if allowed:
@@ -135,6 +145,8 @@ class Session:
         except PermissionError as error:
             return str(error)
         except (InputError, Refused) as error:
+            if not self.known:
+                return "the token comes first"
             if allowed:
                 self._say("refused", text=str(error))
         return "" if allowed else "too many messages"
@@ -148,7 +160,7 @@ class Session:
         if kind == "hello":
             self._greet(message["token"])
             self._say("about", **self._robot.about())
-        elif not self._known:
+        elif not self.known:
             raise PermissionError("the token comes first")
         elif kind == "seen":
             stamp = self._drawing.pop(message["camera"], None)
@@ -159,30 +171,40 @@ class Session:
             self._lead(message["token"])
         elif kind == "leave":
             self.leave()
+        elif kind == "clear":
+            self._require_token(message["token"])
+            self._begin(kind, None)
         elif self._live.leader is not self:
             raise Refused("take control first")
         elif kind in HAND:
             self._move(message)
-        elif not self._commands.take():
-            raise Refused("too many requests")
         else:
-            task = asyncio.create_task(self._request(kind, message.get("value")))  # a stop must not wait for it
-            self._requests.add(task)
-            task.add_done_callback(self._requests.discard)
+            self._require_moderation()
+            self._begin(kind, message.get("value"))
 
     def _greet(self, token: str) -> None:
-        if not self._known and not same_token(token, self._live.token):
+        if self.known:
+            return
+        if not same_token(token, self._live.token):
             raise PermissionError("another token")
-        self._known = True
+        if self._live.is_full:
+            raise PermissionError("too many pages")
+        self.known = True
 
-    def _lead(self, token: str) -> None:
+    def _require_moderation(self) -> None:
         if not self._commands.take():
             raise Refused("too many requests")
-        if not self._live.control:
-            raise Refused("this page only shows: start it with control:=true")
+
+    def _require_token(self, token: str) -> None:
+        self._require_moderation()
         if not same_token(token, self._live.token):
             self._robot.log(f"{self._peer} has another token")
             raise Refused("another token: open the address that the terminal shows")
+
+    def _lead(self, token: str) -> None:
+        if not self._live.control:
+            raise Refused("this page only shows: start it with control:=true")
+        self._require_token(token)
         if self._live.leader not in (None, self):
             raise Refused("somebody else leads")
         if self._live.leader is None:
@@ -209,6 +231,12 @@ class Session:
             self._hand = hand
             self._robot.log(f"{self._peer} {f'leads by hand ({hand})' if hand else 'lets go'}")
 
+    def _begin(self, name: str, value: Any) -> None:
+        """Carry out a request; a stop must not wait for it."""
+        task = asyncio.create_task(self._request(name, value))
+        self._requests.add(task)
+        task.add_done_callback(self._requests.discard)
+
     async def _request(self, name: str, value: Any) -> None:
         what = name if value is None else f"{name} {value!r}"
         try:
@@ -229,7 +257,7 @@ class Session:
             self.news.clear()
             while self._outbox:
                 await self._socket.send_text(self._outbox.popleft())
-            if not self._known:
+            if not self.known:
                 continue
             for camera in self._cameras:
                 if camera not in self._drawing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -13,7 +14,7 @@ from rclpy.node import Node
 from std_msgs.msg import Bool, String
 from std_srvs.srv import SetBool, Trigger
 
-from vla_policy.interfaces import STATE, DataError, Failure, Refused
+from vla_policy.interfaces import STATE, DataError, Failure, InputError, Refused
 from vla_policy.nodes import common
 from vla_policy.nodes.hand import Hand
 from vla_policy.robot.contract import SIMULATED, load_contract
@@ -26,9 +27,11 @@ from vla_policy.web.options import LiveConfig
 from vla_policy.web.robot import HELD, Picture
 from vla_policy.web.security import TOKEN, new_token
 from vla_policy.web.server import Server
-from vla_policy.web.welcome import welcome
+from vla_policy.web.welcome import tell
 
 ANSWER = 5.0  # seconds until a service counts as silent
+DISCOVERY = 2.0  # seconds in which a page that runs already is found
+STOP = "web/emergency_stop"
 SERVICES: Mapping[str, tuple[Any, str]] = {
     "enable": (SetBool, "command_gate/enable"),
     "start": (Trigger, "recorder/start_episode"),
@@ -56,6 +59,7 @@ class LiveNode(Node):
         self._control = chosen.control
         self._stopped, self._presses = False, 0  # presses of the stop
         token = new_token()
+        self._require_no_other()
         self._hand = Hand(self, self._contract, chosen.scale) if chosen.control else None
         self._drawn = Timing(300)
         self._live = Live(self, token, chosen.control)
@@ -64,19 +68,27 @@ class LiveNode(Node):
         self._server = Server(self._live.app, chosen.host, chosen.port)
         self._diagnostics = common.Diagnostics(self, self._report)
         shown = "" if TOKEN in os.environ else token  # whoever chose it knows it
-        for line in welcome(self._server.url, self._server.fingerprint, shown):
-            print(line, flush=True)
+        print(tell(self._server.url, self._server.fingerprint, shown), flush=True)
 
     def close(self) -> None:
         self._server.close()
 
+    def _require_no_other(self) -> None:
+        """The gate stops the arm where two speak for one emergency stop."""
+        end = common.steady() + DISCOVERY
+        while common.steady() < end:
+            if others := common.endpoints(self.get_publishers_info_by_topic(self.resolve_topic_name(STOP))):
+                raise InputError(f"{STOP}: expected no other page of this graph, found {', '.join(others)}")
+            time.sleep(0.05)
+
     def _connect(self) -> None:
-        self._emergency = self.create_publisher(Bool, "web/emergency_stop", common.HEARTBEAT_QOS)
+        self._emergency = self.create_publisher(Bool, STOP, common.HEARTBEAT_QOS)
         self._beat = common.every(self, 1.0 / common.HEARTBEAT_RATE, self._publish_stop)
         self._watch = common.every(self, 1.0, self._require_server)
+        names = SERVICES if self._control else ["enable"]  # which clearing the stop needs
+        self._offered = {name: self.create_client(*SERVICES[name]) for name in names}
         if self._control:
             self._task = self.create_publisher(String, "task", common.LATCHED_QOS)
-            self._offered = {name: self.create_client(*service) for name, service in SERVICES.items()}
 
     # What the page asks, from the server's thread
 
@@ -127,12 +139,14 @@ class LiveNode(Node):
             return f"the instruction is {value!r}"
         if name == "clear":
             return await self._clear()
-        if name == "enable" and value and self._stopped:
-            raise Refused("the page's stop is pressed: clear it first")
+        if name == "enable" and value:
+            self._require_no_stop()
         return await self._call(name, value)
 
     async def _clear(self) -> str:
         """Disables the gate, which acknowledges a fault, and takes the stop back; the arm stays where it is."""
+        if not self._stopped:
+            raise Refused("the page's stop is not pressed")
         presses = self._presses
         await self._call("enable", False)
         if self._presses != presses:
@@ -158,6 +172,7 @@ class LiveNode(Node):
         return str(future.result().message)
 
     def point(self, u: float, v: float) -> None:
+        self._require_no_stop()
         pointing = self._contract.pointing
         if pointing is None or self._hand is None:
             raise Refused("the contract has no pointing: use the stick")
@@ -172,9 +187,15 @@ class LiveNode(Node):
         self._hand.point(goal, HELD)
 
     def push(self, direction: np.ndarray) -> None:
+        self._require_no_stop()
         if self._hand is None or len(direction) > len(self._contract.interface.action.names):
             raise Refused(f"expected {len(self._contract.interface.action.names)} channels, found {len(direction)}")
         self._hand.push(direction, HELD)
+
+    def _require_no_stop(self) -> None:
+        """While it is pressed nobody leads, and no intervention is recorded."""
+        if self._stopped:
+            raise Refused("the page's stop is pressed: clear it first")
 
     def let_go(self) -> None:
         if self._hand is not None:

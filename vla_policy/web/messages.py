@@ -18,6 +18,12 @@ def _text(value: Any) -> str:
     return value
 
 
+def _sentence(value: Any) -> str:
+    if not _text(value).strip():
+        raise InputError("expected a sentence, found none")
+    return str(value)
+
+
 def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise InputError("expected a number")
@@ -57,11 +63,11 @@ HAND: Mapping[str, Fields] = {
 }
 REQUESTS: Mapping[str, Fields] = {
     "enable": {"value": _flag},
-    "clear": {},
+    "clear": {"token": _text},
     "start": {},
     "end": {"value": _flag},
     "discard": {},
-    "instruct": {"value": _text},
+    "instruct": {"value": _sentence},
     "reset": {},
 }
 LEADERSHIP: Mapping[str, Fields] = {"lead": {"token": _text}, "leave": {}}

@@ -8,6 +8,7 @@ import os
 import secrets
 import time
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,6 +17,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vla_policy.interfaces import InputError
+from vla_policy.utils.files import write_whole
 
 TOKEN = "VLA_WEB_TOKEN"  # the environment variable with a token of the user's own
 SHORTEST_TOKEN = 16
@@ -57,6 +59,22 @@ def from_loopback(scope: Mapping[str, Any]) -> bool:
     """Whether a request comes from this computer."""
     client = scope.get("client")
     return client is not None and is_loopback(client[0])
+
+
+def state_folder() -> Path:
+    """Where the pages keep what only this user may read."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "vla_policy"
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """A file that only this user can read, from its first moment on."""
+
+    def write(temporary: Path) -> None:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+
+    write_whole(path, write)
 
 
 class Bucket:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import os
 import socket
 import threading
 import time
-from pathlib import Path
 
 import psutil
 import uvicorn
@@ -16,7 +14,7 @@ from starlette.types import ASGIApp
 
 from vla_policy.interfaces import Failure, InputError
 from vla_policy.web.certificate import certificate
-from vla_policy.web.security import Guard, is_loopback
+from vla_policy.web.security import Guard, is_loopback, state_folder
 
 LARGEST_MESSAGE = 1 << 14  # bytes of a message from a browser
 START, STOP = 10.0, 3.0  # seconds
@@ -38,7 +36,7 @@ class Server:
         self.name = names[0]
         self.fingerprint, files = "", {}
         if self._secure:
-            path, self.fingerprint = certificate(_state_folder(), names)
+            path, self.fingerprint = certificate(state_folder(), names)
             files = {"ssl_certfile": path, "ssl_keyfile": path}
         config = uvicorn.Config(
             Guard(app, names, self.scheme),
@@ -95,7 +93,8 @@ class Server:
 def _listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family)
+        dual = family == socket.AF_INET6 and host in ANY and socket.has_dualstack_ipv6()  # and IPv4
+        return socket.create_server((host, port), family=family, dualstack_ipv6=dual)
     except (OSError, OverflowError) as error:
         expected = "host, port: expected a free address of this computer"
         raise InputError(f"{expected}, found {host}:{port} ({error})") from None
@@ -123,7 +122,3 @@ def _addresses() -> list[str]:
     ]
     outside = [address for address in found if not address.is_loopback]
     return [str(address) for address in sorted(outside, key=lambda a: (a.version, not a.is_private))]
-
-
-def _state_folder() -> Path:
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "vla_policy"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Iterator
 
 import segno
+
+from vla_policy.web.security import state_folder, write_private
 
 
 def welcome(url: str, fingerprint: str, token: str) -> Iterator[str]:
@@ -15,6 +18,16 @@ def welcome(url: str, fingerprint: str, token: str) -> Iterator[str]:
     if fingerprint:
         yield qr(whole)
         yield f"no authority knows the page's certificate; its SHA-256 fingerprint is {fingerprint}"
+
+
+def tell(url: str, fingerprint: str, token: str) -> str:
+    """`welcome` for a terminal. Other outputs are kept as logs, so there it says which private file has the token."""
+    text = "\n".join(welcome(url, fingerprint, token))
+    if not token or sys.stdout.isatty():
+        return text
+    path = state_folder() / "live.txt"
+    write_private(path, f"{text}\n".encode())
+    return f"the page is at {url}; its address with the token is in {path}"
 
 
 def qr(text: str) -> str:

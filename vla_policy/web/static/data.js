@@ -11,6 +11,7 @@ let tasks = {};
 let warnings = [];
 let chosen = null;
 let rows = new Map();
+let busy = false; // while a change is made
 
 async function get(path, signal) {
   const response = await fetch(path, { headers: token ? { Authorization: `Bearer ${token}` } : {}, signal });
@@ -57,7 +58,7 @@ async function load() {
   if (dataset.episodes.length) open(dataset.episodes[0]);
   tasks = await (await get("/api/tasks")).json();
   show();
-  await loadWarnings();
+  loadWarnings().catch((error) => say(error.message, 12)); // which may take long
 }
 
 async function loadWarnings() {
@@ -117,13 +118,13 @@ function show() {
   const changed = edits.changed;
   $("marked").textContent = some ? `${marked.size} marked` : "mark episodes to change them";
   $("delete").textContent = some && [...marked].every((index) => deleted.has(index)) ? "Keep" : "Delete";
-  $("delete").disabled = $("retask").disabled = !some;
-  $("split").disabled = !some || changed > 0;
-  $("merge").disabled = changed > 0 || !dataset?.neighbours.length;
+  $("delete").disabled = $("retask").disabled = busy || !some;
+  $("split").disabled = busy || !some || changed > 0;
+  $("merge").disabled = busy || changed > 0 || !dataset?.neighbours.length;
   $("split").title = $("merge").title = changed ? "save or undo the changes first" : "";
   $("all").checked = some && marked.size === rows.size;
-  $("undo").disabled = !edits.before.length;
-  $("save").disabled = !changed;
+  $("undo").disabled = busy || !edits.before.length;
+  $("save").disabled = busy || !changed;
   $("changes").textContent = changed ? `${changed} change${changed > 1 ? "s" : ""} not saved` : "";
   $("found").replaceChildren(...lines(of(chosen)));
   $("general").hidden = !of(null).length;
@@ -136,6 +137,7 @@ function ask(question, text = "", others = null) {
   $("answer").value = text;
   $("choice").hidden = !others;
   $("other").replaceChildren(...(others ?? []).map((name) => make("option", { textContent: name })));
+  $("dialog").returnValue = ""; // Escape would leave the last one's
   $("dialog").showModal();
   return new Promise((resolve) => {
     $("dialog").onclose = () => {
@@ -145,14 +147,17 @@ function ask(question, text = "", others = null) {
   });
 }
 
-async function attempt(button, work) {
-  button.disabled = true;
+async function attempt(work) {
+  if (busy) return;
+  busy = true;
+  show();
   try {
     const text = await work();
     if (text) say(text, 8);
   } catch (error) {
     say(error.message, 12);
   }
+  busy = false;
   show();
 }
 
@@ -175,20 +180,21 @@ $("retask").addEventListener("click", async () => {
 $("split").addEventListener("click", async () => {
   const episodes = [...edits.now.marked].sort((a, b) => a - b);
   const found = await ask(`Name of a new dataset with these ${episodes.length} episodes`, `${dataset.name}_part`);
-  if (found) await attempt($("split"), () => post("split", { name: found.answer, episodes }));
+  if (found) await attempt(() => post("split", { revision: dataset.revision, name: found.answer, episodes }));
 });
 $("merge").addEventListener("click", async () => {
   const found = await ask("Join with another dataset, and name the new one", `${dataset.name}_merged`, dataset.neighbours);
-  if (found) await attempt($("merge"), () => post("merge", { other: found.other, name: found.answer }));
+  if (found) await attempt(() => post("merge", { other: found.other, name: found.answer }));
 });
 $("undo").addEventListener("click", () => {
   edits.undo();
   show();
 });
 $("save").addEventListener("click", () =>
-  attempt($("save"), async () => {
+  attempt(async () => {
     say("saving", 600);
-    const text = await post("save", edits.asJson());
+    const text = await post("save", { revision: dataset.revision, ...edits.asJson() });
+    edits.clear(); // its numbers mean other episodes from now on
     await load();
     return text;
   }),

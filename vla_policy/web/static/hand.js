@@ -1,7 +1,8 @@
 // Leading by hand: a finger on a picture or on a stick, or a key, each of which has to be held.
 
 const PERIOD = 33; // milliseconds between two messages; the arm is let go of after 150 without one
-const KEYS = { w: [0, 1], s: [0, -1], a: [1, 1], d: [1, -1], r: [2, 1], f: [2, -1] }; // channel, direction
+// The keys by their place, which no modifier changes: channel, direction
+const KEYS = { KeyW: [0, 1], KeyS: [0, -1], KeyA: [1, 1], KeyD: [1, -1], KeyR: [2, 1], KeyF: [2, -1] };
 
 export class Hand {
   /** `mayLead()` tells whether this page leads now. */
@@ -41,15 +42,16 @@ export class Hand {
   }
 
   onKey(event, down) {
-    const key = event.key.toLowerCase();
-    const typing = event.target.matches?.("input, textarea, select");
-    if (!(key in KEYS) || KEYS[key][0] >= this.channels || event.ctrlKey || event.metaKey || event.altKey) return;
+    const key = event.code;
     if (!down) {
       if (this.keys.delete(key) && !this.keys.size) this.release();
-    } else if (!typing && !event.repeat) {
-      this.keys.add(key);
-      this.hold(() => ["push", { direction: this.pushed([...this.keys].map((each) => KEYS[each])) }]);
+      return;
     }
+    if (event.ctrlKey || event.metaKey || event.altKey) return this.release(); // the browser may keep the keyup
+    const typing = event.target.matches?.("input, textarea, select");
+    if (!(key in KEYS) || KEYS[key][0] >= this.channels || typing || event.repeat) return;
+    this.keys.add(key);
+    this.hold(() => ["push", { direction: this.pushed([...this.keys].map((each) => KEYS[each])) }]);
   }
 
   pushed(parts) {

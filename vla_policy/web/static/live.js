@@ -31,6 +31,7 @@ const HANDLERS = {
   about: (message) => build(message),
   status: (message) => {
     status = message;
+    if (status.stopped) connection.stopped();
     show();
   },
   refused: (message) => say(message.text, 8),
@@ -79,7 +80,7 @@ function buildChannels() {
 
 function buildHand() {
   hand?.release();
-  hand = new Hand(connection, about.action.length, leads);
+  hand = new Hand(connection, about.action.length, () => leads() && !status.stopped);
   for (const view of views.filter((each) => each.points)) {
     hand.overPicture(view.over, (point) => {
       view.point = point;
@@ -153,7 +154,7 @@ function show() {
   $("gate").textContent = gate;
   $("gate").className = `chip ${LOOKS[gate] ?? (status ? "faint" : "bad")}`;
   $("stop").classList.toggle("pressed", Boolean(status?.stopped) || connection.stopping);
-  $("stop").textContent = connection.stopping ? "STOP is waiting for the connection" : status?.stopped ? "STOPPED" : "STOP";
+  $("stop").textContent = connection.stopping ? "STOP is on its way" : status?.stopped ? "STOPPED" : "STOP";
   $("dry").hidden = !status?.dry_run;
   $("leader").textContent = { you: "you lead", somebody: "somebody else leads" }[status?.leader] ?? "";
   const cause = !status ? "no connection" : status.stopped ? "the stop of this page is pressed" : status.reason;
@@ -192,7 +193,7 @@ function showButtons(gate) {
   $("enable").disabled = !mine || status.stopped || ["armed", "running"].includes(gate);
   $("disable").disabled = !mine || gate === "idle";
   $("clear").hidden = !status?.stopped;
-  $("clear").disabled = !mine;
+  $("clear").disabled = !status;
   $("reset").disabled = !mine;
   $("task").disabled = $("tell").disabled = !mine;
   $("start").disabled = !mine || recording || !status.recorder;
@@ -255,13 +256,12 @@ function stop() {
   show();
 }
 
-function lead() {
-  if (leads()) return connection.send("leave");
+function withToken(type) {
   if (!token) {
     token = prompt("The token, which the terminal shows") ?? "";
     sessionStorage.setItem("token", token);
   }
-  connection.send("lead", { token });
+  connection.send(type, { token });
 }
 
 $("stop").addEventListener("pointerdown", stop); // at once, not when the finger is lifted
@@ -275,10 +275,10 @@ addEventListener("keydown", (event) => {
     $("enable").click(); // does nothing while it is disabled
   }
 });
-$("lead").addEventListener("click", lead);
+$("lead").addEventListener("click", () => (leads() ? connection.send("leave") : withToken("lead")));
 $("enable").addEventListener("click", () => connection.send("enable", { value: true }));
 $("disable").addEventListener("click", () => connection.send("enable", { value: false }));
-$("clear").addEventListener("click", () => connection.send("clear"));
+$("clear").addEventListener("click", () => withToken("clear"));
 $("reset").addEventListener("click", () => connection.send("reset"));
 $("start").addEventListener("click", () => connection.send("start"));
 $("success").addEventListener("click", () => connection.send("end", { value: true }));
