@@ -102,3 +102,5 @@ def test_vla_sim_hands_its_planner_to_the_node() -> None:
     }
     with pytest.raises(InputError, match="planner: expected none or dmpc in the graph, found 'oracle'"):
         GraphConfig(planner=PlannerConfig("oracle"))
+    with pytest.raises(InputError, match=r"planner\.goal: expected x, y and angle in a scene with several goals"):
+        nodes("checkpoint", GraphConfig(planner=PlannerConfig("dmpc", "folder"), scene="pusht_language"))

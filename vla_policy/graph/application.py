@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from vla_policy.interfaces import InputError
-from vla_policy.planning.options import PlannerConfig
+from vla_policy.planning.options import PlannerConfig, aimed
 from vla_policy.robot.contract import find_config
 from vla_policy.serving.options import ServerOptions, require_together
 
@@ -56,7 +56,8 @@ def require_ros() -> None:
 
 
 def nodes(checkpoint: str, config: GraphConfig) -> dict[str, dict[str, Any]]:
-    """The parameters of every node, by name."""
+    """The parameters of every node, by name; `InputError` for a planner that would not know which goal is meant."""
+    planner = config.planner if config.scene == "pusht" else aimed(config.planner, [config.scene], [])
     watched = config.monitor is not None
     heartbeats = ["policy/stop", "surprise_monitor/stop"] if watched else ["policy/stop"]
     shared = {"contract": str(find_config(config.contract))}
@@ -74,7 +75,7 @@ def nodes(checkpoint: str, config: GraphConfig) -> dict[str, dict[str, Any]]:
             "seed": config.policy_seed,
             "server": config.server,
             "jpeg": config.jpeg,
-            **planner_parameters(config.planner),
+            **planner_parameters(planner),
         },
     }
     if watched:
