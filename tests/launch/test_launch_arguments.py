@@ -140,6 +140,10 @@ def test_a_server_takes_the_place_of_a_checkpoint_unless_a_monitor_has_to_know_i
         launched(file, **watched)
     assert "surprise_monitor_node" in launched(file, checkpoint="checkpoints/pusht_image", **watched)
     assert "surprise_monitor_node" in launched(file, calibration="checkpoints/pusht_monitor")
+    with pytest.raises(
+        RuntimeError, match="chunking: expected async, for which the monitor was calibrated, found 'rtc'"
+    ):
+        launched(file, calibration="checkpoints/pusht_monitor", chunking="rtc")
 
 
 @pytest.mark.parametrize("file", ["collect", "pusht", "robot"])
