@@ -4,6 +4,7 @@ import json
 import shutil
 from fractions import Fraction
 from pathlib import Path
+from unittest.mock import Mock
 
 import av
 import numpy as np
@@ -351,6 +352,18 @@ def test_a_reader_of_the_old_dataset_finds_no_other_episodes(dataset: LeRobotDat
             with pytest.raises(InputError, match=r"file-\d+\.mp4"):
                 old.frames(index, HEAD)
     assert np.array_equal(assert_whole(dataset.root).episode(3).columns[ACTION], episode.columns[ACTION])
+
+
+def test_an_episode_that_a_killed_writer_left_is_removed(dataset: LeRobotDataset, monkeypatch) -> None:
+    writing = "vla_policy.data.writing.writer"
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{writing}.remove_unfinished", lambda root: None)
+        patch.setattr(f"{writing}.LeRobotWriter._commit", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            add_bimanual_episode(dataset.root)
+    assert LeRobotDataset(dataset.root).uncounted is not None
+    delete(dataset.root, [0])
+    assert assert_whole(dataset.root).num_episodes == 5
 
 
 def test_values_that_are_not_finite_hinder_no_edit(separate: Path, tmp_path: Path) -> None:

@@ -57,8 +57,10 @@ def edit(
     """
     if out is not None:
         return write_new(make_plan(open_dataset(root)), out, progress)
-    root = open_dataset(root).root
-    with lock(root):
+    root = Path(root).resolve()
+    Exchange(root).recover()
+    read_info(root)  # before a lock makes a folder
+    with lock(root):  # which removes an episode that a killed writer left unfinished
         plan = make_plan(open_dataset(root))
         plan.check()
         records = plan.datasets[0].records.values()
