@@ -158,7 +158,7 @@ def chromium() -> Iterator[Callable[[], Any]]:
 
 
 class Relay:
-    """Between a browser and a server. `cut` loses all that is said on the connections that are open, and closes none."""
+    """Between a browser and a server. `cut` loses all that open connections say from then on, and closes none."""
 
     def __init__(self, port: int) -> None:
         self._to, self._cut = port, threading.Event()

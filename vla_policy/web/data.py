@@ -25,6 +25,7 @@ from vla_policy.web.security import Bucket, from_loopback, same_token
 LARGEST_BODY = 1 << 20  # bytes
 CHANGES = (2.0, 5.0)  # a second, and at once
 
+
 class Outdated(InputError):
     """The dataset is no longer the one that the page shows: its numbers may mean other episodes."""
 
@@ -56,6 +57,12 @@ class DataPage:
                 Route("/api/{change:str}", self._change, methods=["POST"]),
             ]
         )
+
+    def close(self) -> None:
+        """No change begins any longer; waits for the one that is being made."""
+        if not self._changing.acquire(blocking=False):
+            self._log("waiting for the change that is being made")
+            self._changing.acquire()
 
     def _shown(self, read: Callable[[Request], Any]) -> Answer:
         """An endpoint that reads; it runs in a thread of its own."""

@@ -36,8 +36,8 @@ STOP, POINT = "stop", "point"
 class Live:
     """The application of the live page. `control` allows whoever has the `token` to lead, one at a time.
 
-    Beyond the loopback address the token is needed to see anything; the stop needs no more than that, and to take it back
-    the token alone.
+    Beyond the loopback address the token is needed to see anything. The stop needs no more than that; to clear
+    it the token is needed, but not the lead.
     """
 
     def __init__(self, robot: Robot, token: str, control: bool) -> None:

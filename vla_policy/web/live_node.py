@@ -14,7 +14,7 @@ from rclpy.node import Node
 from std_msgs.msg import Bool, String
 from std_srvs.srv import SetBool, Trigger
 
-from vla_policy.interfaces import STATE, DataError, Failure, InputError, Refused
+from vla_policy.interfaces import STATE, DataError, InputError, Refused
 from vla_policy.nodes import common
 from vla_policy.nodes.hand import Hand
 from vla_policy.robot.contract import SIMULATED, load_contract
@@ -84,7 +84,7 @@ class LiveNode(Node):
     def _connect(self) -> None:
         self._emergency = self.create_publisher(Bool, STOP, common.HEARTBEAT_QOS)
         self._beat = common.every(self, 1.0 / common.HEARTBEAT_RATE, self._publish_stop)
-        self._watch = common.every(self, 1.0, self._require_server)
+        self._watch = common.every(self, 1.0, lambda: self._server.require_alive())  # which starts later
         names = SERVICES if self._control else ["enable"]  # which clearing the stop needs
         self._offered = {name: self.create_client(*SERVICES[name]) for name in names}
         if self._control:
@@ -206,10 +206,6 @@ class LiveNode(Node):
 
     def _publish_stop(self) -> None:
         self._emergency.publish(Bool(data=self._stopped))
-
-    def _require_server(self) -> None:
-        if not self._server.alive:
-            raise Failure("web: expected the server to run, found that it has ended")
 
     def _report(self) -> tuple[bytes, str, dict[str, Any]]:
         pages = len(self._live.sessions)

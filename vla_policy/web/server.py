@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import logging
 import socket
 import threading
 import time
@@ -65,9 +66,10 @@ class Server:
     def scheme(self) -> str:
         return "https" if self._secure else "http"
 
-    @property
-    def alive(self) -> bool:
-        return self._thread.is_alive()
+    def require_alive(self) -> None:
+        """`Failure` if it has ended by itself."""
+        if not self._thread.is_alive():
+            raise Failure("web: expected the server to run, found that it has ended")
 
     @property
     def url(self) -> str:
@@ -76,6 +78,7 @@ class Server:
         return f"{self.scheme}://{name}:{self.port}/"
 
     def close(self) -> None:
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what is cut off now is no error
         self._server.should_exit = True
         self._thread.join(STOP)
 

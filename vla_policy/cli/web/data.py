@@ -27,5 +27,9 @@ def main(arguments: Sequence[str]) -> None:
     with Server(page.app, config.host, config.port) as server:
         for line in welcome(server.url, server.fingerprint, token):
             print(line, flush=True)
-        while server.alive:
-            time.sleep(0.2)
+        try:
+            while True:
+                server.require_alive()
+                time.sleep(0.2)
+        finally:
+            page.close()
