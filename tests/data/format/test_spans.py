@@ -22,7 +22,7 @@ LENGTHS = np.arange(20, 26)
 FPS = 30
 FRAGMENTED = {"movflags": "frag_keyframe+empty_moov"}
 META = "meta/episodes/chunk-000/file-000.parquet"
-VIDEO = f"videos/{HEAD}/chunk-000/file-000.mp4"
+VIDEO = f"videos/{HEAD}/chunk-000/file-006.mp4"  # numbered behind those that it was joined of
 
 
 @pytest.fixture(scope="module")
