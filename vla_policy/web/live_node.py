@@ -147,12 +147,15 @@ class LiveNode(Node):
         """Disables the gate, which acknowledges a fault, and takes the stop back; the arm stays where it is."""
         if not self._stopped:
             raise Refused("the page's stop is not pressed")
-        presses = self._presses
-        await self._call("enable", False)
+        presses, self._stopped = self._presses, False
+        self._publish_stop()  # before the fault is acknowledged, which another heartbeat would raise again
+        try:
+            await self._call("enable", False)
+        except Refused:
+            self._stopped = True
+            raise
         if self._presses != presses:
             raise Refused("stop was pressed again meanwhile")
-        self._stopped = False
-        self._publish_stop()
         return "cleared; enable when it is safe"
 
     async def _call(self, name: str, value: bool | None) -> str:
