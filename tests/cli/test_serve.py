@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import signal
 import subprocess
@@ -53,7 +54,15 @@ def test_mistakes_are_told_before_the_policy_is_loaded(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_checkpoint_is_served_until_it_is_interrupted() -> None:
     command = [sys.executable, "-m", "vla_policy.cli.serve", CHECKPOINT, "port=0", "device=cpu"]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    server = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        # whoever runs the tests in the background of a shell has it ignored, and so would the program
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
     assert server.stdout is not None
     try:
         line = server.stdout.readline()

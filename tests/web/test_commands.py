@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -46,7 +47,10 @@ def start(root: Path, *words: str) -> tuple[subprocess.Popen[str], str, str]:
     """vla-web data as a process, its address and its token."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    program = subprocess.Popen([sys.executable, *words, "data", str(root), "port=0"], env=environment, **pipes)
+    # Whoever runs the tests in the background of a shell has it ignored, and so would the program.
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    command = [sys.executable, *words, "data", str(root), "port=0"]
+    program = subprocess.Popen(command, env=environment, preexec_fn=heard, **pipes)
     assert program.stdout is not None
     url, _, token = program.stdout.readline().removeprefix("open ").strip().partition("#token=")
     assert len(token) > 16

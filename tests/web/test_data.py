@@ -220,7 +220,8 @@ def test_a_dataset_in_the_browser(root: Path) -> None:
         assert not errors
 
 
-def test_real_editing_through_the_page(tmp_path: Path) -> None:
+def test_real_editing_through_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vla_policy.web.data.CHANGES", (1000.0, 1000.0))  # a test clicks faster than a person
     make_small_dataset(tmp_path / "mine", tasks=("push", "pull"), episodes=4, length=5)
     with served(tmp_path / "mine", editing) as server:
         save = {"revision": revision(server), "deleted": [1], "tasks": {"0": "shove"}}
