@@ -16,6 +16,7 @@ from vla_policy.models import (
     PolicyConfig,
     TransformerConfig,
 )
+from vla_policy.models.frames import SEEN
 
 TOP = IMAGES + "top"
 SMALL = {
@@ -54,6 +55,8 @@ def small_policy(
             STATE: rng.uniform(0.2, 0.6, (100, 2)),
             ENVIRONMENT_STATE: rng.uniform(-1, 1, (100, 4)),
             ACTION: rng.uniform(0.2, 0.6, (100, 2)),
+            SEEN + STATE: rng.uniform(-0.4, 0.4, (100, 2)),
+            SEEN + ENVIRONMENT_STATE: rng.uniform(-1, 1, (100, 4)),
         }
     )
     policy = DiffusionPolicy(

@@ -14,6 +14,7 @@ from vla_policy.conf.policy_config import ObjectiveConfig
 from vla_policy.data import Normalizer
 from vla_policy.interfaces import ACTION, DataError, Given, InputError
 from vla_policy.models import DiffusionPolicy, PolicyConfig, TransformerConfig, continuation
+from vla_policy.models.chunks import ChunkCodec, Origin
 from vla_policy.models.continuation import Known, drawn_prefix, guided, known_rows, require_continuing, soft_mask
 from vla_policy.models.heads import AutoregressiveHead, DenoisingHead, MaskedHead, encode_bins
 from vla_policy.models.objectives import Objective, Predict, make_objective
@@ -99,7 +100,7 @@ def test_known_rows_are_those_from_the_newest_observation_on_in_the_policys_numb
     normalizer = Normalizer.fit({ACTION: scales * rng.uniform(-1, 1, (500, 6, 2))})
     state = torch.tensor([[[0.4, 0.1]], [[0.0, 0.0]]])
     rows = rng.uniform(-0.2, 0.2, (3, 2))
-    known = known_rows([Given(rows, 2), None], state, config, normalizer)
+    known = known_rows([Given(rows, 2), None], Origin(state), ChunkCodec(config, None), normalizer, state.device)
     assert known.frozen.tolist() == [[False, True, True, False, False, False], [False] * 6]
     assert known.weights[0].tolist() == pytest.approx([0.0, 1.0, 1.0, float(soft_mask(3, 2)[2]), 0.0, 0.0])
     assert not known.weights[1].any()

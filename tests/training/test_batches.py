@@ -11,7 +11,7 @@ import torch
 from vla_policy.data import LeRobotDataset, Normalizer
 from vla_policy.interfaces import ACTION, STATE, DataError, InputError
 from vla_policy.models import ObjectiveConfig, PolicyConfig
-from vla_policy.models.chunks import decode_chunks, encode_chunks
+from vla_policy.models.chunks import ChunkCodec
 from vla_policy.training import DataConfig, fit_normalizer, make_windows, split_episodes
 from vla_policy.training.batches import StepSampler
 
@@ -96,10 +96,10 @@ def test_chunks_come_back_from_their_frequencies(bimanual_dataset: Path) -> None
     )
     windows = make_windows(LeRobotDataset(bimanual_dataset), config, [0])
     batch = windows.__getitems__(range(len(windows)))
-    newest = batch[STATE][:, -1:]
-    chunks = encode_chunks(batch, config)
+    newest, codec = batch[STATE][:, -1:], ChunkCodec(config, None)
+    chunks = codec.encode(batch)
     assert chunks.shape[1] == 15
-    torch.testing.assert_close(decode_chunks(chunks, newest, config), batch[ACTION][:, 1:])
+    torch.testing.assert_close(codec.decode(chunks, codec.origin(batch)), batch[ACTION][:, 1:])
     still = {STATE: newest, ACTION: (newest + 0.5).expand(-1, 16, -1)}
-    torch.testing.assert_close(encode_chunks(still, config)[:, 0], torch.full_like(newest[:, 0], 0.5 * 15**0.5))
-    assert float(encode_chunks(still, config)[:, 1:].abs().max()) < 1e-5  # a constant has no other frequency
+    torch.testing.assert_close(codec.encode(still)[:, 0], torch.full_like(newest[:, 0], 0.5 * 15**0.5))
+    assert float(codec.encode(still)[:, 1:].abs().max()) < 1e-5  # a constant has no other frequency

@@ -10,7 +10,8 @@ from helpers.small_diffusion import SMALL
 
 from vla_policy.data import Windows
 from vla_policy.interfaces import ACTION, STATE, InputError
-from vla_policy.models import ObjectiveConfig, PolicyConfig, encode_chunks
+from vla_policy.models import ObjectiveConfig, PolicyConfig
+from vla_policy.models.chunks import ChunkCodec
 from vla_policy.training import DataConfig, StateShift, fit_normalizer, open_data
 
 
@@ -35,7 +36,7 @@ def test_half_of_the_windows_are_shifted_as_wholes_and_targets_stay(windows: Win
     torch.testing.assert_close(offsets[shifted, 0].std(0), expected, rtol=0.06, atol=0)
 
     relative = PolicyConfig(observation_keys=[STATE], horizon=4, n_action_steps=2, action_relative=True, **SMALL)
-    chunk = encode_chunks({STATE: changed[STATE], ACTION: actions}, relative)
+    chunk = ChunkCodec(relative, None).encode({STATE: changed[STATE], ACTION: actions})
     torch.testing.assert_close(chunk + changed[STATE][:, -1:], actions)  # it ends where the demonstration does
 
 

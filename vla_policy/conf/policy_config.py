@@ -136,6 +136,11 @@ class PolicyConfig:
     horizon: int = 16  # predicted steps, from the oldest observation on
     n_action_steps: int = 8  # steps executed before the next chunk
     action_relative: bool = False  # actions relative to the newest observation.state
+    object_frame: str | None = None
+    """key, among observation_keys or auxiliary_keys, of an object's pose on the table (x, y, cos, sin): the policy sees
+    positions and directions from the object, and acts in its frame, so that what it learns of one pose holds for all;
+    null: the robot's frame
+    """
     action_basis: str = "time"
     """time | frequency: what is predicted are the rows of a chunk, or the coefficients of its discrete cosine
     transform over time, slowest first (FAST, arXiv 2501.09747)
@@ -197,6 +202,12 @@ class PolicyConfig:
                 f"policy.n_action_steps: expected 1 to horizon - n_obs_steps + 1 = "
                 f"{self.horizon - self.n_obs_steps + 1}, found {self.n_action_steps}"
             )
+        if self.object_frame is not None:
+            known = [*self.observation_keys, *self.auxiliary_keys]
+            if self.object_frame not in known:
+                raise InputError(f"policy.object_frame: expected null or one of {known}, found {self.object_frame!r}")
+            if not self.action_relative:
+                raise InputError("policy.object_frame: expected action_relative=true with it, found false")
         if self.n_image_steps is not None and not 1 <= self.n_image_steps <= self.n_obs_steps:
             raise InputError(
                 f"policy.n_image_steps: expected 1 to n_obs_steps = {self.n_obs_steps}, found {self.n_image_steps}"

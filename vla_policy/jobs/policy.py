@@ -24,7 +24,7 @@ from vla_policy.world_model.vision import ConvolutionalVision
 # Options that the statistics of a normaliser depend on.
 NORMALIZED = (
     *("vector_normalization", "action_normalization", "normalization_per_step"),
-    *("action_relative", "action_basis", "predict_past"),
+    *("action_relative", "object_frame", "action_basis", "predict_past"),
 )
 
 SEEING = ("features", "heatmaps")  # the parts of a camera's encoder that know nothing of the policy behind it

@@ -10,7 +10,6 @@ from vla_policy.conf.policy_config import (
 )
 from vla_policy.models.backbone import Backbone
 from vla_policy.models.checkpoint import update_card
-from vla_policy.models.chunks import encode_chunks
 from vla_policy.models.ensemble import join_policies
 from vla_policy.models.policy import DiffusionPolicy
 from vla_policy.models.seeing import BACKBONE_HIDDEN, BACKBONE_REAL
@@ -28,7 +27,6 @@ __all__ = [
     "TinyVLMConfig",
     "TrainableModel",
     "TransformerConfig",
-    "encode_chunks",
     "join_policies",
     "update_card",
 ]

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from vla_policy.data import Normalizer
 from vla_policy.interfaces import ACTION, STATE, InputError, Interface
+from vla_policy.models.frames import SEEN
 
 
-def check_vectors(interface: Interface, normalizer: Normalizer, rows: int) -> None:
-    """`InputError` unless every feature other than an image is a vector with normalisation statistics."""
+def check_vectors(interface: Interface, normalizer: Normalizer, rows: int, object_frame: bool = False) -> None:
+    """`InputError` unless every feature other than an image is a vector with normalisation statistics, with an object's
+    frame also of what it is from there.
+    """
     sizes = {}
     for key, feature in {**interface.observations, ACTION: interface.action}.items():
         if feature.dtype != "image":
             if len(feature.shape) != 1:
                 raise InputError(f"{key}: expected the shape of a vector, found {list(feature.shape)}")
             sizes[key] = feature.shape[0]
+    if object_frame:
+        sizes |= {SEEN + key: sizes[key] for key in interface.observations if key in sizes}
     normalizer.require(sizes, rows)
 
 

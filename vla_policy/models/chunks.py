@@ -1,4 +1,4 @@
-"""Between actions as they are recorded and what a policy predicts of them: rows, reference and basis.
+"""Between actions as they are recorded and what a policy predicts of them: rows, reference, frame and basis.
 
 Shapes: B windows, D action dimensions, T = `config.rows` predicted rows of a window's `horizon`.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from scipy.fft import dct
@@ -14,27 +15,58 @@ from torch import Tensor
 
 from vla_policy.conf.policy_config import PolicyConfig
 from vla_policy.interfaces import ACTION, STATE
+from vla_policy.models.frames import ObjectFrame
 
 
-def encode_chunks(batch: Mapping[str, Tensor], config: PolicyConfig) -> Tensor:
-    """What is predicted (B, T, D) of a batch's actions (B, horizon, D): the last T rows, relative to the newest state
-    if the policy is, in its basis.
+class Origin(NamedTuple):
+    """What predicted actions refer to: the newest state (B, 1, D) of relative ones, and the object's pose (B, 1, 4) of
+    those in its frame; None where they do not.
     """
-    actions = batch[ACTION][:, -config.rows :]
-    if config.action_relative:
-        actions = actions - batch[STATE][:, -1:]
-    return _cosines(config.rows).to(actions) @ actions if config.action_basis == "frequency" else actions
+
+    state: Tensor | None = None
+    pose: Tensor | None = None
+
+    def repeated(self, draws: int) -> Origin:
+        """For several chunks an observation, one after the other."""
+        return Origin(*(None if part is None else part.repeat_interleave(draws, dim=0) for part in self))
 
 
-def decode_chunks(chunks: Tensor, newest: Tensor | None, config: PolicyConfig) -> Tensor:
-    """The inverse of `encode_chunks`, from the newest observation on: actions (B, horizon - n_obs_steps + 1, D).
+class ChunkCodec:
+    """Encodes actions as the policy predicts them: relative to the newest state, in an object's frame, in a basis."""
 
-    `newest` (B, 1, D) is the state that relative ones refer to.
-    """
-    actions = _cosines(config.rows).to(chunks).mT @ chunks if config.action_basis == "frequency" else chunks
-    if newest is not None:
-        actions = actions + newest
-    return actions[:, config.past_rows :]
+    def __init__(self, config: PolicyConfig, frame: ObjectFrame | None) -> None:
+        self.config, self.frame = config, frame
+
+    def origin(self, batch: Mapping[str, Tensor]) -> Origin:
+        """Of recorded windows."""
+        state = batch[STATE][:, -1:] if self.config.action_relative else None
+        return Origin(state, None if self.frame is None else batch[self.frame.key][:, -1:])
+
+    def encode(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """What is predicted (B, T, D) of a batch's actions (B, horizon, D): the last T rows."""
+        actions = self.relative(batch[ACTION][:, -self.config.rows :], self.origin(batch))
+        return _cosines(self.config.rows).to(actions) @ actions if self._frequencies else actions
+
+    def relative(self, actions: Tensor, origin: Origin) -> Tensor:
+        """Actions (B, rows, D) in the robot's units as the policy sees them over time, from their origin."""
+        if origin.state is not None:
+            actions = actions - origin.state
+        if self.frame is not None and origin.pose is not None:
+            actions = self.frame.turned(actions, origin.pose)
+        return actions
+
+    def decode(self, chunks: Tensor, origin: Origin) -> Tensor:
+        """The inverse of `encode`, from the newest observation on: actions (B, horizon - n_obs_steps + 1, D)."""
+        actions = _cosines(self.config.rows).to(chunks).mT @ chunks if self._frequencies else chunks
+        if self.frame is not None and origin.pose is not None:
+            actions = self.frame.turned_back(actions, origin.pose)
+        if origin.state is not None:
+            actions = actions + origin.state
+        return actions[:, self.config.past_rows :]
+
+    @property
+    def _frequencies(self) -> bool:
+        return self.config.action_basis == "frequency"
 
 
 @lru_cache

@@ -17,6 +17,7 @@ from torch import Tensor
 from vla_policy.conf.policy_config import PolicyConfig
 from vla_policy.data import Normalizer
 from vla_policy.interfaces import ACTION, Given, InputError
+from vla_policy.models.chunks import ChunkCodec, Origin
 
 if TYPE_CHECKING:
     from vla_policy.models.objectives import Level, Predict
@@ -34,9 +35,6 @@ class Known:
     frozen: Tensor
     weights: Tensor
 
-    def to(self, device: torch.device) -> Known:
-        return Known(self.rows.to(device), self.frozen.to(device), self.weights.to(device))
-
     @property
     def held(self) -> tuple[Tensor, Tensor]:
         """The frozen rows (B, 1, T, D), and which these are (B, 1, T), for all draws of an observation."""
@@ -44,12 +42,13 @@ class Known:
 
 
 def known_rows(
-    given: Sequence[Given | None], newest: Tensor | None, config: PolicyConfig, normalizer: Normalizer
+    given: Sequence[Given | None], origin: Origin, codec: ChunkCodec, normalizer: Normalizer, device: torch.device
 ) -> Known:
-    """What a policy knows of its chunks' rows; `newest` (B, 1, D) are the states that relative actions refer to.
+    """What a policy knows of its chunks' rows, whose actions refer to an `origin`.
 
     A policy that was trained with given rows takes at most `prefix_steps` of them.
     """
+    config = codec.config
     require_continuing(config)
     past = config.past_rows
     size = next(len(entry.rows[0]) for entry in given if entry is not None)
@@ -63,10 +62,9 @@ def known_rows(
             rows[index, past : past + count] = torch.from_numpy(np.asarray(entry.rows[:count], np.float32))
             frozen[index, past : past + firm] = True
             weights[index, past : past + count] = soft_mask(count, min(entry.frozen, count))
-    if newest is not None:
-        rows = rows - newest.cpu()
-    known = weights > 0
-    return Known(normalizer.normalize(ACTION, rows).masked_fill(~known[..., None], 0.0), frozen, weights)
+    normalized = normalizer.normalize(ACTION, codec.relative(rows.to(device), origin))
+    frozen, weights = frozen.to(device), weights.to(device)
+    return Known(normalized.masked_fill(weights[..., None] == 0, 0.0), frozen, weights)
 
 
 def require_continuing(config: PolicyConfig, delay: int = 0) -> None:

@@ -27,6 +27,7 @@ class Observed(NamedTuple):
     estimates: dict[str, Tensor]  # normalised (B, image_steps, D) of each auxiliary key
     context: Tensor | None  # (B, time_width), pooled backbone features; None without a backbone
     seen: Any  # vision features; None without a backbone or with precomputed hidden states
+    pose: Tensor | None  # (B, 1, 4) of the object in whose frame the policy acts; None without one
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -145,26 +146,24 @@ class ObservationEncoder(nn.Module):
         self.steps = nn.Parameter(torch.randn(n_obs_steps, width) * 0.02)
         self.summary_width = sum(module.summary_width for module in self.camera_tokens.values())  # type: ignore[misc]
 
-    def forward(self, values: Mapping[str, Tensor], top_left: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
-        """Normalised vectors (B, n, D), cropped newest frames (B, m <= n, h, w, 3) and crops' corners (B, 2) by key.
+    def read(self, values: Mapping[str, Tensor]) -> list[Tensor]:
+        """Tokens (B, n, W) of each vector, normalised (B, n, D) by key."""
+        return [self.vector_tokens[module_name(key)](values[key]) + self.steps for key in self.vectors]
 
-        Returns tokens (B, N, W) and, if there are cameras, their summary (B, m, summary_width).
+    def look(self, images: Mapping[str, Tensor], top_left: Mapping[str, Tensor]) -> tuple[list[Tensor], Tensor | None]:
+        """Tokens (B, N, W) of each camera that gives any, of cropped newest frames (B, m <= n, h, w, 3) and crops'
+        corners (B, 2) by key, and, if there are cameras, their summary (B, m, summary_width).
         """
         tokens, summaries = [], []
-        for key in self.vectors:
-            tokens.append(self.vector_tokens[module_name(key)](values[key]) + self.steps)
         for key in self.cameras:
-            frames = values[key]
+            frames = images[key]
             corners = top_left[key].repeat_interleave(frames.shape[1], dim=0)
             seen, summary = self.camera_tokens[module_name(key)](frames.flatten(0, 1), corners)
             if seen is not None:
                 steps = self.steps[-frames.shape[1] :, None]
                 tokens.append((seen.unflatten(0, frames.shape[:2]) + steps).flatten(1, 2))
             summaries.append(summary.unflatten(0, frames.shape[:2]))
-        summary = torch.cat(summaries, dim=-1) if summaries else None
-        if not tokens and summary is not None:  # pictures alone, which give none
-            tokens = [summary.new_zeros(len(summary), 0, self.steps.shape[1])]
-        return torch.cat(tokens, dim=1), summary
+        return tokens, torch.cat(summaries, dim=-1) if summaries else None
 
 
 def vector_token(size: int, width: int) -> nn.Module:

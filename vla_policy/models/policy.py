@@ -28,7 +28,7 @@ from vla_policy.models.checkpoint import (
     write_policy,
 )
 from vla_policy.models.checks import check_relative, check_vectors
-from vla_policy.models.chunks import decode_chunks, encode_chunks
+from vla_policy.models.chunks import ChunkCodec, Origin
 from vla_policy.models.continuation import Known, exactly, known_rows
 from vla_policy.models.encoder import Observed
 from vla_policy.models.heads import ActionDecoder, AutoregressiveHead, DenoisingHead, make_head
@@ -67,7 +67,7 @@ class DiffusionPolicy(SeeingModel):
         backbone: Backbone | None = None,
     ) -> None:
         super().__init__(config, interface, normalizer, backbone)
-        check_vectors(self.full_interface, normalizer, config.rows)
+        check_vectors(self.full_interface, normalizer, config.rows, config.object_frame is not None)
         if config.action_relative:
             check_relative(self.interface)
         self.n_obs_steps, self.n_action_steps = config.n_obs_steps, config.n_action_steps
@@ -78,6 +78,7 @@ class DiffusionPolicy(SeeingModel):
             for name, value in self.named_parameters(remove_duplicate=False)
             if pretrained and name.startswith("backbone.") and not value.requires_grad
         }
+        self.codec = ChunkCodec(config, self.frame)
         self.head = make_head(config, interface.action.shape[0])
         self._teacher: Callable[[], DiffusionPolicy] | None = None
         self._leader: Callable[[], DiffusionPolicy] | None = None  # see `follower`
@@ -169,10 +170,11 @@ class DiffusionPolicy(SeeingModel):
         return student
 
     def chunks(self, batch: Mapping[str, Any]) -> Tensor:
-        """What is predicted of the batch's actions (B, rows, D): `encode_chunks`, normalised."""
-        on_device = {key: batch[key].to(self.device, non_blocking=True) for key in (ACTION, STATE) if key in batch}
+        """What is predicted of the batch's actions (B, rows, D): `ChunkCodec.encode`, normalised."""
+        keys = [key for key in (ACTION, STATE, self.config.object_frame) if key is not None and key in batch]
+        on_device = {key: batch[key].to(self.device, non_blocking=True) for key in keys}
         with torch.autocast(self.device.type, enabled=False):  # bfloat16 is coarser than a chunk's high frequencies
-            return self.normalizer.normalize(ACTION, encode_chunks(on_device, self.config))
+            return self.normalizer.normalize(ACTION, self.codec.encode(on_device))
 
     def set_n_action_steps(self, n_action_steps: int) -> None:
         """Execute `n_action_steps` of every chunk; `InputError` if a chunk has fewer."""
@@ -181,23 +183,42 @@ class DiffusionPolicy(SeeingModel):
 
     def prefix(self, batch: Mapping[str, Any]) -> Prefix:
         """Keys and values of raw observations (B, n_obs_steps, ...) by key, computed once per chunk."""
-        observed = self.observe(batch, None)
-        return self.transformer.prefix(observed.tokens, observed.real, observed.context)
+        return self._encoded(batch)[0]
 
-    def sample(self, batch: Mapping[str, Any], generator: torch.Generator, known: Known | None = None) -> Tensor:
+    def _encoded(self, batch: Mapping[str, Any]) -> tuple[Prefix, Origin]:
+        """`prefix`, and what the actions predicted with it refer to."""
+        observed = self.observe(batch, None)
+        prefix = self.transformer.prefix(observed.tokens, observed.real, observed.context)
+        return prefix, Origin(self._newest_state(batch), observed.pose)
+
+    def _newest_state(self, batch: Mapping[str, Any]) -> Tensor | None:
+        """(B, 1, D), which relative actions refer to; None for absolute ones."""
+        return batch[STATE][:, -1:].to(self.device) if self.config.action_relative else None
+
+    def sample(
+        self, batch: Mapping[str, Any], generator: torch.Generator, given: Sequence[Given | None] = ()
+    ) -> Tensor:
         """Chunks (B, horizon - n_obs_steps + 1, D) in the robot's units for raw observations (B, n_obs_steps, ...) by
-        key; row 0 is due at the newest one's time. They continue what is `known` of them.
+        key; row 0 is due at the newest one's time. They continue what is `given` of them.
         """
         count = len(batch[self.config.observation_keys[0]])
-        if self.drafter is not None and count == 1 and known is None:
-            chunks = cast(AutoregressiveHead, self.head).actions(self.speculate(batch, generator, self.drafter).tokens)
-            return self._decoded(chunks.to(self.device), self._reference(batch))
-        with torch.inference_mode() if known is None else torch.no_grad():  # guidance needs gradients within
+        continued = any(entry is not None for entry in given)
+        with torch.no_grad() if continued else torch.inference_mode():  # guidance needs gradients within
+            if self.drafter is not None and count == 1 and not continued:
+                return self._drafted(batch, generator, self.drafter)
+            prefix, origin = self._encoded(batch)
+            known = known_rows(given, origin, self.codec, self.normalizer, self.device) if continued else None
             parts: dict[str, Any] = {"known": known}
             if self.others:
                 parts["others"] = self._other_predictors(batch, known)
-            chunks = self.head.sample(self.transformer, self.prefix(batch), count, generator, **parts)
-            return self._decoded(chunks, self._reference(batch))
+            chunks = self.head.sample(self.transformer, prefix, count, generator, **parts)
+            return self._decoded(chunks, origin)
+
+    def _drafted(self, batch: Mapping[str, Any], generator: torch.Generator, drafter: Drafter) -> Tensor:
+        tokens = self.speculate(batch, generator, drafter).tokens
+        chunks = cast(AutoregressiveHead, self.head).actions(tokens).to(self.device)
+        origin = Origin(self._newest_state(batch)) if self.frame is None else self._encoded(batch)[1]
+        return self._decoded(chunks, origin)
 
     @torch.inference_mode()
     def speculate(self, batch: Mapping[str, Any], generator: torch.Generator, drafter: Drafter) -> Decoded:
@@ -225,20 +246,14 @@ class DiffusionPolicy(SeeingModel):
             raise InputError(f"proposals: expected flow or ddpm, found {self.config.objective.name}")
         count = len(batch[self.config.observation_keys[0]])
         others = self._other_predictors(batch)
-        chunks = self.head.propose(self.transformer, self.prefix(batch), count, draws, generator, others)
-        newest = self._reference(batch)
-        repeated = None if newest is None else newest.repeat_interleave(draws, dim=0)
-        proposed: Tensor = self._decoded(chunks.flatten(0, 1), repeated).unflatten(0, (count, draws))
+        prefix, origin = self._encoded(batch)
+        chunks = self.head.propose(self.transformer, prefix, count, draws, generator, others)
+        proposed: Tensor = self._decoded(chunks.flatten(0, 1), origin.repeated(draws)).unflatten(0, (count, draws))
         return proposed
 
-    def _reference(self, batch: Mapping[str, Any]) -> Tensor | None:
-        """The states (B, 1, D) that relative actions refer to; None for absolute ones."""
-        return batch[STATE][:, -1:].to(self.device) if self.config.action_relative else None
-
-    def _decoded(self, chunks: Tensor, newest: Tensor | None) -> Tensor:
+    def _decoded(self, chunks: Tensor, origin: Origin) -> Tensor:
         """Normalised chunks (B, T, D) in the robot's units, from the newest observation on."""
-        decoded: Tensor = decode_chunks(self.normalizer.unnormalize(ACTION, chunks), newest, self.config)
-        return decoded
+        return self.codec.decode(self.normalizer.unnormalize(ACTION, chunks), origin)
 
     def _other_predictors(self, batch: Mapping[str, Any], known: Known | None = None) -> list[Predict]:
         return [cast(DenoisingHead, m.head).predictor(m.transformer, m.prefix(batch), known) for m in self.members[1:]]
@@ -277,10 +292,7 @@ class DiffusionPolicy(SeeingModel):
         batch = self.batch(histories)
         self.eval()
         noise = torch.Generator().manual_seed(int(generator.integers(2**63 - 1)))
-        known = None
-        if any(entry is not None for entry in given):
-            known = known_rows(given, self._reference(batch), self.config, self.normalizer).to(self.device)
-        actions = self.sample(batch, noise, known).double().cpu().numpy()
+        actions = self.sample(batch, noise, given).double().cpu().numpy()
         if not np.isfinite(actions).all():
             raise InputError("policy: expected finite actions, found others; its weights or its options are damaged")
         dt = 1.0 / self.interface.fps

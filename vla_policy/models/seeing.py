@@ -13,6 +13,7 @@ from vla_policy.data import ColorJitter, Normalizer, centre_crop, random_crop
 from vla_policy.interfaces import Interface
 from vla_policy.models.backbone import Backbone
 from vla_policy.models.encoder import ObservationEncoder, Observed, module_name, vector_token
+from vla_policy.models.frames import SEEN, ObjectFrame
 from vla_policy.models.trainable import TrainableModel
 
 # Batch entries with the precomputed output of a frozen backbone, as returned by `SeeingModel.read`.
@@ -35,6 +36,7 @@ class SeeingModel(TrainableModel):
         self.config, self.normalizer = config, normalizer
         self.interface = interface.select(config.observation_keys)
         self.full_interface = interface.select([*config.observation_keys, *config.auxiliary_keys])
+        self.frame = ObjectFrame(config.object_frame, self.full_interface) if config.object_frame else None
         width = config.transformer.width
         self.encoder = ObservationEncoder(self.interface, config.n_obs_steps, width, config.encoder)
         self.backbone = backbone
@@ -67,25 +69,26 @@ class SeeingModel(TrainableModel):
         The estimate of each auxiliary key is a token as well. With a generator, the encoder's images get a random crop
         and colour jitter per sample; without, the centre crop.
         """
-        values, corners = self._preprocess(batch, generator)
-        encoded, summary = self.encoder(values, corners)
-        tokens, real, context, seen = [encoded], None, None, None
+        looked, summary = self.encoder.look(*self._pictures(batch, generator))
+        read, real, context, seen = [], None, None, None
         if self.backbone is not None:
             hidden, mask, seen = self.read(batch)
             hidden = self.backbone_norm(hidden)
             mean = (mask / mask.sum(1, keepdim=True))[:, None].to(hidden.dtype) @ hidden  # (B, 1, V)
-            tokens.append(self.backbone_token(hidden))
+            read = [self.backbone_token(hidden)]
             context = self.backbone_context(mean[:, 0])
             summary = mean if summary is None else torch.cat([summary, mean.expand(-1, summary.shape[1], -1)], dim=-1)
         steps = self.encoder.steps[-self.config.image_steps :]
         estimates = {key: self._estimate(key, summary) for key in self.config.auxiliary_keys}
-        for key, estimate in estimates.items():  # detached: only its own error trains it
-            tokens.append(self.estimate_tokens[module_name(key)](estimate.detach()) + steps)
-        joined = torch.cat(tokens, dim=1)
+        values, pose = self._vectors(batch, estimates)
+        guessed = [self.estimate_tokens[module_name(key)](values[key]) + steps for key in estimates]
+        encoded = [*self.encoder.read(values), *looked]
+        joined = torch.cat([*encoded, *read, *guessed], dim=1)
         if self.backbone is not None:
             real = torch.ones(joined.shape[:2], dtype=torch.bool, device=joined.device)
-            real[:, encoded.shape[1] : encoded.shape[1] + mask.shape[1]] = mask
-        return Observed(joined, real, estimates, context, seen)
+            first = sum(part.shape[1] for part in encoded)
+            real[:, first : first + mask.shape[1]] = mask
+        return Observed(joined, real, estimates, context, seen, pose)
 
     def read(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor, Any]:
         """The backbone's hidden states (B, L, V), their mask (B, L), and vision features."""
@@ -97,24 +100,40 @@ class SeeingModel(TrainableModel):
         hidden, real = self.backbone(seen, batch["task"], len(cameras))
         return hidden, real, seen
 
-    def _preprocess(
+    def _pictures(
         self, batch: Mapping[str, Any], generator: torch.Generator | None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Normalised vectors, the newest frames of the encoder's cameras, cropped, and the crops' corners."""
-        values, corners = {}, {}
-        for key, feature in self.interface.observations.items():
-            value = batch[key].to(self.device, non_blocking=True)
-            if feature.dtype != "image":
-                values[key] = self.normalizer.normalize(key, value)
-            elif self.config.encoder is not None:
-                value = value[:, -self.config.image_steps :]
-                if generator is None:
-                    values[key], corners[key] = centre_crop(value, self.config.encoder.crop)
-                else:
-                    values[key], corners[key] = random_crop(value, self.config.encoder.crop, generator)
-                    if self.color_jitter is not None:
-                        values[key] = self.color_jitter(values[key] / 255.0, generator) * 255.0
-        return values, corners
+        """The newest frames of the encoder's cameras, cropped, and the crops' corners."""
+        images, corners = {}, {}
+        for key in self.encoder.cameras:
+            assert self.config.encoder is not None
+            frames = batch[key].to(self.device, non_blocking=True)[:, -self.config.image_steps :]
+            if generator is None:
+                images[key], corners[key] = centre_crop(frames, self.config.encoder.crop)
+            else:
+                images[key], corners[key] = random_crop(frames, self.config.encoder.crop, generator)
+                if self.color_jitter is not None:
+                    images[key] = self.color_jitter(images[key] / 255.0, generator) * 255.0
+        return images, corners
+
+    def _vectors(
+        self, batch: Mapping[str, Any], estimates: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Vectors (B, n, D) and estimates (B, image_steps, D) by key, normalised as the policy sees them, and the pose
+        (B, 1, 4) of the object from which it does.
+
+        Estimates are detached: only its own error trains one.
+        """
+        observed = {key: batch[key].to(self.device, non_blocking=True) for key in self.encoder.vectors}
+        if self.frame is None:
+            values = {key: self.normalizer.normalize(key, value) for key, value in observed.items()}
+            return {**values, **{key: estimate.detach() for key, estimate in estimates.items()}}, None
+        with torch.autocast(self.device.type, enabled=False):  # bfloat16 is coarser than a millimetre
+            guessed = {key: self.normalizer.unnormalize(key, e.detach().float()) for key, e in estimates.items()}
+            known = {**observed, **guessed}
+            pose = known[self.frame.key][:, -1:]
+            seen = self.frame.seen(known, pose)
+            return {key: self.normalizer.normalize(SEEN + key, value) for key, value in seen.items()}, pose
 
     def _estimate(self, key: str, summary: Tensor | None) -> Tensor:
         assert summary is not None  # PolicyConfig asks for a camera

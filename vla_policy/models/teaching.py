@@ -45,7 +45,7 @@ def check_teacher(student: DiffusionPolicy, teacher: DiffusionPolicy) -> None:
     if not isinstance(student.head, DenoisingHead):
         found = student.config.objective.name
         raise InputError(f"teacher: expected flow or ddpm, which have outputs to match, found {found}")
-    rows = ("horizon", "n_obs_steps", "predict_past", "prefix_steps", "action_basis", "action_relative")
+    rows = ("horizon", "n_obs_steps", "predict_past", "prefix_steps", "action_basis", "action_relative", "object_frame")
     for key in (*rows, "objective.name", "objective.prediction", "objective.train_steps"):
         ours, theirs = attrgetter(key)(student.config), attrgetter(key)(teacher.config)
         if ours != theirs:

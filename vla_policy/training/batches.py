@@ -17,7 +17,9 @@ from vla_policy.data import IMITATED, LeRobotDataset, Normalizer, WindowDataset,
 from vla_policy.data.takeovers import Takeovers
 from vla_policy.data.windows import NO_CHANGE
 from vla_policy.interfaces import ACTION, STATE, InputError
-from vla_policy.models import PolicyConfig, encode_chunks
+from vla_policy.models import PolicyConfig
+from vla_policy.models.chunks import ChunkCodec
+from vla_policy.models.frames import SEEN, ObjectFrame
 from vla_policy.training.frozen import TrainingWindows
 from vla_policy.training.perturbation import StateShift
 from vla_policy.training.symmetry import RandomSymmetry
@@ -84,6 +86,7 @@ def fit_normalizer(
     deviation are those of the demonstrations.
     """
     columns = _with_images({key: torch.from_numpy(values) for key, values in windows.columns.items()}, augmentation)
+    frame = ObjectFrame(policy.object_frame, windows.interface) if policy.object_frame else None
     batch = windows.vectors(np.arange(len(windows)))
     imitated = batch.get(IMITATED)
     if policy.action_relative or policy.normalization_per_step or imitated is not None:
@@ -92,8 +95,11 @@ def fit_normalizer(
         if shift is not None and policy.action_normalization != "mean_std":
             vectors |= shift(vectors, np.random.default_rng(0))
         if not policy.action_relative or _comparable(vectors):  # else the policy itself says what is wrong
-            chunks = encode_chunks(vectors, policy)
+            chunks = ChunkCodec(policy, frame).encode(vectors)
             columns[ACTION] = chunks if policy.normalization_per_step else chunks.flatten(0, 1)
+    if frame is not None:
+        seen = frame.seen({key: columns[key] for key in frame.features if key in columns}, columns[frame.key])
+        columns |= {SEEN + key: values for key, values in seen.items()}
     modes = {key: policy.action_normalization if key == ACTION else policy.vector_normalization for key in columns}
     return Normalizer.fit({key: values.numpy() for key, values in columns.items()}, modes)
 

@@ -14,10 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vla_policy.data.plane import EXPECTED, POSITION, planar_pairs
 from vla_policy.interfaces import ACTION, Feature, InputError, Interface
-
-POSITION, DIRECTION = ("x", "y"), ("cos", "sin")  # channels in the plane
-UNMOVED = {"z", "height", "gripper"}  # by any isometry of the plane
 
 
 @dataclass(frozen=True)
@@ -41,17 +39,16 @@ class Symmetry:
                     raise InputError(
                         f"data.symmetries: {key}: expected a calibrated camera, found none of {[*self.cameras]}"
                     )
-            elif _pairs(feature) is None:
+            elif planar_pairs(feature) is None:
                 raise InputError(
-                    f"data.symmetries: {key}: expected channels x, y in metres, cos, sin or one of {sorted(UNMOVED)}, "
-                    f"found {list(feature.names)} {list(feature.units)}"
+                    f"data.symmetries: {key}: expected {EXPECTED}, found {list(feature.names)} {list(feature.units)}"
                 )
 
     def vectors(self, values: Tensor, feature: Feature) -> Tensor:
         """Values (..., D) of a feature under the isometry."""
         moved = values.clone()
         matrix = torch.from_numpy(self.matrix).to(values)
-        for names, first in _pairs(feature) or []:
+        for names, first in planar_pairs(feature) or []:
             pair = values[..., first : first + 2] @ matrix.mT
             moved[..., first : first + 2] = (
                 pair + torch.from_numpy(self.offset).to(values) if names == POSITION else pair
@@ -110,19 +107,3 @@ class RandomSymmetry:
         """Values of a feature, with any axes in front, under one of the symmetries."""
         feature = self.features[key]
         return symmetry.pictures(values, key) if feature.dtype == "image" else symmetry.vectors(values, feature)
-
-
-def _pairs(feature: Feature) -> list[tuple[tuple[str, str], int]] | None:
-    """The pairs of channels that an isometry moves, with the first one's place; None if it cannot act on all."""
-    found, place = [], 0
-    while place < len(feature.names):
-        pair = tuple(feature.names[place : place + 2])
-        metres = set(feature.units[place : place + 2]) == {"m"}
-        if pair == DIRECTION or (pair == POSITION and metres):
-            found.append((POSITION if pair == POSITION else DIRECTION, place))
-            place += 2
-        elif feature.names[place] in UNMOVED:
-            place += 1
-        else:
-            return None
-    return found if feature.names else None
