@@ -38,12 +38,13 @@ def moved(values: Tensor, by: Tensor) -> Tensor:
 
 def test_vectors_from_an_object_are_those_of_its_own_axes() -> None:
     block = pose(0.4, 0.1, 90.0)  # its x axis is the robot's y
-    seen = frame().seen({STATE: torch.tensor([0.4, 0.3]), ENVIRONMENT_STATE: block}, block)
+    middle = torch.tensor([0.5, 0.1])
+    seen = frame().seen({STATE: torch.tensor([0.4, 0.3]), ENVIRONMENT_STATE: block}, block, middle)
     torch.testing.assert_close(seen[STATE], torch.tensor([0.2, 0.0]))
-    torch.testing.assert_close(seen[ENVIRONMENT_STATE], pose(-0.1, 0.4, -90.0))  # the robot's origin and its x axis
-    torch.testing.assert_close(inverse(seen[ENVIRONMENT_STATE]), block)
+    torch.testing.assert_close(seen[ENVIRONMENT_STATE], pose(0.0, -0.1, -90.0))  # the middle, and the robot's x axis
+    torch.testing.assert_close(inverse(seen[ENVIRONMENT_STATE], torch.zeros(2)), pose(-0.1, 0.0, 90.0))
     double = block * torch.tensor([1.0, 1.0, 2.0, 2.0])  # an estimate, whose direction is too long
-    torch.testing.assert_close(frame().seen({STATE: torch.tensor([0.4, 0.3])}, double)[STATE], seen[STATE])
+    torch.testing.assert_close(frame().seen({STATE: torch.tensor([0.4, 0.3])}, double, middle)[STATE], seen[STATE])
 
 
 def test_targets_are_the_same_wherever_the_scene_lies_and_come_back() -> None:

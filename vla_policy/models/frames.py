@@ -48,12 +48,20 @@ class ObjectFrame:
                 )
         self._moved = planar_pairs(interface.action) or []
 
-    def seen(self, values: Mapping[str, Tensor], pose: Tensor) -> dict[str, Tensor]:
+    def middle(self, positions: Tensor) -> Tensor:
+        """(2,), halfway between the least and the greatest of poses (N, 4), such as the two of a normaliser's
+        statistics.
+        """
+        return (positions.amin(0) + positions.amax(0))[:2] / 2
+
+    def seen(self, values: Mapping[str, Tensor], pose: Tensor, middle: Tensor) -> dict[str, Tensor]:
         """Vectors (..., D) by key from an object at `pose`, which has their axes in front; of the object's own pose
-        (..., 4), the inverse: where the robot is.
+        (..., 4), the inverse: where the `middle` (2,) of its places is, and the robot's axes.
+
+        From the robot's own origin, which is far away, a millimetre would be lost in the turns of the object.
         """
         return {
-            key: inverse(value) if key == self.key else _seen(value, self.features[key], pose)
+            key: inverse(value, middle) if key == self.key else _seen(value, self.features[key], pose)
             for key, value in values.items()
         }
 
@@ -83,9 +91,9 @@ def transposed(pose: Tensor) -> Tensor:
     return rotation(pose).mT
 
 
-def inverse(pose: Tensor) -> Tensor:
-    """The pose (..., 4) of the robot's frame in the object's."""
-    position = -_times(transposed(pose), pose[..., :2])
+def inverse(pose: Tensor, origin: Tensor) -> Tensor:
+    """The pose (..., 4), in the object's frame, of the robot's axes at `origin` (2,)."""
+    position = _times(transposed(pose), origin - pose[..., :2])
     direction = F.normalize(pose[..., 2:], dim=-1) * pose.new_tensor([1.0, -1.0])
     return torch.cat([position, direction], dim=-1)
 

@@ -27,7 +27,7 @@ from vla_policy.models.checkpoint import (
     restored,
     write_policy,
 )
-from vla_policy.models.checks import check_relative, check_vectors
+from vla_policy.models.checks import check_relative
 from vla_policy.models.chunks import ChunkCodec, Origin
 from vla_policy.models.continuation import Known, exactly, known_rows
 from vla_policy.models.encoder import Observed
@@ -67,7 +67,6 @@ class DiffusionPolicy(SeeingModel):
         backbone: Backbone | None = None,
     ) -> None:
         super().__init__(config, interface, normalizer, backbone)
-        check_vectors(self.full_interface, normalizer, config.rows, config.object_frame is not None)
         if config.action_relative:
             check_relative(self.interface)
         self.n_obs_steps, self.n_action_steps = config.n_obs_steps, config.n_action_steps

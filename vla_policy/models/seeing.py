@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +14,7 @@ from vla_policy.data import ColorJitter, Normalizer, centre_crop, random_crop
 from vla_policy.interfaces import Interface
 from vla_policy.models.backbone import Backbone
 from vla_policy.models.encoder import ObservationEncoder, Observed, module_name, vector_token
+from vla_policy.models.checks import check_vectors
 from vla_policy.models.frames import SEEN, ObjectFrame
 from vla_policy.models.trainable import TrainableModel
 
@@ -28,6 +30,8 @@ class SeeingModel(TrainableModel):
     is.
     """
 
+    middle: Tensor
+
     def __init__(
         self, config: PolicyConfig, interface: Interface, normalizer: Normalizer, backbone: Backbone | None
     ) -> None:
@@ -37,6 +41,11 @@ class SeeingModel(TrainableModel):
         self.interface = interface.select(config.observation_keys)
         self.full_interface = interface.select([*config.observation_keys, *config.auxiliary_keys])
         self.frame = ObjectFrame(config.object_frame, self.full_interface) if config.object_frame else None
+        check_vectors(self.full_interface, normalizer, config.rows, self.frame is not None)
+        if self.frame is not None:
+            stats = normalizer.stats[self.frame.key]
+            extremes = torch.from_numpy(np.stack([stats["min"], stats["max"]])).float()
+            self.register_buffer("middle", self.frame.middle(extremes), persistent=False)
         width = config.transformer.width
         self.encoder = ObservationEncoder(self.interface, config.n_obs_steps, width, config.encoder)
         self.backbone = backbone
@@ -132,7 +141,7 @@ class SeeingModel(TrainableModel):
             guessed = {key: self.normalizer.unnormalize(key, e.detach().float()) for key, e in estimates.items()}
             known = {**observed, **guessed}
             pose = known[self.frame.key][:, -1:]
-            seen = self.frame.seen(known, pose)
+            seen = self.frame.seen(known, pose, self.middle)
             return {key: self.normalizer.normalize(SEEN + key, value) for key, value in seen.items()}, pose
 
     def _estimate(self, key: str, summary: Tensor | None) -> Tensor:

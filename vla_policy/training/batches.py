@@ -98,7 +98,8 @@ def fit_normalizer(
             chunks = ChunkCodec(policy, frame).encode(vectors)
             columns[ACTION] = chunks if policy.normalization_per_step else chunks.flatten(0, 1)
     if frame is not None:
-        seen = frame.seen({key: columns[key] for key in frame.features if key in columns}, columns[frame.key])
+        vectors, poses = {key: columns[key] for key in frame.features if key in columns}, columns[frame.key]
+        seen = frame.seen(vectors, poses, frame.middle(poses))
         columns |= {SEEN + key: values for key, values in seen.items()}
     modes = {key: policy.action_normalization if key == ACTION else policy.vector_normalization for key in columns}
     return Normalizer.fit({key: values.numpy() for key, values in columns.items()}, modes)
