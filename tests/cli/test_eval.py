@@ -148,7 +148,9 @@ def test_mistakes_are_one_clear_line(checkpoint: str, tmp_path: Path) -> None:
     assert "policy.n_action_steps: expected 1 to" in error_of(main, checkpoint, "n_action_steps=16")
     assert "expected null without a CHECKPOINT" in error_of(main, "baseline=hold", "n_action_steps=2")
     assert "update_card: expected chunks without delay" in error_of(main, checkpoint, "delay=2", "update_card=true")
-    assert "null with a monitor or update_card" in error_of(main, checkpoint, "n_action_steps=2", "update_card=true")
+    assert "null with a monitor, update_card or server" in error_of(
+        main, checkpoint, "n_action_steps=2", "update_card=true"
+    )
     assert "expected one of ['expert', 'hold']" in error_of(main, "baseline=magic")
     assert "expected key=value" in error_of(main, checkpoint, "fast")
     assert "table_grip" in error_of(main, checkpoint, "scene.physics.table_grip=1")

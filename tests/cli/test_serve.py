@@ -123,7 +123,7 @@ def test_an_evaluation_at_a_server_has_its_limits() -> None:
     for words, expected in (
         (
             ["server=ws://gpu:1", "n_action_steps=1"],
-            "server: expected none with n_action_steps or update_card",
+            "n_action_steps: expected null with a monitor, update_card or server",
         ),
         (["jpeg=90"], "jpeg: expected 0 without a server, found 90"),
         (["server=gpu"], "server: expected ws://HOST:PORT or wss://HOST:PORT, found 'gpu'"),

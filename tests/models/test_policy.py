@@ -302,3 +302,18 @@ def test_a_name_that_is_neither_a_folder_nor_on_the_hub_is_one_error(monkeypatch
 def test_impossible_configurations_name_their_option(options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         PolicyConfig(**options)
+
+
+def test_a_lower_temperature_gathers_the_chunks() -> None:
+    policy, batch = small_policy(**objective("flow", clip_sample=False)), batch_of(1)
+
+    def spread(temperature: float) -> float:
+        policy.set_temperature(temperature)
+        assert policy.config.objective.temperature == temperature
+        return float(policy.propose(batch, torch.Generator().manual_seed(0), 64).std(1).mean())
+
+    assert 0 < spread(0.25) < 0.5 * spread(1.0)
+    with pytest.raises(InputError, match="temperature: expected a flow policy, found ddpm"):
+        small_policy(**objective("ddpm")).set_temperature(0.5)
+    with pytest.raises(InputError, match=r"policy.objective.temperature: expected 1 with ddpm, .* found 0.5"):
+        small_policy(**objective("ddpm", temperature=0.5))

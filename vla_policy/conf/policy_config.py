@@ -65,7 +65,10 @@ class ObjectiveConfig:
     train_steps: int = 100  # ddpm: length of the squaredcos_cap_v2 schedule
     inference_steps: int = 10  # passes of the transformer; autoregressive takes one a token
     bins: int = 256  # autoregressive, masked: equal parts of an action dimension's range
-    temperature: float = 1.0  # tokens, categorical: of the predicted distribution
+    temperature: float = 1.0
+    """flow: standard deviation of the noise that sampling begins with, below 1 for chunks nearer to the middle of what
+    was demonstrated; tokens, categorical: of the predicted distribution
+    """
     unmask: str | None = None
     """masked: confidence | random, which tokens a pass fixes; null: by confidence if they are greedy, at random if
     they are sampled, whose distribution a choice by confidence would bias
@@ -189,6 +192,11 @@ class PolicyConfig:
             raise InputError(
                 "policy.objective.clip_sample: expected policy.action_normalization 'min_max', which keeps actions "
                 f"inside [-1, 1], found {self.action_normalization!r}; set clip_sample=false"
+            )
+        if self.objective.name == "ddpm" and self.objective.temperature != 1:
+            raise InputError(
+                f"policy.objective.temperature: expected 1 with ddpm, whose samplers add noise on the way, found "
+                f"{self.objective.temperature:g}"
             )
         if not self.observation_keys:
             raise InputError("policy.observation_keys: expected at least one key, found none")

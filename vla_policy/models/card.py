@@ -27,7 +27,8 @@ def model_card(
         "",
         f"{_objective(config)}, {count / 1e6:.2f} M parameters. It sees {config.n_obs_steps} observations, predicts "
         f"{config.horizon} actions at {interface.fps:g} Hz and is meant to execute {config.n_action_steps} of them"
-        + (", relative to the newest state." if config.action_relative else "."),
+        + (", relative to the newest state" if config.action_relative else "")
+        + (f", in the frame of `{config.object_frame}`." if config.object_frame else "."),
         "",
         "```python",
         "from vla_policy.models import DiffusionPolicy",
@@ -78,6 +79,8 @@ def _objective(config: PolicyConfig) -> str:
     }[objective.name]
     passes = objective.inference_steps
     steps = f"{kind}, {passes} {objective.sampler} step{'s' * (passes != 1)}"
+    if objective.name == "flow" and objective.temperature != 1:
+        steps += f", temperature {objective.temperature:g}"
     return f"Ensemble of {config.ensemble}: {steps} of each" if config.ensemble > 1 else steps
 
 

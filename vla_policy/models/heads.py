@@ -38,6 +38,7 @@ class DenoisingHead(nn.Module):
         self.patch, self.shape = config.transformer.patch, (config.rows, action_dim)
         self.length = config.rows // self.patch
         self.calls = config.objective.inference_steps
+        self.temperature = config.objective.temperature
         self.objective = make_objective(config.objective)
         self.action_in = nn.Linear(self.patch * action_dim, config.transformer.width)
         self.action_out = nn.Linear(config.transformer.width, self.patch * action_dim)
@@ -101,8 +102,9 @@ class DenoisingHead(nn.Module):
         return F.mse_loss(self.denoise(transformer, pair.noisy, modulations, prefix), pair.target)
 
     def noise(self, batch: int, draws: int, generator: torch.Generator, device: torch.device) -> Tensor:
-        """What sampling begins with: (B, S, T, D)."""
-        return torch.randn((batch, draws, *self.shape), generator=generator, device=generator.device).to(device)
+        """What sampling begins with: (B, S, T, D), of the temperature's standard deviation."""
+        noise = torch.randn((batch, draws, *self.shape), generator=generator, device=generator.device)
+        return self.temperature * noise.to(device)
 
     def predictor(self, transformer: ActionTransformer, prefix: Prefix, known: Known | None = None) -> Predict:
         """The prediction for noisy actions (B, S, T, D) at the k-th of the sampler's times."""

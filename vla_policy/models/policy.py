@@ -180,6 +180,14 @@ class DiffusionPolicy(SeeingModel):
         self.config = replace(self.config, n_action_steps=n_action_steps)
         self.n_action_steps = n_action_steps
 
+    def set_temperature(self, temperature: float) -> None:
+        """Begin sampling with noise of another standard deviation; `InputError` for other policies than flow."""
+        if self.config.objective.name != "flow":
+            raise InputError(f"temperature: expected a flow policy, found {self.config.objective.name}")
+        for member in self.members:
+            member.config = replace(member.config, objective=replace(member.config.objective, temperature=temperature))
+            cast(DenoisingHead, member.head).temperature = temperature
+
     def prefix(self, batch: Mapping[str, Any]) -> Prefix:
         """Keys and values of raw observations (B, n_obs_steps, ...) by key, computed once per chunk."""
         return self._encoded(batch)[0]

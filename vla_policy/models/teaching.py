@@ -108,7 +108,7 @@ def _lasting(config: PolicyConfig) -> Iterator[tuple[str, Any]]:
     for key, value in config.to_dict().items():
         parts = {f"{key}.{name}": part for name, part in value.items()} if isinstance(value, Mapping) else {key: value}
         if key == "objective":
-            parts = {"objective.clip_sample": config.objective.clip_sample}
+            parts = {f"objective.{name}": getattr(config.objective, name) for name in ("clip_sample", "temperature")}
         yield from ((name, part) for name, part in parts.items() if name not in free)
 
 

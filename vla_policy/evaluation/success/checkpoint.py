@@ -65,8 +65,9 @@ def summaries(
         raise InputError(f"chunking: expected another one than rtc for baseline={config.baseline}, found rtc")
     if config.draft is not None and checkpoint is None:
         raise InputError("draft: expected a CHECKPOINT to draft for, found none")
-    if config.n_action_steps is not None and checkpoint is None:
-        raise InputError(f"n_action_steps: expected null without a CHECKPOINT, found {config.n_action_steps}")
+    for name in ("n_action_steps", "temperature"):
+        if getattr(config, name) is not None and checkpoint is None:
+            raise InputError(f"{name}: expected null without a CHECKPOINT, found {getattr(config, name)}")
     if checkpoint is None and config.server:
         raise InputError(f"server: expected the CHECKPOINT that it serves, found none for {config.server}")
     baseline = None if config.baseline is None else baseline_factory(config.baseline, config.pusht)
@@ -108,6 +109,8 @@ def _opened(checkpoint: str, config: EvalConfig) -> Iterator[tuple[DiffusionPoli
     policy = load_policy(checkpoint, config.device, config.threads, config.draft)
     if config.n_action_steps is not None:
         policy.set_n_action_steps(config.n_action_steps)
+    if config.temperature is not None:
+        policy.set_temperature(config.temperature)
     if config.chunking == "rtc":
         require_continuing(policy.config, config.delay)
     yield policy, about(policy)

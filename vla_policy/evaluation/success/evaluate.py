@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -55,6 +56,8 @@ class EvalConfig(ServerOptions, RolloutOptions, SceneOptions):
     n_episodes: int = 50  # decided before the run; telling .7 from .8 takes 292 episodes each
     n_action_steps: int | None = None
     """control periods of a chunk that are executed before the next one; null: as in the checkpoint"""
+    temperature: float | None = None
+    """of a flow policy: standard deviation of the noise that a chunk is made of; null: as in the checkpoint"""
     draft: str | None = None
     """checkpoint of a smaller policy that drafts its action tokens, one chunk at a time: with num_envs=1"""
     delay: int = 0  # inference time in control periods
@@ -88,20 +91,23 @@ class EvalConfig(ServerOptions, RolloutOptions, SceneOptions):
             raise InputError("update_card: expected undisturbed episodes without a monitor, found one of them")
         if self.update_card and (self.delay or self.chunking != "async"):
             raise InputError(f"update_card: expected chunks without delay, found {self.delay} and {self.chunking}")
-        if self.n_action_steps is not None and (self.monitor is not None or self.update_card):
-            raise InputError(
-                "n_action_steps: expected null with a monitor or update_card, which are for the policy as it is, found "
-                f"{self.n_action_steps}"
-            )
+        for name in ("n_action_steps", "temperature"):
+            value = getattr(self, name)
+            if value is not None and (self.monitor is not None or self.update_card or self.server):
+                raise InputError(
+                    f"{name}: expected null with a monitor, update_card or server, which are for the policy as it is, "
+                    f"found {value}"
+                )
         if self.planner.name != "none" and self.update_card:
             raise InputError(
                 f"planner: expected none with update_card, which is for the policy, found {self.planner.name!r}"
             )
-        if self.server and (self.n_action_steps is not None or self.update_card):
+        if self.server and self.update_card:
             raise InputError(
-                "server: expected none with n_action_steps or update_card, which need the policy here, found "
-                f"{self.server}"
+                f"server: expected none with update_card, which needs the policy here, found {self.server}"
             )
+        if self.temperature is not None and not 0 < self.temperature < math.inf:
+            raise InputError(f"temperature: expected a number above 0, found {self.temperature}")
         self.planner = aimed(self.planner, self.pusht.goals, self.pusht.goal_pose)
         _ = self.event  # report a mistake before the policy is loaded
 
