@@ -19,7 +19,7 @@ from vla_policy.models import (
 from vla_policy.models.frames import SEEN
 
 TOP = IMAGES + "top"
-SMALL = {
+SMALL: dict[str, Any] = {
     "transformer": TransformerConfig(width=32, depth=2, heads=2, time_width=16),
     "encoder": EncoderConfig(channels=[8, 16], keypoints=4, grid=2),
 }

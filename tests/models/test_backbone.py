@@ -1,16 +1,17 @@
 """The vision-language backbone over transformers' real classes, tiny ones."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers.small_diffusion import TOP, batch_of, histories_of, small_policy
+from helpers.small_diffusion import SMALL, TOP, batch_of, histories_of, small_policy
 from helpers.small_vlm import TINY, frames_of, save_paligemma, save_smolvlm, small_backbone
 
-from vla_policy.interfaces import STATE, InputError
+from vla_policy.interfaces import ENVIRONMENT_STATE, STATE, InputError
 from vla_policy.models import BACKBONE_HIDDEN, BACKBONE_REAL, Backbone, BackboneConfig, DiffusionPolicy
 from vla_policy.models.backbone import load_model
 from vla_policy.models.tiny_vlm import train_tokenizer
@@ -199,6 +200,20 @@ def test_without_an_encoder_the_backbone_alone_sees() -> None:
     first, second = (policy.sample(b, torch.Generator().manual_seed(0)) for b in (batch, black))
     assert not torch.equal(first, second)
     assert policy.observe(batch, None).estimates["observation.environment_state"].shape == (2, 1, 4)
+
+
+def test_what_is_read_of_picture_and_instruction_can_be_all_that_the_transformer_sees() -> None:
+    config = {"backbone_config": BackboneConfig(tiny=TINY), "encoder": replace(SMALL["encoder"], tokens=False)}
+    policy = small_policy(image=True, backbone=small_backbone(), auxiliary_keys=[ENVIRONMENT_STATE], **config).eval()
+    batch = batch_of(2)
+    other = {**batch, "task": ["left of the red goal"] * 2}
+    seen, told = policy.observe(batch, None), policy.observe(other, None)
+    assert (seen.tokens.shape[1], seen.real, seen.context) == (2 + 2, None, None)  # the states, the estimates
+    assert torch.equal(seen.tokens[:, :2], told.tokens[:, :2])
+    assert not torch.equal(seen.estimates[ENVIRONMENT_STATE], told.estimates[ENVIRONMENT_STATE])
+    policy.loss(batch, torch.Generator().manual_seed(0))[0].backward()
+    reached = [name for name, p in policy.named_parameters() if p.grad is not None and p.grad.any()]
+    assert any(name.startswith("backbone.") for name in reached)  # by the estimate's error
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 
 from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, STATE, InputError, Observation
 from vla_policy.models import (
-    BackboneConfig,
     DiffusionPolicy,
     EncoderConfig,
     PolicyConfig,
@@ -292,10 +291,6 @@ def test_a_name_that_is_neither_a_folder_nor_on_the_hub_is_one_error(monkeypatch
         (
             {"observation_keys": [STATE, TOP], "encoder": EncoderConfig(tokens=False)},
             r"encoder\.tokens: expected true, or auxiliary_keys",
-        ),
-        (
-            {"observation_keys": [TOP], "encoder": EncoderConfig(tokens=False), "backbone": BackboneConfig()},
-            r"encoder\.tokens: expected true with a backbone",
         ),
     ],
 )

@@ -34,7 +34,7 @@ class EncoderConfig:
     grid: int = 6  # the coarse grid has grid x grid feature tokens; 0: keypoints only
     color_jitter: float = 0.1  # relative strength of brightness, contrast and saturation changes in training
     tokens: bool = True
-    """false: the action transformer sees of the pictures only what the encoder reads from them, the estimates of
+    """false: the action transformer sees of pictures and instruction only what is read from them, the estimates of
     policy.auxiliary_keys, and cannot learn by heart what else a few demonstrations show
     """
 
@@ -222,11 +222,7 @@ class PolicyConfig:
             )
         if self.auxiliary_keys and not camera:
             raise InputError("policy.auxiliary_keys: expected a camera among observation_keys, found none")
-        if self.encoder is not None and not self.encoder.tokens and self.backbone is not None:
-            raise InputError(
-                "policy.encoder.tokens: expected true with a backbone, which sees the pictures, found false"
-            )
-        if self.encoder is not None and camera and not (self.encoder.tokens or self.auxiliary_keys):
+        if camera and not (self.shows_pictures or self.auxiliary_keys):
             raise InputError(
                 "policy.encoder.tokens: expected true, or auxiliary_keys that stand for the pictures, found neither"
             )
@@ -271,6 +267,11 @@ class PolicyConfig:
 
     whole_windows = False  # a policy also acts at an episode's very start and end
     executed = False  # it imitates what a demonstrator wanted
+
+    @property
+    def shows_pictures(self) -> bool:
+        """Whether the action transformer sees more of pictures and instruction than the estimates made of them."""
+        return self.encoder is None or self.encoder.tokens
 
     @property
     def rows(self) -> int:

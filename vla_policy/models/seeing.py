@@ -52,8 +52,9 @@ class SeeingModel(TrainableModel):
         summary_width = self.encoder.summary_width
         if backbone is not None:
             self.backbone_norm = nn.LayerNorm(backbone.width)
-            self.backbone_token = nn.Linear(backbone.width, width)
-            self.backbone_context = nn.Linear(backbone.width, config.transformer.time_width)
+            if config.shows_pictures:
+                self.backbone_token = nn.Linear(backbone.width, width)
+                self.backbone_context = nn.Linear(backbone.width, config.transformer.time_width)
             summary_width += backbone.width
         sizes = {key: interface.observations[key].shape[0] for key in config.auxiliary_keys}
         self.auxiliary = nn.ModuleDict(
@@ -84,16 +85,16 @@ class SeeingModel(TrainableModel):
             hidden, mask, seen = self.read(batch)
             hidden = self.backbone_norm(hidden)
             mean = (mask / mask.sum(1, keepdim=True))[:, None].to(hidden.dtype) @ hidden  # (B, 1, V)
-            read = [self.backbone_token(hidden)]
-            context = self.backbone_context(mean[:, 0])
             summary = mean if summary is None else torch.cat([summary, mean.expand(-1, summary.shape[1], -1)], dim=-1)
+            if self.config.shows_pictures:
+                read, context = [self.backbone_token(hidden)], self.backbone_context(mean[:, 0])
         steps = self.encoder.steps[-self.config.image_steps :]
         estimates = {key: self._estimate(key, summary) for key in self.config.auxiliary_keys}
         values, pose = self._vectors(batch, estimates)
         guessed = [self.estimate_tokens[module_name(key)](values[key]) + steps for key in estimates]
         encoded = [*self.encoder.read(values), *looked]
         joined = torch.cat([*encoded, *read, *guessed], dim=1)
-        if self.backbone is not None:
+        if read:
             real = torch.ones(joined.shape[:2], dtype=torch.bool, device=joined.device)
             first = sum(part.shape[1] for part in encoded)
             real[:, first : first + mask.shape[1]] = mask
