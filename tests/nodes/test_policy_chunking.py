@@ -12,6 +12,7 @@ from geometry_msgs.msg import PoseStamped
 from helpers.ros import Spinning, activate, image_message, own_domain, pose_message, spinning, wait_for
 from rclpy.lifecycle import TransitionCallbackReturn
 from sensor_msgs.msg import Image
+from std_msgs.msg import UInt64
 from trajectory_msgs.msg import JointTrajectory
 
 from vla_policy.interfaces import ActionChunk, Given, Observation
@@ -59,6 +60,7 @@ class Robot(Spinning):
         self.chunks: list[tuple[float, np.ndarray]] = []
         self._image = self.create_publisher(Image, "/pusht_sim/camera/image_raw", common.IMAGE_QOS)
         self._pose = self.create_publisher(PoseStamped, "/pusht_sim/ee_pose", common.STATE_QOS)
+        self.gate = self.create_publisher(UInt64, "command_gate/engagement", common.LATCHED_QOS)
         self.create_subscription(JointTrajectory, "policy/action_chunk", self._on_chunk, 50)
         self._ticker = common.Ticker(DT, self._live)
 
@@ -106,3 +108,20 @@ def test_a_chunk_continues_the_one_that_is_played_meanwhile(monkeypatch: pytest.
         rows = (1 - part) * old[int(k) : -1] + part * old[int(k) + 1 :]
         assert entry is not None
         np.testing.assert_allclose(new[: entry.frozen], rows[: entry.frozen], atol=1e-3)
+
+
+def test_a_new_engagement_begins_anew_also_when_the_end_of_the_last_one_was_not_heard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    policy = Slow()
+    monkeypatch.setattr(policy_node, "WARMUP", 1)
+    with running(policy, monkeypatch, "chunking:=rtc") as (_, robot):
+        for number in (1, 2):
+            seen = len(policy.given)
+            robot.gate.publish(UInt64(data=number))
+            wait_for(lambda seen=seen: None in policy.given[seen:], f"a free chunk for engagement {number}")
+            wait_for(lambda: policy.given[-1] is not None, "one that continues it")
+        seen = len(policy.given)
+        robot.gate.publish(UInt64(data=2))  # as DDS does after an interruption
+        wait_for(lambda: len(policy.given) > seen + 3, "chunks")
+        assert None not in policy.given[seen:]

@@ -194,12 +194,15 @@ class Gate:
             self._unusable = f"it is {age:.2f} s old, more than {most:.3g} s" if bad == "stale" else bad
         return not bad
 
-    def enable(self, now: float, steady: float) -> None:
-        """Arm at the current pose, for chunks from now on; `Refused` with the reason if that is not possible."""
+    def enable(self, now: float, steady: float) -> bool:
+        """Arm at the current pose, for chunks from now on; `Refused` with the reason if that is not possible.
+
+        False, without an effect, if the arm may move already.
+        """
         was_moving, was_engaged = self.supervisor.moving, self.supervisor.engaged
         self.supervisor.enable(self._obstacle(now, steady))
         if was_moving:
-            return
+            return False
         self._timeline.clear()
         self._wanted, self.teleoperated = None, False
         self._executed, self._strayed = None, False
@@ -208,6 +211,7 @@ class Gate:
             self._restart()
         elif not was_engaged:
             self._resume()
+        return True
 
     def disable(self) -> None:
         """Send nothing."""
