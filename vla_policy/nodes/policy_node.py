@@ -95,8 +95,6 @@ class PolicyNode(ModelNode):
 
     def load(self) -> None:
         contract = load_contract(self._contract)
-        self._disconnect()
-        self._end_draft()
         policy = self._made(contract)
         player: Policy = policy
         if self._planner.config.name != "none":  # a server is refused with it
@@ -124,9 +122,9 @@ class PolicyNode(ModelNode):
         def read(instruction: str) -> Callable[[], None]:
             return partial(self._on_read, instruction, unreadable(instruction))
 
+        self.perception = Perception(self, contract, policy.interface.observations, self._on_sample)
         self._predict, self._read = predict, read
         self._worker = Worker(lambda question: question(), lambda answer: answer(), self._on_failure)
-        self.perception = Perception(self, contract, policy.interface.observations, self._on_sample)
         self._pilot = Pilot(
             policy.interface, policy.n_obs_steps, policy.n_action_steps, self.perception.buffer, self._chunking
         )
@@ -159,9 +157,10 @@ class PolicyNode(ModelNode):
 
     def free(self) -> None:
         self._disconnect()  # before the worker ends, which may be waiting for the server
+        self._ranking = None
         if self._worker is not None:
             self._worker.close()
-            self._worker = self._ranking = None
+            self._worker = None
             del self._predict, self._read  # with the policy
             self.destroy_publisher(self._chunks)
             for subscription in self._inputs:

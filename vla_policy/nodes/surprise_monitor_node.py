@@ -53,8 +53,8 @@ class SurpriseMonitorNode(ModelNode):
         self._periods = Periods(1.0 / interface.fps, 1.0 / contract.command.rate)
         self._chunk: ActionChunk | None = None
         self._lock = threading.Lock()  # the monitor runs in the worker's thread
-        self._worker = Worker(self._score_periods, self._on_surprises, self.broken)
         self.perception = Perception(self, contract, interface.observations, self._on_sample)
+        self._worker = Worker(self._score_periods, self._on_surprises, self.broken)
         self._surprise = self.create_lifecycle_publisher(Float64, "~/surprise", 10)
         self._inputs = [
             self.create_subscription(JointState, "command/executed", self._on_command, 10),
