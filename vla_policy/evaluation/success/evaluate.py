@@ -22,7 +22,7 @@ from vla_policy.evaluation.success.report import refusal_rate, summarize, write_
 from vla_policy.evaluation.success.smoothness import smoothness
 from vla_policy.evaluation.surprise.plot import plot_watched
 from vla_policy.interfaces import Given, InputError, Policy
-from vla_policy.planning.options import PlannerConfig, aimed
+from vla_policy.planning.options import PlannerConfig, aimed, require_used
 from vla_policy.rollouts.progress import ProgressCallbacks
 from vla_policy.rollouts.results import EpisodeResult
 from vla_policy.rollouts.rollout import Unreadable, rollout
@@ -102,6 +102,7 @@ class EvalConfig(ServerOptions, RolloutOptions, SceneOptions):
                 "server: expected none with n_action_steps or update_card, which need the policy here, found "
                 f"{self.server}"
             )
+        require_used(self.planner, besides=["disc"])  # `_kept_out` counts who enters it
         self.planner = aimed(self.planner, self.pusht.goals, self.pusht.goal_pose)
         _ = self.event  # report a mistake before the policy is loaded
 
