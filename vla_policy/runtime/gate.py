@@ -18,7 +18,7 @@ from vla_policy.runtime.watchdog import Watchdog
 
 STATE_NAME, TELEOP = "robot state", "teleop"
 SETTLED = 1.0  # seconds after the last command in which motion of the arm is due to it; later it is moved by hand
-ROUNDING = 1e-3  # ticks; seconds since 1970 are rounded to 0.24 us
+TICK_ROUNDING = 1e-3  # ticks; seconds since 1970 are rounded to 0.24 us
 NOISE_MARGIN = 1.1  # following errors; an arm at the limit of its following error is measured with noise
 
 
@@ -334,7 +334,7 @@ class Gate:
         row, end = self._timeline.due(now), self._timeline.ends(now)
         if row is None or end is None or self._previous is None:
             return None
-        left = max(1, math.ceil((end - now) * self.config.rate - ROUNDING))
+        left = max(1, math.ceil((end - now) * self.config.rate - TICK_ROUNDING))
         action: np.ndarray = row if left == 1 else self._previous + (row - self._previous) / left
         return action
 
