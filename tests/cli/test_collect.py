@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,12 +23,14 @@ from vla_policy.benchmarks.fidelity import replay_episode
 from vla_policy.cli.collect import main
 from vla_policy.collection.collect import CollectConfig, collect
 from vla_policy.collection.demonstrator import Demonstration
+from vla_policy.collection.learner import digest
 from vla_policy.data import LeRobotDataset, LeRobotWriter
 from vla_policy.data.editing import delete, merge, retask, split
 from vla_policy.data.format.layout import COLLECTION
 from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, EXECUTED, STATE, Failure, InputError
-from vla_policy.models import PolicyConfig
+from vla_policy.models import DiffusionPolicy, PolicyConfig
 from vla_policy.training import DataConfig, open_data
+from vla_policy.utils.files import read_json, write_json
 from vla_policy.utils.recordings import RECORDINGS
 
 SEED = 201
@@ -323,6 +326,23 @@ def test_the_expert_takes_over_where_a_policy_stalls(novice: str, tmp_path: Path
     main([str(tmp_path / "c"), *quick, "cameras=[]"])  # nothing is left to do
     assert attempts(tmp_path / "c") == [attempt]
     assert LeRobotDataset(tmp_path / "c").interventions == dataset.interventions
+
+
+def test_corrections_are_of_one_policy(novice: str, tmp_path: Path) -> None:
+    policy, words = tmp_path / "policy", ["patience=5", "num_workers=0", "cameras=[]", "behaviour=dagger"]
+    shutil.copytree(novice, policy)
+    main([str(tmp_path / "c"), *words, f"policy={policy}", "n_episodes=1"])
+    learnt = DiffusionPolicy.from_pretrained(policy)
+    for value in learnt.parameters():
+        value.data += 0.01
+    learnt.save_pretrained(policy)
+    message = error_of(main, tmp_path / "c", *words, f"policy={policy}", "n_episodes=2")
+    assert "expected the policy that has played so far to continue, of digest" in message
+    about = read_json(tmp_path / "c" / COLLECTION)
+    del about["policy_digest"]  # as it was in older collections
+    write_json(tmp_path / "c" / COLLECTION, about)
+    main([str(tmp_path / "c"), *words, f"policy={policy}", "n_episodes=1"])
+    assert read_json(tmp_path / "c" / COLLECTION)["policy_digest"] == digest(str(policy))
 
 
 def test_a_policy_that_needs_no_help_gives_nothing(

@@ -156,7 +156,7 @@ def test_edits(bimanual_dataset, tmp_path, capsys):
     assert LeRobotDataset(tmp_path / "renamed").interface.cameras == ["observation.images.front"]
     assert LeRobotDataset(merged).interface.cameras == [HEAD, WRIST]
     run("reencode", tmp_path / "renamed", "codec=av1")
-    run("stats", tmp_path / "renamed")
+    assert run("stats", tmp_path / "renamed", "out=null").endswith(f" in {tmp_path / 'renamed'}")
     old = write_plain_dataset(tmp_path / "old", (3, 4))
     assert run("convert", old, tmp_path / "new") == f"2 episodes, 7 frames in {tmp_path / 'new'}"
 
@@ -170,6 +170,9 @@ def test_edits(bimanual_dataset, tmp_path, capsys):
             ["retask", "DATASET", "fold", "episodes="],
             "episodes: expected numbers and ranges such as 3,7,10-20, found ''",
         ),
+        (["delete", "DATASET", "1", "out="], "out: expected a value, or null for none, found ''"),
+        (["drop", "DATASET", WRIST, "out="], "out: expected a value, or null for none, found ''"),
+        (["retask", "DATASET", "fold", "old="], "old: expected a value, or null for none, found ''"),
         (["rename", "DATASET", "observation.state"], "rename: expected OLD=NEW, once for a feature"),
         (["drop", "DATASET", "observation.depth"], "found 'observation.depth'"),
         (["merge", "out", "DATASET"], "merge: expected two or more different datasets"),

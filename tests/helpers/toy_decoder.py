@@ -6,6 +6,7 @@ import functools
 import itertools
 import os
 import signal
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -81,6 +82,20 @@ def open_toy(seed: int, sharpness: float = 1.5) -> OpenDecoder:
 def load_toy(seed: int, sharpness: float = 1.5) -> Callable[[], OpenDecoder]:
     """For another process."""
     return functools.partial(open_toy, seed, sharpness)
+
+
+def open_late(seed: int, seconds: float) -> OpenDecoder:
+    """A toy whose first pass takes so many seconds more than later ones."""
+    logits = table(seed)
+    waiting = [seconds]
+
+    class Late(ToyDecoder):
+        def extend(self, tokens: Tensor) -> Tensor:
+            if waiting:
+                time.sleep(waiting.pop())
+            return super().extend(tokens)
+
+    return lambda prompt: Late(logits)
 
 
 def open_misbehaving(seed: int, how: str) -> OpenDecoder:

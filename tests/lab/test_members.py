@@ -11,7 +11,7 @@ from helpers.small_dataset import make_small_dataset
 from vla_policy.interfaces import STATE, InputError
 from vla_policy.jobs.trainer import make_trainer
 from vla_policy.lab.members import trained, without_ensemble
-from vla_policy.lab.run import RESULT, RUNS, begin, read_results, run_cell
+from vla_policy.lab.run import RESULT, RUNS, begin, read_results, run_cell, training_flops
 from vla_policy.models import DiffusionPolicy
 from vla_policy.models.checkpoint import POLICY, read_checkpoint
 from vla_policy.training import validate_policy
@@ -67,6 +67,17 @@ def test_members_differ_in_their_seed_and_a_student_learns_from_all_of_them(tmp_
     assert f"distill.teacher={folder / 'ensemble'}" in student["overrides"]
     assert student["val/loss"] != single["val/loss"]
     assert json.loads((folder / RESULT).read_text()) == run_cell(study, 1, out, data)  # nothing is trained again
+
+
+def test_the_cost_of_a_step_has_the_teachers_passes_in_it(tmp_path: Path) -> None:
+    make_small_dataset(tmp_path / "data", (), ("push",), episodes=4)
+    words = [*SMALL, f"data.root={tmp_path / 'data'}"]
+    plain = make_trainer(load_config("train", words), tmp_path / "plain")
+    plain.model.save_pretrained(tmp_path / "teacher")
+    for target in ("outputs", "samples"):
+        taught = [*words, f"distill.teacher={tmp_path / 'teacher'}", f"distill.target={target}"]
+        student = make_trainer(load_config("train", taught), tmp_path / target)
+        assert training_flops(student) > training_flops(plain)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ import yaml
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from helpers.ros import ROOT, FakeRobot, Spinning, Waiting, Witness, own_domain, wait_for
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Bool, String
+from std_msgs.msg import Bool, String, UInt64
 from trajectory_msgs.msg import JointTrajectory
 
 from vla_policy.benchmarks.ros.harness import HeldBefore
@@ -282,6 +282,22 @@ def test_mistakes_are_one_line(tmp_path: Path, parameters: dict, message: str) -
     assert output.startswith("error: ")
     assert message in output
     assert "Traceback" not in output
+
+
+def test_every_engagement_has_a_number_of_its_own(running: Setup) -> None:
+    numbers: list[int] = []
+    with Spinning("listener") as listener:
+        listener.create_subscription(
+            UInt64, "command_gate/engagement", lambda m: numbers.append(m.data), common.LATCHED_QOS
+        )
+        running.start()
+        wait_for(lambda: listener.count_publishers("command_gate/engagement") and numbers, "the engagement so far")
+        for _ in range(2):
+            seen = len(numbers)
+            assert running.robot.enable(False).success
+            wait_for(lambda: running.robot.enable().success, "enabling")
+            wait_for(lambda seen=seen: len(numbers) > seen, "its number")  # type: ignore[misc]
+    assert len(set(numbers)) == len(numbers)
 
 
 def test_a_dry_run_sends_nothing_to_the_robot(tmp_path: Path) -> None:

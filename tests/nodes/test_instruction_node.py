@@ -90,6 +90,18 @@ def test_cleaning_up_ends_the_draft_and_lets_the_policy_go(monkeypatch: pytest.M
         activate(node)
 
 
+def test_a_configuration_that_fails_afterwards_ends_the_draft(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[object] = []
+    reader = Reader()
+    monkeypatch.setattr(policy_node, "end_draft", ended.append)
+    monkeypatch.setattr(policy_node, "robot_policy", lambda *_: reader)
+    monkeypatch.setattr(reader, "predict", None)
+    with own_domain(2), spinning(policy_node.PolicyNode, "draft:=small") as node:
+        assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+        assert "not callable" in node.error
+        assert ended == [reader]
+
+
 def test_unchecked_instructions_reach_the_policy(monkeypatch: pytest.MonkeyPatch) -> None:
     for reader, parameters in ((Reader(), ("check_instruction:=false",)), (Reader("instructions are not checked"), ())):
         with running(reader, monkeypatch, *parameters) as (node, _):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.ros import own_domain, spinning
+from helpers.ros import Spinning, own_domain, spinning
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -20,6 +20,7 @@ from vla_policy.graph.application import GraphConfig, nodes
 from vla_policy.interfaces import ACTION, STATE, InputError
 from vla_policy.models import DiffusionPolicy, TransformerConfig
 from vla_policy.nodes import policy_node
+from vla_policy.nodes.planner import PlannerParameters
 from vla_policy.planning.objectives import KeepOut, Sum
 from vla_policy.planning.options import PlannerConfig
 from vla_policy.world_model.dynamics import Dynamics, fit_dynamics
@@ -58,7 +59,9 @@ def set_to(node: policy_node.PolicyNode, **values: object) -> SetParametersResul
     return result
 
 
-def test_what_a_planner_wants_changes_while_it_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_planner_wants_changes_while_it_runs(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     chosen = ["planner.name:=dmpc", f"planner.dynamics:={folder / 'dynamics'}", "planner.samples:=3"]
     with configured(monkeypatch, *chosen, "planner.objective:=gentle") as node:
         refused = set_to(node, objective="keep_out")
@@ -66,12 +69,23 @@ def test_what_a_planner_wants_changes_while_it_runs(folder: Path, monkeypatch: p
         assert refused.reason == "planner.disc: expected one with planner.objective=keep_out, found none"
         refused = set_to(node, objective="progress")
         assert "expected 'observation.environment_state' for progress" in refused.reason
-        assert set_to(node, objective="keep_out+gentle", disc=[0.4, 0.0, 0.03]).successful
+        assert set_to(node, disc=[0.4, 0.0, 0.03]).successful  # before the objective that uses it
+        assert "disc is kept for keep_out" in capfd.readouterr().err
+        assert set_to(node, objective="keep_out+gentle").successful
+        assert "is kept" not in capfd.readouterr().err
         objective = node._ranking.objective
         assert isinstance(objective, Sum)
         assert objective.parts[0] == KeepOut((0.4, 0.0), 0.03)
         assert set_to(node, disc=[0.5, 0.0, 0.03]).successful
         assert node._ranking.objective.parts[0] == KeepOut((0.5, 0.0), 0.03)
+
+
+def test_what_no_objective_uses_is_refused_at_the_start() -> None:
+    chosen = {"name": "dmpc", "dynamics": "somewhere", "disc": [0.4, 0.0, 0.03]}
+    with own_domain(2), Spinning("policy") as node:
+        node._parameter_overrides = {f"planner.{k}": Parameter(f"planner.{k}", value=v) for k, v in chosen.items()}
+        with pytest.raises(InputError, match=r"planner\.disc: expected planner\.objective=keep_out"):
+            PlannerParameters(node, lambda config: None)
 
 
 def test_without_a_planner_nothing_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,43 +9,31 @@ from contextlib import closing, contextmanager
 import numpy as np
 import pytest
 from geometry_msgs.msg import PoseStamped
+from helpers.continuing import DT, Continuing
 from helpers.ros import Spinning, activate, image_message, own_domain, pose_message, spinning, wait_for
 from rclpy.lifecycle import TransitionCallbackReturn
 from sensor_msgs.msg import Image
+from std_msgs.msg import UInt64
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_policy.interfaces import ActionChunk, Given, Observation
+from vla_policy.interfaces import Observation
 from vla_policy.nodes import common, policy_node
 from vla_policy.robot.contract import load_contract
 from vla_policy.robot.messages import seconds
 
 pytestmark = pytest.mark.dds
-DT, ROWS, SLOW = 0.1, 40, 0.25
+ROWS, SLOW = 40, 0.25
 
 
-class Slow:
+class Slow(Continuing):
     """Takes two and a half control periods; its warm-up takes much longer. Every chunk has rows of its own."""
 
     interface, n_obs_steps, n_action_steps, unchecked = load_contract("pusht_sim").interface, 1, 2, ""
 
-    def __init__(self) -> None:
-        self.given: list[Given | None] = []
-
-    def predict(
-        self,
-        histories: Sequence[Sequence[Observation]],
-        generator: np.random.Generator,
-        given: Sequence[Given | None] = (),
-    ) -> list[ActionChunk]:
-        (history,), (entry,) = histories, given or (None,)
+    def rows(self, history: Sequence[Observation], generator: np.random.Generator) -> np.ndarray:
         warming = history[-1].t == 0.0
         time.sleep(20 * SLOW if warming else SLOW)
-        rows = 0.4 + 0.1 * generator.random((ROWS, 2))
-        if entry is not None:
-            rows[: entry.frozen] = entry.rows[: entry.frozen]
-        if not warming:
-            self.given.append(entry)
-        return [ActionChunk(rows, history[-1].t, DT)]
+        return 0.4 + 0.1 * generator.random((ROWS, 2))
 
     def unreadable(self, instruction: str) -> str:
         return ""
@@ -59,6 +47,7 @@ class Robot(Spinning):
         self.chunks: list[tuple[float, np.ndarray]] = []
         self._image = self.create_publisher(Image, "/pusht_sim/camera/image_raw", common.IMAGE_QOS)
         self._pose = self.create_publisher(PoseStamped, "/pusht_sim/ee_pose", common.STATE_QOS)
+        self.gate = self.create_publisher(UInt64, "command_gate/engagement", common.LATCHED_QOS)
         self.create_subscription(JointTrajectory, "policy/action_chunk", self._on_chunk, 50)
         self._ticker = common.Ticker(DT, self._live)
 
@@ -97,7 +86,8 @@ def test_a_chunk_continues_the_one_that_is_played_meanwhile(monkeypatch: pytest.
     monkeypatch.setattr(policy_node, "WARMUP", 1)
     with running(policy, monkeypatch, "chunking:=rtc") as (node, robot):
         wait_for(lambda: len(robot.chunks) > 5, "chunks")
-        delay, given, chunks = node.values()["delay_periods"], list(policy.given), list(robot.chunks)
+        delay, chunks = node.values()["delay_periods"], list(robot.chunks)
+        given = policy.given[1:]  # without that of the warm-up
     assert 2 <= delay < 50  # a busy computer makes it longer; that of the warm-up, 50, does not count
     assert given[0] is None
     assert all(entry is not None and entry.frozen >= 2 for entry in given[1:])
@@ -106,3 +96,20 @@ def test_a_chunk_continues_the_one_that_is_played_meanwhile(monkeypatch: pytest.
         rows = (1 - part) * old[int(k) : -1] + part * old[int(k) + 1 :]
         assert entry is not None
         np.testing.assert_allclose(new[: entry.frozen], rows[: entry.frozen], atol=1e-3)
+
+
+def test_a_new_engagement_begins_anew_also_when_the_end_of_the_last_one_was_not_heard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    policy = Slow()
+    monkeypatch.setattr(policy_node, "WARMUP", 1)
+    with running(policy, monkeypatch, "chunking:=rtc") as (_, robot):
+        for number in (1, 2):
+            seen = len(policy.given)
+            robot.gate.publish(UInt64(data=number))
+            wait_for(lambda seen=seen: None in policy.given[seen:], f"a free chunk for engagement {number}")
+            wait_for(lambda: policy.given[-1] is not None, "one that continues it")
+        seen = len(policy.given)
+        robot.gate.publish(UInt64(data=2))  # as DDS does after an interruption
+        wait_for(lambda: len(policy.given) > seen + 3, "chunks")
+        assert None not in policy.given[seen:]

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 from helpers.ros import Sensors, activate, own_domain, spinning, wait_for
-from helpers.serving import INTERFACE, Sway, process, serving
+from helpers.serving import INTERFACE, Sway, listening, process, served, serving
 from rclpy.lifecycle import TransitionCallbackReturn
 
-from vla_policy.interfaces import InputError
+from vla_policy.interfaces import ActionChunk, InputError
 from vla_policy.nodes import policy_node
 from vla_policy.nodes.model import served_policy
 from vla_policy.robot.contract import load_contract
+from vla_policy.serving.server import PolicyServer
 
 pytestmark = pytest.mark.dds
 
@@ -72,3 +73,19 @@ def test_what_the_robot_does_not_provide_is_refused(caplog: pytest.LogCaptureFix
         assert address in node.error  # nobody is there any more
         with serving(Sway(), port=int(address.rpartition(":")[2])):
             assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+
+
+def test_a_configuration_that_fails_afterwards_leaves_the_server() -> None:
+    class Broken(Sway):
+        def predict(self, histories: Any, generator: Any) -> list[ActionChunk]:
+            raise ZeroDivisionError("no more memory")
+
+    server = PolicyServer(Broken(), served(Broken()))
+    with (
+        listening(server) as address,
+        own_domain(2),
+        spinning(policy_node.PolicyNode, f"server:={address}") as node,
+    ):
+        assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+        assert "no more memory" in node.error
+        wait_for(lambda: not server._clients, "the end of the connection", 10.0)

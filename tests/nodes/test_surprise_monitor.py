@@ -18,7 +18,7 @@ from geometry_msgs.msg import PoseStamped
 from helpers.ros import Spinning, Waiting, activate, image_message, own_domain, pose_message, spinning, wait_for
 from rclpy.lifecycle import TransitionCallbackReturn
 from sensor_msgs.msg import Image, JointState
-from std_msgs.msg import Bool, String
+from std_msgs.msg import Bool, String, UInt64
 
 from vla_policy.nodes import common, surprise_monitor_node
 from vla_policy.robot.contract import load_contract
@@ -62,6 +62,7 @@ class Robot(Spinning):
         self._pose = self.create_publisher(PoseStamped, "/pusht_sim/ee_pose", common.STATE_QOS)
         self._executed = self.create_publisher(JointState, "command/executed", 10)
         self.gate = self.create_publisher(String, "command_gate/state", common.LATCHED_QOS)
+        self.engagement = self.create_publisher(UInt64, "command_gate/engagement", common.LATCHED_QOS)
         self.create_subscription(Bool, "surprise_monitor/stop", lambda m: self.stops.append(m.data), 50)
         why = "surprise_monitor/stop_reason"
         self.create_subscription(String, why, lambda m: self.reasons.append(m.data), common.LATCHED_QOS)
@@ -107,10 +108,10 @@ def test_it_sees_what_was_done_and_stops_the_arm_until_the_gate_is_disabled(
     for t, command in monitor.paired():
         assert command[0] == pytest.approx(t % 1000, abs=1e-3)  # of the same period, not an older or newer one
 
-    for state in ("idle", "armed"):
+    for publisher, message in ((robot.gate, String(data="idle")), (robot.engagement, UInt64(data=1))):
         resets = monitor.resets
-        robot.gate.publish(String(data=state))
-        wait_for(lambda resets=resets: monitor.resets > resets, f"{state} being heard")
+        publisher.publish(message)
+        wait_for(lambda resets=resets: monitor.resets > resets, f"{message} being heard")
     wait_for(lambda: not robot.stops[-1], "no stop")
     robot.gate.publish(String(data="running"))
     time.sleep(0.3)
@@ -126,6 +127,7 @@ def test_it_sees_what_was_done_and_stops_the_arm_until_the_gate_is_disabled(
 
     resets = monitor.resets
     robot.gate.publish(String(data="armed"))  # a policy that is late, in the same episode
+    robot.engagement.publish(UInt64(data=1))  # as DDS does after an interruption
     time.sleep(0.3)
     assert robot.stops[-1]
     assert monitor.resets == resets
@@ -133,6 +135,10 @@ def test_it_sees_what_was_done_and_stops_the_arm_until_the_gate_is_disabled(
     wait_for(lambda: not robot.stops[-1], "the end of the stop")
     assert monitor.resets > resets
     wait_for(lambda: robot.reasons[-1] == "", "the end of its reason")
+
+    resets = monitor.resets
+    robot.engagement.publish(UInt64(data=2))
+    wait_for(lambda: monitor.resets > resets, "an episode of which no state was heard")
 
 
 def test_a_monitor_that_cannot_judge_stops_a_running_arm(running: tuple, monitor: FakeMonitor) -> None:

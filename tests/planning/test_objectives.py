@@ -9,6 +9,9 @@ import pytest
 
 from sim.geometry import GOAL_POSE
 from sim.interface import pusht_interface
+from vla_policy.evaluation.success.evaluate import EvalConfig
+from vla_policy.evaluation.surprise.study import SurpriseConfig
+from vla_policy.graph.application import GraphConfig
 from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, STATE, Feature, InputError, Interface
 from vla_policy.planning.objectives import FORBIDDEN, Gentle, KeepOut, Random, Reach, Sum
 from vla_policy.planning.options import PlannerConfig, aimed, make_objective
@@ -114,6 +117,31 @@ def test_a_robot_without_the_simulator_has_all_but_progress(monkeypatch: pytest.
 def test_mistakes_are_named(words: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make_objective(config(**words), PUSHT)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"objective": "gentle", "goal": [1, 0, 0]}, r"planner\.goal: expected .*=progress or reach, .*, found gentle"),
+        ({"objective": "progress", "disc": [1, 0, 1]}, r"planner\.disc: expected .*=keep_out, .*, found progress"),
+        (
+            {"objective": "keep_out+gentle", "disc": [1, 0, 1], "returns": "r"},
+            r"planner\.returns: expected .*=return, ",
+        ),
+    ],
+)
+def test_an_option_that_no_objective_uses_is_named(words: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        GraphConfig(planner=config(**words))
+
+
+def test_what_an_evaluation_counts_needs_no_objective() -> None:
+    disc = [1.0, 0.0, 0.1]
+    assert EvalConfig(planner=config("random", disc=disc)).planner.disc == disc
+    with pytest.raises(InputError, match=r"planner\.goal: expected .*progress or reach"):
+        EvalConfig(planner=config("random", goal=disc))
+    with pytest.raises(InputError, match=r"planner\.disc: expected .*keep_out"):
+        SurpriseConfig(planner=config("random", disc=disc))
 
 
 def test_what_a_robot_lacks_is_named() -> None:

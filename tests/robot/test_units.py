@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 import yaml
 from helpers.tiny_policies import tiny_policy
+from helpers.toy_decoder import load_toy
 
 from vla_policy.data import Normalizer
 from vla_policy.interfaces import ACTION, STATE, InputError, Interface
+from vla_policy.models import loading
 from vla_policy.nodes.model import robot_interface, robot_policy
 from vla_policy.robot.contract import Contract, load_contract
 from vla_policy.robot.units import overlap, require_same_scale
+from vla_policy.speculation import DrafterConfig, DraftProcess
 
 ROOT = Path(__file__).parents[2]
 SO101 = load_contract("so101")
@@ -151,6 +154,15 @@ def test_no_node_loads_a_policy_with_undeclared_units(scale: float, tmp_path: Pa
     else:
         with pytest.raises(InputError, match=r"shoulder_pan .* rad \(degrees\?\)"):
             robot_interface(accepting, str(tmp_path / "policy"))
+
+
+def test_a_policy_that_does_not_fit_leaves_no_draft_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = tiny_policy(without_units(SO101.interface.select([STATE]), STATE, ACTION), LOW, HIGH, [STATE])
+    drafter = policy.drafter = DraftProcess(load_toy(1), DrafterConfig())
+    monkeypatch.setattr(loading, "load_policy", lambda *_, **__: policy)
+    with pytest.raises(InputError, match="do not fit: units"):
+        robot_policy(SO101, "policy", "cpu", 1, draft="small")
+    assert not drafter.alive
 
 
 @pytest.mark.parametrize("checkpoint", ["pusht_image", "pusht_language"])

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from helpers.continuing import Continuing
 from helpers.point_env import DT, INTERFACE, PointEnv, Scripted
 
-from vla_policy.interfaces import STATE, ActionChunk, Given, InputError, Observation
+from vla_policy.interfaces import STATE, ActionChunk, InputError, Observation
 from vla_policy.rollouts.control import ControlLoop
 from vla_policy.rollouts.results import EpisodeResult
 from vla_policy.rollouts.rollout import rollout
@@ -18,29 +19,20 @@ from vla_policy.runtime import CHUNKINGS, GateConfig, Limits, ObservationBuffer,
 SEED = 50001
 
 
-class Counting:
+class Counting(Continuing):
     """Chunk number n has the rows (n / 100 + k / 1000, 0); it notes what it is given."""
 
     def __init__(self, rows: int = 15, n_action_steps: int = 2) -> None:
+        super().__init__()
         self.interface = INTERFACE.select([STATE])
-        self.n_obs_steps, self.n_action_steps, self.rows = 1, n_action_steps, rows
+        self.n_obs_steps, self.n_action_steps, self.length = 1, n_action_steps, rows
         self.asked: list[float] = []
-        self.given: list[Given | None] = []
 
-    def predict(
-        self,
-        histories: Sequence[Sequence[Observation]],
-        generator: np.random.Generator,
-        given: Sequence[Given | None] = (),
-    ) -> list[ActionChunk]:
-        (history,) = histories
-        rows = np.zeros((self.rows, 2))
-        rows[:, 0] = len(self.asked) / 100 + np.arange(self.rows) / 1000
-        if given and given[0] is not None:
-            rows[: given[0].frozen] = given[0].rows[: given[0].frozen]
+    def rows(self, history: Sequence[Observation], generator: np.random.Generator) -> np.ndarray:
+        rows = np.zeros((self.length, 2))
+        rows[:, 0] = len(self.asked) / 100 + np.arange(self.length) / 1000
         self.asked.append(history[-1].t)
-        self.given.append(given[0] if given else None)
-        return [ActionChunk(rows, history[-1].t, DT)]
+        return rows
 
 
 class Still(PointEnv):

@@ -18,6 +18,18 @@ def test_nothing_is_sent_before_enabling_or_after_disabling() -> None:
     assert set(bench.run(0.1)) == {None}
 
 
+def test_an_engagement_lasts_until_the_arm_may_not_move() -> None:
+    bench = GateBench()
+    bench.run(0.1)
+    assert bench.gate.enable(bench.now, bench.steady)
+    bench.run(0.1)
+    assert not bench.gate.enable(bench.now, bench.steady)
+    bench.gate.supervisor.hold("an alarm")
+    assert bench.gate.enable(bench.now, bench.steady)
+    bench.gate.disable()
+    assert bench.gate.enable(bench.now, bench.steady)
+
+
 def test_enabling_names_missing_heartbeats() -> None:
     bench = GateBench()
     bench.alive = {"policy"}

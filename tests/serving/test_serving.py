@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.continuing import Continuing
 from helpers.damage import DAMAGES, damaged
 from helpers.serving import INTERFACE, ROWS, Sway, history, listening, process, served, serving
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -72,21 +73,13 @@ def test_chunks_are_those_of_the_policy_itself(stack: ExitStack) -> None:
     assert remote.unreadable("sing") == "cannot read 'sing'"
 
 
-class Continues(Sway):
-    """Begins with the rows that it is given."""
+class Continues(Continuing):
+    """As `Sway`, from the rows on that it is given."""
 
-    def predict(
-        self,
-        histories: Sequence[Sequence[Observation]],
-        generator: np.random.Generator,
-        given: Sequence[Given | None] = (),
-    ) -> list[ActionChunk]:
-        self.given = list(given)
-        chunks = super().predict(histories, generator)
-        for chunk, entry in zip(chunks, given, strict=bool(given)):
-            if entry is not None:
-                chunk.actions[: entry.frozen] = entry.rows[: entry.frozen]
-        return chunks
+    interface, n_obs_steps, n_action_steps, unreadable = INTERFACE, 2, 6, Sway.unreadable
+
+    def rows(self, history: Sequence[Observation], generator: np.random.Generator) -> np.ndarray:
+        return Sway().predict([history], generator)[0].actions
 
 
 def test_chunks_continue_what_the_robot_does_meanwhile(stack: ExitStack) -> None:
@@ -99,7 +92,7 @@ def test_chunks_continue_what_the_robot_does_meanwhile(stack: ExitStack) -> None
     np.testing.assert_array_equal(bound.actions[:3], rows[:3])
     assert not np.isin(rows, free.actions).any()
     remote.predict([history(1.0)], np.random.default_rng(0))
-    assert policy.given == []
+    assert policy.given[2:] == [None]
 
 
 def test_mistakes_are_those_of_the_policy_itself(stack: ExitStack) -> None:

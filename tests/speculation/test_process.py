@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 import torch
-from helpers.toy_decoder import ToyDecoder, load_toy, open_misbehaving, open_toy, table
+from helpers.toy_decoder import ToyDecoder, load_toy, open_late, open_misbehaving, open_toy, table
 
 from vla_policy.interfaces import InputError
 from vla_policy.speculation import DrafterConfig, DraftProcess, LocalDrafter, OpenDecoder, Task, decode
@@ -59,6 +59,21 @@ def test_a_draft_that_fails_in_the_middle_changes_no_token(how: str, caplog: pyt
     assert [reason in record.getMessage() for record in caplog.records] == [True]
     again = tokens(drafter, temperature=None)
     assert (again.tokens, again.passes) == (greedy, LIMIT)
+
+
+def test_a_draft_is_waited_for_while_it_starts(caplog: pytest.LogCaptureFixture) -> None:
+    drafter = DraftProcess(functools.partial(open_late, 0, 1.0), CONFIG, patience=0.1, start=LONG)
+    drafter.begin(Task(None, LIMIT, None, 0))
+    assert drafter.propose(0, 0) is not None
+    drafter.patience = LONG
+    assert tokens(drafter, temperature=None).passes < LIMIT
+    drafter.close()
+    assert not caplog.records
+
+    drafter = DraftProcess(functools.partial(open_late, 0, LONG), CONFIG, patience=0.1, start=0.5)
+    assert tokens(drafter, temperature=None).passes == LIMIT
+    assert "no answer for 0.5 s" in caplog.text
+    assert not drafter.alive
 
 
 def test_a_draft_that_is_killed_between_sequences_is_done_without(caplog: pytest.LogCaptureFixture) -> None:

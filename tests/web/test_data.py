@@ -6,7 +6,7 @@ import io
 import json
 import struct
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
@@ -19,6 +19,8 @@ from helpers.web import TOKEN, chromium, wait_for
 from PIL import Image
 
 from vla_policy.data import editing
+from vla_policy.data.editing import apply
+from vla_policy.data.writing.journal import lock
 from vla_policy.interfaces import ACTION, InputError
 from vla_policy.web import edits
 from vla_policy.web.data import DataPage
@@ -32,11 +34,9 @@ class Recorded:
     def __init__(self) -> None:
         self.calls: list[Any] = []
 
-    def delete(self, root: Path, episodes: Any) -> None:
-        self.calls.append(("delete", root.name, list(episodes)))
-
-    def retask(self, root: Path, task: str, episodes: Any) -> None:
-        self.calls.append(("retask", root.name, task, list(episodes)))
+    def revise(self, root: Path, tasks: Mapping[int, str], deleted: Any, require: Callable[[], None]) -> None:
+        require()
+        self.calls.append(("revise", root.name, dict(tasks), list(deleted)))
 
     def split(self, root: Path, out: Path, parts: Mapping[str, Sequence[int]]) -> None:
         self.calls.append(("split", root.name, out.name, dict(parts)))
@@ -119,7 +119,7 @@ def test_changes_need_the_token_and_are_checked(root: Path, monkeypatch: pytest.
         save = {**shown, "deleted": [1, 3], "tasks": {"0": "push left", "2": "push left", "3": "lost"}}
         assert ask(server, "/api/save", save, "wrong")[0] == 401
         assert ask(server, "/api/save", save)[0] == 200
-        assert editing.calls == [("retask", "pushes", "push left", [0, 2]), ("delete", "pushes", [1, 3])]
+        assert editing.calls == [("revise", "pushes", {0: "push left", 2: "push left"}, [1, 3])]
         editing.calls.clear()
         assert ask(server, "/api/split", {**shown, "name": "left", "episodes": [0, 2]})[0] == 200
         assert ask(server, "/api/merge", {"other": "other", "name": "both"})[0] == 200
@@ -216,7 +216,7 @@ def test_a_dataset_in_the_browser(root: Path) -> None:
         page.click("#delete")
         page.click("#save")
         page.wait_for_selector("#message:has-text('saved: 0 with another sentence, 1 deleted')")
-        assert editing.calls == [("delete", "pushes", [1])]
+        assert editing.calls == [("revise", "pushes", {}, [1])]
         assert not errors
 
 
@@ -239,6 +239,21 @@ def test_real_editing_through_the_page(tmp_path: Path, monkeypatch: pytest.Monke
         status, answer = ask(server, "/api/save", {"revision": revision(server), "deleted": [9], "tasks": {}})
         assert status == 400
         assert b"found 9" in answer
+
+
+def test_who_was_faster_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_small_dataset(tmp_path / "mine", tasks=("push",), episodes=3, length=5)
+
+    def beaten(root: Path) -> Any:
+        monkeypatch.setattr(apply, "lock", lock)
+        editing.delete(root, [0])  # by another program, in the last moment
+        return lock(root)
+
+    with served(tmp_path / "mine", editing) as server:
+        shown = revision(server)
+        monkeypatch.setattr(apply, "lock", beaten)
+        assert ask(server, "/api/save", {"revision": shown, "deleted": [0], "tasks": {}})[0] == 409
+    assert len(Episodes(tmp_path / "mine").tasks()) == 2
 
 
 def test_a_failing_inspection_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,8 +291,8 @@ def test_a_save_is_made_once_and_escape_cancels(root: Path) -> None:
     go = threading.Event()
 
     class Slow(Recorded):
-        def delete(self, root: Path, episodes: Any) -> None:
-            super().delete(root, episodes)
+        def revise(self, *arguments: Any) -> None:
+            super().revise(*arguments)
             go.wait(60)
 
     slow = Slow()
@@ -301,4 +316,4 @@ def test_a_save_is_made_once_and_escape_cancels(root: Path) -> None:
         go.set()
         page.wait_for_selector("#message:has-text('saved: 0 with another sentence, 1 deleted')")
         assert page.inner_text("#changes") == ""
-    assert slow.calls == [("delete", "pushes", [1])]
+    assert slow.calls == [("revise", "pushes", {}, [1])]

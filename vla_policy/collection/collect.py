@@ -19,7 +19,7 @@ import numpy as np
 
 from sim import TASK, PushTConfig, make_env
 from vla_policy.collection.demonstrator import BEHAVIOURS, Behaviour, Demonstration, demonstrations
-from vla_policy.collection.learner import Learner
+from vla_policy.collection.learner import Learner, digest
 from vla_policy.data import LeRobotWriter
 from vla_policy.data.format.layout import COLLECTION
 from vla_policy.evaluation.statistics import success_interval
@@ -117,7 +117,7 @@ def collect(
     """Fill the dataset at `root` up to `config.n_episodes` successful episodes; the summary, also in COLLECTION.
 
     `on_attempt(attempt, attempts)` is called after every start, with all attempts so far, including those of an
-    interrupted run. `InputError` if `root` contains anything but a collection of the same configuration.
+    interrupted run. `InputError` if `root` contains anything but a collection of the same configuration and policy.
     """
     scene = PushTConfig.from_mapping(config.scene)
     alone = scene.max_episode_steps if config.behaviour == "dagger" else 0
@@ -126,9 +126,11 @@ def collect(
     probe = env_factory()
     interface = probe.interface
     probe.close()
+    policy = None
     if config.policy is not None:
+        policy = digest(config.policy)
         Learner(config.policy).require(interface)  # here, rather than in every worker
-    attempts = _earlier_attempts(root, config)
+    attempts = _earlier_attempts(root, config, policy)
     executed = _records_both(root, config)
     with LeRobotWriter(root, interface, ROBOT_TYPES[config.env], config.codec, executed) as writer:
         attempts = attempts[: _complete(attempts, writer.num_episodes, root)]
@@ -139,18 +141,18 @@ def collect(
             )
             with demonstrations(env_factory, seeds, behaviour, config.workers) as recorded:
                 for demonstration in recorded:
-                    attempts.append(_store(writer, demonstration, attempts, config))
+                    attempts.append(_store(writer, demonstration, attempts, config, policy))
                     if on_attempt is not None:
                         on_attempt(attempts[-1], attempts)
                     if writer.num_episodes >= config.n_episodes:
                         break
                     _require_progress(attempts)
-        summary = _summary(attempts, config)
-        _write_about(root, attempts, config)
+        summary = _summary(attempts, config, policy)
+        _write_about(root, attempts, config, policy)
     return summary
 
 
-def _earlier_attempts(root: Path, config: CollectConfig) -> list[Attempt]:
+def _earlier_attempts(root: Path, config: CollectConfig, policy: str | None) -> list[Attempt]:
     path = root / COLLECTION
     if not path.exists():
         if (root / "meta" / "info.json").exists():
@@ -171,6 +173,12 @@ def _earlier_attempts(root: Path, config: CollectConfig) -> list[Attempt]:
             continue  # equal scenes, whether defaults were stored or not
         if stored.get(key) != value:
             raise InputError(f"{path}: expected {key} {stored.get(key)!r} to continue, found {value!r}")
+    known = found.get("policy_digest", policy)  # stored since a policy that plays is told by more than its name
+    if known != policy:
+        raise InputError(
+            f"{path}: expected the policy that has played so far to continue, of digest {known}, found another one in "
+            f"{config.policy}, of {policy}"
+        )
     return [Attempt(**attempt) for attempt in found["attempts"]]
 
 
@@ -193,19 +201,21 @@ def _complete(attempts: list[Attempt], num_episodes: int, root: Path) -> int:
     return max((place + 1 for place, whole in enumerate(done) if whole), default=0)
 
 
-def _store(writer: LeRobotWriter, new: Demonstration, attempts: list[Attempt], config: CollectConfig) -> Attempt:
+def _store(
+    writer: LeRobotWriter, new: Demonstration, attempts: list[Attempt], config: CollectConfig, policy: str | None
+) -> Attempt:
     episode = writer.num_episodes if new.kept else None
     attempt = Attempt(new.seed, new.steps, new.max_coverage, episode, new.task, new.goal, new.alone)
-    _write_about(writer.root, [*attempts, attempt], config)
+    _write_about(writer.root, [*attempts, attempt], config, policy)
     if new.kept:
         known = {key: values for key, values in new.columns.items() if key != EXECUTED or key in writer.actions}
         writer.add_episode(known, new.images, new.task)
     return attempt
 
 
-def _write_about(root: Path, attempts: list[Attempt], config: CollectConfig) -> None:
+def _write_about(root: Path, attempts: list[Attempt], config: CollectConfig, policy: str | None) -> None:
     """Write the summary and, of corrections, that the expert leads in all their frames."""
-    write_json(root / COLLECTION, _summary(attempts, config))
+    write_json(root / COLLECTION, _summary(attempts, config, policy))
     if config.behaviour == "dagger":
         kept = [attempt for attempt in attempts if attempt.episode is not None]
         entries = [{"episode": one.episode, "result": SUCCESS, "interventions": [[0, one.steps]]} for one in kept]
@@ -219,12 +229,12 @@ def _require_progress(attempts: list[Attempt]) -> None:
         raise Failure(f"expert: expected successes, found {MAX_FAILURES} failures in a row")
 
 
-def _summary(attempts: list[Attempt], config: CollectConfig) -> dict[str, Any]:
+def _summary(attempts: list[Attempt], config: CollectConfig, policy: str | None) -> dict[str, Any]:
     good = [attempt for attempt in attempts if attempt.episode is not None]
     recorded = sum(attempt.recorded for attempt in attempts)
     succeeded: dict[str, Any] = {}  # success is defined for the expert and for a policy alone
     if config.behaviour == "dagger":
-        succeeded = {"unaided": sum(attempt.unaided for attempt in attempts)}
+        succeeded = {"unaided": sum(attempt.unaided for attempt in attempts), "policy_digest": policy}
     if config.behaviour == "expert":
         succeeded = {
             "successful": recorded,

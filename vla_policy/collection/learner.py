@@ -13,6 +13,13 @@ from vla_policy.rollouts.control import ControlLoop, drive_of
 PROGRESS = 0.01  # coverage; less is none
 
 
+def digest(checkpoint: str) -> str:
+    """A short hash of the policy in a folder or hub repository, which may change while its name does not."""
+    from vla_policy.models.checkpoint import POLICY, checkpoint_folder, model_digest
+
+    return model_digest(checkpoint_folder(checkpoint), POLICY)
+
+
 class Learner:
     """The policy of a checkpoint, executed like a robot's."""
 

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
-
-from omegaconf import DictConfig
+from dataclasses import dataclass, field
 
 from vla_policy.conf import checks
 from vla_policy.conf.policy_config import ObjectiveConfig, PolicyConfig, TransformerConfig
-from vla_policy.interfaces import ENVIRONMENT_STATE, STATE, InputError
+from vla_policy.conf.state_config import StateModelConfig
+from vla_policy.interfaces import InputError
 
 
 @dataclass
-class DynamicsConfig:
+class DynamicsConfig(StateModelConfig):
     """Diffusion dynamics of Diffusion-MPC: all future states at once, from past ones and the actions in between."""
 
-    state_keys: list[str] = field(default_factory=lambda: [STATE, ENVIRONMENT_STATE])  # what is predicted
     past: int = 2  # states that a prediction is made from
     future: int = 15  # steps that are predicted at once: a policy's chunk
     transformer: TransformerConfig = field(default_factory=TransformerConfig)  # as a policy's
@@ -25,10 +21,8 @@ class DynamicsConfig:
     """flow | ddpm, and the passes of its sampler"""
 
     def __post_init__(self) -> None:
-        checks.check_words(self, "dynamics", "state_keys")
+        self.check_keys("dynamics")
         checks.check_ranges(self, "dynamics", past=(1, checks.LONGEST), future=(1, checks.LONGEST))
-        if not self.state_keys:
-            raise InputError("dynamics.state_keys: expected at least one key, found none")
         if self.objective.name not in ("flow", "ddpm"):
             raise InputError(f"dynamics.objective.name: expected flow or ddpm, found {self.objective.name!r}")
         if self.transformer.patch < 1 or self.future % self.transformer.patch:
@@ -62,19 +56,3 @@ class DynamicsConfig:
     @property
     def horizon(self) -> int:
         return self.n_obs_steps
-
-    @property
-    def observation_keys(self) -> list[str]:
-        return self.state_keys
-
-    @property
-    def auxiliary_keys(self) -> list[str]:
-        return []
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any] | DictConfig) -> DynamicsConfig:
-        """Typed and checked; an unknown key or a value of another type raises OmegaConf's error naming it."""
-        return checks.typed(cls, data)

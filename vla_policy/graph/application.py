@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from vla_policy.interfaces import InputError
-from vla_policy.planning.options import PlannerConfig, aimed
+from vla_policy.planning.options import PlannerConfig, aimed, require_used
 from vla_policy.robot.contract import find_config
 from vla_policy.serving.options import ServerOptions, require_together
 
@@ -46,6 +46,7 @@ class GraphConfig(ServerOptions):
         super().__post_init__()
         if self.planner.name == "oracle":
             raise InputError("planner: expected none or dmpc in the graph, found 'oracle', see vla-eval rollout")
+        require_used(self.planner)
         require_together(self.server, self.draft, self.planner.name, self.chunking, self.monitor)
 
 

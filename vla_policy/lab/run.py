@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -169,14 +170,18 @@ def trajectory(row: Mapping[str, Any], x: str, y: str, out: Path) -> list[tuple[
 
 
 def training_flops(trainer: Trainer) -> int:
-    """Floating-point operations of one step, forward and backward, as torch counts them where nothing is compiled.
+    """Floating-point operations of one step, as torch counts them where nothing is compiled: forward and backward, and
+    where it learns from a teacher the teacher's passes too.
 
-    All windows of the step are taken as imitated.
+    All windows of the step are taken as imitated. What a frozen backbone has stored of them is not computed again.
     """
     model, chosen = trainer.model, imitated_windows(trainer.windows, 2)
     assert isinstance(model, DiffusionPolicy)
+    batch = trainer.windows.__getitems__(chosen)
     with FlopCounterMode(display=False) as counter:
-        loss, _ = model.loss(trainer.windows.__getitems__(chosen), torch.Generator().manual_seed(0))
+        if trainer.annotate is not None:  # which may sample the teacher's chunks
+            batch = {**batch, **trainer.annotate(batch, np.random.default_rng(0))}
+        loss, _ = model.loss(batch, torch.Generator().manual_seed(0))
         loss.backward()
     return round(counter.get_total_flops() * trainer.config.batch_size / len(chosen))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from rclpy.duration import Duration
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Bool, String
+from std_msgs.msg import Bool, String, UInt64
 from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
@@ -76,6 +77,7 @@ class CommandGateNode(Node):
             self._controllers.append(Controller(self, publisher, output, reentrant))
         self._executed = self.create_publisher(JointState, "command/executed", 10)
         self._state = self.create_publisher(String, "~/state", common.LATCHED_QOS)
+        self._engagement = self.create_publisher(UInt64, "~/engagement", common.LATCHED_QOS)
         self._reader = Reader([state])
         self._constant_errors: dict[str, str] = {}  # by the output's topic
         listen(self, self._reader, self._on_state)
@@ -168,7 +170,8 @@ class CommandGateNode(Node):
                     if obstacle or number != self._requests:
                         raise Refused(f"cannot enable: {obstacle or 'another request came meanwhile'}")
                     self._require_singles()
-                    self._gate.enable(common.now(self), common.steady())
+                    if self._gate.enable(common.now(self), common.steady()):
+                        self._engagement.publish(UInt64(data=time.time_ns()))  # another one, also after a restart
                 else:
                     self._gate.disable()
                     self._send_standstill()

@@ -59,7 +59,7 @@ class ModelNode(LifecycleNode):
         """Start; observations are fresh."""
 
     def free(self) -> None:
-        """Undo `load`; may be called without a prior `load`."""
+        """Undo `load`, which may have failed at any point; may be called without a prior `load`."""
 
     def values(self) -> dict[str, Any]:
         """Measurements for /diagnostics."""
@@ -69,6 +69,7 @@ class ModelNode(LifecycleNode):
         try:
             self.load()
         except Exception as error:  # rclpy would discard its message
+            self._release()
             return self._fail("configure", error)
         return super().on_configure(state)
 

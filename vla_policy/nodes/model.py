@@ -32,10 +32,14 @@ def robot_policy(
 
     share_process(threads)
     policy = load_policy(checkpoint, device, draft=draft)
-    ranges = usual_ranges(policy.interface, policy.normalizer, policy.config)
-    _require(contract, f"checkpoint {Path(checkpoint).name}", policy.interface, ranges)
-    if chunking == "rtc":
-        require_continuing(policy.config)
+    try:
+        ranges = usual_ranges(policy.interface, policy.normalizer, policy.config)
+        _require(contract, f"checkpoint {Path(checkpoint).name}", policy.interface, ranges)
+        if chunking == "rtc":
+            require_continuing(policy.config)
+    except InputError:
+        end_draft(policy)
+        raise
     return policy
 
 

@@ -12,7 +12,7 @@ from rclpy.parameter import Parameter
 
 from vla_policy.interfaces import InputError
 from vla_policy.nodes import common
-from vla_policy.planning.options import PlannerConfig
+from vla_policy.planning.options import PlannerConfig, require_used, unused
 
 PREFIX = "planner."
 WANTED = {"objective": "progress, return, reach, keep_out, gentle, joined by +", "returns": "folder for return"}
@@ -23,7 +23,8 @@ class PlannerParameters:
     """The parameters `planner.name`, `planner.dynamics` and `planner.samples` of a node and, changeable at run time,
     `planner.objective`, `planner.goal`, `planner.disc` and `planner.returns`, which `config` joins.
 
-    `use` is called with the new configuration before a change is accepted; its `InputError` refuses it.
+    `use` is called with the new configuration before a change is accepted; its `InputError` refuses it. What no chosen
+    objective uses is a mistake at the start; later it is kept for one that is chosen next.
     """
 
     def __init__(self, node: Node, use: Callable[[PlannerConfig], None]) -> None:
@@ -44,6 +45,7 @@ class PlannerParameters:
             kind = Parameter.Type.DOUBLE_ARRAY
             values[option] = node.declare_parameter(PREFIX + option, kind, ParameterDescriptor(description=what)).value
         self.config = PlannerConfig(**{option: _chosen(option, value) for option, value in values.items()})
+        require_used(self.config)
         node.add_on_set_parameters_callback(self._on_set)
 
     def _on_set(self, parameters: Sequence[Parameter]) -> SetParametersResult:
@@ -57,7 +59,9 @@ class PlannerParameters:
         except InputError as error:
             return SetParametersResult(successful=False, reason=str(error))
         self.config = changed
-        self._node.get_logger().info(f"planner wants {changed.objective}, goal {changed.goal}, disc {changed.disc}")
+        kept = "".join(f"; {option} is kept for {words}" for option, words in unused(changed).items())
+        wants = f"{changed.objective}, goal {changed.goal}, disc {changed.disc}"
+        self._node.get_logger().info(f"planner wants {wants}{kept}")
         return SetParametersResult(successful=True)
 
 

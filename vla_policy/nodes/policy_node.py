@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from std_msgs.msg import String
+from std_msgs.msg import String, UInt64
 from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
@@ -42,7 +42,7 @@ class PolicyNode(ModelNode):
     What the arm does meanwhile, and what is published of a chunk, is the choice of `chunking` (`runtime.Chunking`). The
     delay that it expects is the largest of the latest chunks', in control periods; those of the warm-up do not count.
 
-    With `planner.name` dmpc a chunk is the best of several, by what is imagined to follow. Arming the gate begins an
+    With `planner.name` dmpc a chunk is the best of several, by what is imagined to follow. Enabling the gate begins an
     episode: earlier observations are discarded. The node requests a stop while its instruction is one that the policy
     does not understand (parameter `check_instruction`), and while the policy is served by another computer (parameter
     `server`) that does not answer. While the node is active the policy is asked in the worker's thread alone: one that
@@ -57,7 +57,7 @@ class PolicyNode(ModelNode):
         self._pilot: Pilot | None = None
         self._disconnect: Callable[[], None] = lambda: None  # from a server
         self._end_draft: Callable[[], None] = lambda: None  # and its process
-        self._running, self._gate_state = True, ""
+        self._running, self._engagement = True, 0
         self._inference, self._age = Timing(), Timing()
         super().__init__("policy")
         self._checkpoint = common.parameter(
@@ -95,8 +95,6 @@ class PolicyNode(ModelNode):
 
     def load(self) -> None:
         contract = load_contract(self._contract)
-        self._disconnect()
-        self._end_draft()
         policy = self._made(contract)
         player: Policy = policy
         if self._planner.config.name != "none":  # a server is refused with it
@@ -124,9 +122,9 @@ class PolicyNode(ModelNode):
         def read(instruction: str) -> Callable[[], None]:
             return partial(self._on_read, instruction, unreadable(instruction))
 
+        self.perception = Perception(self, contract, policy.interface.observations, self._on_sample)
         self._predict, self._read = predict, read
         self._worker = Worker(lambda question: question(), lambda answer: answer(), self._on_failure)
-        self.perception = Perception(self, contract, policy.interface.observations, self._on_sample)
         self._pilot = Pilot(
             policy.interface, policy.n_obs_steps, policy.n_action_steps, self.perception.buffer, self._chunking
         )
@@ -134,7 +132,7 @@ class PolicyNode(ModelNode):
         self._chunks = self.create_lifecycle_publisher(JointTrajectory, "~/action_chunk", common.COMMAND_QOS)
         self._inputs = [
             *common.subscribe_with_latched(self, String, "task", self._on_task, common.COMMAND_QOS),
-            self.create_subscription(String, "command_gate/state", self._on_gate, common.LATCHED_QOS),
+            self.create_subscription(UInt64, "command_gate/engagement", self._on_engagement, common.LATCHED_QOS),
         ]
         self._run = self.create_service(SetBool, "~/run", self._on_run)
 
@@ -159,9 +157,10 @@ class PolicyNode(ModelNode):
 
     def free(self) -> None:
         self._disconnect()  # before the worker ends, which may be waiting for the server
+        self._ranking = None
         if self._worker is not None:
             self._worker.close()
-            self._worker = self._ranking = None
+            self._worker = None
             del self._predict, self._read  # with the policy
             self.destroy_publisher(self._chunks)
             for subscription in self._inputs:
@@ -233,11 +232,10 @@ class PolicyNode(ModelNode):
             self._understood = instruction
         self.answered()
 
-    def _on_gate(self, message: String) -> None:
-        state = message.data.partition(":")[0]
-        if state == "armed" and self._gate_state not in ("armed", "running"):
+    def _on_engagement(self, message: UInt64) -> None:
+        if message.data != self._engagement:  # the last one is sent again after an interruption
+            self._engagement = message.data
             self._restart()
-        self._gate_state = state
 
     def _on_run(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         self.answered()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Float64, String
+from std_msgs.msg import Float64, String, UInt64
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
@@ -32,7 +32,7 @@ class SurpriseMonitorNode(ModelNode):
         self._worker: Worker | None = None
         self._update, self._surprised = Timing(), ""
         self._score, self._threshold = float("nan"), float("nan")
-        self._gate_state = ""
+        self._gate_state, self._engagement = "", 0
         super().__init__("surprise_monitor")
         self._calibration = common.parameter(self, "calibration", "", "folder of a calibrated monitor")
         policy = common.parameter(self, "checkpoint", "", f"the monitored policy; empty: {SHIPPED}")
@@ -53,12 +53,13 @@ class SurpriseMonitorNode(ModelNode):
         self._periods = Periods(1.0 / interface.fps, 1.0 / contract.command.rate)
         self._chunk: ActionChunk | None = None
         self._lock = threading.Lock()  # the monitor runs in the worker's thread
-        self._worker = Worker(self._score_periods, self._on_surprises, self.broken)
         self.perception = Perception(self, contract, interface.observations, self._on_sample)
+        self._worker = Worker(self._score_periods, self._on_surprises, self.broken)
         self._surprise = self.create_lifecycle_publisher(Float64, "~/surprise", 10)
         self._inputs = [
             self.create_subscription(JointState, "command/executed", self._on_command, 10),
             self.create_subscription(String, "command_gate/state", self._on_gate, common.LATCHED_QOS),
+            self.create_subscription(UInt64, "command_gate/engagement", self._on_engagement, common.LATCHED_QOS),
             self.create_subscription(JointTrajectory, "policy/action_chunk", self._on_chunk, common.COMMAND_QOS),
         ]
         self._reset = self.create_service(Trigger, "~/reset", self._on_reset)
@@ -96,10 +97,13 @@ class SurpriseMonitorNode(ModelNode):
         return response
 
     def _on_gate(self, message: String) -> None:
-        state, before = message.data.partition(":")[0], self._gate_state
-        self._gate_state = state
-        # From running back to armed means a late policy: this episode's alarm stays.
-        if state == "idle" or (state == "armed" and before not in ("armed", "running")):
+        self._gate_state = message.data.partition(":")[0]
+        if self._gate_state == "idle":
+            self._clear()
+
+    def _on_engagement(self, message: UInt64) -> None:
+        if message.data != self._engagement:  # the last one is sent again after an interruption
+            self._engagement = message.data
             self._clear()
 
     def _on_command(self, message: JointState) -> None:

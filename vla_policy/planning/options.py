@@ -12,6 +12,7 @@ from vla_policy.planning.objectives import Gentle, KeepOut, LearnedReturn, Rando
 
 PLANNERS = ("none", "dmpc", "oracle")
 OBJECTIVES = ("progress", "return", "reach", "keep_out", "gentle", "random")
+USED_BY = {"goal": ("progress", "reach"), "disc": ("keep_out",), "returns": ("return",)}  # objectives by option
 
 
 @dataclass
@@ -63,6 +64,21 @@ class PlannerConfig:
     def wishes(self) -> list[str]:
         """The words of `objective`."""
         return self.objective.split("+")
+
+
+def unused(config: PlannerConfig) -> dict[str, str]:
+    """The options that no chosen objective uses, each with what would, as words."""
+    given = {option: words for option, words in USED_BY.items() if getattr(config, option) is not None}
+    return {option: " or ".join(words) for option, words in given.items() if not {*words} & {*config.wishes}}
+
+
+def require_used(config: PlannerConfig, besides: Collection[str] = ()) -> None:
+    """`InputError` for an option that neither a chosen objective uses nor who asks, for what is `besides`."""
+    for option, words in unused(config).items():
+        if option not in besides:
+            raise InputError(
+                f"planner.{option}: expected planner.objective={words}, alone or joined by +, found {config.objective}"
+            )
 
 
 def aimed(config: PlannerConfig, goals: Collection[str], goal_pose: Sequence[float]) -> PlannerConfig:

@@ -10,12 +10,12 @@ from typing import cast
 import numpy as np
 
 from vla_policy.interfaces import ActionChunk, ContinuingPolicy, Given, InputError, Observation, Policy
-from vla_policy.runtime.timeline import ROUNDING, Timeline, row_at
+from vla_policy.runtime.timeline import STEP_ROUNDING, Timeline, row_at
 
 CHUNKINGS = ("async", "wait", "ensemble", "rtc")
 DELAYS = 10  # latest chunks, whose largest delay is expected of the next one
 FORGETTING = 0.01  # per chunk, of an ensemble's weights (ACT's m)
-_ROUNDING = 1e-3  # seconds; cameras stamp a period apart to within microseconds
+JITTER = 1e-3  # seconds; cameras stamp a period apart to within microseconds
 
 
 class Chunking:
@@ -62,7 +62,7 @@ class Chunking:
 
     def wanted(self, t: float) -> bool:
         """Whether a chunk should be asked for, from an observation at `t`, if none is being computed."""
-        return t >= self._next - _ROUNDING
+        return t >= self._next - JITTER
 
     def ask(self, t: float) -> None:
         """Note that a chunk was asked for, from an observation at `t`."""
@@ -99,7 +99,7 @@ class Chunking:
 
     def _waited(self, chunk: ActionChunk, now: float) -> ActionChunk:
         """The chunk's first rows, due from the first whole step after `now` on."""
-        late = max(0, math.ceil((now - chunk.t_obs) / chunk.dt - ROUNDING))
+        late = max(0, math.ceil((now - chunk.t_obs) / chunk.dt - STEP_ROUNDING))
         rows = chunk.actions[: self._n_action_steps]
         return ActionChunk(np.concatenate([np.repeat(rows[:1], late, axis=0), rows]), chunk.t_obs, chunk.dt)
 

@@ -18,7 +18,7 @@ from vla_policy.runtime.watchdog import Watchdog
 
 STATE_NAME, TELEOP = "robot state", "teleop"
 SETTLED = 1.0  # seconds after the last command in which motion of the arm is due to it; later it is moved by hand
-ROUNDING = 1e-3  # ticks; seconds since 1970 are rounded to 0.24 us
+TICK_ROUNDING = 1e-3  # ticks; seconds since 1970 are rounded to 0.24 us
 NOISE_MARGIN = 1.1  # following errors; an arm at the limit of its following error is measured with noise
 
 
@@ -194,12 +194,15 @@ class Gate:
             self._unusable = f"it is {age:.2f} s old, more than {most:.3g} s" if bad == "stale" else bad
         return not bad
 
-    def enable(self, now: float, steady: float) -> None:
-        """Arm at the current pose, for chunks from now on; `Refused` with the reason if that is not possible."""
+    def enable(self, now: float, steady: float) -> bool:
+        """Arm at the current pose, for chunks from now on; `Refused` with the reason if that is not possible.
+
+        False, without an effect, if the arm may move already.
+        """
         was_moving, was_engaged = self.supervisor.moving, self.supervisor.engaged
         self.supervisor.enable(self._obstacle(now, steady))
         if was_moving:
-            return
+            return False
         self._timeline.clear()
         self._wanted, self.teleoperated = None, False
         self._executed, self._strayed = None, False
@@ -208,6 +211,7 @@ class Gate:
             self._restart()
         elif not was_engaged:
             self._resume()
+        return True
 
     def disable(self) -> None:
         """Send nothing."""
@@ -330,7 +334,7 @@ class Gate:
         row, end = self._timeline.due(now), self._timeline.ends(now)
         if row is None or end is None or self._previous is None:
             return None
-        left = max(1, math.ceil((end - now) * self.config.rate - ROUNDING))
+        left = max(1, math.ceil((end - now) * self.config.rate - TICK_ROUNDING))
         action: np.ndarray = row if left == 1 else self._previous + (row - self._previous) / left
         return action
 

@@ -10,7 +10,7 @@ from vla_policy.interfaces import ActionChunk
 
 # Tolerance of rounding errors in t_obs + k dt, as a fraction of a step. Seconds since 1970 are rounded to 0.24 us,
 # which is 1e-5 of a step at 42 Hz.
-ROUNDING = 1e-4
+STEP_ROUNDING = 1e-4
 
 
 class Timeline:
@@ -62,9 +62,9 @@ class Timeline:
         if k is None or self.chunk is None:
             return np.empty((0, 0))
         rows, part = self.chunk.actions[k:], (now - self.chunk.t_obs) / self.chunk.dt - k
-        return rows if part <= ROUNDING else (1 - part) * rows[:-1] + part * rows[1:]
+        return rows if part <= STEP_ROUNDING else (1 - part) * rows[:-1] + part * rows[1:]
 
 
 def row_at(chunk: ActionChunk, now: float) -> int:
     """Which row is due: below 0 before the first, beyond the chunk's length after the last."""
-    return math.floor((now - chunk.t_obs) / chunk.dt + ROUNDING)
+    return math.floor((now - chunk.t_obs) / chunk.dt + STEP_ROUNDING)

@@ -21,6 +21,7 @@ from vla_policy.speculation.drafter import DrafterConfig, LocalDrafter, Proposal
 
 log = logging.getLogger(__name__)
 PATIENCE = 2.0  # seconds for an answer; a draft that takes longer than the target's own tokens is of no use
+START = 60.0  # seconds for the first one: libraries and a GPU are set up in a model's first pass
 
 
 class DraftProcess:
@@ -28,17 +29,25 @@ class DraftProcess:
 
     `load` is picklable and returns the draft model there; what it refuses with `InputError` is raised here. A process
     that dies, fails or stands still is given up with a warning, once: from then on there are no drafts, and a decoder
-    goes on without. The process ends with this object.
+    goes on without. It stands still if an answer takes more than `patience` seconds, or `start` until the first draft.
+    The process ends with this object.
     """
 
-    def __init__(self, load: Callable[[], OpenDecoder], config: DrafterConfig, patience: float = PATIENCE) -> None:
+    def __init__(
+        self,
+        load: Callable[[], OpenDecoder],
+        config: DrafterConfig,
+        patience: float = PATIENCE,
+        start: float = START,
+    ) -> None:
         context = multiprocessing.get_context("spawn")
         connection, theirs = context.Pipe()
         self._connection: Connection | None = connection
         self._process = context.Process(target=_serve, args=(theirs, load, config), daemon=True, name="draft")
         self._process.start()
         theirs.close()  # so that the death of the process ends the stream
-        self.patience = patience
+        self.patience, self._start = patience, start
+        self._started = False
         try:
             problem = connection.recv()  # loading takes as long as it takes
         except (EOFError, OSError):
@@ -68,6 +77,7 @@ class DraftProcess:
         answer = self._ask((position, token))
         if answer is None:
             return None
+        self._started = True
         tokens, rows, ready = answer
         return Proposal(Draft(tokens, None if rows is None else torch.from_numpy(rows)), ready)
 
@@ -87,9 +97,10 @@ class DraftProcess:
             return None
         with suppress(OSError):  # what a process said before it ended is still to be read
             self._connection.send(message)
+        patience = self.patience if self._started else max(self.patience, self._start)
         try:
-            answered = self._connection.poll(self.patience)
-            answer = self._connection.recv() if answered else f"no answer for {self.patience:g} s"
+            answered = self._connection.poll(patience)
+            answer = self._connection.recv() if answered else f"no answer for {patience:g} s"
         except (EOFError, OSError):
             answer = "it died"
         if isinstance(answer, str):

@@ -179,7 +179,8 @@ def typed_config(kind: Callable[..., T], name: str, overrides: Sequence[str]) ->
 def options(overrides: Sequence[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """`key=value` words on top of the `defaults` of a command without a configuration file.
 
-    A value takes the type of its default: bool, int, float or str. `InputError` for another key or type.
+    A value takes the type of its default: bool, int, float or str; one of None is that of a text which is not empty, or
+    of null. `InputError` for another key or type.
     """
     values = dict(defaults)
     for word in overrides:
@@ -187,6 +188,11 @@ def options(overrides: Sequence[str], defaults: Mapping[str, Any]) -> dict[str, 
         if not equals or key not in defaults:
             raise InputError(f"override: expected one of {shown(defaults) or 'none'}, found {word!r}")
         text, kind = _text(word), type(defaults[key])
+        if defaults[key] is None:
+            if not text:
+                raise InputError(f"{key}: expected a value, or null for none, found {text!r}")
+            values[key] = None if word == f"{key}=null" else text
+            continue
         try:
             values[key] = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
         except (KeyError, ValueError):
@@ -197,7 +203,7 @@ def options(overrides: Sequence[str], defaults: Mapping[str, Any]) -> dict[str, 
 
 def shown(defaults: Mapping[str, Any]) -> str:
     """The defaults as words, for help texts and messages."""
-    return " ".join(f"{key}={str(value).lower() if value != '' else '...'}" for key, value in defaults.items())
+    return " ".join(f"{key}={'...' if value in ('', None) else str(value).lower()}" for key, value in defaults.items())
 
 
 def _text(word: str) -> str:

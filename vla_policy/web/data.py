@@ -127,22 +127,21 @@ class DataPage:
         root = self.episodes.root
         match name:
             case "save":
-                self._require_shown(data)
+                shown = data.pop("revision", None)
                 changes = edits.Edits.from_json(data)
-                try:
-                    return edits.save(editing, root, changes)
-                finally:
-                    self.episodes.reload()  # also after an error: an earlier part of it may be made
+                text = edits.save(editing, root, changes, lambda: self._require_shown(shown))
+                self.episodes.reload()
+                return text
             case "split":
-                self._require_shown(data)
+                self._require_shown(data.get("revision"))
                 return edits.split(editing, root, edits.folder(data.get("name")), edits.indices(data.get("episodes")))
             case "merge":
                 return edits.merge(editing, root, edits.sentence(data.get("other")), edits.folder(data.get("name")))
         raise InputError(f"expected save, split or merge, found {name!r}")
 
-    def _require_shown(self, data: dict[str, Any]) -> None:
-        """`Outdated` unless the page shows the dataset as it is; takes the revision out of `data`."""
-        if data.pop("revision", None) != (found := self.episodes.found_revision()):
+    def _require_shown(self, revision: Any) -> None:
+        """`Outdated` unless this is the dataset's revision, that of what the page shows."""
+        if revision != (found := self.episodes.found_revision()):
             if found != self.episodes.revision:  # changed by another program
                 self.episodes.reload()
             raise Outdated("the dataset was changed meanwhile: reload the page")

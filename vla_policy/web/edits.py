@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,9 +15,9 @@ LONGEST_TEXT = 500  # characters of a sentence or a name
 class Editing(Protocol):
     """What is needed of `vla_policy.data.editing`. Each call leaves the old dataset or the new one, whole."""
 
-    def delete(self, root: Path, episodes: Collection[int], /) -> Any: ...
-
-    def retask(self, root: Path, task: str, episodes: Collection[int], /) -> Any: ...
+    def revise(
+        self, root: Path, tasks: Mapping[int, str], deleted: Collection[int], require: Callable[[], None], /
+    ) -> Any: ...
 
     def split(self, root: Path, out: Path, parts: Mapping[str, Sequence[int]], /) -> Any: ...
 
@@ -41,18 +40,12 @@ class Edits:
         return cls(tasks, frozenset(indices(data["deleted"])))
 
 
-def save(editing: Editing, root: Path, edits: Edits) -> str:
-    """Change the dataset in its place: sentences first, since deleting gives the episodes behind new numbers."""
-    by_task = defaultdict(list)
-    for index, task in edits.tasks.items():
-        if index not in edits.deleted:
-            by_task[task].append(index)
-    for task, episodes in by_task.items():
-        editing.retask(root, task, sorted(episodes))
-    if edits.deleted:
-        editing.delete(root, sorted(edits.deleted))
-    retold = sum(map(len, by_task.values()))
-    return f"saved: {retold} with another sentence, {len(edits.deleted)} deleted"
+def save(editing: Editing, root: Path, edits: Edits, require: Callable[[], None]) -> str:
+    """Change the dataset in its place, if `require` raises nothing once nobody else may change it."""
+    tasks = {index: task for index, task in edits.tasks.items() if index not in edits.deleted}
+    if tasks or edits.deleted:
+        editing.revise(root, tasks, sorted(edits.deleted), require)
+    return f"saved: {len(tasks)} with another sentence, {len(edits.deleted)} deleted"
 
 
 def split(editing: Editing, root: Path, name: str, episodes: Sequence[int]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from vla_policy.cli.dataset.editing import EPISODES, IN_PLACE, bar, editing_parser, report
 from vla_policy.cli.help import parse_options
 
-DEFAULTS = {"out": ""}
+DEFAULTS = {"out": None}
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -18,4 +18,4 @@ def main(arguments: Sequence[str]) -> None:
 
     from vla_policy.data.editing import delete, parse_episodes
 
-    report(delete(parsed.DATASET, parse_episodes(parsed.EPISODES), chosen.out or None, bar))
+    report(delete(parsed.DATASET, parse_episodes(parsed.EPISODES), chosen.out, bar))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from vla_policy.cli.dataset.editing import IN_PLACE, bar, editing_parser, report
 from vla_policy.cli.help import parse_list
 
-DEFAULTS = {"out": ""}
+DEFAULTS = {"out": None}
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -17,4 +17,4 @@ def main(arguments: Sequence[str]) -> None:
 
     from vla_policy.data.editing import drop
 
-    report(drop(parsed.DATASET, features, chosen["out"] or None, bar))
+    report(drop(parsed.DATASET, features, chosen["out"], bar))

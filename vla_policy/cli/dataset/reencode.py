@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from vla_policy.cli.dataset.editing import IN_PLACE, bar, editing_parser, report
 from vla_policy.cli.help import parse_options
 
-DEFAULTS = {"codec": "h264", "out": ""}
+DEFAULTS = {"codec": "h264", "out": None}
 DESCRIPTION = (
     "Encode the videos of colour cameras anew, codec=h264 or av1, with a key frame every second frame, so that every "
     f"frame is found fast and every cut is exact. Pictures lose a little each time. {IN_PLACE}"
@@ -20,4 +20,4 @@ def main(arguments: Sequence[str]) -> None:
 
     from vla_policy.data.editing import reencode
 
-    report(reencode(parsed.DATASET, chosen.codec, chosen.out or None, bar))
+    report(reencode(parsed.DATASET, chosen.codec, chosen.out, bar))

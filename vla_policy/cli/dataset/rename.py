@@ -8,7 +8,7 @@ from vla_policy.cli.dataset.editing import IN_PLACE, bar, editing_parser, report
 from vla_policy.cli.help import parse_list
 from vla_policy.interfaces import InputError
 
-DEFAULTS = {"out": ""}
+DEFAULTS = {"out": None}
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -24,4 +24,4 @@ def main(arguments: Sequence[str]) -> None:
         if not equals or old in names:
             raise InputError(f"rename: expected OLD=NEW, once for a feature, found {word!r}")
         names[old] = new
-    report(rename(parsed.DATASET, names, chosen["out"] or None, bar))
+    report(rename(parsed.DATASET, names, chosen["out"], bar))

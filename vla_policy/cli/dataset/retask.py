@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from vla_policy.cli.dataset.editing import IN_PLACE, bar, editing_parser, report
 from vla_policy.cli.help import parse_options
 
-DEFAULTS = {"episodes": "all", "old": "", "out": ""}
+DEFAULTS = {"episodes": "all", "old": None, "out": None}
 DESCRIPTION = (
     "Give all episodes another instruction, with episodes=3,7,10-20 these alone, with old=SENTENCE those that have "
     f"this one. {IN_PLACE}"
@@ -23,4 +23,4 @@ def main(arguments: Sequence[str]) -> None:
     from vla_policy.data.editing import parse_episodes, retask
 
     episodes = None if chosen.episodes == "all" else parse_episodes(chosen.episodes)
-    report(retask(parsed.DATASET, parsed.TASK, episodes, chosen.old or None, chosen.out or None, bar))
+    report(retask(parsed.DATASET, parsed.TASK, episodes, chosen.old, chosen.out, bar))

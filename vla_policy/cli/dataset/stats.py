@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from vla_policy.cli.dataset.editing import IN_PLACE, bar, editing_parser, report
 from vla_policy.cli.help import parse_options
 
-DEFAULTS = {"out": ""}
+DEFAULTS = {"out": None}
 DESCRIPTION = f"Compute the statistics of every episode and feature anew, of cameras from decoded frames. {IN_PLACE}"
 
 
@@ -17,4 +17,4 @@ def main(arguments: Sequence[str]) -> None:
 
     from vla_policy.data.editing import recompute_stats
 
-    report(recompute_stats(parsed.DATASET, chosen.out or None, bar))
+    report(recompute_stats(parsed.DATASET, chosen.out, bar))

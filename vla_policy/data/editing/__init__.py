@@ -5,7 +5,18 @@ compared with the plan row by row and frame by frame, and renamed into place.
 """
 
 from vla_policy.data.editing.apply import Edited, open_dataset
-from vla_policy.data.editing.edits import convert, delete, drop, merge, recompute_stats, reencode, rename, retask, split
+from vla_policy.data.editing.edits import (
+    convert,
+    delete,
+    drop,
+    merge,
+    recompute_stats,
+    reencode,
+    rename,
+    retask,
+    revise,
+    split,
+)
 from vla_policy.data.editing.selection import divided, parse_episodes, parse_parts
 
 __all__ = [
@@ -22,5 +33,6 @@ __all__ = [
     "reencode",
     "rename",
     "retask",
+    "revise",
     "split",
 ]

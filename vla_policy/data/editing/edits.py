@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,30 @@ def retask(
         return Plan(parts, {"edit": "retask", "task": task, **which})
 
     return edit(root, out, plan, progress)
+
+
+def revise(
+    root: Root,
+    tasks: Mapping[int, str],
+    deleted: Collection[int],
+    require: Callable[[], None] = lambda: None,
+    progress: Progress = iter,
+) -> Edited:
+    """Another sentence for the episodes of `tasks`, and without those `deleted`, in one edit in the dataset's place.
+
+    `require` is called when nobody else may write any more: it raises if the numbers are those of another dataset.
+    """
+
+    def plan(dataset: LeRobotDataset) -> Plan:
+        require()
+        require_episodes(sorted({*tasks, *deleted}), dataset.episodes, "revise")
+        kept = [index for index in dataset.episodes if index not in deleted]
+        sentences = {index: dict.fromkeys(dataset.tasks, task) for index, task in tasks.items()}
+        about = {"edit": "revise", "tasks": {str(index): task for index, task in tasks.items()}}
+        parts = [Part(dataset, index, sentences.get(index, {})) for index in kept]
+        return Plan(parts, {**about, "deleted": sorted(deleted)})
+
+    return edit(root, None, plan, progress)
 
 
 def rename(root: Root, names: Mapping[str, str], out: Root | None = None, progress: Progress = iter) -> Edited:

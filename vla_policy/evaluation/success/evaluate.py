@@ -23,7 +23,7 @@ from vla_policy.evaluation.success.report import refusal_rate, summarize, write_
 from vla_policy.evaluation.success.smoothness import smoothness
 from vla_policy.evaluation.surprise.plot import plot_watched
 from vla_policy.interfaces import Given, InputError, Policy
-from vla_policy.planning.options import PlannerConfig, aimed
+from vla_policy.planning.options import PlannerConfig, aimed, require_used
 from vla_policy.rollouts.progress import ProgressCallbacks
 from vla_policy.rollouts.results import EpisodeResult
 from vla_policy.rollouts.rollout import Unreadable, rollout
@@ -108,6 +108,7 @@ class EvalConfig(ServerOptions, RolloutOptions, SceneOptions):
             )
         if self.temperature is not None and not 0 < self.temperature < math.inf:
             raise InputError(f"temperature: expected a number above 0, found {self.temperature}")
+        require_used(self.planner, besides=["disc"])  # `_kept_out` counts who enters it
         self.planner = aimed(self.planner, self.pusht.goals, self.pusht.goal_pose)
         _ = self.event  # report a mistake before the policy is loaded
 

@@ -36,7 +36,7 @@ from vla_policy.monitoring import (
     false_alarm_counts,
     false_alarm_spread,
 )
-from vla_policy.planning.options import PlannerConfig, aimed
+from vla_policy.planning.options import PlannerConfig, aimed, require_used
 from vla_policy.planning.planners import planned
 from vla_policy.rollouts.progress import Progress
 from vla_policy.rollouts.scenes import with_scene
@@ -84,6 +84,7 @@ class SurpriseConfig(RolloutOptions, SceneOptions):
     def __post_init__(self) -> None:
         if self.planner.name == "oracle":
             raise InputError("planner: expected none or dmpc, which imagines, found 'oracle'")
+        require_used(self.planner)
         self.planner = aimed(self.planner, self.pusht.goals, self.pusht.goal_pose)
         for key in ("n_calibration", "n_nominal", "n_events", "window"):
             if getattr(self, key) < 1:
