@@ -92,8 +92,8 @@ def _made_static(policy: DiffusionPolicy) -> list[Static]:
     def encoded(observed: Mapping[str, Any]) -> tuple[Prefix, Origin]:
         return encode(_tensors(policy, observed))
 
-    setattr(policy, "_encoded", encoded)
-    setattr(policy.transformer, "modulations", modulate)
+    policy._encoded = encoded  # type: ignore[method-assign]
+    policy.transformer.modulations = modulate  # type: ignore[method-assign]
     setattr(policy.head, one_pass, passes)
     return [encode, modulate, passes]
 

@@ -190,9 +190,7 @@ class PolicyNode(ModelNode):
 
     def _made(self, contract: Contract) -> DiffusionPolicy | RemotePolicy:
         ServerOptions(self._server, self._jpeg)  # report a mistake
-        require_together(
-            self._server, self._draft, self._planner.config.name, self._chunking, compile=self._compile
-        )
+        require_together(self._server, self._draft, self._planner.config.name, self._chunking, compile=self._compile)
         if not self._server:
             checkpoint = self._checkpoint or SHIPPED
             local = robot_policy(
