@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.compiling import compiling
 from helpers.small_diffusion import batch_of, histories_of, objective, small_policy
 from helpers.small_vlm import small_backbone
 from torch._dynamo.utils import counters
@@ -15,18 +16,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from vla_policy.interfaces import ENVIRONMENT_STATE, Given, InputError
 from vla_policy.models import BackboneConfig, DiffusionPolicy, TransformerConfig
-from vla_policy.models.prepared import prepare, require_compiler
+from vla_policy.models.prepared import prepare
 
-
-def lacking() -> str:
-    try:
-        require_compiler()
-    except InputError as error:
-        return str(error)
-    return ""
-
-
-compiling = pytest.mark.skipif(bool(lacking()), reason=lacking())
 GIVEN = Given(np.full((4, 2), 0.4), 2)
 TINY: dict[str, Any] = {"transformer": TransformerConfig(width=32, depth=1, heads=2, time_width=16)}
 

@@ -39,7 +39,15 @@ class Static:
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self._compiled = torch.compile(function, fullgraph=True, dynamic=False, options={"freezing": True})
+        def call(*arguments: Any) -> Any:
+            return function(*arguments)
+
+        # What is compiled is kept with the code it is made of. A copy has this function's alone, so that it need not be
+        # checked in each call that all modules and weights are those it was compiled with, which takes half as long as
+        # a pass.
+        call.__code__ = call.__code__.replace()
+        options = {"freezing": True, "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
+        self._compiled = torch.compile(call, fullgraph=True, dynamic=False, options=options)
         self.settled = False
 
     def __call__(self, *arguments: Any) -> Any:
@@ -117,13 +125,14 @@ def _longest(backbone: Backbone, cameras: int) -> int:
 
 
 def _ask(policy: DiffusionPolicy, batch: int) -> None:
-    """For chunks from nothing and, if their passes are as long, for such that continue what is given."""
+    """For chunks from nothing and, if rows can be given without gradients, for such that continue those."""
     observed: dict[str, Any] = {"task": ["push"] * batch}
     for key, feature in policy.interface.observations.items():
         dtype = torch.uint8 if feature.dtype == "image" else torch.float32
         observed[key] = torch.zeros(batch, policy.n_obs_steps, *feature.shape, dtype=dtype)
     generator = torch.Generator().manual_seed(0)
     policy.sample(observed, generator)
-    if policy.config.prefix_steps:
+    guided = isinstance(policy.head, DenoisingHead) and not policy.config.prefix_steps
+    if not guided and policy.config.action_basis == "time":
         rows = np.zeros((policy.n_action_steps, *policy.interface.action.shape))
         policy.sample(observed, generator, [Given(rows, 1)] * batch)
