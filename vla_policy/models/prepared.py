@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from vla_policy.interfaces import Given, InputError
 from vla_policy.models.heads import AutoregressiveHead, DenoisingHead
@@ -92,18 +92,19 @@ def require_compiler() -> None:
 
 
 def _made_static(policy: DiffusionPolicy) -> list[Static]:
-    """Replace what runs for each chunk and in each pass."""
-    encode, modulate = Static(policy._encoded), Static(policy.transformer.modulations)
-    one_pass = "denoise" if isinstance(policy.head, DenoisingHead) else "predict"
-    passes = Static(getattr(policy.head, one_pass))
+    """Replace what runs for each chunk and in each pass; of a masked policy's passes, their modulations are a part."""
+    encode = Static(policy._encoded)
 
     def encoded(observed: Mapping[str, Any]) -> tuple[Prefix, Origin]:
         return encode(_tensors(policy, observed))
 
     policy._encoded = encoded  # type: ignore[method-assign]
-    policy.transformer.modulations = modulate  # type: ignore[method-assign]
-    setattr(policy.head, one_pass, passes)
-    return [encode, modulate, passes]
+    denoising: list[tuple[nn.Module, str]] = [(policy.head, "denoise"), (policy.transformer, "modulations")]
+    parts = [encode]
+    for module, name in denoising if isinstance(policy.head, DenoisingHead) else [(policy.head, "predict")]:
+        parts.append(Static(getattr(module, name)))
+        setattr(module, name, parts[-1])
+    return parts
 
 
 def _tensors(policy: DiffusionPolicy, observed: Mapping[str, Any]) -> dict[str, Tensor]:
