@@ -46,7 +46,10 @@ class Static:
         # checked in each call that all modules and weights are those it was compiled with, which takes half as long as
         # a pass.
         call.__code__ = call.__code__.replace()
-        options = {"freezing": True, "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
+        options: dict[str, Any] = {
+            "freezing": True,
+            "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe,
+        }
         self._compiled = torch.compile(call, fullgraph=True, dynamic=False, options=options)
         self.settled = False
 
