@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.commands import error_of
+from helpers.compiling import compiling
 from helpers.tiny_policies import tiny_policy
 
 from sim.geometry import WORKSPACE_HIGH, WORKSPACE_LOW
@@ -180,6 +181,19 @@ def test_latency_is_measured_and_written(checkpoint: str, tmp_path: Path, capsys
     assert (found["batch"], found["threads"], found["n"], len(found["warmup_ms"])) == (1, 1, 5, 2)
     assert found["inference_steps"] == 2
     assert "p99" in capsys.readouterr().out
+
+
+@compiling
+@pytest.mark.slow
+def test_a_policy_is_compiled_before_its_latency_is_measured(
+    checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "latency.json"
+    bench.main(["latency", checkpoint, "device=cpu", "compile=true", "repeats=5", "warmup=2", f"out={out}"])
+    found = read_json(out)
+    assert found["compiled"]
+    assert 1e3 * found["load_s"] > max(found["warmup_ms"])
+    assert "inference steps, compiled" in " ".join(capsys.readouterr().out.split())
 
 
 def test_demonstrations_become_a_table_and_a_plot(checkpoint: str, tmp_path: Path) -> None:

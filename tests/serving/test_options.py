@@ -43,3 +43,15 @@ def test_what_goes_together_is_accepted(config: Any) -> None:
     more = {"num_envs": 1} if config is EvalConfig else {}
     for options in ({"draft": "small", "planner": DMPC}, {"planner": DMPC, "chunking": "wait"}, {"monitor": "folder"}):
         config(**options, **more)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"server": "ws://a:1"}, "compile: expected false with a server"),
+        ({"planner": DMPC}, "compile: expected false with a planner, .* found 'dmpc'"),
+    ],
+)
+def test_only_a_policy_that_is_asked_for_one_chunk_here_is_compiled(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        GraphConfig(compile=True, **options)

@@ -19,6 +19,7 @@ WARMUP = 3  # chunks
 class ServeConfig(ComputeOptions):
     """A policy's server."""
 
+    compile: bool = False  # the policy when it starts, for faster chunks; needs a C++ compiler
     host: str = "127.0.0.1"  # address to listen on; 0.0.0.0: all of this computer's, which takes a token
     port: int = PORT  # 0: one that is free
     certificate: str | None = None  # PEM file with the certificate chain, for wss://; null: ws://, readable on the way
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from vla_policy.models.loading import load_policy
     from vla_policy.serving.checkpoint import describe
 
-    policy = load_policy(checkpoint, config.device, config.threads)
+    policy = load_policy(checkpoint, config.device, config.threads, compile=config.compile)
     served = describe(policy, checkpoint)
     chunk_latency(policy, random_histories(policy, 1), 1, WARMUP)
     if context is None and not is_loopback(config.host):

@@ -35,6 +35,7 @@ class GraphConfig(ServerOptions):
     device: str = "cpu"  # cpu | cuda
     threads: int = 1  # torch's threads in the policy's process
     draft: str = ""  # checkpoint of a smaller policy that drafts its action tokens in another process; empty: none
+    compile: bool = False  # the policy when it starts, for faster chunks; needs a C++ compiler
     domain_id: int | None = 77  # ROS_DOMAIN_ID, one without a real arm; null: that of the environment
     web: bool = False
     """true: no episodes; all is shown and operated in the browser, recorder included, until Ctrl-C"""
@@ -47,7 +48,7 @@ class GraphConfig(ServerOptions):
         if self.planner.name == "oracle":
             raise InputError("planner: expected none or dmpc in the graph, found 'oracle', see vla-eval rollout")
         require_used(self.planner)
-        require_together(self.server, self.draft, self.planner.name, self.chunking, self.monitor)
+        require_together(self.server, self.draft, self.planner.name, self.chunking, self.monitor, self.compile)
 
 
 def require_ros() -> None:
@@ -70,6 +71,7 @@ def nodes(checkpoint: str, config: GraphConfig) -> dict[str, dict[str, Any]]:
             **model,
             "device": config.device,
             "draft": config.draft,
+            "compile": config.compile,
             "task": config.instruction,
             "check_instruction": config.check_instruction,
             "chunking": config.chunking,

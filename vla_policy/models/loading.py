@@ -14,11 +14,16 @@ if TYPE_CHECKING:
 
 
 def load_policy(
-    checkpoint: str, device: str = "auto", threads: int | None = None, draft: str | None = None
+    checkpoint: str,
+    device: str = "auto",
+    threads: int | None = None,
+    draft: str | None = None,
+    compile: bool = False,
 ) -> DiffusionPolicy:
     """The policy of a folder or hub repository on the device, with torch's number of threads set.
 
-    `draft` is the checkpoint of a smaller policy that speeds up its action tokens, see `drafts.action_drafter`.
+    `draft` is the checkpoint of a smaller policy that speeds up its action tokens, see `drafts.action_drafter`. With
+    `compile` it is prepared for one observation at a time, see `prepared.prepare`.
     """
     from vla_policy.models import DiffusionPolicy
 
@@ -28,6 +33,10 @@ def load_policy(
         from vla_policy.models.drafts import action_drafter
 
         policy.drafter = action_drafter(policy, draft, device)
+    if compile:
+        from vla_policy.models.prepared import prepare
+
+        prepare(policy)
     return policy
 
 

@@ -210,7 +210,7 @@ class DiffusionPolicy(SeeingModel):
         """
         count = len(batch[self.config.observation_keys[0]])
         continued = any(entry is not None for entry in given)
-        with torch.no_grad() if continued else torch.inference_mode():  # guidance needs gradients within
+        with torch.no_grad():  # not inference_mode: guidance needs gradients within, compiled code other constants
             if self.drafter is not None and count == 1 and not continued:
                 return self._drafted(batch, generator, self.drafter)
             prefix, origin = self._encoded(batch)

@@ -21,14 +21,21 @@ GIL_SECONDS = 0.001  # switch interval, so that inference does not delay the hea
 
 
 def robot_policy(
-    contract: Contract, checkpoint: str, device: str, threads: int, chunking: str = "async", draft: str = ""
+    contract: Contract,
+    checkpoint: str,
+    device: str,
+    threads: int,
+    chunking: str = "async",
+    draft: str = "",
+    compile: bool = False,
 ) -> DiffusionPolicy:
     """The policy of a folder or hub repository on `device`, with `threads` threads of torch and, unless it is empty,
-    the checkpoint of a draft; `InputError` unless the robot provides what it needs, in the same units, and it can do
-    what `chunking` asks of it.
+    the checkpoint of a draft; compiled for the robot with `compile`. `InputError` unless the robot provides what it
+    needs, in the same units, and it can do what `chunking` asks of it.
     """
     from vla_policy.models.continuation import require_continuing
     from vla_policy.models.loading import load_policy, usual_ranges  # torch takes seconds, which belong to configure
+    from vla_policy.models.prepared import prepare
 
     share_process(threads)
     policy = load_policy(checkpoint, device, draft=draft)
@@ -37,6 +44,8 @@ def robot_policy(
         _require(contract, f"checkpoint {Path(checkpoint).name}", policy.interface, ranges)
         if chunking == "rtc":
             require_continuing(policy.config)
+        if compile:  # last, as it takes long
+            prepare(policy)
     except InputError:
         end_draft(policy)
         raise

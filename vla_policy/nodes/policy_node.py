@@ -90,6 +90,9 @@ class PolicyNode(ModelNode):
         self._draft = common.parameter(
             self, "draft", "", "checkpoint of a smaller policy that drafts its action tokens on another core"
         )
+        self._compile = common.parameter(
+            self, "compile", False, "the policy in configure, for faster chunks; needs a C++ compiler"
+        )
         self._ranking: DiffusionMPC | None = None
         self._planner = PlannerParameters(self, self._want)
 
@@ -186,10 +189,12 @@ class PolicyNode(ModelNode):
 
     def _made(self, contract: Contract) -> DiffusionPolicy | RemotePolicy:
         ServerOptions(self._server, self._jpeg)  # report a mistake
-        require_together(self._server, self._draft, self._planner.config.name, self._chunking)
+        require_together(self._server, self._draft, self._planner.config.name, self._chunking, compile=self._compile)
         if not self._server:
             checkpoint = self._checkpoint or SHIPPED
-            local = robot_policy(contract, checkpoint, self._device, self._threads, self._chunking, self._draft)
+            local = robot_policy(
+                contract, checkpoint, self._device, self._threads, self._chunking, self._draft, self._compile
+            )
             if self._draft:
                 self._end_draft = partial(end_draft, local)
             return local

@@ -22,12 +22,23 @@ class ServerOptions:
             raise InputError(f"jpeg: expected 0 without a server, found {self.jpeg}")
 
 
-def require_together(server: str, draft: str | None, planner: str, chunking: str, monitor: str | None = None) -> None:
+def require_together(
+    server: str,
+    draft: str | None,
+    planner: str,
+    chunking: str,
+    monitor: str | None = None,
+    compile: bool = False,
+) -> None:
     """`InputError` unless these ways to compute and to play chunks go together; `planner` is its name."""
     if chunking not in CHUNKINGS:
         raise InputError(f"chunking: expected one of {list(CHUNKINGS)}, found {chunking!r}")
     if server and (planner != "none" or draft):
         raise InputError(f"server: expected none with a planner or a draft, which need the policy here, found {server}")
+    if compile and server:
+        raise InputError(f"compile: expected false with a server, which has its own (vla-serve), found {server}")
+    if compile and planner != "none":
+        raise InputError(f"compile: expected false with a planner, which ranks several chunks, found {planner!r}")
     if planner != "none" and chunking in ("rtc", "ensemble"):  # a mean of the best chunks need not be a good one
         raise InputError(f"planner: expected none with chunking={chunking}, found {planner!r}")
     if planner != "none" and monitor is not None:

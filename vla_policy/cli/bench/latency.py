@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ class LatencyConfig(ComputeOptions):
     """Latency of one action chunk."""
 
     draft: str | None = None  # checkpoint of a smaller policy that drafts its action tokens, see vla-bench speculation
+    compile: bool = False  # for one observation at a time, before the warm-up; needs a C++ compiler
     repeats: int = 200  # chunks timed
     warmup: int = 10  # chunks before, reported separately
     seed: int = 0  # of the random observations and the noise
@@ -38,11 +40,14 @@ def main(arguments: Sequence[str]) -> None:
     from vla_policy.utils.files import write_json
     from vla_policy.utils.provenance import git_commit
 
-    policy = load_policy(checkpoint, config.device, config.threads, config.draft)
+    begin = time.perf_counter()
+    policy = load_policy(checkpoint, config.device, config.threads, config.draft, config.compile)
+    loaded = time.perf_counter() - begin
     histories = random_histories(policy, seed=config.seed)
     found = chunk_latency(policy, histories, config.repeats, config.warmup, np.random.default_rng(config.seed))
     found["prefix_ms"] = split_latency(policy, histories, config.repeats, config.warmup)
-    found |= {**machine(policy), "checkpoint": checkpoint, "draft": config.draft, "git_commit": git_commit()}
+    found |= {**machine(policy), "checkpoint": checkpoint, "draft": config.draft, "compiled": config.compile}
+    found |= {"load_s": loaded, "git_commit": git_commit()}
     write_json(Path(config.out), found)
     console.print(_latency_table(found))
     print_line(f"written to {config.out}")
@@ -50,6 +55,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _latency_table(found: dict) -> Table:
     where = f"{found['device']}, {found['threads']} threads, {found['inference_steps']} inference steps"
+    where += ", compiled" if found["compiled"] else ""
     table = Table(title=f"One action chunk, batch 1, on {where}, n = {found['n']}", title_justify="left")
     table.add_column("")
     table.add_column("ms", justify="right")
@@ -58,4 +64,5 @@ def _latency_table(found: dict) -> Table:
     table.add_row("  observations to keys and values, p50", f"{found['prefix_ms']['p50']:.2f}")
     table.add_row("  denoising, the difference", f"{found['p50'] - found['prefix_ms']['p50']:.2f}")
     table.add_row(f"first of {len(found['warmup_ms'])} warm-up chunks", f"{found['warmup_ms'][0]:.2f}")
+    table.add_row("loading the policy", f"{1e3 * found['load_s']:.0f}")
     return table

@@ -108,7 +108,7 @@ def split_latency(policy: Any, histories: Sequence[Sequence[Observation]], repea
             for key in policy.interface.observations
         }
         batch["task"] = [history[-1].task]
-        with torch.inference_mode():
+        with torch.no_grad():  # as in `sample`
             policy.prefix(batch)
         if policy.device.type == "cuda":
             torch.cuda.synchronize()
