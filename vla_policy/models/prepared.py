@@ -98,8 +98,8 @@ def _made_static(policy: DiffusionPolicy) -> list[Static]:
     """Replace what runs for each chunk and in each pass; of a masked policy's passes, their modulations are a part."""
     encode = Static(policy._encoded)
 
-    def encoded(observed: Mapping[str, Any]) -> tuple[Prefix, Origin]:
-        return encode(_tensors(policy, observed))
+    def encoded(batch: Mapping[str, Any]) -> tuple[Prefix, Origin]:
+        return encode(_tensors(policy, batch))
 
     policy._encoded = encoded  # type: ignore[method-assign]
     denoising: list[tuple[nn.Module, str]] = [(policy.head, "denoise"), (policy.transformer, "modulations")]
