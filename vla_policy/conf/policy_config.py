@@ -140,9 +140,10 @@ class PolicyConfig:
     n_action_steps: int = 8  # steps executed before the next chunk
     action_relative: bool = False  # actions relative to the newest observation.state
     object_frame: str | None = None
-    """key of an object's pose on the table (x, y, cos, sin), observed or auxiliary: positions and
-    directions are seen from the object, and actions are in its frame, so that what is learnt of
-    one pose holds for all; null: the robot's frame
+    """key of an object's pose (x, y, cos, sin), observed or auxiliary:
+    positions and directions are seen from the object, and actions are in
+    its frame, so that what is learnt of one pose holds for all; null: the
+    robot's frame
     """
     action_basis: str = "time"
     """time | frequency: what is predicted are the rows of a chunk, or the coefficients of its discrete cosine

@@ -99,7 +99,8 @@ def _made_static(policy: DiffusionPolicy) -> list[Static]:
     encode = Static(policy._encoded)
 
     def encoded(batch: Mapping[str, Any]) -> tuple[Prefix, Origin]:
-        return encode(_tensors(policy, batch))
+        found: tuple[Prefix, Origin] = encode(_tensors(policy, batch))
+        return found
 
     policy._encoded = encoded  # type: ignore[method-assign]
     denoising: list[tuple[nn.Module, str]] = [(policy.head, "denoise"), (policy.transformer, "modulations")]
