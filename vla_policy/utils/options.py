@@ -119,7 +119,7 @@ class Option:
             yield from (f"{' ' * indent}# {part}" for part in wrap(self.meaning, WIDTH - 2 - indent))
             yield text
         else:
-            for i, part in enumerate(wrap(self.meaning, WIDTH - 2 - min(first, COLUMN + 14))):
+            for i, part in enumerate(wrap(self.meaning, WIDTH - 2 - first)):
                 yield f"{text if i == 0 else '':{first}}# {part}"
         for option in self.below:
             yield from option.lines(indent + 2)
