@@ -1,15 +1,10 @@
 """Places, crops and keypoints."""
 
-from dataclasses import replace
-
-import pytest
 import torch
-from helpers.small_diffusion import SMALL, TOP, batch_of, small_policy
-from torch import Tensor
+from helpers.small_diffusion import TOP, batch_of, small_policy
 
 from vla_policy.conf.policy_config import EncoderConfig
 from vla_policy.data import centre_crop, random_crop
-from vla_policy.interfaces import ENVIRONMENT_STATE, STATE, InputError
 from vla_policy.models.encoder import CameraEncoder, spatial_softmax
 
 
@@ -62,27 +57,3 @@ def test_training_augments_and_evaluation_does_not() -> None:
     assert torch.equal(policy.eval().observe(batch, None)[0], policy.observe(batch, None)[0])
     black = {**batch, TOP: torch.zeros_like(batch[TOP])}
     assert not torch.allclose(policy.observe(batch, None)[0], policy.observe(black, None)[0])
-
-
-def test_shifted_crops_are_averaged_where_nothing_is_trained() -> None:
-    options = {"observation_keys": [STATE, TOP], "auxiliary_keys": [ENVIRONMENT_STATE]}
-    encoder = replace(SMALL["encoder"], shifts=4)
-    plain = small_policy(image=True, **options).eval()
-    averaged = small_policy(image=True, **{**options, "encoder": encoder}).eval()
-    batch = batch_of(3)
-
-    def moved(pixels: int) -> Tensor:  # the picture moves under the crop, which then has to know that it did
-        frames = torch.roll(batch[TOP], (-pixels, -pixels), dims=(2, 3))
-        images, corners = plain._pictures({**batch, TOP: frames}, None)
-        _, summary = plain.encoder.look(images, {key: value + pixels for key, value in corners.items()})
-        return plain._estimate(ENVIRONMENT_STATE, summary)
-
-    expected = torch.stack([moved(pixels) for pixels in (-2, -1, 0, 1)]).mean(0)
-    seen = averaged.observe(batch, None)
-    torch.testing.assert_close(seen.estimates[ENVIRONMENT_STATE], expected)
-    assert not torch.allclose(expected, plain.observe(batch, None).estimates[ENVIRONMENT_STATE])
-    assert torch.equal(seen.tokens[:, :-2], plain.observe(batch, None).tokens[:, :-2])  # but the estimates
-    once = [p.observe(batch, torch.Generator().manual_seed(0)).tokens for p in (plain, averaged)]
-    assert torch.equal(*once)
-    with pytest.raises(InputError, match=r"policy.encoder.shifts: expected at most 13 .*84, 84.*96, 96.* found 14"):
-        small_policy(image=True, **{**options, "encoder": replace(encoder, shifts=14)})

@@ -37,10 +37,6 @@ class EncoderConfig:
     """false: the action transformer sees of pictures and instruction only what is read from them, the estimates of
     policy.auxiliary_keys, and cannot learn by heart what else a few demonstrations show
     """
-    shifts: int = 1
-    """crops, a pixel apart, whose estimates are averaged where nothing is trained: 4 of them, the side of
-    the patches that pictures are cut into, take out what depends on where these lie
-    """
 
 
 @dataclass
@@ -259,7 +255,7 @@ class PolicyConfig:
         check_ranges(self, "policy", auxiliary_weight=(0, LARGEST_WEIGHT), language_weight=(0, LARGEST_WEIGHT))
         if self.encoder is not None:
             check_encoder(self.encoder, "policy.encoder")
-            check_ranges(self.encoder, "policy.encoder", blocks=(0, DEEPEST), color_jitter=(0, 10), shifts=(1, 16))
+            check_ranges(self.encoder, "policy.encoder", blocks=(0, DEEPEST), color_jitter=(0, 10))
         check_transformer(self.transformer, "policy.transformer")
         check_ranges(self.transformer, "policy.transformer", time_width=(2, WIDEST))
         if self.transformer.time_width % 2:

@@ -25,12 +25,10 @@ def random_crop(frames: Tensor, fraction: float, generator: torch.Generator) -> 
     return crops, corners.to(frames.device)
 
 
-def centre_crop(frames: Tensor, fraction: float, shift: int = 0) -> tuple[Tensor, Tensor]:
-    """The centre crop, as used at inference, or one that lies `shift` pixels further down and right; same returns as
-    `random_crop`.
-    """
+def centre_crop(frames: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
+    """The centre crop, as used at inference; same returns as `random_crop`."""
     height, width = crop_size(frames.shape[2:4], fraction)
-    y, x = (frames.shape[2] - height) // 2 + shift, (frames.shape[3] - width) // 2 + shift
+    y, x = (frames.shape[2] - height) // 2, (frames.shape[3] - width) // 2
     corners = torch.tensor([y, x], device=frames.device).expand(len(frames), 2)
     return frames[:, :, y : y + height, x : x + width], corners
 

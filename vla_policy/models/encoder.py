@@ -71,12 +71,6 @@ class CameraEncoder(nn.Module):
         self.crop = crop_size(self.image_size, config.crop)
         if min(self.crop) < STEM_STRIDE:
             raise InputError(f"encoder: expected pictures of at least {STEM_STRIDE} pixels a side, found {self.crop}")
-        room = min(whole - cropped for whole, cropped in zip(self.image_size, self.crop, strict=True))
-        if room < 2 * (config.shifts // 2):
-            raise InputError(
-                f"policy.encoder.shifts: expected at most {room + 1 - room % 2} for crops of {list(self.crop)} of "
-                f"{list(self.image_size)} pixels, found {config.shifts}"
-            )
         layers: list[nn.Module] = [nn.Conv2d(3, channels[0], STEM_STRIDE, STEM_STRIDE)]
         for before, now in zip([None, *channels[:-1]], channels, strict=True):
             if before is not None:

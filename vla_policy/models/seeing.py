@@ -79,25 +79,17 @@ class SeeingModel(TrainableModel):
         The estimate of each auxiliary key is a token as well. With a generator, the encoder's images get a random crop
         and colour jitter per sample; without, the centre crop.
         """
-        count = len(batch[self.config.observation_keys[0]])
-        looked, summary = self.encoder.look(*self._pictures(batch, generator))  # of all crops, the first ones in front
-        looked = [tokens[:count] for tokens in looked]
+        looked, summary = self.encoder.look(*self._pictures(batch, generator))
         read, real, context, seen = [], None, None, None
         if self.backbone is not None:
             hidden, mask, seen = self.read(batch)
             hidden = self.backbone_norm(hidden)
             mean = (mask / mask.sum(1, keepdim=True))[:, None].to(hidden.dtype) @ hidden  # (B, 1, V)
-            if summary is None:
-                summary = mean
-            else:
-                repeated = mean.repeat(len(summary) // count, summary.shape[1], 1)
-                summary = torch.cat([summary, repeated], dim=-1)
+            summary = mean if summary is None else torch.cat([summary, mean.expand(-1, summary.shape[1], -1)], dim=-1)
             if self.config.shows_pictures:
                 read, context = [self.backbone_token(hidden)], self.backbone_context(mean[:, 0])
         steps = self.encoder.steps[-self.config.image_steps :]
-        estimates = {
-            key: self._estimate(key, summary).unflatten(0, (-1, count)).mean(0) for key in self.config.auxiliary_keys
-        }
+        estimates = {key: self._estimate(key, summary) for key in self.config.auxiliary_keys}
         values, pose = self._vectors(batch, estimates)
         guessed = [self.estimate_tokens[module_name(key)](values[key]) + steps for key in estimates]
         encoded = [*self.encoder.read(values), *looked]
@@ -121,17 +113,13 @@ class SeeingModel(TrainableModel):
     def _pictures(
         self, batch: Mapping[str, Any], generator: torch.Generator | None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The newest frames of the encoder's cameras, cropped, and the crops' corners; without a generator those of all
-        `shifts`, one after the other.
-        """
+        """The newest frames of the encoder's cameras, cropped, and the crops' corners."""
         images, corners = {}, {}
         for key in self.encoder.cameras:
             assert self.config.encoder is not None
             frames = batch[key].to(self.device, non_blocking=True)[:, -self.config.image_steps :]
             if generator is None:
-                shifts = range(-(self.config.encoder.shifts // 2), (self.config.encoder.shifts + 1) // 2)
-                crops = [centre_crop(frames, self.config.encoder.crop, shift) for shift in sorted(shifts, key=abs)]
-                images[key], corners[key] = (torch.cat(parts) for parts in zip(*crops, strict=True))
+                images[key], corners[key] = centre_crop(frames, self.config.encoder.crop)
             else:
                 images[key], corners[key] = random_crop(frames, self.config.encoder.crop, generator)
                 if self.color_jitter is not None:
