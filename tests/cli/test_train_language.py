@@ -87,7 +87,7 @@ def test_a_frozen_backbone_keeps_its_weights_until_it_is_trained_again(
     frozen = ["policy.backbone.tuning=frozen", f"init_from={run}/checkpoints/last", "trainer.steps=3"]
     kept = trained(demonstrations, tmp_path / "frozen", *frozen, "trainer.save_every=2")
     assert same_backbone(kept, policy)  # there is no other place that it could come from
-    assert not torch.equal(kept.backbone_token.weight, policy.backbone_token.weight)
+    assert not torch.equal(kept.backbone_norm.weight, policy.backbone_norm.weight)
     assert "train/language" not in {name for _, name in metrics(tmp_path / "frozen")}
     start = f"init_from={tmp_path}/frozen/checkpoints/last"
     full = trained(demonstrations, tmp_path / "full", "trainer.steps=2", start)
@@ -109,7 +109,10 @@ def test_another_objective_begins_with_the_backbone_alone(
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["policy.auxiliary_keys=[]"], "expected observation.environment_state among policy.auxiliary_keys"),
+        (
+            ["policy.auxiliary_keys=[]", "policy.object_frame=null", "policy.encoder.tokens=true"],
+            "expected observation.environment_state among policy.auxiliary_keys",
+        ),
         (["policy.backbone.tuning=frozen"], "expected full for a model that is trained from scratch, found 'frozen'"),
         (["policy.backbone.path=no/such/model"], "neither a folder with a model nor readable from the hub"),
         (["policy.backbone.max_text_tokens=2"], "expected at most 2 tokens"),

@@ -70,12 +70,12 @@ import sys, time
 from vla_policy.cli.web import main
 from vla_policy.data import LeRobotDataset
 from vla_policy.data import editing
-delete = editing.delete
+revise = editing.revise
 def slow(*arguments):
     print("begins")
     time.sleep(2)
-    delete(*arguments)
-editing.delete = slow
+    return revise(*arguments)
+editing.revise = slow
 main(sys.argv[1:])
 """
 
