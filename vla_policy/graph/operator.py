@@ -24,7 +24,6 @@ from vla_policy.interfaces import Failure
 from vla_policy.nodes import common
 
 DISCOVERY = 0.3  # seconds for a server to find a new client; Fast DDS drops its answer after 0.1 s without one
-UNMATCHED = 5.0  # seconds that a client waits for its service before another one asks
 POLL = 0.005  # seconds
 RETRY = 0.2  # seconds between attempts to activate a node
 ANSWER = 5.0  # seconds without a response after which a node's state is queried
@@ -111,18 +110,11 @@ class Operator:
         new = service not in self._clients
         if new:
             self._clients[service] = self.node.create_client(kind, service)
-        begun = time.monotonic()
-
-        def ready() -> bool:
-            nonlocal begun
-            if time.monotonic() - begun > UNMATCHED:  # discovery has lost one half of it: another client is found
-                self._clients[service], begun = self.node.create_client(kind, service), time.monotonic()
-            return bool(self._clients[service].service_is_ready())
-
-        self.wait(ready, f"service {service}")
+        client = self._clients[service]
+        self.wait(client.service_is_ready, f"service {service}")
         if new:
             time.sleep(DISCOVERY)
-        return self._clients[service].call_async(request)
+        return client.call_async(request)
 
     def require_alone(self, seconds: float = 1.0, patience: float = 7.0) -> None:
         """`GraphError` if this domain already has nodes; killed nodes stay visible for up to `patience` seconds.
