@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vla_policy.conf.training_config import TrainerConfig
 from vla_policy.interfaces import InputError
+from vla_policy.training.muon import Muon
 
 
 def make_optimizers(model: nn.Module, config: TrainerConfig) -> list[torch.optim.Optimizer]:
@@ -23,8 +24,7 @@ def make_optimizers(model: nn.Module, config: TrainerConfig) -> list[torch.optim
     hidden = hidden_matrices(model)
     if not hidden:
         raise InputError("trainer.optimizer: expected layers that are trained for muon, found none; use adamw")
-    muon = torch.optim.Muon(hidden, config.lr, config.weight_decay, adjust_lr_fn="match_rms_adamw")
-    return [_adamw(model, config, hidden), muon]
+    return [_adamw(model, config, hidden), Muon(hidden, config.lr, config.weight_decay)]
 
 
 def _adamw(model: nn.Module, config: TrainerConfig, without: list[Tensor]) -> torch.optim.Optimizer:
