@@ -14,8 +14,8 @@ class Muon(torch.optim.Muon):
     """`torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"` and Nesterov's momentum, which on a CPU computes in
     float32.
 
-    The library iterates in bfloat16, which many CPUs do not multiply: on one of those its step took 1.6 s where this one
-    takes 0.08 s (35 matrices of a layer's sizes, width 128). Its state is the library's.
+    The library iterates in bfloat16, which many CPUs do not multiply: on one of those its step took 1.6 s where this
+    one takes 0.08 s (35 matrices of a layer's sizes, width 128). Its state is the library's.
     """
 
     def __init__(self, parameters: list[Tensor], lr: float, weight_decay: float) -> None:
