@@ -9,7 +9,7 @@ from helpers.commands import error_of
 
 from vla_policy.cli import calibrate, eval
 from vla_policy.models.checkpoint import BACKBONE
-from vla_policy.models.instructions import FILE, KnownInstructions
+from vla_policy.models.vlm.instructions import FILE, KnownInstructions
 
 SHIPPED = Path(__file__).parents[2] / "checkpoints" / "pusht_language"
 CPU = "device=cpu"

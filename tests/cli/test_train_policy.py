@@ -18,8 +18,8 @@ from vla_policy.jobs import trainer as train_setup
 from vla_policy.jobs.policy import start_policy
 from vla_policy.jobs.scene import rollouts
 from vla_policy.models import DiffusionPolicy, PolicyConfig
-from vla_policy.models.backbone import load_model
 from vla_policy.models.heads import AutoregressiveHead
+from vla_policy.models.vlm.backbone import load_model
 from vla_policy.training import DataConfig, open_data
 from vla_policy.utils.configuration import load_config
 from vla_policy.world_model import WorldModel, fit_actions

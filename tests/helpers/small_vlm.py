@@ -7,7 +7,7 @@ import torch
 from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration, PreTrainedTokenizerFast
 
 from vla_policy.models import Backbone, BackboneConfig, TinyVLMConfig
-from vla_policy.models.tiny_vlm import train_tokenizer
+from vla_policy.models.vlm.tiny import train_tokenizer
 
 TEXTS = ["push the T onto the red goal", "move it to the blue one", "where is the T?", "left of the red goal"] * 3
 TINY = TinyVLMConfig(

@@ -15,8 +15,8 @@ from helpers.toy_decoder import AheadDrafter
 
 from vla_policy.interfaces import InputError
 from vla_policy.models import Backbone, BackboneConfig, DiffusionPolicy, TransformerConfig
-from vla_policy.models.backbone import LONGEST_ANSWER
 from vla_policy.models.drafts import action_drafter, check_action_draft, check_text_draft, open_actions, text_drafter
+from vla_policy.models.vlm.backbone import LONGEST_ANSWER
 from vla_policy.speculation import Decoder, DrafterConfig, LocalDrafter
 
 TOKENS = objective("autoregressive")

@@ -20,10 +20,10 @@ from vla_policy.evaluation.options import ComputeOptions
 from vla_policy.evaluation.success.open_loop import held_out_episodes, windows
 from vla_policy.interfaces import Failure, InputError, Observation
 from vla_policy.models import DiffusionPolicy
-from vla_policy.models.backbone import LONGEST_ANSWER
 from vla_policy.models.drafts import check_action_draft, check_text_draft
 from vla_policy.models.heads import AutoregressiveHead
 from vla_policy.models.loading import load_policy
+from vla_policy.models.vlm.backbone import LONGEST_ANSWER
 from vla_policy.speculation import (
     Decoded,
     Decoder,

@@ -8,12 +8,12 @@ from vla_policy.conf.policy_config import (
     TinyVLMConfig,
     TransformerConfig,
 )
-from vla_policy.models.backbone import Backbone
 from vla_policy.models.checkpoint import update_card
 from vla_policy.models.ensemble import join_policies
 from vla_policy.models.policy import DiffusionPolicy
 from vla_policy.models.seeing import BACKBONE_HIDDEN, BACKBONE_REAL
 from vla_policy.models.trainable import TrainableModel
+from vla_policy.models.vlm.backbone import Backbone
 
 __all__ = [
     "BACKBONE_HIDDEN",

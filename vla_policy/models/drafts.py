@@ -14,8 +14,8 @@ from vla_policy.models.checkpoint import BACKBONE, CONFIG, POLICY, checkpoint_fo
 from vla_policy.speculation import Decoder, Drafter, DrafterConfig, DraftProcess, LocalDrafter, OpenDecoder
 
 if TYPE_CHECKING:
-    from vla_policy.models.backbone import Backbone
     from vla_policy.models.policy import DiffusionPolicy
+    from vla_policy.models.vlm.backbone import Backbone
 
 SAME = ("n_obs_steps", "rows", "action_relative", "action_basis")  # of two policies whose tokens mean the same
 
@@ -62,7 +62,7 @@ def check_action_draft(policy: DiffusionPolicy, draft: str) -> None:
 
 def check_text_draft(backbone: Backbone, draft: str) -> None:
     """`InputError` unless the model can draft the backbone's answers; no weights are read."""
-    from vla_policy.models.backbone import load_tokenizer
+    from vla_policy.models.vlm.backbone import load_tokenizer
 
     folder = checkpoint_folder(draft)
     tokenizer = load_tokenizer(str(folder / BACKBONE if _is_policy(folder) else folder))
@@ -86,8 +86,8 @@ def open_text(checkpoint: str, device: str) -> OpenDecoder:
     """What decodes the answers of this model to a question about frames."""
     import torch
 
-    from vla_policy.models.backbone import Backbone
     from vla_policy.models.loading import chosen_device, load_policy
+    from vla_policy.models.vlm.backbone import Backbone
 
     folder = checkpoint_folder(checkpoint)
     if _is_policy(folder):

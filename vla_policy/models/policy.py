@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from vla_policy.conf.policy_config import PolicyConfig
 from vla_policy.data import IMITATED, Normalizer
 from vla_policy.interfaces import ACTION, STATE, ActionChunk, Given, InputError, Interface, Observation
-from vla_policy.models.backbone import Backbone
 from vla_policy.models.batching import batch_of
 from vla_policy.models.checkpoint import (
     BACKBONE,
@@ -32,8 +31,6 @@ from vla_policy.models.chunks import ChunkCodec, Origin
 from vla_policy.models.continuation import Known, exactly, known_rows
 from vla_policy.models.encoder import Observed
 from vla_policy.models.heads import ActionDecoder, AutoregressiveHead, DenoisingHead, make_head
-from vla_policy.models.instructions import FILE as INSTRUCTIONS
-from vla_policy.models.instructions import KnownInstructions
 from vla_policy.models.objectives import Predict
 from vla_policy.models.seeing import SeeingModel
 from vla_policy.models.teaching import (
@@ -45,6 +42,9 @@ from vla_policy.models.teaching import (
     without_backbone_output,
 )
 from vla_policy.models.transformer import ActionTransformer, Prefix
+from vla_policy.models.vlm.backbone import Backbone
+from vla_policy.models.vlm.instructions import FILE as INSTRUCTIONS
+from vla_policy.models.vlm.instructions import KnownInstructions
 from vla_policy.speculation import Decoded, Drafter, Task, decode
 
 OUTLIER = 0.05  # in standard deviations: errors of estimates beyond it count linearly (Huber 1964)

@@ -25,9 +25,9 @@ from vla_policy.models.seeing import BACKBONE_HIDDEN, BACKBONE_REAL
 from vla_policy.models.transformer import Prefix
 
 if TYPE_CHECKING:
-    from vla_policy.models.backbone import Backbone
     from vla_policy.models.chunks import Origin
     from vla_policy.models.policy import DiffusionPolicy
+    from vla_policy.models.vlm.backbone import Backbone
 
 log = logging.getLogger(__name__)
 

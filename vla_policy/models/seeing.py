@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from vla_policy.conf.policy_config import PolicyConfig
 from vla_policy.data import ColorJitter, Normalizer, centre_crop, random_crop
 from vla_policy.interfaces import Interface
-from vla_policy.models.backbone import Backbone
 from vla_policy.models.checks import check_vectors
 from vla_policy.models.encoder import ObservationEncoder, Observed, module_name, vector_token
 from vla_policy.models.frames import SEEN, ObjectFrame
 from vla_policy.models.trainable import TrainableModel
+from vla_policy.models.vlm.backbone import Backbone
 
 # Batch entries with the precomputed output of a frozen backbone, as returned by `SeeingModel.read`.
 BACKBONE_HIDDEN, BACKBONE_REAL = "backbone_hidden", "backbone_real"

@@ -14,8 +14,8 @@ from vla_policy.conf.policy_config import EncoderConfig
 from vla_policy.conf.world_model_config import VisionConfig
 from vla_policy.interfaces import InputError
 from vla_policy.models import DiffusionPolicy
-from vla_policy.models.backbone import quietly, readable
 from vla_policy.models.encoder import CameraEncoder
+from vla_policy.models.vlm.files import quietly, readable
 
 
 class ConvolutionalVision(nn.Module):

@@ -32,8 +32,8 @@ def main(arguments: Sequence[str]) -> None:
     )
 
     from vla_policy.models.checkpoint import BACKBONE
-    from vla_policy.models.instructions import FILE, KnownInstructions
     from vla_policy.models.loading import load_policy
+    from vla_policy.models.vlm.instructions import FILE, KnownInstructions
 
     folder = Path(checkpoint) / BACKBONE
     if not folder.is_dir():

@@ -21,8 +21,8 @@ from vla_policy.evaluation.options import ComputeOptions, SceneOptions
 from vla_policy.evaluation.success.report import refusal_rate
 from vla_policy.interfaces import InputError
 from vla_policy.models import DiffusionPolicy
-from vla_policy.models.backbone import Backbone
-from vla_policy.models.instructions import KnownInstructions, words
+from vla_policy.models.vlm.backbone import Backbone
+from vla_policy.models.vlm.instructions import KnownInstructions, words
 from vla_policy.monitoring import grouped_threshold
 from vla_policy.utils.files import write_csv, write_json
 from vla_policy.utils.provenance import git_commit

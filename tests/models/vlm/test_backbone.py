@@ -13,8 +13,8 @@ from helpers.small_vlm import TINY, frames_of, save_paligemma, save_smolvlm, sma
 
 from vla_policy.interfaces import ENVIRONMENT_STATE, STATE, InputError
 from vla_policy.models import BACKBONE_HIDDEN, BACKBONE_REAL, Backbone, BackboneConfig, DiffusionPolicy
-from vla_policy.models.backbone import load_model
-from vla_policy.models.tiny_vlm import train_tokenizer
+from vla_policy.models.vlm.backbone import load_model
+from vla_policy.models.vlm.tiny import train_tokenizer
 
 FAMILIES = {"smolvlm": save_smolvlm, "paligemma": save_paligemma}
 

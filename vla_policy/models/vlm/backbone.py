@@ -6,8 +6,6 @@ One class over the image-text-to-text models of transformers. Shapes: B observat
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,32 +17,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import (
-    AutoConfig,
-    AutoModelForImageTextToText,
-    AutoTokenizer,
     DynamicCache,
     PreTrainedConfig,
-    PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging as transformers_logging
 
-from vla_policy.conf.checks import DEEPEST
 from vla_policy.conf.policy_config import BackboneConfig
 from vla_policy.interfaces import InputError
-from vla_policy.models.checkpoint import WEIGHTS, Stored, check_header, distinct, sizes_only
-from vla_policy.models.instructions import KnownInstructions
-from vla_policy.models.text_decoder import TextDecoder
-from vla_policy.models.tiny_vlm import tiny_config, train_tokenizer
-from vla_policy.models.vlm_families import FAMILIES
+from vla_policy.models.checkpoint import Stored
+from vla_policy.models.vlm.families import FAMILIES
+from vla_policy.models.vlm.files import (
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    build,
+    digest,
+    load_model,
+    load_tokenizer,
+    readable,
+    stored_architecture,
+    stored_tokenizer,
+)
+from vla_policy.models.vlm.instructions import KnownInstructions
+from vla_policy.models.vlm.text_decoder import TextDecoder
+from vla_policy.models.vlm.tiny import tiny_config, train_tokenizer
 from vla_policy.speculation import Decoded, Drafter, Task, decode
 
 IGNORED = -100  # label of a token that is not trained on, cross_entropy's default
 LONGEST_ANSWER = 48  # tokens
 PADDED_TO = 16  # tokens, in training
 EMBEDDED = 64  # sentences at a time
-CONFIG, TOKENIZER, TOKENIZER_CONFIG = "config.json", "tokenizer.json", "tokenizer_config.json"
-TEXT, VISION, LAYERS = "text_config", "vision_config", "num_hidden_layers"
 
 
 class Backbone(nn.Module):
@@ -79,7 +80,7 @@ class Backbone(nn.Module):
         """The pretrained model of `config.path`, or a tiny one whose tokenizer learns from `corpus`."""
         if config.path is None:
             tokenizer: PreTrainedTokenizerBase = train_tokenizer(corpus, config.tiny.vocab_size)
-            return cls(config, _build(tiny_config(config.tiny, cast(Any, tokenizer))), tokenizer)
+            return cls(config, build(tiny_config(config.tiny, cast(Any, tokenizer))), tokenizer)
         # In bfloat16, the published precision, weights would lose small updates and their average.
         dtype = "float32" if config.tuning == "full" else "auto"
         return cls(config, load_model(config.path, dtype), load_tokenizer(config.path))
@@ -91,21 +92,15 @@ class Backbone(nn.Module):
 
         Frozen weights are not in a checkpoint and are loaded from `config.path`.
         """
-        _require(folder, [CONFIG, TOKENIZER, TOKENIZER_CONFIG])
-        learned, found = _read_config(folder).get("tokenizer_digest"), _digest(folder / TOKENIZER)
-        if learned not in (None, found):  # None: a checkpoint from before it was stored
-            raise InputError(f"backbone {folder}: expected the {TOKENIZER} that the policy learned with, found another")
-        tokenizer = load_tokenizer(str(folder))
+        tokenizer = stored_tokenizer(folder)
         if config.path is not None and config.tuning != "full":
             return cls(config, load_model(config.path), tokenizer)
-        architecture = _from_hub(AutoConfig.from_pretrained, str(folder))
-        _check_sizes(architecture, folder, header)
-        return cls(config, _build(architecture), tokenizer)
+        return cls(config, stored_architecture(folder, header), tokenizer)
 
     def save(self, folder: Path) -> None:
         """Save architecture, known instructions, and tokenizer with its digest; weights are in the checkpoint."""
         self.tokenizer.save_pretrained(folder)
-        self.base.config.tokenizer_digest = _digest(folder / TOKENIZER)
+        self.base.config.tokenizer_digest = digest(folder / TOKENIZER)
         self.base.config.save_pretrained(folder)
         if self.known is not None:
             self.known.save(folder)
@@ -278,37 +273,6 @@ class Backbone(nn.Module):
         return torch.tensor(padded, device=device), torch.arange(length, device=device) < lengths[:, None]
 
 
-def load_model(path: str, dtype: str = "auto") -> PreTrainedModel:
-    """The model of a folder or hub repository, by default in its stored precision; `InputError` if it is incomplete."""
-    folder = Path(path)
-    if folder.is_dir():
-        _require(folder, [CONFIG])
-        if not any((folder / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json")):
-            raise InputError(f"backbone {folder}: expected model.safetensors, found none")
-        _read_config(folder)
-    options = {"attn_implementation": _attention(), "dtype": dtype}
-    model = _from_hub(AutoModelForImageTextToText.from_pretrained, path, **options)
-    return cast(PreTrainedModel, model)
-
-
-def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder or a hub repository."""
-    if Path(path).is_dir():
-        _require(Path(path), [TOKENIZER, TOKENIZER_CONFIG])
-    return cast(PreTrainedTokenizerBase, _from_hub(AutoTokenizer.from_pretrained, path))
-
-
-def _build(config: PreTrainedConfig) -> PreTrainedModel:
-    """The architecture with random weights in float32, whatever type its configuration was published with."""
-    options = {"attn_implementation": _attention(), "dtype": torch.float32}
-    return cast(PreTrainedModel, AutoModelForImageTextToText.from_config(config, **options))
-
-
-def _attention() -> str:
-    """A CPU's fused attention is several times slower to train in bfloat16 than the plain one."""
-    return "sdpa" if torch.cuda.is_available() else "eager"
-
-
 def _tuned(model: Any, config: BackboneConfig) -> nn.Module:
     """The model with the weights trainable that `config.tuning` selects."""
     if config.tuning != "lora":
@@ -342,62 +306,3 @@ def _first(seen: Any, rows: int, cameras: int) -> Any:
     """What was seen of the first observations: entries of a list an observation, rows of a tensor an image."""
     pooled = seen.pooler_output
     return type(seen)(pooler_output=pooled[: rows if isinstance(pooled, list | tuple) else rows * cameras])
-
-
-def _require(folder: Path, names: Sequence[str]) -> None:
-    for name in names:
-        if not (folder / name).is_file():
-            raise InputError(f"backbone {folder}: expected {name}, found none")
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a model of a known family."""
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        model_type = config["model_type"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise InputError(f"backbone {folder}: expected a {CONFIG} with a model_type, found another file") from None
-    if model_type not in list(FAMILIES):
-        raise InputError(f"backbone {folder}: expected a model of {sorted(FAMILIES)}, found {model_type!r}")
-    for part in (TEXT, VISION):
-        layers = config[part].get(LAYERS) if isinstance(config.get(part), dict) else None
-        if isinstance(layers, int) and layers > DEEPEST:  # transformers makes lists of so many entries
-            raise InputError(f"{folder / CONFIG}: {part}: {LAYERS}: expected at most {DEEPEST}, found {layers}")
-    return cast(dict[str, Any], config)
-
-
-def _check_sizes(architecture: PreTrainedConfig, folder: Path, header: Mapping[str, Stored]) -> None:
-    """`InputError` unless a model of this architecture has the backbone's weights of a checkpoint."""
-    prefix = "backbone.model."
-    stored = {name: value for name, value in header.items() if name.startswith(prefix)}
-    with readable(folder / CONFIG), sizes_only(stored):
-        plan = _build(architecture)
-    every = {prefix + name: value for name, value in plan.state_dict(keep_vars=True).items()}
-    check_header(folder.parent / WEIGHTS, stored, distinct(every).keys(), every)
-
-
-def _digest(path: Path) -> str:
-    """A short hash of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-
-
-def _from_hub(load: Any, path: str, **options: Any) -> Any:
-    hub = "" if Path(path).is_dir() else ": neither a folder with a model nor readable from the hub"
-    with readable(f"backbone {path!r}{hub}"):
-        return quietly(load, path, **options)
-
-
-@contextmanager
-def readable(place: str | Path) -> Iterator[None]:
-    """What transformers and tokenizers raise for a file that they cannot use, as an `InputError` of one line."""
-    try:
-        yield
-    except Exception as error:  # tokenizers raises nothing narrower
-        reason = (str(error).strip() or type(error).__name__).splitlines()
-        raise InputError(f"{place}: {' '.join(part.strip() for part in reason[:2])}") from None
-
-
-def quietly(load: Any, path: str, **options: Any) -> Any:
-    """Without transformers' bars and advice."""
-    transformers_logging.disable_progress_bar()
-    return load(path, **options)

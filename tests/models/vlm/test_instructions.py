@@ -10,7 +10,7 @@ import torch
 from helpers.small_vlm import TEXTS, small_backbone
 
 from vla_policy.interfaces import InputError
-from vla_policy.models.instructions import FILE, KnownInstructions
+from vla_policy.models.vlm.instructions import FILE, KnownInstructions
 
 SENTENCES = ("push the T onto the red goal", "move the T to the blue goal", "do not stop at the red goal")
 EAST, NORTH = torch.tensor([[4.0, 1.0]]), torch.tensor([[1.0, 4.0]])
