@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import signal
 import socket
 import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from functools import partial
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -20,20 +17,20 @@ import psutil
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-from vla_policy.interfaces import Refused
+from vla_policy.benchmarks import browser
+from vla_policy.interfaces import InputError, Refused
 from vla_policy.web.live import Live
 from vla_policy.web.robot import HELD, Picture, jpeg
 from vla_policy.web.server import Server
 
 TOKEN = "a-token-for-the-tests"
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = 20.0) -> None:
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 20.0, every: float = 0.005) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"{what} did not come"
-        time.sleep(0.005)
+        time.sleep(every)
 
 
 class PretendedRobot:
@@ -148,13 +145,12 @@ def say(socket: ClientConnection, kind: str, **fields: Any) -> None:
 @contextmanager
 def chromium() -> Iterator[Callable[[], Any]]:
     """Launches browsers of Playwright's; skips the test where there are none."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    path = next(filter(None, map(shutil.which, CHROMIUM)), None)
-    if path is None:
-        pytest.skip(f"no browser: expected one of {', '.join(CHROMIUM)}")
-    with playwright.sync_playwright() as started:
-        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-        yield partial(started.chromium.launch, executable_path=path, args=arguments)
+    with ExitStack() as opened:
+        try:
+            launch = opened.enter_context(browser.chromium())
+        except InputError as error:
+            pytest.skip(str(error))
+        yield launch
 
 
 class Relay:

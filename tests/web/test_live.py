@@ -70,7 +70,7 @@ def test_who_has_no_token_sees_everything_and_may_stop(page: Any, robot: Pretend
         assert page.inner_text("#now") == "push the block"
         assert "0.2000" in page.inner_text("#channels")
         assert "0.300, alarm above 0.500" in page.inner_text("#score")
-        assert page.inner_text("#latencies").split() == ["policy:", "inference", "1", "2", "3"]
+        assert page.inner_text("#latencies").split() == ["policy:", "inference", "1.0", "2.0", "3.0"]
         wait_for(lambda: len(robot.delays) > 10, "pictures")
         assert pixels(page, "canvas", 1)[:3] == pytest.approx([230, 226, 215], abs=6)
         assert any(pixels(page, "canvas.over", 999))  # the chunk

@@ -9,8 +9,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from vla_policy.benchmarks.pictures import picture
 from vla_policy.evaluation.success.latency import chunk_latency
 from vla_policy.interfaces import IMAGES, STATE, ActionChunk, Feature, Interface, Observation
 from vla_policy.serving.client import RemotePolicy
@@ -19,7 +19,6 @@ from vla_policy.serving.server import PolicyServer
 
 CAMERAS = {"one of 96 x 96": (1, 96, 96), "two of 480 x 640": (2, 480, 640)}  # count, height, width
 OBSERVATIONS, PICTURES, ROWS = 2, 1, 15  # of a question and of its answer, as the shipped policies have them
-COARSE = 40  # pixels across a patch of a picture
 STARTING = 60.0  # seconds
 
 
@@ -38,7 +37,6 @@ class Still:
         return [ActionChunk(self._rows, history[-1].t, 0.1) for history in histories]
 
     def history(self, generator: np.random.Generator) -> list[Observation]:
-        """Pictures as compressible as those of a scene: soft patches with a camera's noise."""
         return [
             Observation({key: _seen(feature, generator) for key, feature in self.interface.observations.items()}, "", k)
             for k in range(self.n_obs_steps)
@@ -48,10 +46,7 @@ class Still:
 def _seen(feature: Feature, generator: np.random.Generator) -> np.ndarray:
     if feature.dtype != "image":
         return generator.random(feature.shape, np.float32)
-    height, width, _ = feature.shape
-    coarse = generator.integers(0, 256, (height // COARSE + 2, width // COARSE + 2, 3), np.uint8)
-    smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), float)
-    return np.clip(smooth + generator.normal(0, 3, smooth.shape), 0, 255).astype(np.uint8)
+    return picture(feature.shape[:2], generator)
 
 
 def added_milliseconds(cameras: tuple[int, int, int], jpeg: int, repeats: int, warmup: int) -> dict[str, Any]:

@@ -43,6 +43,7 @@ OPTIONS = {
     "speculation": "vla_policy.benchmarks.speculation:SpeculationConfig",
     "surprise": "vla_policy.evaluation.surprise.study:SurpriseConfig",
     "swap": "vla_policy.evaluation.language.swap:SwapConfig",
+    "web_bench": "vla_policy.cli.bench.web:WebBenchConfig",
     "web_data": "vla_policy.web.options:DataConfig",
     "web_live": "vla_policy.web.options:LiveConfig",
     "world_model_eval": "vla_policy.evaluation.imagination.study:WorldModelEvalConfig",

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import array
 import hashlib
-import multiprocessing
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +18,17 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
-from vla_policy.benchmarks.ros.harness import PATIENCE, FakeRobot, Spinning, wait_for
+from vla_policy.benchmarks.ros.cameras import TWO_CAMERAS, Cameras, Joints, image_message
+from vla_policy.benchmarks.ros.harness import PATIENCE, FakeRobot, wait_for
 from vla_policy.graph.processes import Processes
 from vla_policy.interfaces import InputError
 from vla_policy.nodes import common
 from vla_policy.robot.bag_storage import has_end
 from vla_policy.robot.bags import RESULT, SUCCESS, read_bag
-from vla_policy.robot.contract import Contract, load_contract
+from vla_policy.robot.contract import load_contract
 from vla_policy.robot.messages import seconds
 from vla_policy.utils.recordings import read_recordings
 
-TWO_CAMERAS = "so101"  # a contract with two cameras of 480 x 640 at 30 Hz
 SETTLE = 1.0  # seconds for the last frames to arrive
 IMPORT_PATIENCE = 600.0
 ANSWER_PATIENCE = 3.0
@@ -122,14 +119,6 @@ class RobotWithCamera(FakeRobot):
         executed = JointState(name=["x", "y"], position=self.pose.tolist())
         executed.header.stamp = common.stamp(self.now())
         self._executed.publish(executed)
-
-
-def image_message(pixels: bytes, size: tuple[int, int], t: float) -> Image:
-    """An RGB image of height and width `size`."""
-    message = Image(height=size[0], width=size[1], encoding="rgb8", step=3 * size[1])
-    message.header.stamp = common.stamp(t)
-    message.data = array.array("B", pixels)  # an ndarray is 200 times slower
-    return message
 
 
 @dataclass(frozen=True)
@@ -235,13 +224,7 @@ def _digest(path: Path) -> str:
 def two_cameras(duration: float, root: Path, log: Path) -> dict[str, Any]:
     """Record two cameras for `duration` seconds; frames kept and the recorder's CPU use."""
     contract = load_contract(TWO_CAMERAS)
-    cameras = [stream.source.topic for stream in contract.streams if stream.is_camera]
-    height, width, _ = contract.interface.observations[contract.interface.cameras[0]].shape
-    with (
-        Processes(log) as processes,
-        _Cameras(cameras, (height, width), contract.interface.fps) as publishers,
-        _Joints(contract) as robot,
-    ):
+    with Processes(log) as processes, Cameras(contract) as cameras, Joints(contract) as robot:
         recorder = psutil.Process(processes.start("recorder", contract=TWO_CAMERAS, root=str(root)).pid)
         client = RecorderClient(robot)
         client.start()
@@ -249,91 +232,23 @@ def two_cameras(duration: float, root: Path, log: Path) -> dict[str, Any]:
         before, _ = recorder.cpu_times(), psutil.cpu_percent()
         time.sleep(duration)
         used, computer, measured = recorder.cpu_times(), psutil.cpu_percent(), time.time() - begin
-        sent = publishers.stop()
+        sent = cameras.stop()
         time.sleep(SETTLE)
         ok, bag = client.end()
     if not ok:
         raise RuntimeError(f"recorder: expected a finished episode, found {bag}")
     frames = {topic: {stamp for stamp in stamps if stamp >= begin} for topic, stamps in sent.items()}
-    found: dict[str, set[float]] = {topic: set() for topic in cameras}
-    for recorded in read_bag(Path(bag), cameras):
+    found: dict[str, set[float]] = {topic: set() for topic in frames}
+    for recorded in read_bag(Path(bag), list(frames)):
         found["/" + recorded.topic].add(seconds(recorded.message.header.stamp))
     count = sum(map(len, frames.values()))
-    kept = sum(len(frames[topic] & found[topic]) for topic in cameras)
+    kept = sum(len(frames[topic] & found[topic]) for topic in frames)
     return {
         "seconds": measured,
         "frames_sent": count,
         "frames_recorded": kept,
         "share": kept / count,
-        "sent_hz": count / len(cameras) / measured,
+        "sent_hz": count / len(frames) / measured,
         "cpu_percent": 100 * (sum(used[:2]) - sum(before[:2])) / measured,
         "computer_percent": computer,  # of all processors, other processes included
     }
-
-
-class _Joints(Spinning):
-    """Joint states and commands at 50 Hz for a contract of joints."""
-
-    def __init__(self, contract: Contract) -> None:
-        super().__init__("joints")
-        self._names = list(contract.interface.action.names)
-        topics = [*(stream.source.topic for stream in contract.streams if not stream.is_camera), "command/executed"]
-        self._joints = [self.create_publisher(JointState, topic, common.STATE_QOS) for topic in topics]
-        self._ticker = common.Ticker(0.02, self._publish)
-
-    def close(self) -> None:
-        self._ticker.close()
-        super().close()
-
-    def _publish(self) -> None:
-        message = JointState(name=self._names, position=[0.0] * len(self._names))
-        message.header.stamp = common.stamp(time.time())
-        for publisher in self._joints:
-            publisher.publish(message)
-
-
-class _Cameras:
-    """One process per camera, like drivers."""
-
-    def __init__(self, topics: Sequence[str], size: tuple[int, int], fps: float) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pipes: dict[str, Connection] = {}
-        self._processes = []
-        for topic in topics:
-            self._pipes[topic], theirs = context.Pipe()
-            process = context.Process(target=_publish_images, args=(topic, size, fps, theirs), daemon=True)
-            process.start()
-            self._processes.append(process)
-
-    def stop(self) -> dict[str, list[float]]:
-        """Stop, and return the stamps of all frames sent, by topic."""
-        for pipe in self._pipes.values():
-            pipe.send("stop")
-        return {topic: pipe.recv() for topic, pipe in self._pipes.items()}
-
-    def __enter__(self) -> _Cameras:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for process in self._processes:
-            process.terminate()
-            process.join()
-
-
-def _publish_images(topic: str, size: tuple[int, int], fps: float, pipe: Connection) -> None:
-    """Publish noise until a message arrives on the pipe, then send the stamps."""
-    camera = Spinning("camera" + topic.replace("/", "_"))
-    publisher = camera.create_publisher(Image, topic, common.IMAGE_QOS)
-    message = image_message(np.random.default_rng(0).bytes(3 * size[0] * size[1]), size, 0.0)
-    stamps: list[float] = []
-
-    def send() -> None:
-        message.header.stamp = common.stamp(time.time())
-        publisher.publish(message)
-        stamps.append(seconds(message.header.stamp))
-
-    ticker = common.Ticker(1.0 / fps, send)
-    pipe.recv()
-    ticker.close()
-    pipe.send(stamps)
-    camera.close()

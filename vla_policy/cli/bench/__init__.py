@@ -1,4 +1,4 @@
-"""vla-bench: the speed of a policy, of its server, of training, of the simulation and of the ROS 2 graph."""
+"""vla-bench: the speed of a policy, of its server, of training, of the simulation, of the ROS 2 graph and its page."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ SUBCOMMANDS = {
     "speculation": Subcommand("TARGET DRAFT DATASET ...", "tokens per second of a policy with a draft, and without"),
     "training": Subcommand("DATASET ...", "training samples per second, and the time spent waiting for data"),
     "ros": Subcommand("CHECKPOINT ...", "the ROS 2 graph: latency, jitter, time from a fault to holding"),
+    "web": Subcommand("CHECKPOINT ...", "the live page in a browser: age of pictures, time from its stop to holding"),
     "serve": Subcommand("...", "milliseconds that a policy's server on the loopback adds to a chunk"),
     "sim": Subcommand("...", "simulation steps per second, and fidelity to recorded human pushes"),
 }

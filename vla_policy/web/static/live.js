@@ -179,7 +179,7 @@ function show() {
   $("latencies").replaceChildren(
     ...status.latency.map(({ node, name, p50, p95, p99 }) =>
       make("tr", {}, make("td", { textContent: `${node.replaceAll("_", " ")}: ${name}` }),
-        ...[p50, p95, p99].map((text) => make("td", { className: "number", textContent: text })))),
+        ...[p50, p95, p99].map((text) => make("td", { className: "number", textContent: text && Number(text).toFixed(1) })))),
   );
 }
 
