@@ -235,7 +235,8 @@ def see_instruct_and_lead(page: Any, student: Student, folder: Path) -> None:
     take(page, "browser_live", folder)
 
     student.tell(UNKNOWN)
-    student.until(lambda: "is not in what it was trained on" in page.inner_text("#cause"), "the refusal")
+    # As the cause of the stop, or of an arm that was stopped before and is not enabled now.
+    student.until(lambda: "is not in what it was trained on" in page.inner_text("body"), "the refusal")
     student.tell(ANOTHER)
     student.sees_it_work()
 
