@@ -18,9 +18,10 @@ TINY = [f"trajectory.state_keys=[{STATE}]", "trajectory.future=6", "trajectory.n
 TINY += ["trajectory.transformer.width=16", "trajectory.transformer.depth=1", "trajectory.transformer.heads=2"]
 TINY += ["trajectory.objective.inference_steps=3", "trainer.steps=20", "trainer.batch_size=32", "trainer.wandb=null"]
 TINY += ["trainer.validate_every=20", "trainer.val_windows=32", "data.val_episodes=1"]
+TINY += ["trainer.lr=0.01", "trainer.warmup_steps=1", "trainer.ema_max_decay=0"]  # else a state says nothing of actions
 SHORT = ["n_episodes=2", "seed=50000", "num_workers=0", "videos=0", "scene.max_episode_steps=12", "latency_repeats=2"]
 GUIDED = {
-    "diffuser": ["planner=diffuser", "planner.objective=reach", "planner.goal=[0.4,0.1]", "planner.guidance=10"],
+    "diffuser": ["planner=diffuser", "planner.objective=reach", "planner.goal=[0.4,0.1]", "planner.guidance=100"],
     "decision_diffuser": ["planner=decision_diffuser", "planner.target_return=0.9"],
 }
 

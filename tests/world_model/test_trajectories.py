@@ -81,23 +81,20 @@ def test_inverse_dynamics_recover_the_commands_of_a_double_integrator() -> None:
     config = small_config("decision_diffuser", state_keys=[STATE])
     torch.manual_seed(0)
     agent = DecisionDiffuser(config, pusht_interface(), fit_trajectories(windows(512, config), config))
-    optimizer = torch.optim.Adam(agent.inverse_layers.parameters(), 3e-3)
+    optimizer = torch.optim.Adam(agent.inverse_layers.parameters(), 1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 400)
-    data = windows(4096, config)
     for step in range(400):
-        rows = torch.arange(128) + 128 * (step % 32)
-        batch = {key: values[rows] for key, values in data.items() if isinstance(values, Tensor)}
         optimizer.zero_grad()
-        agent.inverse_loss(batch).backward()
+        agent.inverse_loss(windows(128, config, seed=step)).backward()
         optimizer.step()
         schedule.step()
-    fresh = windows(256, config, seed=9)
-    states = fresh[STATE]
+    fresh = windows(256, config, seed=400)
+    states = fresh[STATE][:, :3]
+    exact = states[:, 2] - 2 * states[:, 1] + states[:, 0]
+    torch.testing.assert_close(exact, fresh[ACTION][:, 1] - states[:, 1], atol=1e-6, rtol=0)
     with torch.no_grad():
-        found = agent.inverse(states) - states[:, 1:-1]
-    exact = states[:, 2:] - 2 * states[:, 1:-1] + states[:, :-2]
-    torch.testing.assert_close(exact, (fresh[ACTION] - states)[:, 1:-1], atol=1e-6, rtol=0)
-    assert (found - exact).abs().mean() < 0.05 * exact.abs().mean()
+        found = agent.inverse(states)[:, 0] - states[:, 1]
+    assert (found - exact).abs().mean() < 0.03 * exact.abs().mean()
 
 
 def test_decision_diffuser_plans_for_the_return_that_it_is_steered_to() -> None:
