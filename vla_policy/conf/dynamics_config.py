@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from vla_policy.conf.future_config import FutureConfig
 
@@ -12,4 +11,4 @@ from vla_policy.conf.future_config import FutureConfig
 class DynamicsConfig(FutureConfig):
     """Diffusion dynamics of Diffusion-MPC: all future states at once, from past ones and the actions in between."""
 
-    section: ClassVar[str] = "dynamics"
+    section = "dynamics"

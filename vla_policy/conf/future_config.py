@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from vla_policy.conf import checks
 from vla_policy.conf.policy_config import ObjectiveConfig, PolicyConfig, TransformerConfig
@@ -21,7 +20,7 @@ class FutureConfig(StateModelConfig):
     objective: ObjectiveConfig = field(default_factory=lambda: ObjectiveConfig(clip_sample=False))
     """flow | ddpm, and the passes of its sampler"""
 
-    section: ClassVar[str] = "future"  # of the configuration, which errors name
+    section = "future"  # of the configuration, which errors name
 
     def __post_init__(self) -> None:
         self.check_keys(self.section)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from vla_policy.conf import checks
 from vla_policy.conf.future_config import FutureConfig
@@ -26,7 +25,7 @@ class TrajectoryConfig(FutureConfig):
     inverse_width: int = 256  # decision_diffuser: of the hidden layers of the inverse dynamics
     inverse_depth: int = 2  # decision_diffuser: hidden layers of the inverse dynamics
 
-    section: ClassVar[str] = "trajectory"
+    section = "trajectory"
 
     def __post_init__(self) -> None:
         super().__post_init__()
