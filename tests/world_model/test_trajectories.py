@@ -15,7 +15,7 @@ from vla_policy.conf.trajectory_config import KINDS, TrajectoryConfig
 from vla_policy.data import IMITATED, Normalizer
 from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, STATE, InputError, Observation
 from vla_policy.models import DiffusionPolicy
-from vla_policy.world_model.agents import fit_trajectories, load_agent
+from vla_policy.world_model.agents import AGENTS, fit_trajectories, load_agent
 from vla_policy.world_model.decision_diffuser import DecisionDiffuser
 from vla_policy.world_model.diffuser import Diffuser
 from vla_policy.world_model.futures import split
@@ -145,7 +145,7 @@ def test_what_does_not_fit_is_named(kind: str) -> None:
     statistics = fit_trajectories(windows(8, config), config).to_dict()
     del statistics["commands"]
     with pytest.raises(InputError, match=r"expected one of .* found 'commands'"):
-        type(small_agent(kind))(config, pusht_interface(), Normalizer.from_dict(statistics))
+        AGENTS[kind](config, pusht_interface(), Normalizer.from_dict(statistics))
     agent = small_agent(kind)
     short = [history[1:] for history in histories(agent, 1)]
     with pytest.raises(InputError, match="history: expected 2 observations, found 1"):

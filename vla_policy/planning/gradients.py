@@ -56,7 +56,11 @@ def _return(objective: LearnedReturn) -> Value:
 
 
 def _reach(objective: Reach) -> Value:
-    return lambda states: -(states[STATE] - states[STATE].new_tensor(objective.target)).norm(dim=-1).mean(-1)
+    def value(states: Mapping[str, Tensor]) -> Tensor:
+        offsets = states[STATE] - states[STATE].new_tensor(objective.target)
+        return -torch.linalg.vector_norm(offsets, dim=-1).mean(-1)
+
+    return value
 
 
 def _progress(objective: Progress) -> Value:
@@ -69,6 +73,6 @@ def _progress(objective: Progress) -> Value:
         cos, sin = F.normalize(pose[..., 2:], dim=-1).unbind(-1)
         rotation = torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)
         found = corners.to(pose) @ rotation.mT + pose[..., None, :2]
-        return -(found - goal.to(pose)).norm(dim=-1).mean((-2, -1))
+        return -torch.linalg.vector_norm(found - goal.to(pose), dim=-1).mean((-2, -1))
 
     return value

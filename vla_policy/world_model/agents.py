@@ -13,7 +13,10 @@ from vla_policy.world_model.decision_diffuser import DecisionDiffuser, fit_decis
 from vla_policy.world_model.diffuser import Diffuser, fit_diffuser
 from vla_policy.world_model.trajectories import KIND, TrajectoryModel
 
-AGENTS: dict[str, type[Diffuser] | type[DecisionDiffuser]] = {"diffuser": Diffuser, "decision_diffuser": DecisionDiffuser}
+AGENTS: dict[str, type[Diffuser] | type[DecisionDiffuser]] = {
+    "diffuser": Diffuser,
+    "decision_diffuser": DecisionDiffuser,
+}
 STATISTICS = {"diffuser": fit_diffuser, "decision_diffuser": fit_decision_diffuser}
 
 
