@@ -15,7 +15,8 @@ from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, STATE, InputError
 from vla_policy.models import DiffusionPolicy, ObjectiveConfig, TransformerConfig
 from vla_policy.training import Trainer, TrainerConfig, make_windows, validate_dynamics
 from vla_policy.world_model.diffusion_mpc import DiffusionMPC
-from vla_policy.world_model.dynamics import Dynamics, fit_dynamics, split
+from vla_policy.world_model.dynamics import Dynamics, fit_dynamics
+from vla_policy.world_model.futures import split
 
 TRANSFORMER = TransformerConfig(width=32, depth=2, heads=2, time_width=16)
 

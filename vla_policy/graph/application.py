@@ -45,8 +45,9 @@ class GraphConfig(ServerOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.planner.name == "oracle":
-            raise InputError("planner: expected none or dmpc in the graph, found 'oracle', see vla-eval rollout")
+        if self.planner.name not in ("none", "dmpc"):
+            found = self.planner.name
+            raise InputError(f"planner: expected none or dmpc in the graph, found {found!r}, see vla-eval rollout")
         require_used(self.planner)
         require_together(self.server, self.draft, self.planner.name, self.chunking, self.monitor, self.compile)
 

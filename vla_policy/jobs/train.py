@@ -13,6 +13,7 @@ from vla_policy.conf.dynamics_config import DynamicsConfig
 from vla_policy.conf.policy_config import PolicyConfig
 from vla_policy.conf.returns_config import ReturnConfig
 from vla_policy.conf.training_config import DataConfig, DistillConfig, TrainerConfig
+from vla_policy.conf.trajectory_config import TrajectoryConfig
 from vla_policy.conf.world_model_config import WorldModelConfig
 from vla_policy.interfaces import InputError
 from vla_policy.jobs.trainer import IMAGINING, fit
@@ -24,7 +25,7 @@ RUN_KEYS = {"resume", "run_dir"}  # overrides that do not describe the training
 
 
 def train(overrides: Sequence[str]) -> Path:
-    """Train a policy, a world model, dynamics or a return model; the folder of the last checkpoint.
+    """Train a policy, a world model, dynamics, a return model or trajectories; the folder of the last checkpoint.
 
     `overrides` are those of `vla-train`, for instance `["data.root=DATASET", "run_dir=outputs/train/mine"]`; files are
     written to `run_dir`. Progress is a bar in a terminal, and messages of `logging` elsewhere. Raises `InputError` for
@@ -82,7 +83,7 @@ def _defaults() -> DictConfig:
     """The defaults of keys that a run from before them lacks."""
     sections: dict[str, Any] = {"data": DataConfig("?"), "trainer": TrainerConfig(), "distill": DistillConfig()}
     sections |= {"policy": PolicyConfig(), "world_model": WorldModelConfig(), "dynamics": DynamicsConfig()}
-    sections |= {"returns": ReturnConfig()}
+    sections |= {"returns": ReturnConfig(), "trajectory": TrajectoryConfig()}
     return OmegaConf.create({name: asdict(section) for name, section in sections.items()})
 
 

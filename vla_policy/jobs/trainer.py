@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from vla_policy.conf.training_config import DistillConfig
 from vla_policy.interfaces import InputError, within
 from vla_policy.jobs.distill import composed, follower, sampled_actions
-from vla_policy.jobs.imagination import dynamics_trainer, return_trainer, world_model_trainer
+from vla_policy.jobs.imagination import dynamics_trainer, return_trainer, trajectory_trainer, world_model_trainer
 from vla_policy.jobs.policy import start_policy
 from vla_policy.jobs.scene import annotation, augmentation, plain, rewording, rollouts
 from vla_policy.jobs.sections import trainer_config, training_card, typed
@@ -33,7 +33,12 @@ from vla_policy.utils.provenance import git_commit
 log = logging.getLogger(__name__)
 
 # What is trained instead of a policy, by its section of the configuration.
-IMAGINING = {"world_model": world_model_trainer, "dynamics": dynamics_trainer, "returns": return_trainer}
+IMAGINING = {
+    "world_model": world_model_trainer,
+    "dynamics": dynamics_trainer,
+    "returns": return_trainer,
+    "trajectory": trajectory_trainer,
+}
 
 
 def fit(config: DictConfig, run_dir: Path) -> Path:
@@ -52,7 +57,7 @@ def fit(config: DictConfig, run_dir: Path) -> Path:
 
 
 def make_trainer(config: DictConfig, run_dir: Path) -> Trainer:
-    """The trainer of a policy, a world model, dynamics or a return model; no file of the run has been written."""
+    """The trainer of a policy, or of what `config` has instead of one; no file of the run has been written."""
     chosen = [kind for kind in IMAGINING if config.get(kind)]
     if len(chosen) > 1:
         raise InputError(f"{chosen[1]}: expected none with {chosen[0]}, found both; train one after the other")

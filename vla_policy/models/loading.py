@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vla_policy.interfaces import ACTION, STATE, InputError, Interface
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
     from vla_policy.data import Normalizer
     from vla_policy.models import DiffusionPolicy, PolicyConfig
+
+
+class Denoising(Protocol):
+    """What evaluations describe: a policy whose transformer takes several `passes` for a chunk."""
+
+    config: Any
+    card: dict[str, Any]
+    n_action_steps: int
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def passes(self) -> int: ...
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]: ...
 
 
 def load_policy(
@@ -53,7 +71,7 @@ def chosen_device(device: str, threads: int | None) -> str:
     return "cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu"
 
 
-def machine(policy: DiffusionPolicy) -> dict[str, object]:
+def machine(policy: Denoising) -> dict[str, object]:
     """The conditions of a latency: device, torch's threads, the transformer's passes per chunk."""
     import torch
 
@@ -61,11 +79,11 @@ def machine(policy: DiffusionPolicy) -> dict[str, object]:
     return {
         "device": torch.cuda.get_device_name(policy.device) if cuda else "cpu",
         "threads": torch.get_num_threads(),
-        "inference_steps": policy.head.calls * policy.config.ensemble,
+        "inference_steps": policy.passes,
     }
 
 
-def about(policy: DiffusionPolicy) -> dict[str, Any]:
+def about(policy: Denoising) -> dict[str, Any]:
     """What evaluations say of a policy: `described`, and as `timing` the conditions of a latency."""
     return {**described(policy), "timing": machine(policy)}
 
@@ -81,11 +99,11 @@ def usual_ranges(
     return {key: normalizer.usual_range(key) for key in keys}
 
 
-def described(policy: DiffusionPolicy) -> dict[str, Any]:
+def described(policy: Denoising) -> dict[str, Any]:
     """A checkpoint's objective, size, and card entries on data and training."""
-    objective, passes = policy.config.objective, policy.head.calls * policy.config.ensemble
+    objective = policy.config.objective
     return {
-        "objective": {"name": objective.name, "sampler": objective.sampler, "passes": passes},
+        "objective": {"name": objective.name, "sampler": objective.sampler, "passes": policy.passes},
         "n_action_steps": policy.n_action_steps,
         "parameters": sum(value.numel() for value in policy.parameters()),
         **{key: policy.card[key] for key in ("data", "training") if key in policy.card},

@@ -168,6 +168,11 @@ class DiffusionPolicy(SeeingModel):
         student._leader = lambda: frozen  # not a submodule, like `_teacher`
         return student
 
+    @property
+    def passes(self) -> int:
+        """Of the transformers for a chunk."""
+        return self.head.calls * self.config.ensemble
+
     def chunks(self, batch: Mapping[str, Any]) -> Tensor:
         """What is predicted of the batch's actions (B, rows, D): `ChunkCodec.encode`, normalised."""
         keys = [key for key in (ACTION, STATE, self.config.object_frame) if key is not None and key in batch]

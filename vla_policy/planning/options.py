@@ -10,21 +10,27 @@ import numpy as np
 from vla_policy.interfaces import ACTION, STATE, InputError, Interface, Objective
 from vla_policy.planning.objectives import Gentle, KeepOut, LearnedReturn, Random, Reach, Sum
 
-PLANNERS = ("none", "dmpc", "oracle")
+RANKING, STEERING = ("dmpc", "oracle"), ("diffuser", "decision_diffuser")
+PLANNERS = ("none", *RANKING, *STEERING)
 OBJECTIVES = ("progress", "return", "reach", "keep_out", "gentle", "random")
+OF_PLANNERS = {  # planners by option
+    **dict.fromkeys(("objective", "goal", "returns"), (*RANKING, "diffuser")),
+    **{"dynamics": ("dmpc",), "samples": RANKING, "guidance": STEERING, "target_return": ("decision_diffuser",)},
+}
 USED_BY = {"goal": ("progress", "reach"), "disc": ("keep_out",), "returns": ("return",)}  # objectives by option
 
 
 @dataclass
 class PlannerConfig:
-    """Which of a policy's proposals is played."""
+    """Which of a policy's proposals is played, or what is planned."""
 
     name: str = "none"
     """none: the only one | dmpc: the best of several, by what is imagined to follow | oracle: by what does follow in
-    the simulator, the ceiling of every planner
+    the simulator, the ceiling of every planner | diffuser: of a training with trajectory=diffuser, a plan along the
+    objective's gradient | decision_diffuser: of one with trajectory=decision_diffuser, a plan for planner.target_return
     """
     dynamics: str | None = None  # dmpc: folder of a training with dynamics=dmpc
-    samples: int = 32  # proposals for each chunk
+    samples: int = 32  # dmpc, oracle: proposals for each chunk
     objective: str = "progress"
     """one or, joined by +, several: progress (PushT's block to planner.goal) | return (as planner.returns has learnt
     it) | reach (the robot's state to planner.goal) | keep_out (of planner.disc) | gentle (smooth commands) | random
@@ -37,17 +43,27 @@ class PlannerConfig:
     disc: list[float] | None = None
     """x, y and radius in metres of where the tool's centre must not be; who enters it is counted"""
     returns: str | None = None  # folder of a training with returns=mlp
+    guidance: float | None = None
+    """diffuser: plans are exp(guidance * objective) times as likely as they were demonstrated | decision_diffuser: 0
+    plans for any return, 1 for target_return, more beyond it; see planner=diffuser, planner=decision_diffuser
+    """
+    target_return: float | None = None
+    """decision_diffuser: of a plan, in (0, 1]; discount^k, k control periods before a demonstration's end"""
 
     def __post_init__(self) -> None:
         if self.name not in PLANNERS:
             raise InputError(f"planner: expected one of {list(PLANNERS)}, found {self.name!r}")
         changed = [option.name for option in fields(self)[1:] if getattr(self, option.name) != option.default]
         if self.name == "none" and changed:
-            raise InputError(f"planner: expected planner=dmpc or oracle with planner.{changed[0]}, found none")
+            raise InputError(f"planner: expected one of {list(PLANNERS[1:])} with planner.{changed[0]}, found none")
         if self.name == "dmpc" and self.dynamics is None:
             raise InputError("planner.dynamics: expected the folder of dynamics, found none")
-        if self.name == "oracle" and self.dynamics is not None:
-            raise InputError(f"planner.dynamics: expected none with planner=oracle, found {self.dynamics}")
+        for option in changed:
+            if option in OF_PLANNERS and self.name not in OF_PLANNERS[option]:
+                raise InputError(
+                    f"planner.{option}: expected none with planner={self.name}, found {getattr(self, option)}"
+                )
+        self._check_steering()
         if self.samples < 1:
             raise InputError(f"planner.samples: expected at least 1, found {self.samples}")
         if unknown := [word for word in self.wishes if word not in OBJECTIVES]:
@@ -59,6 +75,14 @@ class PlannerConfig:
             raise InputError(f"planner.disc: expected a radius above 0, found {self.disc[2]}")
         if self.goal is not None and "reach" not in self.wishes:
             _numbers("planner.goal", self.goal, 3)
+
+    def _check_steering(self) -> None:
+        """`InputError` for guidance that is missing or out of range."""
+        ranges = {"guidance": (0, 1e6), "target_return": (1e-6, 1)}
+        for option, (least, most) in ranges.items():
+            value = getattr(self, option)
+            if self.name in OF_PLANNERS[option] and not (value is not None and least <= value <= most):
+                raise InputError(f"planner.{option}: expected a number from {least:g} to {most:g}, found {value}")
 
     @property
     def wishes(self) -> list[str]:
@@ -83,7 +107,7 @@ def require_used(config: PlannerConfig, besides: Collection[str] = ()) -> None:
 
 def aimed(config: PlannerConfig, goals: Collection[str], goal_pose: Sequence[float]) -> PlannerConfig:
     """`config`, whose progress is that to the scene's goal where it names none; `InputError` if that has several."""
-    if config.name == "none" or "progress" not in config.wishes or config.goal is not None:
+    if config.name not in OF_PLANNERS["goal"] or "progress" not in config.wishes or config.goal is not None:
         return config
     if goals:
         raise InputError("planner.goal: expected x, y and angle in a scene with several goals, found none")

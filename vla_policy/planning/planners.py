@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vla_policy.interfaces import ActionChunk, InputError, Interface, Objective, Observation, Policy
-from vla_policy.planning.options import PlannerConfig, make_objective
+from vla_policy.planning.options import STEERING, PlannerConfig, make_objective
 from vla_policy.rollouts.lookahead import Proposals
 
 if TYPE_CHECKING:
     from vla_policy.models import DiffusionPolicy
     from vla_policy.world_model.diffusion_mpc import DiffusionMPC
+    from vla_policy.world_model.trajectories import TrajectoryModel
 
 
 class Oracle:
@@ -51,11 +52,32 @@ def planned(policy: DiffusionPolicy, config: PlannerConfig, simulated: Interface
     """
     if config.name == "none":
         return policy
+    if config.name in STEERING:
+        raise InputError(f"planner: expected a checkpoint of a training with trajectory={config.name}, found a policy")
     if config.name == "oracle":
         if simulated is None:
             raise InputError("planner: expected none or dmpc on a robot, found 'oracle', which tries in the simulator")
         return Oracle(policy, make_objective(config, simulated), config.samples)
     return diffusion_mpc(policy, config)
+
+
+def steered(agent: TrajectoryModel, config: PlannerConfig) -> Policy:
+    """An agent that plans what `config` wants; `InputError` if it cannot want that."""
+    from vla_policy.planning.gradients import differentiable
+    from vla_policy.world_model.decision_diffuser import DecisionDiffuser
+    from vla_policy.world_model.diffuser import Diffuser
+
+    if config.name not in ("none", agent.config.kind):
+        raise InputError(f"planner: expected none or {agent.config.kind} for such an agent, found {config.name!r}")
+    if config.name == "none":
+        return agent
+    assert config.guidance is not None
+    if isinstance(agent, Diffuser):
+        agent.steer(differentiable(make_objective(config, agent.interface)), config.guidance)
+    elif isinstance(agent, DecisionDiffuser):
+        assert config.target_return is not None
+        agent.steer(config.target_return, config.guidance)
+    return agent
 
 
 def diffusion_mpc(policy: DiffusionPolicy, config: PlannerConfig) -> DiffusionMPC:

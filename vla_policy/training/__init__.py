@@ -7,7 +7,13 @@ from vla_policy.training.frozen import FrozenWindows, Reword, TrainingWindows
 from vla_policy.training.loop import Annotate, Rollouts, Trainer
 from vla_policy.training.perturbation import StateShift
 from vla_policy.training.symmetry import RandomSymmetry, Symmetry
-from vla_policy.training.validation import validate_dynamics, validate_policy, validate_returns, validate_world_model
+from vla_policy.training.validation import (
+    validate_dynamics,
+    validate_policy,
+    validate_returns,
+    validate_trajectories,
+    validate_world_model,
+)
 
 __all__ = [
     "OPTIMIZERS",
@@ -29,5 +35,6 @@ __all__ = [
     "validate_dynamics",
     "validate_policy",
     "validate_returns",
+    "validate_trajectories",
     "validate_world_model",
 ]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from vla_policy.conf.dynamics_config import DynamicsConfig
+from vla_policy.conf.future_config import FutureConfig
 from vla_policy.conf.returns_config import ReturnConfig
 from vla_policy.conf.training_config import DataConfig
 from vla_policy.data import IMITATED, LeRobotDataset, Normalizer, WindowDataset, Windows
@@ -26,7 +26,7 @@ from vla_policy.training.symmetry import RandomSymmetry
 from vla_policy.world_model import WorldModelConfig
 
 # All say what a window of the data has to hold.
-ModelConfig = PolicyConfig | WorldModelConfig | DynamicsConfig | ReturnConfig
+ModelConfig = PolicyConfig | WorldModelConfig | FutureConfig | ReturnConfig
 
 
 def split_episodes(episodes: Sequence[int], config: DataConfig, which: int = 0) -> tuple[list[int], list[int]]:

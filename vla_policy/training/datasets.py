@@ -23,8 +23,9 @@ def open_data(
 ) -> tuple[Windows, Windows | None, dict[str, Any]]:
     """Training windows, held-out ones (None if no episodes are held out), and the model card's section on the data.
 
-    A model is `led` if another one says what to do for any observation, those of play included. `InputError` naming
-    dataset and difference if one lacks what `model` sees, or if several do not fit together.
+    A model is `led` if another one says what to do for any observation, those of play included, or if it learns from
+    actions that are not to be imitated nothing but what was seen. `InputError` naming dataset and difference if one
+    lacks what `model` sees, or if several do not fit together.
     """
     excluded = config.excluded
     datasets = [LeRobotDataset(root, exclude=some) for root, some in zip(config.roots, excluded, strict=True)]

@@ -13,8 +13,10 @@ from vla_policy.interfaces import ACTION, STATE
 from vla_policy.models import DiffusionPolicy
 from vla_policy.training.frozen import TrainingWindows
 from vla_policy.world_model import WorldModel, latent_health, sigreg
-from vla_policy.world_model.dynamics import Dynamics, split
+from vla_policy.world_model.dynamics import Dynamics
+from vla_policy.world_model.futures import split
 from vla_policy.world_model.returns import ReturnModel
+from vla_policy.world_model.trajectories import TrajectoryModel
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +91,32 @@ def validate_dynamics(model: Dynamics, windows: TrainingWindows, count: int, see
         errors, still = model.named((past[:, -1] + future[:, -1] - imagined).abs()), model.named(future[:, -1].abs())
         for key in model.config.state_keys:
             values |= {f"val/{key}_error": float(errors[key].mean()), f"val/{key}_still": float(still[key].mean())}
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0.0) + value * len(past)
+    return {name: value / min(count, len(windows)) for name, value in sums.items()}
+
+
+@torch.no_grad()
+def validate_trajectories(
+    model: TrajectoryModel, windows: TrainingWindows, count: int, seed: int = 0
+) -> dict[str, float]:
+    """Loss, and the mean absolute error of what is planned, over all channels: of the commands that would be executed,
+    and of each key's last state beside that of expecting no change.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    sums: dict[str, float] = {}
+    for batch in _batches(windows, count, seed):
+        loss, parts = model.loss(batch, generator)
+        past, future, commands = split(batch, model.config)
+        states, found = (part.cpu() for part in model.plan(past, generator))
+        relative = found - model.newest_position(past).cpu()
+        error = (relative - commands).abs()[:, : model.n_action_steps].mean()
+        values = {"val/loss": float(loss), "val/action_error": float(error)}
+        values |= {f"val/{name}": float(part) for name, part in parts.items()}
+        missed = model.named((past[:, -1] + future[:, -1] - states[:, -1]).abs())
+        still = model.named(future[:, -1].abs())
+        for key in model.config.state_keys:
+            values |= {f"val/{key}_error": float(missed[key].mean()), f"val/{key}_still": float(still[key].mean())}
         for name, value in values.items():
             sums[name] = sums.get(name, 0.0) + value * len(past)
     return {name: value / min(count, len(windows)) for name, value in sums.items()}

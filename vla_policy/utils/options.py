@@ -59,6 +59,7 @@ TRAINING = {  # sections of what vla-train composes
     "world_model": "vla_policy.conf.world_model_config:WorldModelConfig",
     "dynamics": "vla_policy.conf.dynamics_config:DynamicsConfig",
     "returns": "vla_policy.conf.returns_config:ReturnConfig",
+    "trajectory": "vla_policy.conf.trajectory_config:TrajectoryConfig",
 }
 COLUMN, WIDTH = 22, 118  # where comments begin, and where lines end
 

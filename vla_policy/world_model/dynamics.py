@@ -18,18 +18,24 @@ from torch import Tensor, nn
 
 from vla_policy.conf.dynamics_config import DynamicsConfig
 from vla_policy.data import Normalizer
-from vla_policy.interfaces import ACTION, STATE, InputError, Interface
-from vla_policy.models.checkpoint import load_weights, parse_config, read_checkpoint, restored, write_checkpoint
+from vla_policy.interfaces import Interface
+from vla_policy.models.checkpoint import parse_config, read_checkpoint, restored, write_checkpoint
 from vla_policy.models.encoder import vector_token
-from vla_policy.models.heads import DenoisingHead, make_head
-from vla_policy.models.trainable import TrainableModel
 from vla_policy.models.transformer import ActionTransformer, Prefix
+from vla_policy.world_model.futures import (
+    COMMANDS,
+    FUTURE,
+    PAST,
+    FutureModel,
+    denoising_head,
+    split,
+    state_interface,
+)
 
 KIND = "dynamics"
-FUTURE, PAST, COMMANDS = "future", "past", "commands"  # what is normalised: differences, states, relative actions
 
 
-class Dynamics(TrainableModel):
+class Dynamics(FutureModel):
     """Imagines the states that follow from a chunk of actions; `interface` has the features of `config.state_keys`."""
 
     def __init__(
@@ -41,22 +47,15 @@ class Dynamics(TrainableModel):
     ) -> None:
         super().__init__()
         self.config, self.normalizer, self.card = config, normalizer, dict(card or {})
-        self.interface = interface.select(config.state_keys)
-        _check(self.interface, config)
+        self.interface = state_interface(config, interface)
         self.sizes = [self.interface.observations[key].shape[0] for key in config.state_keys]
         count, actions, width = sum(self.sizes), self.interface.action.shape[0], config.transformer.width
         normalizer.require({PAST: count, COMMANDS: actions})
         self.state_token = vector_token(count, width)
         self.command_token = vector_token(actions, width)
         self.places = nn.Parameter(torch.randn(config.past + config.future, width) * 0.02)
-        head = make_head(config.head, count)
-        assert isinstance(head, DenoisingHead)
-        self.head = head
+        self.head = denoising_head(config, count)
         self.transformer = ActionTransformer(self.head.length, config.transformer)
-
-    @property
-    def device(self) -> torch.device:
-        return self.places.device
 
     def loss(self, batch: Mapping[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """The head's objective on whole windows."""
@@ -70,39 +69,20 @@ class Dynamics(TrainableModel):
         """The states (B, F, D) that follow from past ones (B, n, D), oldest first, and commands (B, F, A) in the
         robot's units.
         """
-        relative = commands.to(self.device) - self._newest_position(past)
+        relative = commands.to(self.device) - self.newest_position(past)
         prefix = self._prefix(past.to(self.device), relative)
         found = self.head.sample(self.transformer, prefix, len(past), generator)
         return past[:, -1:].to(self.device) + self.normalizer.unnormalize(FUTURE, found)
-
-    def named(self, states: Tensor) -> dict[str, Tensor]:
-        """States (..., D) by key."""
-        return dict(zip(self.config.state_keys, states.split(self.sizes, dim=-1), strict=True))
 
     def spread(self) -> dict[str, Tensor]:
         """Standard deviations (F, D) by key, in training, of how far the state has moved until each future step."""
         future = torch.ones(self.config.future, sum(self.sizes), device=self.device)
         return self.named(self.normalizer.unnormalize(FUTURE, future) - self.normalizer.unnormalize(FUTURE, 0 * future))
 
-    def _newest_position(self, past: Tensor) -> Tensor:
-        return self.named(past[:, -1:])[STATE].to(self.device)
-
     def _prefix(self, past: Tensor, commands: Tensor) -> Prefix:
         states = self.state_token(self.normalizer.normalize(PAST, past.to(self.device)))
         given = self.command_token(self.normalizer.normalize(COMMANDS, commands.to(self.device)))
         return self.transformer.prefix(torch.cat([states, given], dim=1) + self.places)
-
-    def compiled_parts(self) -> list[nn.Module]:
-        """The layers of the transformer."""
-        return list(self.transformer.layers)
-
-    def stored_state(self) -> dict[str, Tensor]:
-        """All weights."""
-        return self.state_dict()
-
-    def load_stored(self, weights: Mapping[str, Tensor], source: str) -> None:
-        """Restore `stored_state`; `InputError` names the first difference of `source`."""
-        load_weights(self, weights, source)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the checkpoint's folder atomically; an existing one is replaced."""
@@ -123,30 +103,8 @@ class Dynamics(TrainableModel):
         return restored(lambda: cls(config, parts.interface, parts.normalizer, parts.card), parts).eval()
 
 
-def split(batch: Mapping[str, Any], config: DynamicsConfig) -> tuple[Tensor, Tensor, Tensor]:
-    """Past states (B, n, D), differences of future ones to the newest (B, F, D), and the commands from it on, relative
-    to its position (B, F, A), of whole windows.
-    """
-    states = torch.cat([batch[key] for key in config.state_keys], dim=-1)
-    newest = config.past - 1
-    commands = batch[ACTION][:, newest : newest + config.future] - batch[STATE][:, newest : newest + 1]
-    return states[:, : config.past], states[:, config.past :] - states[:, newest : config.past], commands
-
-
 def fit_dynamics(batch: Mapping[str, Any], config: DynamicsConfig) -> Normalizer:
     """Statistics of all windows: of differences in each future step, of states, and of relative commands."""
     past, future, commands = split(batch, config)
     columns = {FUTURE: future, PAST: past.flatten(0, 1), COMMANDS: commands.flatten(0, 1)}
     return Normalizer.fit({key: values.numpy().astype(np.float32) for key, values in columns.items()}, "mean_std")
-
-
-def _check(interface: Interface, config: DynamicsConfig) -> None:
-    """`InputError` unless there are vectors alone, and the state has the action's channels."""
-    for key, feature in interface.observations.items():
-        if feature.dtype == "image":
-            raise InputError(f"dynamics.state_keys: expected vectors, found the camera {key}")
-    if STATE not in interface.observations or interface.observations[STATE].names != interface.action.names:
-        raise InputError(
-            f"dynamics.state_keys: expected {STATE} with the channels of the action {list(interface.action.names)}, "
-            f"found {list(config.state_keys)}"
-        )

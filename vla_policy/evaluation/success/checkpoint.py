@@ -18,20 +18,22 @@ from sim.language.instructions import LANGUAGE_TASK
 from vla_policy.conf.policy_config import PolicyConfig
 from vla_policy.evaluation.success.evaluate import EvalConfig, evaluate
 from vla_policy.interfaces import IMAGES, InputError, Policy
-from vla_policy.models.checkpoint import POLICY, parse_config, read_checkpoint, update_card
+from vla_policy.models.checkpoint import POLICY, is_a, parse_config, read_checkpoint, update_card
 from vla_policy.models.continuation import require_continuing
-from vla_policy.models.loading import about, load_policy
-from vla_policy.planning.planners import planned
+from vla_policy.models.loading import about, chosen_device, load_policy
+from vla_policy.planning.planners import planned, steered
 from vla_policy.rollouts.baselines import baseline_factory
 from vla_policy.rollouts.progress import Progress, no_progress
 from vla_policy.rollouts.watch import Watcher
 from vla_policy.rollouts.workers import EnvFactory, PolicyFactory
 from vla_policy.serving.checkpoint import remote_policy
 from vla_policy.utils.configuration import typed_config
+from vla_policy.world_model.trajectories import KIND as TRAJECTORY
 
 if TYPE_CHECKING:
     from vla_policy.models import DiffusionPolicy
     from vla_policy.serving.client import RemotePolicy
+    from vla_policy.world_model.trajectories import TrajectoryModel
 
 log = logging.getLogger(__name__)
 
@@ -74,18 +76,11 @@ def summaries(
     out, found = Path(config.out), {}
     if checkpoint is not None:
         with _opened(checkpoint, config) as (policy, more):
-            if config.check_instruction and policy.unchecked:
-                log.warning(policy.unchecked)
-            elif config.check_instruction and policy.reads:
-                more["unreadable"] = policy.unreadable
             if config.monitor is not None:
                 more["watcher"] = halting_monitors(config.monitor, checkpoint, policy.interface)
-            player: Policy = policy
-            if config.planner.name != "none":  # a server is refused with it
-                simulated = pusht_interface({}, goals=bool(config.pusht.goals))
-                player = planned(cast("DiffusionPolicy", policy), config.planner, simulated)
+            if config.planner.name != "none":
                 more["planner"] = asdict(config.planner)
-            summary = _evaluate(player, config, out, checkpoint, progress, **more)
+            summary = _evaluate(policy, config, out, checkpoint, progress, **more)
         found[Path(checkpoint).name] = summary
         if config.update_card:
             _update_card(checkpoint, summary)
@@ -98,7 +93,43 @@ def summaries(
 
 
 @contextmanager
-def _opened(checkpoint: str, config: EvalConfig) -> Iterator[tuple[DiffusionPolicy | RemotePolicy, dict[str, Any]]]:
+def _opened(checkpoint: str, config: EvalConfig) -> Iterator[tuple[Policy, dict[str, Any]]]:
+    """The player of a checkpoint, and what the summary says of it."""
+    if not config.server and is_a(checkpoint, TRAJECTORY):
+        agent = _agent(checkpoint, config)
+        yield steered(agent, config.planner), about(agent)
+        return
+    with _policy(checkpoint, config) as (policy, more):
+        if config.check_instruction and policy.unchecked:
+            log.warning(policy.unchecked)
+        elif config.check_instruction and policy.reads:
+            more["unreadable"] = policy.unreadable
+        if config.planner.name == "none":
+            yield policy, more
+        else:  # a server is refused with it
+            simulated = pusht_interface({}, goals=bool(config.pusht.goals))
+            yield planned(cast("DiffusionPolicy", policy), config.planner, simulated), more
+
+
+def _agent(checkpoint: str, config: EvalConfig) -> TrajectoryModel:
+    """Diffuser or Decision Diffuser; `InputError` for options that they do not have."""
+    from vla_policy.world_model.agents import load_agent
+
+    for name in ("draft", "monitor", "update_card"):
+        if value := getattr(config, name):
+            raise InputError(f"{name}: expected none for an agent that plans trajectories, found {value}")
+    if config.chunking == "rtc":
+        raise InputError("chunking: expected another one than rtc for an agent that plans trajectories, found rtc")
+    agent = load_agent(checkpoint).to(chosen_device(config.device, config.threads))
+    if config.n_action_steps is not None:
+        agent.set_n_action_steps(config.n_action_steps)
+    if config.temperature is not None:
+        agent.set_temperature(config.temperature)
+    return agent
+
+
+@contextmanager
+def _policy(checkpoint: str, config: EvalConfig) -> Iterator[tuple[DiffusionPolicy | RemotePolicy, dict[str, Any]]]:
     """The checkpoint's policy, here or at its server, and what the summary says of it."""
     if config.server:
         if config.chunking == "rtc":

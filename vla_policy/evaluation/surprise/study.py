@@ -82,8 +82,8 @@ class SurpriseConfig(RolloutOptions, SceneOptions):
     out: str = "outputs/surprise/${now:%Y-%m-%d_%H-%M-%S}"  # folder of the results
 
     def __post_init__(self) -> None:
-        if self.planner.name == "oracle":
-            raise InputError("planner: expected none or dmpc, which imagines, found 'oracle'")
+        if self.planner.name not in ("none", "dmpc"):
+            raise InputError(f"planner: expected none or dmpc, which imagines, found {self.planner.name!r}")
         require_used(self.planner)
         self.planner = aimed(self.planner, self.pusht.goals, self.pusht.goal_pose)
         for key in ("n_calibration", "n_nominal", "n_events", "window"):
