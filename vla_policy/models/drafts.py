@@ -62,7 +62,7 @@ def check_action_draft(policy: DiffusionPolicy, draft: str) -> None:
 
 def check_text_draft(backbone: Backbone, draft: str) -> None:
     """`InputError` unless the model can draft the backbone's answers; no weights are read."""
-    from vla_policy.models.vlm.backbone import load_tokenizer
+    from vla_policy.models.vlm.files import load_tokenizer
 
     folder = checkpoint_folder(draft)
     tokenizer = load_tokenizer(str(folder / BACKBONE if _is_policy(folder) else folder))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -66,7 +67,7 @@ def _reach(objective: Reach) -> Value:
 def _progress(objective: Progress) -> Value:
     from sim.geometry import T_CORNERS, transform
 
-    corners, goal = torch.from_numpy(T_CORNERS), torch.from_numpy(transform(T_CORNERS, objective.goal))
+    corners, goal = torch.from_numpy(T_CORNERS), torch.from_numpy(transform(T_CORNERS, np.array(objective.goal)))
 
     def value(states: Mapping[str, Tensor]) -> Tensor:
         pose = states[ENVIRONMENT_STATE]
