@@ -110,7 +110,7 @@ def test_another_objective_begins_with_the_backbone_alone(
     ("overrides", "message"),
     [
         (
-            ["policy.auxiliary_keys=[]", "policy.object_frame=null", "policy.encoder.tokens=true"],
+            ["policy.auxiliary_keys=[]"],
             "expected observation.environment_state among policy.auxiliary_keys",
         ),
         (["policy.backbone.tuning=frozen"], "expected full for a model that is trained from scratch, found 'frozen'"),

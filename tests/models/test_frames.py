@@ -10,7 +10,7 @@ from helpers.small_diffusion import TOP, batch_of, pusht_interface, small_policy
 from torch import Tensor
 
 from vla_policy.data import Normalizer
-from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, STATE, Feature, Given, InputError, Interface
+from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, GOAL_STATE, STATE, Feature, Given, InputError, Interface
 from vla_policy.models import DiffusionPolicy
 from vla_policy.models.chunks import ChunkCodec
 from vla_policy.models.continuation import known_rows
@@ -45,6 +45,15 @@ def test_vectors_from_an_object_are_those_of_its_own_axes() -> None:
     torch.testing.assert_close(inverse(seen[ENVIRONMENT_STATE], torch.zeros(2)), pose(-0.1, 0.0, 90.0))
     double = block * torch.tensor([1.0, 1.0, 2.0, 2.0])  # an estimate, whose direction is too long
     torch.testing.assert_close(frame().seen({STATE: torch.tensor([0.4, 0.3])}, double, middle)[STATE], seen[STATE])
+
+
+def test_a_goal_is_seen_from_the_object_wherever_both_lie() -> None:
+    block_from_goal, by = pose(0.03, -0.02, 40.0), pose(0.2, -0.1, 70.0)
+    goal = pose(0.5, 0.1, -30.0)
+    for where in (goal, moved(goal, by)):
+        block = moved(block_from_goal, where)
+        seen = frame().seen({GOAL_STATE: block_from_goal}, block, torch.zeros(2))[GOAL_STATE]
+        torch.testing.assert_close(moved(seen, block), where)
 
 
 def test_targets_are_the_same_wherever_the_scene_lies_and_come_back() -> None:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vla_policy.data.plane import EXPECTED, POSITION, planar_pairs
-from vla_policy.interfaces import ACTION, Feature, InputError, Interface
+from vla_policy.interfaces import ACTION, GOAL_STATE, Feature, InputError, Interface
 
 POSE = ("x", "y", "cos", "sin")
 SEEN = "seen/"  # + key: a normaliser's entry for a vector as it is from the object
@@ -55,13 +55,15 @@ class ObjectFrame:
         return (positions.amin(0) + positions.amax(0))[:2] / 2
 
     def seen(self, values: Mapping[str, Tensor], pose: Tensor, middle: Tensor) -> dict[str, Tensor]:
-        """Vectors (..., D) by key from an object at `pose`, which has their axes in front; of the object's own pose
-        (..., 4), the inverse: where the `middle` (2,) of its places is, and the robot's axes.
+        """Vectors (..., D) by key from an object at `pose`, which has their axes in front; of the object's own poses
+        (..., 4), the inverse: from the robot, where the `middle` (2,) of its places is, and the robot's axes; from its
+        goal, where that is.
 
         From the robot's own origin, which is far away, a millimetre would be lost in the turns of the object.
         """
+        origins = {self.key: middle, GOAL_STATE: torch.zeros_like(middle)}
         return {
-            key: inverse(value, middle) if key == self.key else _seen(value, self.features[key], pose)
+            key: inverse(value, origins[key]) if key in origins else _seen(value, self.features[key], pose)
             for key, value in values.items()
         }
 
