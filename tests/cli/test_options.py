@@ -106,11 +106,13 @@ def test_recipes_and_objectives_repeat_no_default(group: str) -> None:
     plain: dict[str, Any] = {"policy": {**asdict(PolicyConfig()), "backbone": asdict(BackboneConfig())}}
     defaults = flat(plain | {"trainer": asdict(TrainerConfig())})
     assert set(flat({"trainer": OmegaConf.to_container(config.trainer)})) < set(defaults)
-    for file in resources.files("vla_policy.conf").joinpath(group).iterdir():
-        values = OmegaConf.to_container(OmegaConf.create(file.read_text(encoding="utf-8") or "{}"))
-        assert isinstance(values, dict)
-        said = flat(values if group == "recipe" else {"policy": values})
-        assert {key: v for key, v in said.items() if key in defaults and defaults[key] == v} == {}, file
+    files = list(resources.files("vla_policy.conf").joinpath(group).iterdir())
+    values = {file.name: OmegaConf.to_container(OmegaConf.create(file.read_text() or "{}")) for file in files}
+    said = {name: flat(own if group == "recipe" else {"policy": own}) for name, own in values.items()}
+    for name, own in said.items():
+        below = [said.get(f"{other}.yaml", {}) for other in own.get("defaults", [])]  # recipes that it begins with
+        inherited = {key: value for part in [defaults, *below] for key, value in part.items() if key in defaults}
+        assert {key: value for key, value in own.items() if key in inherited and inherited[key] == value} == {}, name
 
 
 def test_configuration_is_composed_without_torch_and_the_simulation() -> None:
