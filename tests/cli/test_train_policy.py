@@ -284,4 +284,8 @@ def test_the_language_recipe_is_that_of_one_goal_with_a_backbone_and_a_word_on_i
     assert one["policy"].pop("backbone") is None
     seen = one["policy"].pop("auxiliary_keys")
     assert several["policy"].pop("auxiliary_keys") == [*seen, "observation.goal_state"]
+    assert several["policy"].pop("object_frame") is None
+    assert one["policy"].pop("object_frame") == "observation.environment_state"
+    assert several["policy"]["encoder"] == {**one["policy"]["encoder"], "tokens": True, "grid": 4}
+    one["policy"].pop("encoder"), several["policy"].pop("encoder")
     assert {key for key in one if one[key] != several[key]} == {"scene"}
