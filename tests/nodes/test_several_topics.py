@@ -14,6 +14,7 @@ from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
+from vla_policy.benchmarks.ros.harness import answer
 from vla_policy.graph.contract_check import check_graph
 from vla_policy.graph.processes import Processes
 from vla_policy.interfaces import STATE
@@ -73,10 +74,7 @@ class ArmAndGripper(Spinning):
         return message
 
     def enable(self) -> bool:
-        wait_for(self.enabling.service_is_ready, "the gate")
-        asked = self.enabling.call_async(SetBool.Request(data=True))
-        wait_for(asked.done, "the gate's answer")
-        return bool(asked.result().success)
+        return bool(answer(self.enabling, SetBool.Request(data=True), "the gate").success)
 
 
 def test_state_is_put_together_and_commands_are_split(tmp_path: Path) -> None:
