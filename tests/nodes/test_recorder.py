@@ -160,7 +160,7 @@ def test_bags_that_were_moved_away_stay_imported_and_their_numbers_taken(
 
 
 def test_a_full_disk_is_said_at_once_and_no_finished_episode_is_lost(
-    robot: RobotWithCamera, root: Path, start: Callable[..., psutil.Process]
+    robot: RobotWithCamera, root: Path, start: Callable[..., psutil.Process], tmp_path: Path
 ) -> None:
     """The limit of a process on its files stands in for the disk."""
     recorder, client = start(), RecorderClient(robot)
@@ -195,7 +195,10 @@ def test_a_full_disk_is_said_at_once_and_no_finished_episode_is_lost(
     end(recorder)
 
     start()
-    wait_for(lambda: client.reported("1 episodes, "), "the import", LONG)  # what it says before may be missed
+    wait_for(lambda: client.reported("1 episodes, "), "the import", LONG)
+    said = "".join(log.read_text() for log in (tmp_path / "log").iterdir())  # the client may have joined after that
+    assert "frames, success, " in said
+    assert "the end of the bag is missing" in said
     (entry,) = read_recordings(root / "dataset")
     assert entry["bag"].endswith("episode_000000.success.mcap")
     assert (entry["result"], entry["ended"]) == ("success", False)

@@ -210,15 +210,19 @@ def test_expert_solves_a_few_starts(name: str) -> None:
 
 
 def test_a_demonstration_continues_after_success() -> None:
-    env = make_env("pybullet", ())
-    short, long = (demonstrate(env, 201, Behaviour(noise=0.003, after_success=steps)) for steps in (0, 10))
+    env, gains = make_env("pybullet", ()), []
+    for seed in (201, 202, 203):
+        short, long = (demonstrate(env, seed, Behaviour(noise=0.003, after_success=steps)) for steps in (0, 10))
+        assert short.success
+        assert long.success
+        assert long.steps == short.steps + 10
+        for key, values in short.columns.items():  # and is the same until then
+            np.testing.assert_array_equal(long.columns[key][: short.steps], values)
+        assert short.max_coverage > 0.95
+        gains.append(long.max_coverage - short.max_coverage)
     env.close()
-    assert short.success
-    assert long.success
-    assert long.steps == short.steps + 10
-    for key, values in short.columns.items():  # and is the same until then
-        np.testing.assert_array_equal(long.columns[key][: short.steps], values)
-    assert long.max_coverage >= short.max_coverage > 0.95
+    assert min(gains) >= 0
+    assert max(gains) > 0  # which of them gain depends on the processor's last digits
 
 
 @pytest.mark.slow
