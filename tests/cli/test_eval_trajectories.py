@@ -10,8 +10,8 @@ from helpers.small_world_model import make_walks
 from vla_policy.cli.eval import main
 from vla_policy.interfaces import STATE, InputError
 from vla_policy.jobs.train import train
-from vla_policy.world_model.agents import load_agent
-from vla_policy.world_model.decision_diffuser import DecisionDiffuser
+from vla_policy.world_model.trajectories.agents import load_agent
+from vla_policy.world_model.trajectories.decision_diffuser import DecisionDiffuser
 
 KINDS = ("diffuser", "decision_diffuser")
 TINY = [f"trajectory.state_keys=[{STATE}]", "trajectory.future=6", "trajectory.n_action_steps=4"]

@@ -9,8 +9,8 @@ from vla_policy.conf.trajectory_config import TrajectoryConfig
 from vla_policy.data import REMAINING
 from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, STATE
 from vla_policy.models import ObjectiveConfig, TransformerConfig
-from vla_policy.world_model.agents import AGENTS, fit_trajectories
-from vla_policy.world_model.trajectories import TrajectoryModel
+from vla_policy.world_model.trajectories.agents import AGENTS, fit_trajectories
+from vla_policy.world_model.trajectories.model import TrajectoryModel
 
 
 def small_config(kind: str, **changes: Any) -> TrajectoryConfig:

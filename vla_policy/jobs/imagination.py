@@ -30,10 +30,10 @@ from vla_policy.training import (
 )
 from vla_policy.training.loop import Validate
 from vla_policy.world_model import WorldModel, WorldModelConfig, fit_actions
-from vla_policy.world_model.agents import AGENTS, fit_trajectories, load_agent
 from vla_policy.world_model.dynamics import Dynamics, fit_dynamics
 from vla_policy.world_model.returns import ReturnModel, fit_states
-from vla_policy.world_model.trajectories import TrajectoryModel
+from vla_policy.world_model.trajectories.agents import AGENTS, fit_trajectories, load_agent
+from vla_policy.world_model.trajectories.model import TrajectoryModel
 
 Imagining = WorldModel | Dynamics | ReturnModel | TrajectoryModel
 ImaginingConfig = WorldModelConfig | DynamicsConfig | ReturnConfig | TrajectoryConfig

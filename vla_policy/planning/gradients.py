@@ -18,7 +18,7 @@ from vla_policy.planning.objectives import LearnedReturn, Reach, Sum
 
 if TYPE_CHECKING:
     from sim.objectives import Progress
-    from vla_policy.world_model.diffuser import Value
+    from vla_policy.world_model.trajectories.diffuser import Value
 
 
 def differentiable(objective: Objective) -> Value:

@@ -14,7 +14,7 @@ from vla_policy.rollouts.lookahead import Proposals
 if TYPE_CHECKING:
     from vla_policy.models import DiffusionPolicy
     from vla_policy.world_model.diffusion_mpc import DiffusionMPC
-    from vla_policy.world_model.trajectories import TrajectoryModel
+    from vla_policy.world_model.trajectories.model import TrajectoryModel
 
 
 class Oracle:
@@ -64,8 +64,8 @@ def planned(policy: DiffusionPolicy, config: PlannerConfig, simulated: Interface
 def steered(agent: TrajectoryModel, config: PlannerConfig) -> Policy:
     """An agent that plans what `config` wants; `InputError` if it cannot want that."""
     from vla_policy.planning.gradients import differentiable
-    from vla_policy.world_model.decision_diffuser import DecisionDiffuser
-    from vla_policy.world_model.diffuser import Diffuser
+    from vla_policy.world_model.trajectories.decision_diffuser import DecisionDiffuser
+    from vla_policy.world_model.trajectories.diffuser import Diffuser
 
     if config.name not in ("none", agent.config.kind):
         raise InputError(f"planner: expected none or {agent.config.kind} for such an agent, found {config.name!r}")

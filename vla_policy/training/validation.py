@@ -16,7 +16,7 @@ from vla_policy.world_model import WorldModel, latent_health, sigreg
 from vla_policy.world_model.dynamics import Dynamics
 from vla_policy.world_model.futures import split
 from vla_policy.world_model.returns import ReturnModel
-from vla_policy.world_model.trajectories import TrajectoryModel
+from vla_policy.world_model.trajectories.model import TrajectoryModel
 
 log = logging.getLogger(__name__)
 

@@ -15,11 +15,11 @@ from vla_policy.conf.trajectory_config import KINDS, TrajectoryConfig
 from vla_policy.data import IMITATED, Normalizer
 from vla_policy.interfaces import ACTION, ENVIRONMENT_STATE, STATE, InputError, Observation
 from vla_policy.models import DiffusionPolicy
-from vla_policy.world_model.agents import AGENTS, fit_trajectories, load_agent
-from vla_policy.world_model.decision_diffuser import DecisionDiffuser
-from vla_policy.world_model.diffuser import Diffuser
 from vla_policy.world_model.futures import split
-from vla_policy.world_model.trajectories import TrajectoryModel
+from vla_policy.world_model.trajectories.agents import AGENTS, fit_trajectories, load_agent
+from vla_policy.world_model.trajectories.decision_diffuser import DecisionDiffuser
+from vla_policy.world_model.trajectories.diffuser import Diffuser
+from vla_policy.world_model.trajectories.model import TrajectoryModel
 
 
 def noise(seed: int = 0) -> torch.Generator:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from vla_policy.models import ObjectiveConfig
 from vla_policy.models.objectives import Objective, Predict, make_objective
-from vla_policy.world_model.guidance import classifier_free, value_guided
+from vla_policy.world_model.trajectories.guidance import classifier_free, value_guided
 
 SCHEDULES = {
     "flow": ObjectiveConfig(inference_steps=100, clip_sample=False),

@@ -28,12 +28,12 @@ from vla_policy.rollouts.watch import Watcher
 from vla_policy.rollouts.workers import EnvFactory, PolicyFactory
 from vla_policy.serving.checkpoint import remote_policy
 from vla_policy.utils.configuration import typed_config
-from vla_policy.world_model.trajectories import KIND as TRAJECTORY
+from vla_policy.world_model.trajectories.model import KIND as TRAJECTORY
 
 if TYPE_CHECKING:
     from vla_policy.models import DiffusionPolicy
     from vla_policy.serving.client import RemotePolicy
-    from vla_policy.world_model.trajectories import TrajectoryModel
+    from vla_policy.world_model.trajectories.model import TrajectoryModel
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ def _opened(checkpoint: str, config: EvalConfig) -> Iterator[tuple[Policy, dict[
 
 def _agent(checkpoint: str, config: EvalConfig) -> TrajectoryModel:
     """Diffuser or Decision Diffuser; `InputError` for options that they do not have."""
-    from vla_policy.world_model.agents import load_agent
+    from vla_policy.world_model.trajectories.agents import load_agent
 
     for name in ("draft", "monitor", "update_card"):
         if value := getattr(config, name):

@@ -9,9 +9,9 @@ from typing import Any
 from vla_policy.conf.trajectory_config import TrajectoryConfig
 from vla_policy.data import Normalizer
 from vla_policy.models.checkpoint import parse_config, read_checkpoint, restored
-from vla_policy.world_model.decision_diffuser import DecisionDiffuser, fit_decision_diffuser
-from vla_policy.world_model.diffuser import Diffuser, fit_diffuser
-from vla_policy.world_model.trajectories import KIND, TrajectoryModel
+from vla_policy.world_model.trajectories.decision_diffuser import DecisionDiffuser, fit_decision_diffuser
+from vla_policy.world_model.trajectories.diffuser import Diffuser, fit_diffuser
+from vla_policy.world_model.trajectories.model import KIND, TrajectoryModel
 
 AGENTS: dict[str, type[Diffuser] | type[DecisionDiffuser]] = {
     "diffuser": Diffuser,

@@ -25,8 +25,8 @@ from vla_policy.models.encoder import vector_token
 from vla_policy.models.objectives import Predict
 from vla_policy.models.transformer import Prefix
 from vla_policy.world_model.futures import COMMANDS, FUTURE, PAST, split
-from vla_policy.world_model.guidance import classifier_free
-from vla_policy.world_model.trajectories import TrajectoryModel
+from vla_policy.world_model.trajectories.guidance import classifier_free
+from vla_policy.world_model.trajectories.model import TrajectoryModel
 
 STEP = "step"  # what is normalised: the difference between two consecutive states
 

@@ -17,8 +17,8 @@ from vla_policy.data import Normalizer
 from vla_policy.interfaces import Interface
 from vla_policy.models.objectives import Predict
 from vla_policy.world_model.futures import COMMANDS, FUTURE, PAST, split
-from vla_policy.world_model.guidance import value_guided
-from vla_policy.world_model.trajectories import TrajectoryModel
+from vla_policy.world_model.trajectories.guidance import value_guided
+from vla_policy.world_model.trajectories.model import TrajectoryModel
 
 Value = Callable[[Mapping[str, Tensor]], Tensor]  # of states (..., F, D) by key to (...), the higher the better
 

@@ -1,0 +1,1 @@
+"""Agents that denoise their own future: what they share, Diffuser, Decision Diffuser, their guidance."""
