@@ -1,4 +1,4 @@
-"""vla-lab as a user calls it: the small study runs, goes on after a kill, and reports."""
+"""vla-lab as a user calls it: the small study runs, two runs at a time, goes on after a kill, and reports."""
 
 import json
 import signal
@@ -28,6 +28,8 @@ def test_the_small_study_goes_on_after_a_kill_and_reports(tmp_path: Path) -> Non
         "trainer.threads=1",
         f"out={out}",
         "trainer.steps=4",
+        "hydra/launcher=joblib",
+        "hydra.launcher.n_jobs=2",
     )
     first = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not list(out.glob("runs/*/result.json")):
