@@ -18,8 +18,8 @@ from vla_policy.interfaces import InputError
 MORE = """keys:
 
   out: outputs/lab/<name of the study>   # its folder; runs that have a result there are not run again
-  hydra/launcher: basic                  # basic (one run after the other) | joblib (the extra lab; hydra.launcher.n_jobs=2)
-                                         # | submitit_slurm, ...: other plugins of Hydra's, if installed
+  hydra/launcher: basic                  # basic (one run after the other) | joblib (several at a time, with
+                                         # hydra.launcher.n_jobs=2; the extra lab) | another plugin of Hydra's
   # and the keys of vla-train, which then hold for all runs: data.root=DATASET trainer.threads=1
 """
 
