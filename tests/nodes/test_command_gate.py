@@ -304,9 +304,12 @@ def test_a_dry_run_sends_nothing_to_the_robot(tmp_path: Path) -> None:
     with own_domain(1), Processes(tmp_path) as processes, FakeRobot() as robot, Witness() as witness:
         processes.start("command_gate", heartbeats=["policy/stop"])  # a dry run unless told otherwise
         executed: list[JointState] = []
+        dry: list[Bool] = []
         robot.create_subscription(JointState, "command/executed", executed.append, 10)
+        robot.create_subscription(Bool, "command_gate/dry_run", dry.append, common.LATCHED_QOS)
         wait_for(lambda: robot.enable().success, "enabling")
         wait_for(lambda: len(executed) > 10, "commands that are not sent")
+        wait_for(lambda: bool(dry) and dry[-1].data, "the gate's word that it is a dry run")
         assert witness.commands == []
         assert robot.count_publishers("/pusht_sim/target_pose") == 0
 

@@ -14,6 +14,7 @@ import psutil
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from helpers.ros import ROOT, own_domain, wait_for
+from std_msgs.msg import Bool
 
 from vla_policy.benchmarks.ros.recorder_bench import (
     NO_ANSWER,
@@ -26,6 +27,7 @@ from vla_policy.data import LeRobotDataset
 from vla_policy.graph.processes import Processes
 from vla_policy.importers.bag_episode import bag_episode
 from vla_policy.interfaces import ACTION, STATE
+from vla_policy.nodes import common
 from vla_policy.robot.bags import read_bag
 from vla_policy.robot.contract import load_contract
 from vla_policy.robot.messages import seconds
@@ -87,6 +89,17 @@ def settled(file: Path) -> int:
 
 def names(root: Path) -> list[str]:
     return sorted(path.name for path in (root / "bags").iterdir())
+
+
+def test_nothing_is_recorded_of_a_dry_run(
+    robot: RobotWithCamera, root: Path, start: Callable[..., psutil.Process]
+) -> None:
+    start()
+    client, gate = RecorderClient(robot), robot.create_publisher(Bool, "command_gate/dry_run", common.LATCHED_QOS)
+    gate.publish(Bool(data=True))
+    wait_for(lambda: client.try_to_start()[1].endswith("found a gate in a dry run; dry_run:=false"), "the refusal")
+    gate.publish(Bool(data=False))
+    wait_for(lambda: client.try_to_start()[0], "an episode")
 
 
 def test_episodes_survive_a_kill_and_become_a_dataset(

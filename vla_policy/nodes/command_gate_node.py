@@ -78,6 +78,8 @@ class CommandGateNode(Node):
         self._executed = self.create_publisher(JointState, "command/executed", 10)
         self._state = self.create_publisher(String, "~/state", common.LATCHED_QOS)
         self._engagement = self.create_publisher(UInt64, "~/engagement", common.LATCHED_QOS)
+        self._is_dry = self.create_publisher(Bool, "~/dry_run", common.LATCHED_QOS)
+        self._is_dry.publish(Bool(data=self._dry_run))
         self._reader = Reader([state])
         self._constant_errors: dict[str, str] = {}  # by the output's topic
         listen(self, self._reader, self._on_state)

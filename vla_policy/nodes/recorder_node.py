@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rclpy.node import Node
-from std_msgs.msg import String
+from std_msgs.msg import Bool, String
 from std_srvs.srv import SetBool, Trigger
 
 from vla_policy.interfaces import InputError, Refused
@@ -64,6 +64,7 @@ class RecorderNode(Node):
         self._status = self.create_publisher(String, "~/status", common.LATCHED_QOS)
         self._last_status, self._problem, self._given_up = "", False, ""
         self._began = 0.0  # start of the episode, steady clock
+        self._dry_run = False  # of the gate, where there is one
         self._behind, self._longest = 0.0, 0.0  # longest wait of a message in seconds, before and since the last check
         self._importer = Importer(self._bags, self._dataset, self._contract_file, self._publish_status)
         self._subscribe()
@@ -88,6 +89,7 @@ class RecorderNode(Node):
             qos = IMAGE_QOS if kind in IMAGE_TYPES else STATE_QOS
             self.create_subscription(common.message_class(kind), topic, partial(self._on, topic, kind), qos, raw=True)
         common.subscribe_with_latched(self, String, TASK, self._on_task, common.COMMAND_QOS)
+        self.create_subscription(Bool, "command_gate/dry_run", self._on_dry_run, common.LATCHED_QOS)
         self.create_service(Trigger, "~/start_episode", self._on_start)
         self.create_service(SetBool, "~/end_episode", self._on_end)
         self.create_service(Trigger, "~/discard_episode", self._on_discard)
@@ -137,6 +139,9 @@ class RecorderNode(Node):
     def _on_task(self, message: String) -> None:
         self._task = message.data
 
+    def _on_dry_run(self, message: Bool) -> None:
+        self._dry_run = message.data
+
     def _watch(self) -> None:
         self._watchdog.check(common.steady())
 
@@ -172,6 +177,10 @@ class RecorderNode(Node):
             raise Refused("start_episode: expected no episode in progress, found one")
         if common.now(self) <= 0:
             raise Refused("start_episode: expected a clock, found no time yet (use_sim_time without /clock?)")
+        if self._dry_run:  # what the gate calls executed, nobody does
+            raise Refused(
+                "start_episode: expected a robot that is sent commands, found a gate in a dry run; dry_run:=false"
+            )
         silent = self._watchdog.check(common.steady())
         if silent:
             raise Refused(f"start_episode: expected every stream of the contract, but {', '.join(silent)} is silent")
