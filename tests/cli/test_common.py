@@ -59,7 +59,7 @@ importlib.import_module("vla_policy.cli.{words[0]}").main({words[1:]!r})
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr == f"error: {package}: expected the package, found none: pip install 'vla_policy[sim]'\n"
+    assert done.stderr == f"error: {package}: expected the package, found none; in a clone: pip install '.[sim]'\n"
 
 
 def test_another_missing_module_is_a_fault_of_the_program() -> None:

@@ -104,6 +104,18 @@ def test_recorded_episodes_are_read_as_they_were_commanded(tmp_path: Path) -> No
     assert (traces[1].commands == dataset.episode(1).columns["action"][:-1]).all()
 
 
+def test_episodes_that_the_world_model_was_trained_on_calibrate_nothing(tmp_path: Path) -> None:
+    from helpers.small_world_model import make_walks, small_world_model
+
+    make_walks(tmp_path / "walks", episodes=2, length=9)
+    model, root = small_world_model(), str(tmp_path / "walks")
+    model.card = {"data": {"dataset": f"mine, {root}", "split": "9 of 10 and 2 of 2 episodes, split seed 0"}}
+    with pytest.raises(InputError, match="expected episodes recorded after the world model was trained"):
+        recorded_traces(model, root)
+    model.card["data"]["split"] = "9 of 10 and 1 of 1 episodes, split seed 0"  # another folder of this name
+    assert len(recorded_traces(model, root)) == 2
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

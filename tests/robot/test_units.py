@@ -12,7 +12,8 @@ from helpers.toy_decoder import load_toy
 from vla_policy.data import Normalizer
 from vla_policy.interfaces import ACTION, STATE, InputError, Interface
 from vla_policy.models import loading
-from vla_policy.nodes.model import robot_interface, robot_policy
+from vla_policy.nodes import model
+from vla_policy.nodes.model import SHIPPED, robot_interface, robot_policy, shipped_policy
 from vla_policy.robot.contract import Contract, load_contract
 from vla_policy.robot.units import overlap, require_same_scale
 from vla_policy.speculation import DrafterConfig, DraftProcess
@@ -173,3 +174,11 @@ def test_shipped_checkpoints_fit_the_robots_that_they_are_for(checkpoint: str, r
     policy = robot_policy(contract, folder, "cpu", 1)
     assert policy.interface.action.units == ("m", "m")
     assert robot_interface(contract, folder) == policy.interface
+
+
+def test_the_shipped_policy_is_never_looked_for_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Path(shipped_policy()).samefile(Path(model.__file__).parents[2] / SHIPPED)
+    monkeypatch.setattr(model, "__file__", str(tmp_path / "installed" / "nodes" / "model.py"))
+    with pytest.raises(InputError, match="parameter 'checkpoint': expected a folder or hub name, found none"):
+        shipped_policy()

@@ -45,7 +45,7 @@ def _missing_extra(error: ModuleNotFoundError) -> InputError:
     package = (error.name or "").partition(".")[0]
     if package not in EXTRAS:
         raise error
-    return InputError(f"{package}: expected the package, found none: pip install 'vla_policy[{EXTRAS[package]}]'")
+    return InputError(f"{package}: expected the package, found none; in a clone: pip install '.[{EXTRAS[package]}]'")
 
 
 def _unknown_key(error: ConfigAttributeError | ConfigKeyError) -> str:

@@ -16,8 +16,20 @@ if TYPE_CHECKING:
     from vla_policy.serving.client import RemotePolicy
 
 SHIPPED = "checkpoints/pusht_image"
-
 GIL_SECONDS = 0.001  # switch interval, so that inference does not delay the heartbeat thread
+
+
+def shipped_policy() -> str:
+    """The folder of the shipped policy, here or in the clone that the package is installed from.
+
+    It is no name of the hub, where anybody may have it: `InputError` if there is no such folder.
+    """
+    for root in (Path(), Path(__file__).parents[2]):
+        if (root / SHIPPED).is_dir():
+            return str(root / SHIPPED)
+    raise InputError(
+        f"parameter 'checkpoint': expected a folder or hub name, found none, and no {SHIPPED} in {Path.cwd()}"
+    )
 
 
 def robot_policy(

@@ -17,7 +17,7 @@ from vla_policy.interfaces import ActionChunk, DataError, Given, InputError, Obs
 from vla_policy.nodes import common
 from vla_policy.nodes.chunks import chunk_message
 from vla_policy.nodes.lifecycle import ModelNode
-from vla_policy.nodes.model import SHIPPED, end_draft, robot_policy, served_policy
+from vla_policy.nodes.model import SHIPPED, end_draft, robot_policy, served_policy, shipped_policy
 from vla_policy.nodes.perception import Perception
 from vla_policy.nodes.planner import PlannerParameters
 from vla_policy.planning.options import PlannerConfig, make_objective
@@ -191,7 +191,7 @@ class PolicyNode(ModelNode):
         ServerOptions(self._server, self._jpeg)  # report a mistake
         require_together(self._server, self._draft, self._planner.config.name, self._chunking, compile=self._compile)
         if not self._server:
-            checkpoint = self._checkpoint or SHIPPED
+            checkpoint = self._checkpoint or shipped_policy()
             local = robot_policy(
                 contract, checkpoint, self._device, self._threads, self._chunking, self._draft, self._compile
             )

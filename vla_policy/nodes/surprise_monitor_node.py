@@ -15,7 +15,7 @@ from vla_policy.interfaces import ActionChunk, DataError, InputError
 from vla_policy.monitoring import Surprise
 from vla_policy.nodes import common
 from vla_policy.nodes.lifecycle import ModelNode
-from vla_policy.nodes.model import SHIPPED, robot_interface, share_process
+from vla_policy.nodes.model import SHIPPED, robot_interface, share_process, shipped_policy
 from vla_policy.nodes.perception import Perception
 from vla_policy.robot.contract import load_contract
 from vla_policy.robot.messages import chunk_of, seconds
@@ -35,8 +35,7 @@ class SurpriseMonitorNode(ModelNode):
         self._gate_state, self._engagement = "", 0
         super().__init__("surprise_monitor")
         self._calibration = common.parameter(self, "calibration", "", "folder of a calibrated monitor")
-        policy = common.parameter(self, "checkpoint", "", f"the monitored policy; empty: {SHIPPED}")
-        self._checkpoint = policy or SHIPPED
+        self._checkpoint = common.parameter(self, "checkpoint", "", f"the monitored policy; empty: {SHIPPED}")
         self._contract = common.parameter(self, "contract", "pusht_sim", "robot contract: name or file")
         self._threads = common.parameter(self, "threads", 1, "of torch on a CPU", (1, 256))
 
@@ -45,11 +44,12 @@ class SurpriseMonitorNode(ModelNode):
             raise InputError("surprise_monitor: parameter 'calibration': expected a folder, found none")
         contract = load_contract(self._contract)
         share_process(self._threads)
-        interface = robot_interface(contract, self._checkpoint)
+        checkpoint = self._checkpoint or shipped_policy()
+        interface = robot_interface(contract, checkpoint)
         self._task, self._names = contract.task, list(contract.interface.action.names)
         from vla_policy.world_model import load_monitor  # needs torch
 
-        self._monitor = load_monitor(self._calibration, self._checkpoint, interface)
+        self._monitor = load_monitor(self._calibration, checkpoint, interface)
         self._periods = Periods(1.0 / interface.fps, 1.0 / contract.command.rate)
         self._chunk: ActionChunk | None = None
         self._lock = threading.Lock()  # the monitor runs in the worker's thread

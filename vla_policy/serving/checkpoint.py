@@ -46,7 +46,7 @@ def remote_policy(server: str, jpeg: int = 0, checkpoint: str | None = None) -> 
         if error.name != "websockets":
             raise
         raise InputError(
-            "server: expected the package websockets, found none: pip install 'vla_policy[serve]'"
+            "server: expected the package websockets, found none; in a clone: pip install '.[serve]'"
         ) from None
     expected = ""
     if checkpoint:  # read before there is a connection
