@@ -251,6 +251,24 @@ class ActionChunk:
             raise DataError(f"action chunk: expected dt > 0 seconds, found {self.dt}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Branches(ActionChunk):
+    """A chunk that is decided when it comes: of `candidates` (K, T, D) the one for the state that is then seen.
+
+    `expected` has the states (K, D) by key that they are for, in units of `scale` (D,) by key. `actions` is the first.
+    """
+
+    candidates: np.ndarray
+    expected: Mapping[str, np.ndarray]
+    scale: Mapping[str, np.ndarray]
+
+    def nearest(self, seen: Mapping[str, np.ndarray]) -> ActionChunk:
+        """The candidate whose state is nearest to vectors (D,) by key."""
+        errors = [(expected - seen[key]) / self.scale[key] for key, expected in self.expected.items()]
+        best = int(np.linalg.norm(np.concatenate(errors, axis=1), axis=1).argmin())
+        return ActionChunk(self.candidates[best], self.t_obs, self.dt)
+
+
 @dataclass(frozen=True)
 class Given:
     """What an arm will be doing while its next chunk is computed, which that chunk continues.

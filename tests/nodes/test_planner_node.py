@@ -39,15 +39,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def small_policy() -> DiffusionPolicy:
+def small_policy(cameras: bool = True) -> DiffusionPolicy:
     from helpers.tiny_policies import tiny_policy
 
-    return tiny_policy(pusht_interface({"top": 96}), WORKSPACE_LOW, WORKSPACE_HIGH, [STATE, "observation.images.top"])
+    keys = [STATE, "observation.images.top"] if cameras else [STATE]
+    return tiny_policy(pusht_interface({"top": 96}), WORKSPACE_LOW, WORKSPACE_HIGH, keys)
 
 
 @contextmanager
-def configured(monkeypatch: pytest.MonkeyPatch, *parameters: str) -> Iterator[policy_node.PolicyNode]:
-    monkeypatch.setattr(policy_node, "robot_policy", lambda *_: small_policy())
+def configured(
+    monkeypatch: pytest.MonkeyPatch, *parameters: str, cameras: bool = True
+) -> Iterator[policy_node.PolicyNode]:
+    monkeypatch.setattr(policy_node, "robot_policy", lambda *_: small_policy(cameras))
     with own_domain(2), spinning(policy_node.PolicyNode, "check_instruction:=false", *parameters) as node:
         assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS, node.error
         yield node
@@ -103,6 +106,15 @@ def test_what_does_not_go_together_is_refused(folder: Path) -> None:
         assert "planner: expected none with chunking=ensemble, found 'dmpc'" in node.error
 
 
+def test_with_foresight_chunks_continue_what_is_executed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = ["planner.name:=foresight", f"planner.dynamics:={folder / 'dynamics'}"]
+    with configured(monkeypatch, *chosen, "chunking:=rtc", cameras=False) as node:
+        assert node._ranking is None  # there is nothing that can be wanted
+    with own_domain(2), spinning(policy_node.PolicyNode, *chosen) as node:
+        assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+        assert "chunking: expected rtc with planner=foresight" in node.error
+
+
 def test_vla_sim_hands_its_planner_to_the_node() -> None:
     planner = PlannerConfig("dmpc", dynamics="somewhere", objective="progress+keep_out", disc=[1, 0, 0.03])
     given = nodes("checkpoint", GraphConfig(planner=planner))["policy"]
@@ -113,7 +125,7 @@ def test_vla_sim_hands_its_planner_to_the_node() -> None:
         "planner.objective": "progress+keep_out",
         "planner.disc": [1.0, 0.0, 0.03],
     }
-    with pytest.raises(InputError, match="planner: expected none or dmpc in the graph, found 'oracle'"):
+    with pytest.raises(InputError, match="planner: expected none, dmpc or foresight in the graph, found 'oracle'"):
         GraphConfig(planner=PlannerConfig("oracle"))
     with pytest.raises(InputError, match=r"planner\.goal: expected x, y and angle in a scene with several goals"):
         nodes("checkpoint", GraphConfig(planner=PlannerConfig("dmpc", "folder"), scene="pusht_language"))

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from vla_policy.interfaces import IMAGES, STATE, Feature, InputError, Interface
+from vla_policy.interfaces import IMAGES, STATE, Branches, Feature, InputError, Interface
 from vla_policy.runtime import ObservationBuffer, Pilot, Supervisor, Timing, Watchdog, Worker
 
 CAMERA = IMAGES + "top"
@@ -124,6 +124,30 @@ def test_pilot_asks_once_every_n_action_steps_and_again_for_what_was_refused() -
             pilot.asked(window)
             asked.append([int(o.values[CAMERA][0, 0, 0]) for o in window])
     assert asked == [[0, 0], [3, 4], [8, 9], [12, 13], [16, 17]]
+
+
+def test_of_branches_the_one_for_what_is_seen_when_they_come_is_played() -> None:
+    pilot = Pilot(INTERFACE, 1, 4, make_buffer())
+
+    def see(value: float, stamp: float) -> None:
+        for key, seen in ((STATE, np.full(1, value, np.float32)), (CAMERA, picture())):
+            pilot.buffer.put(key, seen, stamp, now=stamp)
+        assert pilot.observe("push") is not None
+
+    rows = np.array([[[0.0]] * 8, [[1.0]] * 8])
+    states = {"expected": {STATE: np.array([[0.2], [0.6]])}, "scale": {STATE: np.ones(1)}}
+    branches = Branches(rows[0], 1.0, 0.1, candidates=rows, **states)
+    see(0.2, 1.0)
+    window = pilot.window()
+    assert window is not None
+    pilot.asked(window)
+    see(0.5, 1.4)
+    played = pilot.answer(branches, 1.4)
+    assert played is not None
+    assert (played.actions == 1.0).all()
+    pilot.asked(window)
+    pilot.reset(1.45)  # nothing is seen any more when the answer comes
+    assert pilot.answer(branches, 1.5) is None
 
 
 def test_pilot_refuses_another_size() -> None:

@@ -12,6 +12,7 @@ from vla_policy.interfaces import InputError
 from vla_policy.planning.options import PlannerConfig
 
 DMPC = PlannerConfig("dmpc", dynamics="somewhere")
+FORESIGHT = PlannerConfig("foresight", dynamics="somewhere")
 
 
 @pytest.mark.parametrize("config", [EvalConfig, GraphConfig])
@@ -24,6 +25,10 @@ DMPC = PlannerConfig("dmpc", dynamics="somewhere")
         ({"server": "ws://a:1", "planner": DMPC}, "server: expected none with a planner or a draft"),
         ({"planner": DMPC, "chunking": "rtc"}, "planner: expected none with chunking=rtc, found 'dmpc'"),
         ({"planner": DMPC, "chunking": "ensemble"}, "planner: expected none with chunking=ensemble, found 'dmpc'"),
+        (
+            {"planner": FORESIGHT},
+            "chunking: expected rtc with planner=foresight, which needs its given rows, found async",
+        ),
         ({"planner": DMPC, "monitor": "folder"}, "planner: expected none with a monitor"),
         ({"draft": "small", "chunking": "rtc"}, "draft: expected none with chunking=rtc"),
         *(

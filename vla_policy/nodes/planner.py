@@ -31,11 +31,11 @@ class PlannerParameters:
         self._use, self._node, default = use, node, PlannerConfig()
         values = {
             "name": common.parameter(
-                node, "planner.name", default.name, "none, or dmpc: the best of several proposals"
+                node, "planner.name", default.name, "none, dmpc (the best of several proposals) or foresight"
             ),
             "dynamics": common.parameter(node, "planner.dynamics", "", "folder of a training with dynamics=dmpc"),
             "samples": common.parameter(
-                node, "planner.samples", default.samples, "proposals for each chunk", (1, 1024)
+                node, "planner.samples", default.samples, "proposals for each chunk, or imagined states", (1, 1024)
             ),
         }
         for option, what in WANTED.items():

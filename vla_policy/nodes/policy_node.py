@@ -42,7 +42,8 @@ class PolicyNode(ModelNode):
     What the arm does meanwhile, and what is published of a chunk, is the choice of `chunking` (`runtime.Chunking`). The
     delay that it expects is the largest of the latest chunks', in control periods; those of the warm-up do not count.
 
-    With `planner.name` dmpc a chunk is the best of several, by what is imagined to follow. Enabling the gate begins an
+    With `planner.name` dmpc a chunk is the best of several, by what is imagined to follow, with foresight the one
+    for what is seen when it begins. Enabling the gate begins an
     episode: earlier observations are discarded. The node requests a stop while its instruction is one that the policy
     does not understand (parameter `check_instruction`), and while the policy is served by another computer (parameter
     `server`) that does not answer. While the node is active the policy is asked in the worker's thread alone: one that
@@ -102,7 +103,7 @@ class PolicyNode(ModelNode):
         player: Policy = policy
         if self._planner.config.name != "none":  # a server is refused with it
             player = planned(cast("DiffusionPolicy", policy), self._planner.config)
-        self._ranking = None if player is policy else cast("DiffusionMPC", player)
+        self._ranking = cast("DiffusionMPC", player) if self._planner.config.name == "dmpc" else None
         if self._checked and policy.unchecked:
             self.get_logger().warning(policy.unchecked)
         unreadable = policy.unreadable if self._checked else lambda _: ""

@@ -11,11 +11,12 @@ from vla_policy.interfaces import ACTION, STATE, InputError, Interface, Objectiv
 from vla_policy.planning.objectives import Gentle, KeepOut, LearnedReturn, Random, Reach, Sum
 
 RANKING, STEERING = ("dmpc", "oracle"), ("diffuser", "decision_diffuser")
-PLANNERS = ("none", *RANKING, *STEERING)
+PLANNERS = ("none", *RANKING, *STEERING, "foresight")
 OBJECTIVES = ("progress", "return", "reach", "keep_out", "gentle", "random")
 OF_PLANNERS = {  # planners by option
     **dict.fromkeys(("objective", "goal", "returns"), (*RANKING, "diffuser")),
-    **{"dynamics": ("dmpc",), "samples": RANKING, "guidance": STEERING, "target_return": ("decision_diffuser",)},
+    **{"dynamics": ("dmpc", "foresight"), "samples": (*RANKING, "foresight")},
+    **{"guidance": STEERING, "target_return": ("decision_diffuser",)},
 }
 USED_BY = {"goal": ("progress", "reach"), "disc": ("keep_out",), "returns": ("return",)}  # objectives by option
 
@@ -26,11 +27,13 @@ class PlannerConfig:
 
     name: str = "none"
     """none: the only one | dmpc: the best of several, by what is imagined to follow | oracle: by what does follow in
-    the simulator, the ceiling of every planner | diffuser: of a training with trajectory=diffuser, a plan along the
-    objective's gradient | decision_diffuser: of one with trajectory=decision_diffuser, a plan for planner.target_return
+    the simulator, the ceiling of every planner | foresight: with chunking=rtc, of chunks for several states that are
+    imagined at their beginning the one for what is then seen | diffuser: of a training with trajectory=diffuser, a plan
+    along the objective's gradient | decision_diffuser: of one with trajectory=decision_diffuser, a plan for
+    planner.target_return
     """
-    dynamics: str | None = None  # dmpc: folder of a training with dynamics=dmpc
-    samples: int = 32  # dmpc, oracle: proposals for each chunk
+    dynamics: str | None = None  # dmpc, foresight: folder of a training with dynamics=dmpc
+    samples: int = 32  # dmpc, oracle: proposals for each chunk; foresight: imagined states, see planner=foresight
     objective: str = "progress"
     """one or, joined by +, several: progress (PushT's block to planner.goal) | return (as planner.returns has learnt
     it) | reach (the robot's state to planner.goal) | keep_out (of planner.disc) | gentle (smooth commands) | random
@@ -56,7 +59,7 @@ class PlannerConfig:
         changed = [option.name for option in fields(self)[1:] if getattr(self, option.name) != option.default]
         if self.name == "none" and changed:
             raise InputError(f"planner: expected one of {list(PLANNERS[1:])} with planner.{changed[0]}, found none")
-        if self.name == "dmpc" and self.dynamics is None:
+        if self.name in OF_PLANNERS["dynamics"] and self.dynamics is None:
             raise InputError("planner.dynamics: expected the folder of dynamics, found none")
         for option in changed:
             if option in OF_PLANNERS and self.name not in OF_PLANNERS[option]:

@@ -14,6 +14,7 @@ from vla_policy.rollouts.lookahead import Proposals
 if TYPE_CHECKING:
     from vla_policy.models import DiffusionPolicy
     from vla_policy.world_model.diffusion_mpc import DiffusionMPC
+    from vla_policy.world_model.foresight import Foresight
     from vla_policy.world_model.trajectories.model import TrajectoryModel
 
 
@@ -56,9 +57,11 @@ def planned(policy: DiffusionPolicy, config: PlannerConfig, simulated: Interface
         raise InputError(f"planner: expected a checkpoint of a training with trajectory={config.name}, found a policy")
     if config.name == "oracle":
         if simulated is None:
-            raise InputError("planner: expected none or dmpc on a robot, found 'oracle', which tries in the simulator")
+            raise InputError(
+                "planner: expected none, dmpc or foresight on a robot, found 'oracle', which tries in the simulator"
+            )
         return Oracle(policy, make_objective(config, simulated), config.samples)
-    return diffusion_mpc(policy, config)
+    return foresight(policy, config) if config.name == "foresight" else diffusion_mpc(policy, config)
 
 
 def steered(agent: TrajectoryModel, config: PlannerConfig) -> Policy:
@@ -78,6 +81,15 @@ def steered(agent: TrajectoryModel, config: PlannerConfig) -> Policy:
         assert config.target_return is not None
         agent.steer(config.target_return, config.guidance)
     return agent
+
+
+def foresight(policy: DiffusionPolicy, config: PlannerConfig) -> Foresight:
+    """The policy asked where its chunk may begin; `InputError` if the dynamics are not of all that it sees."""
+    from vla_policy.world_model.dynamics import Dynamics
+    from vla_policy.world_model.foresight import Foresight
+
+    assert config.dynamics is not None
+    return Foresight(policy, Dynamics.from_pretrained(config.dynamics).to(policy.device), config.samples)
 
 
 def diffusion_mpc(policy: DiffusionPolicy, config: PlannerConfig) -> DiffusionMPC:

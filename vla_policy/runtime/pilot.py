@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vla_policy.interfaces import ActionChunk, Given, Interface, Observation
+from vla_policy.interfaces import ActionChunk, Branches, Given, Interface, Observation
 from vla_policy.runtime.buffer import ObservationBuffer
 from vla_policy.runtime.chunking import Chunking
 from vla_policy.runtime.history import History
@@ -70,4 +70,6 @@ class Pilot:
 
         None if it was asked before a reset or for another task.
         """
+        if isinstance(chunk, Branches) and len(self._history):  # after a reset nothing was asked
+            chunk = chunk.nearest(self._history.newest().values)
         return self._chunking.answer(chunk, now)

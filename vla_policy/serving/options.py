@@ -39,7 +39,12 @@ def require_together(
         raise InputError(f"compile: expected false with a server, which has its own (vla-serve), found {server}")
     if compile and planner != "none":
         raise InputError(f"compile: expected false with a planner, which ranks several chunks, found {planner!r}")
-    if planner != "none" and chunking in ("rtc", "ensemble"):  # a mean of the best chunks need not be a good one
+    if planner == "foresight" and chunking != "rtc":
+        raise InputError(f"chunking: expected rtc with planner=foresight, which needs its given rows, found {chunking}")
+    if planner not in ("none", "foresight") and chunking in (
+        "rtc",
+        "ensemble",
+    ):  # a mean of the best chunks need not be a good one
         raise InputError(f"planner: expected none with chunking={chunking}, found {planner!r}")
     if planner != "none" and monitor is not None:
         raise InputError(f"planner: expected none with a monitor, which is for the policy, found {planner!r}")

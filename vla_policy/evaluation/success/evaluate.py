@@ -72,7 +72,7 @@ class EvalConfig(ServerOptions, RolloutOptions, SceneOptions):
     disturbance: DisturbanceConfig = field(default_factory=DisturbanceConfig)
     """happens once in every episode; kinds, units and defaults are in sim/effects.py"""
     monitor: str | None = None  # folder of a calibration (vla-calibrate); the monitor halts the arm
-    planner: PlannerConfig = field(default_factory=PlannerConfig)  # see planner=dmpc, planner=oracle
+    planner: PlannerConfig = field(default_factory=PlannerConfig)  # see planner=dmpc, planner=oracle, planner=foresight
     check_instruction: bool = True
     """episodes whose instruction the policy cannot follow are not started, and count as failures"""
     out: str = "outputs/eval/${now:%Y-%m-%d_%H-%M-%S}"  # folder of the results
