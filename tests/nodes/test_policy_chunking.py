@@ -16,7 +16,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import UInt64
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_policy.interfaces import Observation
+from vla_policy.interfaces import STATE, ActionChunk, Branches, Given, Observation
 from vla_policy.nodes import common, policy_node
 from vla_policy.robot.contract import load_contract
 from vla_policy.robot.messages import seconds
@@ -37,6 +37,25 @@ class Slow(Continuing):
 
     def unreadable(self, instruction: str) -> str:
         return ""
+
+
+class Branching(Slow):
+    """Its chunks are for the robot where it is, or for one elsewhere; those would be a metre off."""
+
+    def predict(
+        self,
+        histories: Sequence[Sequence[Observation]],
+        generator: np.random.Generator,
+        given: Sequence[Given | None] = (),
+    ) -> list[ActionChunk]:
+        found: list[ActionChunk] = []
+        for chunk in super().predict(histories, generator, given):
+            candidates = np.stack([chunk.actions + 1, chunk.actions])
+            expected, scale = {STATE: np.array([[1.45, 1.0], [0.45, 0.0]])}, {STATE: np.ones(2)}
+            found.append(
+                Branches(candidates[0], chunk.t_obs, chunk.dt, candidates=candidates, expected=expected, scale=scale)
+            )
+        return found
 
 
 class Robot(Spinning):
@@ -96,6 +115,13 @@ def test_a_chunk_continues_the_one_that_is_played_meanwhile(monkeypatch: pytest.
         rows = (1 - part) * old[int(k) : -1] + part * old[int(k) + 1 :]
         assert entry is not None
         np.testing.assert_allclose(new[: entry.frozen], rows[: entry.frozen], atol=1e-3)
+
+
+def test_the_branch_for_what_is_seen_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy_node, "WARMUP", 1)
+    with running(Branching(), monkeypatch, "chunking:=rtc") as (_, robot):
+        wait_for(lambda: len(robot.chunks) > 3, "chunks")
+    assert all(rows.max() < 1 for _, rows in robot.chunks)
 
 
 def test_a_new_engagement_begins_anew_also_when_the_end_of_the_last_one_was_not_heard(
