@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -21,11 +21,12 @@ from vla_policy.evaluation.success.report import read_summary
 from vla_policy.interfaces import InputError
 from vla_policy.models.checkpoint import POLICY, parse_config, read_checkpoint
 from vla_policy.models.continuation import require_continuing
+from vla_policy.planning.options import PlannerConfig
 from vla_policy.rollouts.progress import Progress
 from vla_policy.utils.files import write_json
 from vla_policy.utils.provenance import git_commit
 
-TRAINED = "trained rtc"
+TRAINED, FORESIGHT = "trained rtc", "foresight"
 MEASURES = (
     *("n_episodes", "n_success", "success_rate", "success_ci95", "mean_max_reward", "mean_max_reward_ci95"),
     *("mean_seam_jump", "mean_seam_jump_ci95", "mean_jerk", "mean_jerk_ci95", "held_steps"),
@@ -45,20 +46,25 @@ class DelaysConfig(RolloutOptions, SceneOptions):
     chunkings: list[str] = field(default_factory=lambda: ["wait", "async", "ensemble", "rtc"])
     """see chunking in vla-eval rollout; without a delay all are the same but for ensemble"""
     trained: str | None = None  # another checkpoint, with policy.prefix_steps, whose rtc is compared with the rest
+    planner: PlannerConfig = field(default_factory=PlannerConfig)  # with planner=foresight its rtc is compared, too
     out: str = "outputs/delays/${now:%Y-%m-%d_%H-%M-%S}"  # folder of the results; what it has already is not run again
 
     def __post_init__(self) -> None:
         for name, values in (("delays", self.delays), ("chunkings", self.chunkings)):
             if not values or len(set(values)) < len(values):
                 raise InputError(f"{name}: expected different ones, at least one, found {values}")
+        if self.planner.name not in ("none", FORESIGHT):
+            raise InputError(f"planner: expected none or foresight, found {self.planner.name!r}")
         for chunking in self.chunkings:
             for delay in (min(self.delays), max(self.delays)):
                 self.cell(delay, chunking, Path(self.out))  # report a mistake before anything is loaded
 
-    def cell(self, delay: int, chunking: str, out: Path) -> EvalConfig:
+    def cell(self, delay: int, chunking: str, out: Path, foresight: bool = False) -> EvalConfig:
         """The evaluation of one delay and one way to bridge it."""
-        shared = {key: value for key, value in asdict(self).items() if key not in ("delays", "chunkings", "trained")}
-        return EvalConfig(**{**shared, "out": str(out)}, delay=delay, chunking=chunking, videos=0, latency_repeats=1)
+        own = ("delays", "chunkings", "trained", "planner")
+        shared = {key: value for key, value in asdict(self).items() if key not in own}
+        cell = EvalConfig(**{**shared, "out": str(out)}, delay=delay, chunking=chunking, videos=0, latency_repeats=1)
+        return replace(cell, planner=self.planner) if foresight else cell
 
 
 def delay_study(checkpoint: str, config: DelaysConfig, progress: Progress) -> dict[str, Any]:
@@ -71,6 +77,8 @@ def delay_study(checkpoint: str, config: DelaysConfig, progress: Progress) -> di
     if config.trained is not None:
         _check_trained(config.trained, max(config.delays))
         methods[TRAINED] = (config.trained, "rtc")
+    if config.planner.name == FORESIGHT:
+        methods[FORESIGHT] = (checkpoint, "rtc")
     rows = []
     for method, (source, chunking) in methods.items():
         none: Path | None = None
@@ -81,7 +89,13 @@ def delay_study(checkpoint: str, config: DelaysConfig, progress: Progress) -> di
             lost = None if none is None or none == folder else _difference(compare(none, folder))
             measured = {key: summary[key] for key in MEASURES}
             rows.append({"method": method, "delay": delay, "folder": str(folder), **measured, "minus_no_delay": lost})
-    found = {"checkpoint": checkpoint, "trained": config.trained, "seed": config.seed, "rows": rows}
+    about = {
+        "checkpoint": checkpoint,
+        "trained": config.trained,
+        "planner": asdict(config.planner),
+        "seed": config.seed,
+    }
+    found = {**about, "rows": rows}
     write_json(Path(config.out) / "delays.json", {**found, "git_commit": git_commit()})
     return found
 
@@ -90,9 +104,10 @@ def _cell(config: DelaysConfig, method: str, chunking: str, delay: int) -> tuple
     """A cell's folder and options. Without a delay there is nothing to bridge, and one cell stands for several."""
     if delay == 0 and chunking != "ensemble":
         chunking = "async"
-    name = "trained" if method == TRAINED else chunking
+    foresees = method == FORESIGHT and delay > 0
+    name = "trained" if method == TRAINED else FORESIGHT if foresees else chunking
     folder = Path(config.out) / f"{name}_{delay}"
-    return folder, config.cell(delay, chunking, folder)
+    return folder, config.cell(delay, chunking, folder, foresees)
 
 
 def _evaluated(checkpoint: str, cell: EvalConfig, folder: Path, progress: Progress) -> dict[str, Any]:
