@@ -253,18 +253,24 @@ class ActionChunk:
 
 @dataclass(frozen=True, kw_only=True)
 class Branches(ActionChunk):
-    """A chunk that is decided when it comes: of `candidates` (K, T, D) the one for the state that is then seen.
+    """A chunk that is decided when it comes: of `candidates` (K, T, D) the one whose future is nearest to what is seen.
 
-    `expected` has the states (K, D) by key that they are for, in units of `scale` (D,) by key. `actions` is the first.
+    `expected` has the states (K, F, D) by key, one and more control periods after `t_obs`, `scale` (F, D) by key how
+    far these usually are from the present one; a channel that never moves has scale 0 and does not count. `actions` is
+    the first candidate.
     """
 
     candidates: np.ndarray
     expected: Mapping[str, np.ndarray]
     scale: Mapping[str, np.ndarray]
 
-    def nearest(self, seen: Mapping[str, np.ndarray]) -> ActionChunk:
-        """The candidate whose state is nearest to vectors (D,) by key."""
-        errors = [(expected - seen[key]) / self.scale[key] for key, expected in self.expected.items()]
+    def nearest(self, seen: Observation) -> ActionChunk:
+        """The candidate that was expected to be nearest to this by its time."""
+        errors = []
+        for key, expected in self.expected.items():
+            k = int(np.clip(round((seen.t - self.t_obs) / self.dt) - 1, 0, expected.shape[1] - 1))
+            scale = np.asarray(self.scale[key][k])
+            errors.append((expected[:, k] - seen.values[key])[:, scale > 0] / scale[scale > 0])
         best = int(np.linalg.norm(np.concatenate(errors, axis=1), axis=1).argmin())
         return ActionChunk(self.candidates[best], self.t_obs, self.dt)
 

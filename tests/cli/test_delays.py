@@ -87,6 +87,11 @@ def test_what_does_not_fit_is_refused(checkpoints: tuple[Path, Path], tmp_path: 
         ("delays", plain, f"trained={trained}", "delays=[0,8]"): "delay: expected at most policy.prefix_steps, 4, with",
         ("delays", trained, "delays=[0,8]"): "delay: expected at most policy.prefix_steps, 4, with rtc, found 8",
         ("delays", plain, "planner=dmpc", "planner.dynamics=a"): "planner: expected none or foresight, found 'dmpc'",
+        ("delays", plain, "planner=foresight", f"planner.dynamics={plain}"): "expected a dynamics, found ['policy']",
+        (
+            *("rollout", plain, "chunking=rtc", "planner=foresight"),
+            f"planner.dynamics={plain}",
+        ): "delay: expected at least 1 with planner=foresight",
         ("delays", plain, "delays=[0,15]"): "delays: expected less than a chunk, 15 control periods, found 15",
         (
             "rollout",

@@ -11,6 +11,7 @@ from vla_policy.cli import eval as evaluate
 from vla_policy.evaluation.surprise.calibration import CalibrateConfig, recorded_traces
 from vla_policy.evaluation.surprise.study import SurpriseConfig
 from vla_policy.interfaces import InputError
+from vla_policy.training import DataConfig, open_data
 from vla_policy.world_model import WorldModel
 
 ROOT = Path(__file__).parents[2]
@@ -108,12 +109,14 @@ def test_episodes_that_the_world_model_was_trained_on_calibrate_nothing(tmp_path
     from helpers.small_world_model import make_walks, small_world_model
 
     make_walks(tmp_path / "walks", episodes=2, length=9)
-    model, root = small_world_model(), str(tmp_path / "walks")
-    model.card = {"data": {"dataset": f"mine, {root}", "split": "9 of 10 and 2 of 2 episodes, split seed 0"}}
+    model, root = small_world_model(), tmp_path / "walks"
+    data = DataConfig(root=str(root), val_episodes=1)
+    model.card = {"data": open_data(data, model.config, led=True)[2]}
+    root = root.rename(tmp_path / "moved")
     with pytest.raises(InputError, match="expected episodes recorded after the world model was trained"):
-        recorded_traces(model, root)
-    model.card["data"]["split"] = "9 of 10 and 1 of 1 episodes, split seed 0"  # another folder of this name
-    assert len(recorded_traces(model, root)) == 2
+        recorded_traces(model, str(root))
+    make_walks(tmp_path / "walks", episodes=2, length=10)  # others, of the old name
+    assert len(recorded_traces(model, str(tmp_path / "walks"))) == 2
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,14 @@ def test_nothing_is_recorded_of_a_dry_run(
     wait_for(lambda: client.try_to_start()[1].endswith("found a gate in a dry run; dry_run:=false"), "the refusal")
     gate.publish(Bool(data=False))
     wait_for(lambda: client.try_to_start()[0], "an episode")
+    film(robot, 3)
+    gate.publish(Bool(data=True))  # another gate, begun meanwhile
+    wait_for(lambda: client.reported("was given up: the gate is in a dry run; what was written is"), "the end of it")
+    assert not client.end()[0]
+    assert list((root / "bags" / "interrupted").glob("episode_*.mcap"))
+    assert not list((root / "bags").glob("episode_*"))
+    robot.destroy_publisher(gate)
+    wait_for(lambda: client.try_to_start()[0], "an episode without a gate")
 
 
 def test_episodes_survive_a_kill_and_become_a_dataset(

@@ -135,7 +135,7 @@ def test_of_branches_the_one_for_what_is_seen_when_they_come_is_played() -> None
         assert pilot.observe("push") is not None
 
     rows = np.array([[[0.0]] * 8, [[1.0]] * 8])
-    states = {"expected": {STATE: np.array([[0.2], [0.6]])}, "scale": {STATE: np.ones(1)}}
+    states = {"expected": {STATE: np.array([[[0.2]] * 4, [[0.6]] * 4])}, "scale": {STATE: np.ones((4, 1))}}
     branches = Branches(rows[0], 1.0, 0.1, candidates=rows, **states)
     see(0.2, 1.0)
     window = pilot.window()

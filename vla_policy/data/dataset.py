@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -126,6 +127,10 @@ class LeRobotDataset:
         """By episode the recorded takeovers, spans of frames [first, last), of episodes that have any."""
         found = read_interventions(self.root)
         return {index: spans for index, spans in found.items() if index in self.records}
+
+    def fingerprint(self) -> str:
+        """Of the first episode's actions: it stays when the folder is renamed, moved or recorded into again."""
+        return hashlib.sha256(self.episode(self.episodes[0]).columns[ACTION].tobytes()).hexdigest()[:16]
 
     def length(self, index: int) -> int:
         """Frames of an episode."""

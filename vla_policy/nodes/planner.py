@@ -35,7 +35,11 @@ class PlannerParameters:
             ),
             "dynamics": common.parameter(node, "planner.dynamics", "", "folder of a training with dynamics=dmpc"),
             "samples": common.parameter(
-                node, "planner.samples", default.samples, "proposals for each chunk, or imagined states", (1, 1024)
+                node,
+                "planner.samples",
+                default.samples,
+                "proposals for each chunk; of foresight imagined states, 8 do",
+                (1, 1024),
             ),
         }
         for option, what in WANTED.items():

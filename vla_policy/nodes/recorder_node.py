@@ -141,6 +141,10 @@ class RecorderNode(Node):
 
     def _on_dry_run(self, message: Bool) -> None:
         self._dry_run = message.data
+        if self._dry_run and self._bag is not None:
+            with suppress(Exception):
+                self._bag.stop().close()
+            self._give_up("the gate is in a dry run")
 
     def _watch(self) -> None:
         self._watchdog.check(common.steady())
@@ -151,7 +155,7 @@ class RecorderNode(Node):
         if self._bag is None:
             return
         if self._bag.error is not None:
-            self._give_up(self._bag.error)
+            self._give_up(_why(self._bag.error))
             return
         problems = [f"{topic} is silent" for topic in silent]
         problems += ["messages are delayed, this computer is too busy"] if self._behind > LONGEST_WAIT else []
@@ -162,14 +166,14 @@ class RecorderNode(Node):
         else:
             self._publish_status(f"recording {self._bag.path.name}")
 
-    def _give_up(self, error: Exception) -> None:
+    def _give_up(self, why: str) -> None:
         assert self._bag is not None
         bag, self._bag = self._bag, None
         try:
             kept = f"what was written is {self._set_aside(bag.path)}"
         except OSError:
             kept = f"what was written is {bag.path}"
-        self._given_up = f"{bag.path.name} was given up: {_why(error)}; {kept}"
+        self._given_up = f"{bag.path.name} was given up: {why}; {kept}"
         self._publish_status(self._given_up, problem=True)
 
     def _start(self) -> str:
@@ -177,7 +181,7 @@ class RecorderNode(Node):
             raise Refused("start_episode: expected no episode in progress, found one")
         if common.now(self) <= 0:
             raise Refused("start_episode: expected a clock, found no time yet (use_sim_time without /clock?)")
-        if self._dry_run:  # what the gate calls executed, nobody does
+        if self._dry_run and self.count_publishers("command_gate/dry_run"):  # what is called executed, nobody does
             raise Refused(
                 "start_episode: expected a robot that is sent commands, found a gate in a dry run; dry_run:=false"
             )

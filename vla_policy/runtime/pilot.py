@@ -71,5 +71,5 @@ class Pilot:
         None if it was asked before a reset or for another task.
         """
         if isinstance(chunk, Branches) and len(self._history):  # after a reset nothing was asked
-            chunk = chunk.nearest(self._history.newest().values)
+            chunk = chunk.nearest(self._history.newest())
         return self._chunking.answer(chunk, now)

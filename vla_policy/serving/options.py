@@ -38,7 +38,9 @@ def require_together(
     if compile and server:
         raise InputError(f"compile: expected false with a server, which has its own (vla-serve), found {server}")
     if compile and planner != "none":
-        raise InputError(f"compile: expected false with a planner, which ranks several chunks, found {planner!r}")
+        raise InputError(
+            f"compile: expected false with a planner, which asks for several chunks at once, found {planner!r}"
+        )
     if planner == "foresight" and chunking != "rtc":
         raise InputError(f"chunking: expected rtc with planner=foresight, which needs its given rows, found {chunking}")
     if planner not in ("none", "foresight") and chunking in (

@@ -107,6 +107,7 @@ def _description(
         "split": f"{' and '.join(counts)} episodes, split seed {config.split_seed}",
         "held_out_episodes": held_out if len(names) > 1 else held_out[names[0]],
         "windows": len(windows),
+        "fingerprints": [dataset.fingerprint() for dataset in datasets],
     }
     if excluded:
         description["excluded_episodes"] = excluded if len(names) > 1 else excluded[names[0]]

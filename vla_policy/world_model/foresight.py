@@ -36,7 +36,12 @@ class Foresight:
                 f"planner.dynamics: expected states that are all the policy sees, {seen}, found {imagined}"
             )
         policy.interface.require(dynamics.interface, "the policy", "planner.dynamics")
-        self._spread = {key: values.numpy() for key, values in dynamics.spread().items()}
+        if policy.n_obs_steps < dynamics.config.past:  # a past that stands still would be invented
+            raise InputError(
+                f"planner.dynamics: expected dynamics.past of at most the {policy.n_obs_steps} observations that the "
+                f"policy sees, found {dynamics.config.past}"
+            )
+        self._spread = {key: values.cpu().numpy() for key, values in dynamics.spread().items()}
 
     def predict(
         self,
@@ -101,23 +106,22 @@ class Foresight:
         chunks: Sequence[ActionChunk],
     ) -> Branches:
         """The frozen rows, then those of each chunk that are due after them."""
-        steps = self._steps(given)
-        begun, over = given.rows[: given.frozen], given.frozen - steps
+        begun, over = given.rows[: given.frozen], given.frozen - self._steps(given)
         candidates = np.stack([np.concatenate([begun, chunk.actions[over:]]) for chunk in chunks])
         return Branches(
             candidates[0],
             history[-1].t,
             1.0 / self.interface.fps,
             candidates=candidates,
-            expected={key: np.stack([one[key][steps - 1] for one in future]) for key in self.interface.observations},
-            scale={key: self._spread[key][steps - 1] for key in self.interface.observations},
+            expected={key: np.stack([one[key] for one in future]) for key in self.interface.observations},
+            scale=self._spread,
         )
 
 
 def _past(history: Sequence[Observation], keys: Sequence[str], count: int) -> torch.Tensor:
-    """The last states (n, D); before the first one it is repeated."""
-    states = [np.concatenate([seen.values[key] for key in keys]) for seen in history][-count:]
-    return torch.from_numpy(np.stack([states[0]] * (count - len(states)) + states).astype(np.float32))
+    """The last `count` states (n, D)."""
+    states = [np.concatenate([seen.values[key] for key in keys]) for seen in history[-count:]]
+    return torch.from_numpy(np.stack(states).astype(np.float32))
 
 
 def _filled(rows: np.ndarray, count: int) -> torch.Tensor:

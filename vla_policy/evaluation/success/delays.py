@@ -21,7 +21,9 @@ from vla_policy.evaluation.success.report import read_summary
 from vla_policy.interfaces import InputError
 from vla_policy.models.checkpoint import POLICY, parse_config, read_checkpoint
 from vla_policy.models.continuation import require_continuing
+from vla_policy.models.loading import load_policy
 from vla_policy.planning.options import PlannerConfig
+from vla_policy.planning.planners import planned
 from vla_policy.rollouts.progress import Progress
 from vla_policy.utils.files import write_json
 from vla_policy.utils.provenance import git_commit
@@ -78,6 +80,9 @@ def delay_study(checkpoint: str, config: DelaysConfig, progress: Progress) -> di
         _check_trained(config.trained, max(config.delays))
         methods[TRAINED] = (config.trained, "rtc")
     if config.planner.name == FORESIGHT:
+        _check(checkpoint, ["rtc"], max(config.delays))
+        policy = load_policy(checkpoint, config.device, config.threads)
+        planned(policy, config.planner)  # report a mistake before anything runs
         methods[FORESIGHT] = (checkpoint, "rtc")
     rows = []
     for method, (source, chunking) in methods.items():

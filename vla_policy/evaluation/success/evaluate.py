@@ -83,6 +83,8 @@ class EvalConfig(ServerOptions, RolloutOptions, SceneOptions):
             if getattr(self, key) < least:
                 raise InputError(f"{key}: expected at least {least}, found {getattr(self, key)}")
         require_together(self.server, self.draft, self.planner.name, self.chunking, self.monitor)
+        if self.planner.name == "foresight" and not self.delay:
+            raise InputError("delay: expected at least 1 with planner=foresight, which has nothing to foresee, found 0")
         if self.draft is not None and self.num_envs != 1:
             raise InputError(
                 f"draft: expected num_envs=1, since a batch of chunks is not drafted, found {self.num_envs}"

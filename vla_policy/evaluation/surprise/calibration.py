@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +84,7 @@ def recorded_traces(model: WorldModel, root: str) -> list[Trace]:
     `InputError` for demonstrations, and for what the model was trained on, which surprises it less than what comes.
     """
     dataset = LeRobotDataset(root)
-    if _trained_on(dataset, model.card):
+    if dataset.fingerprint() in (model.card.get("data") or {}).get("fingerprints", []):
         raise InputError(
             f"dataset {root}: expected episodes recorded after the world model was trained, found those of its training"
         )
@@ -93,16 +92,6 @@ def recorded_traces(model: WorldModel, root: str) -> list[Trace]:
         raise InputError(f"dataset {root}: expected recorded episodes of the policy, found those of vla-collect")
     model.interface.require(dataset.interface, "the world model", f"dataset {root}")
     return [_recorded_trace(model, dataset, index) for index in dataset.episodes]
-
-
-def _trained_on(dataset: LeRobotDataset, card: Mapping[str, Any]) -> bool:
-    """Whether a card says so: a folder of this name, or this path, with as many episodes."""
-    data = card.get("data") or {}
-    names, counts = str(data.get("dataset", "")).split(", "), re.findall(r"of (\d+)", str(data.get("split", "")))
-    return any(
-        name in (dataset.root.name, str(dataset.root)) and int(count) == dataset.num_episodes
-        for name, count in zip(names, counts, strict=False)
-    )
 
 
 def _recorded_trace(model: WorldModel, dataset: LeRobotDataset, index: int) -> Trace:
