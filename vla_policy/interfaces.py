@@ -255,9 +255,9 @@ class ActionChunk:
 class Branches(ActionChunk):
     """A chunk that is decided when it comes: of `candidates` (K, T, D) the one whose future is nearest to what is seen.
 
-    `expected` has the states (K, F, D) by key, one and more control periods after `t_obs`, `scale` (F, D) by key how
-    far these usually are from the present one; a channel that never moves has scale 0 and does not count. `actions` is
-    the first candidate.
+    `expected` has the states (K, 1 + F, D) by key at `t_obs` and each control period after it, `scale` (1 + F, D) by
+    key how far these usually are from the present one; a channel that never moves has scale 0 and does not count.
+    `actions` is the first candidate.
     """
 
     candidates: np.ndarray
@@ -266,13 +266,20 @@ class Branches(ActionChunk):
 
     def nearest(self, seen: Observation) -> ActionChunk:
         """The candidate that was expected to be nearest to this by its time."""
-        errors = []
+        periods, errors = (seen.t - self.t_obs) / self.dt, []
         for key, expected in self.expected.items():
-            k = int(np.clip(round((seen.t - self.t_obs) / self.dt) - 1, 0, expected.shape[1] - 1))
-            scale = np.asarray(self.scale[key][k])
-            errors.append((expected[:, k] - seen.values[key])[:, scale > 0] / scale[scale > 0])
+            scale = _between(self.scale[key], periods)
+            errors.append((_between(expected, periods) - seen.values[key])[:, scale > 0] / scale[scale > 0])
         best = int(np.linalg.norm(np.concatenate(errors, axis=1), axis=1).argmin())
         return ActionChunk(self.candidates[best], self.t_obs, self.dt)
+
+
+def _between(rows: np.ndarray, place: float) -> np.ndarray:
+    """Rows (..., F, D) at a place (0 is the first) between two of them, linearly; beyond the last one that."""
+    before = min(max(int(place), 0), rows.shape[-2] - 2)
+    share = min(max(place - before, 0.0), 1.0)
+    between: np.ndarray = (1 - share) * rows[..., before, :] + share * rows[..., before + 1, :]
+    return between
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """vla-lab as a user calls it: the small study runs, two runs at a time, goes on after a kill, and reports."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -31,11 +32,12 @@ def test_the_small_study_goes_on_after_a_kill_and_reports(tmp_path: Path) -> Non
         "hydra/launcher=joblib",
         "hydra.launcher.n_jobs=2",
     )
-    first = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    first = subprocess.Popen(words, start_new_session=True, **quiet)
     while not list(out.glob("runs/*/result.json")):
         assert first.poll() is None, "it ended without a result"
         time.sleep(0.1)
-    first.send_signal(signal.SIGKILL)
+    os.killpg(first.pid, signal.SIGKILL)  # its workers, too
     first.wait()
     before = {path: path.read_text() for path in out.glob("runs/*/result.json")}
     done = subprocess.run(words, capture_output=True, text=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers.ros import Spinning, own_domain, spinning
@@ -17,7 +18,7 @@ from sim.geometry import WORKSPACE_HIGH, WORKSPACE_LOW
 from sim.interface import pusht_interface
 from vla_policy.conf.dynamics_config import DynamicsConfig
 from vla_policy.graph.application import GraphConfig, nodes
-from vla_policy.interfaces import ACTION, STATE, InputError
+from vla_policy.interfaces import ACTION, STATE, Branches, Given, InputError, Observation
 from vla_policy.models import DiffusionPolicy, TransformerConfig
 from vla_policy.nodes import policy_node
 from vla_policy.nodes.planner import PlannerParameters
@@ -108,8 +109,15 @@ def test_what_does_not_go_together_is_refused(folder: Path) -> None:
 
 def test_with_foresight_chunks_continue_what_is_executed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = ["planner.name:=foresight", f"planner.dynamics:={folder / 'dynamics'}"]
-    with configured(monkeypatch, *chosen, "chunking:=rtc", cameras=False) as node:
-        assert node._ranking is None  # there is nothing that can be wanted
+    with configured(monkeypatch, *chosen, "planner.samples:=3", "chunking:=rtc", cameras=False) as node:
+        rows = np.linspace([0.35, 0.0], [0.45, 0.1], 12)
+        window = [Observation({STATE: np.array([0.35, 0.0], np.float32)}, "push", t) for t in (0.0, 0.1)]
+        chunk = node._predict(window, Given(rows, 4)).args[0]
+        assert isinstance(chunk, Branches)
+        assert len(chunk.candidates) == 3
+        assert (chunk.candidates[:, :4] == rows[:4]).all()
+        refused = set_to(node, disc=[0.4, 0.0, 0.03])  # nobody would keep out of it
+        assert refused.reason == "planner.disc: expected planner.name dmpc, which can want it, found foresight"
     with own_domain(2), spinning(policy_node.PolicyNode, *chosen) as node:
         assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
         assert "chunking: expected rtc with planner=foresight" in node.error
@@ -125,7 +133,7 @@ def test_vla_sim_hands_its_planner_to_the_node() -> None:
         "planner.objective": "progress+keep_out",
         "planner.disc": [1.0, 0.0, 0.03],
     }
-    with pytest.raises(InputError, match="planner: expected none, dmpc or foresight in the graph, found 'oracle'"):
+    with pytest.raises(InputError, match="planner: expected none or dmpc in the graph, found 'oracle'"):
         GraphConfig(planner=PlannerConfig("oracle"))
     with pytest.raises(InputError, match=r"planner\.goal: expected x, y and angle in a scene with several goals"):
         nodes("checkpoint", GraphConfig(planner=PlannerConfig("dmpc", "folder"), scene="pusht_language"))

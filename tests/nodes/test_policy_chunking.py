@@ -51,7 +51,7 @@ class Branching(Slow):
         found: list[ActionChunk] = []
         for chunk in super().predict(histories, generator, given):
             candidates = np.stack([chunk.actions + 1, chunk.actions])
-            expected, scale = {STATE: np.array([[[1.45, 1.0]], [[0.45, 0.0]]])}, {STATE: np.ones((1, 2))}
+            expected, scale = {STATE: np.array([[[1.45, 1.0]] * 2, [[0.45, 0.0]] * 2])}, {STATE: np.ones((2, 2))}
             found.append(
                 Branches(candidates[0], chunk.t_obs, chunk.dt, candidates=candidates, expected=expected, scale=scale)
             )

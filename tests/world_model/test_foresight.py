@@ -76,38 +76,44 @@ def test_the_policy_is_asked_about_each_state_in_which_its_chunk_may_begin() -> 
     for candidate, own in zip(found[1].candidates, expected[1:], strict=True):
         assert (candidate[:4] == ROWS[:4]).all()  # to the last bit
         np.testing.assert_allclose(candidate[4:], own.actions, atol=1e-6)
-    moved = found[1].expected[ENVIRONMENT_STATE][:, 3, 0] - newest.values[ENVIRONMENT_STATE][0]
+    moved = found[1].expected[ENVIRONMENT_STATE][:, 4, 0] - newest.values[ENVIRONMENT_STATE][0]
     np.testing.assert_allclose(moved, [0, 0.04, 0.08], atol=1e-6)
 
 
 @pytest.mark.parametrize(("moved", "chosen"), [(-0.1, 0), (0.019, 0), (0.021, 1), (0.059, 1), (0.3, 2)])
 def test_the_chunk_for_the_nearest_state_is_played(moved: float, chosen: int) -> None:
     chunk = branches(small_policy(), frozen=4)
-    seen = {key: states[0, 3] for key, states in chunk.expected.items()}
+    seen = {key: states[0, 4] for key, states in chunk.expected.items()}
     seen[ENVIRONMENT_STATE] = seen[ENVIRONMENT_STATE] + np.array([moved, 0, 0, 0])
     played = chunk.nearest(Observation(seen, "", chunk.t_obs + 0.4))
     assert type(played) is ActionChunk
     assert (played.actions == chunk.candidates[chosen]).all()
 
 
-@pytest.mark.parametrize("periods", [1, 2, 3, 4, 5, 7])
-def test_a_chunk_that_comes_early_or_late_is_chosen_by_what_was_expected_then(periods: int) -> None:
+@pytest.mark.parametrize("periods", [0.1, 0.4, 1, 1.5, 2.7, 4, 5, 7])
+def test_a_chunk_that_comes_early_or_late_is_chosen_by_what_was_expected_then(periods: float) -> None:
     chunk = branches(small_policy(), frozen=4)
-    k = min(periods, 5) - 1  # beyond what is imagined, the last
     for future in range(3):
-        seen = {key: states[future, k] for key, states in chunk.expected.items()}
-        played = chunk.nearest(Observation(seen, "", chunk.t_obs + 0.1 * periods + 0.02))
+        seen = {key: states[future, 0].copy() for key, states in chunk.expected.items()}
+        seen[ENVIRONMENT_STATE][0] += 0.01 * future * min(periods, 5)  # beyond what is imagined, the last
+        played = chunk.nearest(Observation(seen, "", chunk.t_obs + 0.1 * periods))
         assert (played.actions == chunk.candidates[future]).all()
+
+
+def test_what_is_seen_at_the_same_time_tells_no_future_apart() -> None:
+    chunk = branches(small_policy(), frozen=4)
+    seen = {key: states[2, 4] for key, states in chunk.expected.items()}
+    assert (chunk.nearest(Observation(seen, "", chunk.t_obs)).actions == chunk.candidates[0]).all()
 
 
 def test_how_far_a_state_usually_moves_is_the_unit_of_its_errors() -> None:
     rows = np.arange(4.0).reshape(2, 2, 1)
-    expected = {STATE: np.array([[[0.0]], [[1.0]]]), ENVIRONMENT_STATE: np.array([[[1.0]], [[0.0]]])}
+    expected = {STATE: np.array([[[0.0]] * 2, [[1.0]] * 2]), ENVIRONMENT_STATE: np.array([[[1.0]] * 2, [[0.0]] * 2])}
     seen = Observation(
         {STATE: np.zeros(1), ENVIRONMENT_STATE: np.zeros(1)}, "", 0.1
     )  # each is wrong by 1 in one of them
     for scale, best in (([1.0, 2.0], 0), ([2.0, 1.0], 1), ([0.0, 1.0], 1)):  # of the last the pusher never moved
-        unit = {key: np.array([[value]]) for key, value in zip(expected, scale, strict=True)}
+        unit = {key: np.array([[0.0], [value]]) for key, value in zip(expected, scale, strict=True)}
         chunk = Branches(rows[0], 0.0, 0.1, candidates=rows, expected=expected, scale=unit)
         assert (chunk.nearest(seen).actions == rows[best]).all()
 

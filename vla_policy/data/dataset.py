@@ -128,9 +128,15 @@ class LeRobotDataset:
         found = read_interventions(self.root)
         return {index: spans for index, spans in found.items() if index in self.records}
 
-    def fingerprint(self) -> str:
-        """Of the first episode's actions: it stays when the folder is renamed, moved or recorded into again."""
-        return hashlib.sha256(self.episode(self.episodes[0]).columns[ACTION].tobytes()).hexdigest()[:16]
+    def fingerprint(self) -> str | None:
+        """Of the first episode's actions: it stays when the folder is renamed, moved or recorded into again.
+
+        None of a dataset without frames.
+        """
+        for index in self.episodes:
+            if self.length(index):
+                return hashlib.sha256(self.episode(index).columns[ACTION].tobytes()).hexdigest()[:16]
+        return None
 
     def length(self, index: int) -> int:
         """Frames of an episode."""

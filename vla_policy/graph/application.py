@@ -29,7 +29,7 @@ class GraphConfig(ServerOptions):
     async, with the mean of all chunks so far) | rtc (as async, with chunks that continue the previous one)
     """
     monitor: str | None = None  # folder of a calibrated surprise monitor; null: none runs
-    planner: PlannerConfig = field(default_factory=PlannerConfig)  # see planner=dmpc, planner=foresight
+    planner: PlannerConfig = field(default_factory=PlannerConfig)  # see planner=dmpc
     max_steps: int = 300  # control periods an episode
     rearm: int = 10  # times an episode that the gate is armed again after it stopped the arm; stops are reported
     device: str = "cpu"  # cpu | cuda
@@ -45,11 +45,9 @@ class GraphConfig(ServerOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.planner.name not in ("none", "dmpc", "foresight"):
+        if self.planner.name not in ("none", "dmpc"):
             found = self.planner.name
-            raise InputError(
-                f"planner: expected none, dmpc or foresight in the graph, found {found!r}, see vla-eval rollout"
-            )
+            raise InputError(f"planner: expected none or dmpc in the graph, found {found!r}, see vla-eval rollout")
         require_used(self.planner)
         require_together(self.server, self.draft, self.planner.name, self.chunking, self.monitor, self.compile)
 

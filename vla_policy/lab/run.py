@@ -48,8 +48,8 @@ def begin(path: Path, out: Path) -> Study:
 
 
 def run_cell(study: Study, number: int, out: Path, overrides: Sequence[str] = ()) -> dict[str, Any] | None:
-    """Train and evaluate the cell with this number, or go on where it stopped; its result, None if the budget is spent
-    or its teacher has no result yet.
+    """Train and evaluate the cell with this number, or go on where it stopped; its result, None if the budget is spent,
+    another process is at it, or its teacher has no result yet.
 
     A cell that has a result is not run again; `InputError` if one in `out` is of other `overrides` of vla-train, which
     come last. A training that diverges is a result too: `failed` says why, and its students never run. Other failures,
@@ -67,7 +67,6 @@ def run_cell(study: Study, number: int, out: Path, overrides: Sequence[str] = ()
         return None
     lock = _admit(study, out, folder)
     if lock is None:
-        log.warning("%s: not begun, the budget of %g core hours would be exceeded", cell.name, study.core_hours)
         return None
     with lock:
         log.info("%s: %s", out.name, cell.name)
@@ -201,7 +200,7 @@ def imitated_windows(windows: TrainingWindows, count: int) -> list[int]:
 
 
 def _admit(study: Study, out: Path, folder: Path) -> IO[str] | None:
-    """The lock to hold during this run, None if the budget has no room for it.
+    """The lock to hold during this run, None if another process has it or the budget has no room for it.
 
     A run that is going on counts as much as the dearest finished one, or what it has cost already if that is more, so
     that runs side by side leave room for one another. What the first ones will cost is not known before one has ended.
@@ -209,12 +208,18 @@ def _admit(study: Study, out: Path, folder: Path) -> IO[str] | None:
     out.mkdir(parents=True, exist_ok=True)
     with (out / LOCK).open("a") as budget:
         fcntl.flock(budget, fcntl.LOCK_EX)
+        if _is_running(folder):
+            log.warning("%s: not begun, another process is at it", folder.name)
+            return None
         folders = [path for path in (out / RUNS).glob("*") if path.is_dir() and path != folder]
         dearest = max((core_hours(path) for path in folders if (path / RESULT).is_file()), default=0.0)
         going_on = [folder, *(path for path in folders if _is_running(path))]
         charged = sum(max(core_hours(path), dearest) for path in going_on)
         charged += sum(core_hours(path) for path in folders if path not in going_on)
-        return lock_file(folder / LOCK, "process of this run") if charged <= study.core_hours else None
+        if charged > study.core_hours:
+            log.warning("%s: not begun, the budget of %g core hours would be exceeded", folder.name, study.core_hours)
+            return None
+        return lock_file(folder / LOCK, "process of this run")
 
 
 def _is_running(folder: Path) -> bool:

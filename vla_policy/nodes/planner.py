@@ -57,6 +57,9 @@ class PlannerParameters:
         wanted = {option: _chosen(option, given[option]) for option in (*WANTED, *NUMBERS) if option in given}
         if not wanted:
             return SetParametersResult(successful=True)
+        if self.config.name == "foresight":
+            reason = f"planner.{next(iter(wanted))}: expected planner.name dmpc, which can want it, found foresight"
+            return SetParametersResult(successful=False, reason=reason)
         try:
             changed = replace(self.config, **wanted)
             self._use(changed)

@@ -43,11 +43,10 @@ class PolicyNode(ModelNode):
     delay that it expects is the largest of the latest chunks', in control periods; those of the warm-up do not count.
 
     With `planner.name` dmpc a chunk is the best of several, by what is imagined to follow, with foresight the one
-    for what is seen when it begins. Enabling the gate begins an
-    episode: earlier observations are discarded. The node requests a stop while its instruction is one that the policy
-    does not understand (parameter `check_instruction`), and while the policy is served by another computer (parameter
-    `server`) that does not answer. While the node is active the policy is asked in the worker's thread alone: one that
-    hangs delays nothing else.
+    for what is seen when it comes. Enabling the gate begins an episode: earlier observations are discarded. The node
+    requests a stop while its instruction is one that the policy does not understand (parameter `check_instruction`),
+    and while the policy is served by another computer (parameter `server`) that does not answer. While the node is
+    active the policy is asked in the worker's thread alone: one that hangs delays nothing else.
     """
 
     def __init__(self) -> None:

@@ -48,8 +48,9 @@ class RecorderNode(Node):
     """`~/start_episode`, then `~/end_episode` (true: a success) or `~/discard_episode`; `~/status` reports progress.
 
     A bag is written as `<root>/bags/episode_<n>.mcap.part` and loses its last suffix when the episode ends; another
-    process then adds it to `<root>/dataset`. What a killed recorder or a full disk left of a running episode goes to
-    `<root>/bags/interrupted`. An episode for whose end the disk had no room is `episode_<n>.<result>.mcap`.
+    process then adds it to `<root>/dataset`. What a killed recorder, a full disk or a gate that turned out to be in a
+    dry run left of a running episode goes to `<root>/bags/interrupted`. An episode for whose end the disk had no room
+    is `episode_<n>.<result>.mcap`.
     """
 
     def __init__(self) -> None:

@@ -41,7 +41,7 @@ class Foresight:
                 f"planner.dynamics: expected dynamics.past of at most the {policy.n_obs_steps} observations that the "
                 f"policy sees, found {dynamics.config.past}"
             )
-        self._spread = {key: values.cpu().numpy() for key, values in dynamics.spread().items()}
+        self._spread = {key: _from_zero(values.cpu().numpy()) for key, values in dynamics.spread().items()}
 
     def predict(
         self,
@@ -106,14 +106,14 @@ class Foresight:
         chunks: Sequence[ActionChunk],
     ) -> Branches:
         """The frozen rows, then those of each chunk that are due after them."""
-        begun, over = given.rows[: given.frozen], given.frozen - self._steps(given)
+        begun, over, now = given.rows[: given.frozen], given.frozen - self._steps(given), history[-1].values
         candidates = np.stack([np.concatenate([begun, chunk.actions[over:]]) for chunk in chunks])
         return Branches(
             candidates[0],
             history[-1].t,
             1.0 / self.interface.fps,
             candidates=candidates,
-            expected={key: np.stack([one[key] for one in future]) for key in self.interface.observations},
+            expected={key: np.stack([[now[key], *one[key]] for one in future]) for key in self.interface.observations},
             scale=self._spread,
         )
 
@@ -122,6 +122,11 @@ def _past(history: Sequence[Observation], keys: Sequence[str], count: int) -> to
     """The last `count` states (n, D)."""
     states = [np.concatenate([seen.values[key] for key in keys]) for seen in history[-count:]]
     return torch.from_numpy(np.stack(states).astype(np.float32))
+
+
+def _from_zero(spread: np.ndarray) -> np.ndarray:
+    """(1 + F, D) for (F, D): the present state is where it is."""
+    return np.concatenate([np.zeros_like(spread[:1]), spread])
 
 
 def _filled(rows: np.ndarray, count: int) -> torch.Tensor:

@@ -86,7 +86,8 @@ def recorded_traces(model: WorldModel, root: str) -> list[Trace]:
     dataset = LeRobotDataset(root)
     if dataset.fingerprint() in (model.card.get("data") or {}).get("fingerprints", []):
         raise InputError(
-            f"dataset {root}: expected episodes recorded after the world model was trained, found those of its training"
+            f"dataset {root}: expected episodes recorded after the world model was trained, in a folder of their own, "
+            "found those of its training"
         )
     if (Path(root) / COLLECTION).exists():
         raise InputError(f"dataset {root}: expected recorded episodes of the policy, found those of vla-collect")
