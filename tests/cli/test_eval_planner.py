@@ -77,13 +77,15 @@ def test_mistakes_are_one_line(folders: tuple[str, str], tmp_path: Path) -> None
         ([policy, "planner=dmpc"], "planner.dynamics: expected the folder of dynamics, found none"),
         (
             [policy, "planner.samples=4"],
-            "planner: expected one of ['dmpc', 'oracle', 'diffuser', 'decision_diffuser'] with planner.samples",
+            "planner: expected one of ['dmpc', 'oracle', 'diffuser', 'decision_diffuser', 'foresight'] with "
+            "planner.samples, found none",
         ),
         ([policy, "planner=dmpc", f"planner.dynamics={policy}"], "expected a dynamics, found ['policy']"),
         (["baseline=hold", "planner=dmpc", f"planner.dynamics={dynamics}"], "planner: expected a CHECKPOINT"),
         (
             [policy, "planner=cem"],
-            "planner: expected one of ['decision_diffuser', 'diffuser', 'dmpc', 'none', 'oracle'], found 'cem'",
+            "planner: expected one of ['decision_diffuser', 'diffuser', 'dmpc', 'foresight', 'none', 'oracle'], "
+            "found 'cem'",
         ),
         ([policy, "planner=oracle", f"planner.dynamics={dynamics}"], "expected none with planner=oracle, found"),
         (

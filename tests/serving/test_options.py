@@ -25,10 +25,6 @@ FORESIGHT = PlannerConfig("foresight", dynamics="somewhere")
         ({"server": "ws://a:1", "planner": DMPC}, "server: expected none with a planner or a draft"),
         ({"planner": DMPC, "chunking": "rtc"}, "planner: expected none with chunking=rtc, found 'dmpc'"),
         ({"planner": DMPC, "chunking": "ensemble"}, "planner: expected none with chunking=ensemble, found 'dmpc'"),
-        (
-            {"planner": FORESIGHT},
-            "chunking: expected rtc with planner=foresight, which needs its given rows, found async",
-        ),
         ({"planner": DMPC, "monitor": "folder"}, "planner: expected none with a monitor"),
         ({"draft": "small", "chunking": "rtc"}, "draft: expected none with chunking=rtc"),
         *(
@@ -60,3 +56,10 @@ def test_what_goes_together_is_accepted(config: Any) -> None:
 def test_only_a_policy_that_is_asked_for_one_chunk_here_is_compiled(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         GraphConfig(compile=True, **options)
+
+
+def test_foresight_continues_chunks_of_what_a_robot_tells() -> None:
+    with pytest.raises(InputError, match="chunking: expected rtc with planner=foresight, which needs its given rows"):
+        EvalConfig(planner=FORESIGHT, delay=4)
+    with pytest.raises(InputError, match="planner: expected none or dmpc in the graph, found 'foresight'"):
+        GraphConfig(planner=FORESIGHT, chunking="rtc")  # the simulation's graph tells no block's pose
