@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from vla_policy.robot.contract import load_contract
 pytestmark = [pytest.mark.dds, pytest.mark.slow]
 PICTURES = "VLA_PICTURES"
 PATIENCE = 180.0  # seconds, for a busy computer
+TRIES = 5  # pushes at the block
 CHECKPOINT = ROOT / "checkpoints" / "pusht_language"
 ANOTHER, UNKNOWN = "push the T to the red goal", "make me a coffee"
 SIZE = 96  # pixels of the camera's picture, each way
@@ -152,11 +154,23 @@ class Student:
         self._page.mouse.up()
 
     def push(self) -> None:
-        """Push the block with the mouse, past its middle."""
-        block, pusher = self._see()
-        way = (block - pusher) / np.linalg.norm(block - pusher)
-        u, v = np.clip(block + 0.3 * way, 0.15, 0.85).tolist()
-        self.lead(u, v, lambda: np.linalg.norm(self._see()[0] - block) > 0.05)
+        """Push the block with the mouse, past its middle, and from the other side where the arm slipped off it."""
+        begin = self._see()[0]
+
+        def pushed() -> bool:
+            return bool(np.linalg.norm(self._see()[0] - begin) > 0.05)
+
+        def over(u: float, v: float) -> bool:
+            return pushed() or self._is_at(u, v)
+
+        for _ in range(TRIES):
+            block, pusher = self._see()
+            way = (block - pusher) / np.linalg.norm(block - pusher)
+            u, v = np.clip(block + 0.3 * way, 0.15, 0.85).tolist()
+            self.lead(u, v, partial(over, u, v))
+            if pushed():
+                return
+        raise AssertionError(f"the block did not move in {TRIES} pushes")
 
     def record(self, button: str, recording: bool) -> None:
         """Press it until the recorder says that it records, or that it does so no longer."""
