@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -257,19 +258,20 @@ class Branches(ActionChunk):
 
     `expected` has the states (K, 1 + F, D) by key at `t_obs` and each control period after it, `scale` (1 + F, D) by
     key how far these usually are from the present one; a channel that never moves has scale 0 and does not count.
-    `actions` is the first candidate.
+    `states` are those that an observation shows, by key. `actions` is the first candidate.
     """
 
     candidates: np.ndarray
     expected: Mapping[str, np.ndarray]
     scale: Mapping[str, np.ndarray]
+    states: Callable[[Observation], Mapping[str, np.ndarray]] = attrgetter("values")
 
     def nearest(self, seen: Observation) -> ActionChunk:
         """The candidate that was expected to be nearest to this by its time."""
-        periods, errors = (seen.t - self.t_obs) / self.dt, []
+        periods, errors, states = (seen.t - self.t_obs) / self.dt, [], self.states(seen)
         for key, expected in self.expected.items():
             scale = _between(self.scale[key], periods)
-            errors.append((_between(expected, periods) - seen.values[key])[:, scale > 0] / scale[scale > 0])
+            errors.append((_between(expected, periods) - states[key])[:, scale > 0] / scale[scale > 0])
         best = int(np.linalg.norm(np.concatenate(errors, axis=1), axis=1).argmin())
         return ActionChunk(self.candidates[best], self.t_obs, self.dt)
 

@@ -172,6 +172,31 @@ def test_without_tokens_the_pictures_act_through_the_estimates_alone() -> None:
     assert all(p.grad is None or not p.grad.any() for p in blind.encoder.camera_tokens.parameters())
 
 
+def test_states_that_were_imagined_stand_for_pictures() -> None:
+    encoder = EncoderConfig(channels=[8, 16], keypoints=4, tokens=False)
+    policy = small_policy(image=True, auxiliary_keys=[ENVIRONMENT_STATE], encoder=encoder, n_image_steps=1)
+    histories = histories_of(policy, 2)
+    batch = policy.batch(histories)
+    estimates = policy.estimates(batch)[ENVIRONMENT_STATE]
+    assert estimates.shape == (2, 2, 4)  # of the older picture, too
+    newest = policy.normalizer.unnormalize(ENVIRONMENT_STATE, policy.observe(batch, None).estimates[ENVIRONMENT_STATE])
+    torch.testing.assert_close(estimates[:, -1:], newest)
+    told = [
+        [
+            Observation({STATE: seen.values[STATE], ENVIRONMENT_STATE: estimates[i, k].numpy()}, "", seen.t)
+            for k, seen in enumerate(history)
+        ]
+        for i, history in enumerate(histories)
+    ]
+    expected = policy.predict(histories, np.random.default_rng(0))
+    for ours, theirs in zip(policy.predict_from_states(told, np.random.default_rng(0)), expected, strict=True):
+        np.testing.assert_allclose(ours.actions, theirs.actions, atol=1e-5)
+    with pytest.raises(InputError, match=ENVIRONMENT_STATE):
+        policy.predict_from_states(histories, np.random.default_rng(0))
+    assert not small_policy(image=True, auxiliary_keys=[ENVIRONMENT_STATE]).acts_on_states
+    assert small_policy().acts_on_states
+
+
 class Still(torch.nn.Module):
     """The estimate of a picture of nothing."""
 

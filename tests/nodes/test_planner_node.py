@@ -133,7 +133,7 @@ def test_vla_sim_hands_its_planner_to_the_node() -> None:
         "planner.objective": "progress+keep_out",
         "planner.disc": [1.0, 0.0, 0.03],
     }
-    with pytest.raises(InputError, match="planner: expected none or dmpc in the graph, found 'oracle'"):
+    with pytest.raises(InputError, match="planner: expected none, dmpc or foresight in the graph, found 'oracle'"):
         GraphConfig(planner=PlannerConfig("oracle"))
     with pytest.raises(InputError, match=r"planner\.goal: expected x, y and angle in a scene with several goals"):
         nodes("checkpoint", GraphConfig(planner=PlannerConfig("dmpc", "folder"), scene="pusht_language"))

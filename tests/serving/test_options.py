@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from vla_policy.evaluation.success.evaluate import EvalConfig
-from vla_policy.graph.application import GraphConfig
+from vla_policy.graph.application import GraphConfig, nodes
 from vla_policy.interfaces import InputError
 from vla_policy.planning.options import PlannerConfig
 
@@ -61,5 +61,6 @@ def test_only_a_policy_that_is_asked_for_one_chunk_here_is_compiled(options: dic
 def test_foresight_continues_chunks_of_what_a_robot_tells() -> None:
     with pytest.raises(InputError, match="chunking: expected rtc with planner=foresight, which needs its given rows"):
         EvalConfig(planner=FORESIGHT, delay=4)
-    with pytest.raises(InputError, match="planner: expected none or dmpc in the graph, found 'foresight'"):
-        GraphConfig(planner=FORESIGHT, chunking="rtc")  # the simulation's graph tells no block's pose
+    with pytest.raises(InputError, match="chunking: expected rtc with planner=foresight"):
+        GraphConfig(planner=FORESIGHT)
+    assert nodes("checkpoint", GraphConfig(planner=FORESIGHT, chunking="rtc"))["policy"]["planner.name"] == "foresight"

@@ -1,5 +1,6 @@
 """Chunks for several states in which they may begin, and the choice when they do."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from vla_policy.interfaces import (
     InputError,
     Observation,
 )
-from vla_policy.models import DiffusionPolicy, TransformerConfig
+from vla_policy.models import DiffusionPolicy, EncoderConfig, TransformerConfig
 from vla_policy.world_model.dynamics import Dynamics, fit_dynamics
 from vla_policy.world_model.foresight import Foresight
 
@@ -135,9 +136,45 @@ def test_without_given_rows_it_is_the_policy() -> None:
 
 def test_the_dynamics_must_be_of_what_the_policy_sees() -> None:
     policy = small_policy()
-    with pytest.raises(InputError, match=r"planner\.dynamics: expected states that are all the policy sees, \["):
+    with pytest.raises(InputError, match=r"planner\.dynamics: expected states that are all the policy acts on, \["):
         Foresight(policy, known(policy, state_keys=[STATE]), 3)
     with pytest.raises(InputError, match=r"expected dynamics\.past of at most the 2 observations .* found 3"):
         Foresight(policy, known(policy, past=3, future=4), 3)
-    with pytest.raises(InputError, match=r"planner\.dynamics: .*, found \['observation.environment_state'"):
+    with pytest.raises(InputError, match=r"expected a policy that sees states, or estimates of them alone .*, found"):
         Foresight(small_policy(image=True), known(policy), 3)
+    with pytest.raises(InputError, match=r"found one that sees more of its pictures"):
+        Foresight(small_policy(image=True, auxiliary_keys=[ENVIRONMENT_STATE]), known(policy), 3)
+
+
+def seeing() -> DiffusionPolicy:
+    """A policy that acts on what its encoder estimates of pictures alone."""
+    encoder = EncoderConfig(channels=[8, 16], keypoints=4, grid=2, tokens=False)
+    return small_policy(image=True, auxiliary_keys=[ENVIRONMENT_STATE], encoder=encoder, n_image_steps=1)
+
+
+def test_what_pictures_show_is_estimated_and_then_imagined() -> None:
+    policy = seeing()
+    free, led = histories_of(policy, 2)
+    planner = Foresight(policy, known(policy), 3)
+    ours = planner.predict([free, led], np.random.default_rng(5), [None, Given(ROWS, 4)])
+    theirs = policy.predict([free], np.random.default_rng(5))
+    assert ours[0].actions.shape == theirs[0].actions.shape
+
+    estimates = policy.estimates(policy.batch([led]))[ENVIRONMENT_STATE][0].numpy()
+    assert isinstance(ours[1], Branches)
+    for future, states in enumerate(ours[1].expected[ENVIRONMENT_STATE]):
+        np.testing.assert_allclose(states[0], estimates[-1], atol=1e-6)
+        np.testing.assert_allclose(states[4, 0] - estimates[-1][0], 0.04 * future, atol=1e-6)
+
+
+def test_the_chunk_for_what_a_later_picture_shows_is_played() -> None:
+    policy = seeing()
+    (history,) = histories_of(policy, 1)
+    chunk = Foresight(policy, known(policy), 3).predict([history], np.random.default_rng(5), [Given(ROWS, 4)])[0]
+    assert isinstance(chunk, Branches)
+    seen = Observation({**history[-1].values, STATE: ROWS[3].astype(np.float32)}, "", chunk.t_obs + 0.4)
+    assert (chunk.nearest(seen).actions == chunk.candidates[0]).all()  # its picture: nothing moved
+    shift = np.zeros_like(chunk.expected[ENVIRONMENT_STATE])
+    shift[0, 1:, 0], shift[2, 1:, 0] = 0.08, -0.08  # now the third future is the one where nothing moves
+    moved = {**chunk.expected, ENVIRONMENT_STATE: chunk.expected[ENVIRONMENT_STATE] + shift}
+    assert (replace(chunk, expected=moved).nearest(seen).actions == chunk.candidates[2]).all()

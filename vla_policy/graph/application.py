@@ -45,9 +45,11 @@ class GraphConfig(ServerOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.planner.name not in ("none", "dmpc"):
+        if self.planner.name not in ("none", "dmpc", "foresight"):
             found = self.planner.name
-            raise InputError(f"planner: expected none or dmpc in the graph, found {found!r}, see vla-eval rollout")
+            raise InputError(
+                f"planner: expected none, dmpc or foresight in the graph, found {found!r}, see vla-eval rollout"
+            )
         require_used(self.planner)
         require_together(self.server, self.draft, self.planner.name, self.chunking, self.monitor, self.compile)
 

@@ -213,7 +213,7 @@ class DiffusionPolicy(SeeingModel):
         """Chunks (B, horizon - n_obs_steps + 1, D) in the robot's units for raw observations (B, n_obs_steps, ...) by
         key; row 0 is due at the newest one's time. They continue what is `given` of them.
         """
-        count = len(batch[self.config.observation_keys[0]])
+        count = len(next(iter(batch.values())))
         continued = any(entry is not None for entry in given)
         with torch.no_grad():  # not inference_mode: guidance needs gradients within, compiled code other constants
             if self.drafter is not None and count == 1 and not continued:
@@ -299,9 +299,23 @@ class DiffusionPolicy(SeeingModel):
 
         Equal generators give equal chunks. Raises `InputError` for observations that do not fit the interface.
         """
-        if not histories:
-            return []
-        batch = self.batch(histories)
+        return self._predict(self.batch(histories), histories, generator, given) if histories else []
+
+    def predict_from_states(
+        self, histories: Sequence[Sequence[Observation]], generator: np.random.Generator
+    ) -> list[ActionChunk]:
+        """`predict` for observations with the auxiliary keys in the pictures' place (`states`), as they are when they
+        were imagined; of a policy that `acts_on_states`.
+        """
+        return self._predict(batch_of(histories, self.states, self.n_obs_steps), histories, generator)
+
+    def _predict(
+        self,
+        batch: Mapping[str, Any],
+        histories: Sequence[Sequence[Observation]],
+        generator: np.random.Generator,
+        given: Sequence[Given | None] = (),
+    ) -> list[ActionChunk]:
         self.eval()
         noise = torch.Generator().manual_seed(int(generator.integers(2**63 - 1)))
         actions = self.sample(batch, noise, given).double().cpu().numpy()

@@ -73,13 +73,27 @@ class SeeingModel(TrainableModel):
     def device(self) -> torch.device:
         return self.encoder.steps.device
 
+    @property
+    def acts_on_states(self) -> bool:
+        """Whether what pictures show, if it sees any, reaches the transformer as estimates of auxiliary keys alone."""
+        shown = self.config.encoder is not None and self.config.encoder.tokens and bool(self.encoder.cameras)
+        return self.backbone is None and not shown
+
+    @property
+    def states(self) -> Interface:
+        """Its interface with the auxiliary keys in the pictures' place."""
+        return self.full_interface.select([*self.encoder.vectors, *self.config.auxiliary_keys])
+
     def observe(self, batch: Mapping[str, Any], generator: torch.Generator | None) -> Observed:
         """Tokens of a batch of raw observations (B, n_obs_steps, ...) by key and, for a backbone, `task`: B sentences.
 
         The estimate of each auxiliary key is a token as well. With a generator, the encoder's images get a random crop
-        and colour jitter per sample; without, the centre crop.
+        and colour jitter per sample; without, the centre crop. If it `acts_on_states`, a batch may have the auxiliary
+        keys in the pictures' place.
         """
-        looked, summary = self.encoder.look(*self._pictures(batch, generator))
+        steps = self.config.image_steps
+        blind = self.acts_on_states and not any(key in batch for key in self.encoder.cameras)
+        looked, summary = ([], None) if blind else self.encoder.look(*self._pictures(batch, steps, generator))
         read, real, context, seen = [], None, None, None
         if self.backbone is not None:
             hidden, mask, seen = self.read(batch)
@@ -88,10 +102,14 @@ class SeeingModel(TrainableModel):
             summary = mean if summary is None else torch.cat([summary, mean.expand(-1, summary.shape[1], -1)], dim=-1)
             if self.config.shows_pictures:
                 read, context = [self.backbone_token(hidden)], self.backbone_context(mean[:, 0])
-        steps = self.encoder.steps[-self.config.image_steps :]
-        estimates = {key: self._estimate(key, summary) for key in self.config.auxiliary_keys}
+        told = {key: batch[key][:, -steps:].to(self.device) for key in self.config.auxiliary_keys if blind}
+        estimates = {
+            key: self.normalizer.normalize(key, told[key]) if blind else self._estimate(key, summary)
+            for key in self.config.auxiliary_keys
+        }
         values, pose = self._vectors(batch, estimates)
-        guessed = [self.estimate_tokens[module_name(key)](values[key]) + steps for key in estimates]
+        places = self.encoder.steps[-steps:]
+        guessed = [self.estimate_tokens[module_name(key)](values[key]) + places for key in estimates]
         encoded = [*self.encoder.read(values), *looked]
         joined = torch.cat([*encoded, *read, *guessed], dim=1)
         if read:
@@ -111,13 +129,13 @@ class SeeingModel(TrainableModel):
         return hidden, real, seen
 
     def _pictures(
-        self, batch: Mapping[str, Any], generator: torch.Generator | None
+        self, batch: Mapping[str, Any], steps: int, generator: torch.Generator | None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The newest frames of the encoder's cameras, cropped, and the crops' corners."""
+        """The `steps` newest frames of the encoder's cameras, cropped, and the crops' corners."""
         images, corners = {}, {}
         for key in self.encoder.cameras:
             assert self.config.encoder is not None
-            frames = batch[key].to(self.device, non_blocking=True)[:, -self.config.image_steps :]
+            frames = batch[key].to(self.device, non_blocking=True)[:, -steps:]
             if generator is None:
                 images[key], corners[key] = centre_crop(frames, self.config.encoder.crop)
             else:
@@ -151,10 +169,15 @@ class SeeingModel(TrainableModel):
             estimate: Tensor = self.auxiliary[module_name(key)](summary.float())
         return estimate
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference_mode: what the normaliser keeps of it may be trained with
     def estimates(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """What the pictures of raw observations (B, n_obs_steps, ...) say of each auxiliary key, (B, image_steps, D) in
-        its own units.
+        """What the pictures of raw observations (B, n, ...) say of each auxiliary key, (B, n, D) in its own units; with
+        a backbone, which reads the newest ones, (B, image_steps, D).
         """
-        found = self.observe(batch, None).estimates
+        if self.backbone is not None:
+            found = self.observe(batch, None).estimates
+        else:
+            steps = len(batch[self.encoder.cameras[0]][0])
+            summary = self.encoder.look(*self._pictures(batch, steps, None))[1]
+            found = {key: self._estimate(key, summary) for key in self.config.auxiliary_keys}
         return {key: self.normalizer.unnormalize(key, value) for key, value in found.items()}

@@ -143,9 +143,12 @@ class RecorderNode(Node):
     def _on_dry_run(self, message: Bool) -> None:
         self._dry_run = message.data
         if self._dry_run and self._bag is not None:
-            with suppress(Exception):
+            why = "the gate is in a dry run"
+            try:
                 self._bag.stop().close()
-            self._give_up("the gate is in a dry run")
+            except Exception as error:  # also those of the writing thread
+                why += f", and {_why(error)}"
+            self._give_up(why)
 
     def _watch(self) -> None:
         self._watchdog.check(common.steady())

@@ -9,33 +9,40 @@ own state forward, once; here what it pushes is imagined as well, and what was w
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from vla_policy.interfaces import ActionChunk, Branches, Given, InputError, Interface, Observation
 from vla_policy.models import DiffusionPolicy
+from vla_policy.models.batching import batch_of
 from vla_policy.world_model.dynamics import Dynamics
 
 
 class Foresight:
-    """A `ContinuingPolicy` that asks `policy`, which sees states alone, about `samples` states in which its chunk may
-    begin.
+    """A `ContinuingPolicy` that asks `policy`, which acts on states alone, about `samples` states in which its chunk
+    may begin.
 
     Without rows that are given a chunk is the policy's own. Beyond the future that is imagined, the state is that at
-    its end.
+    its end. States that the policy only sees in pictures are its encoder's estimates; pictures are not imagined.
     """
 
     def __init__(self, policy: DiffusionPolicy, dynamics: Dynamics, samples: int) -> None:
         self.policy, self.dynamics, self.samples = policy, dynamics.eval(), samples
         self.interface: Interface = policy.interface
         self.n_obs_steps, self.n_action_steps = policy.n_obs_steps, policy.n_action_steps
-        seen, imagined = sorted(policy.interface.observations), sorted(dynamics.config.state_keys)
+        if not policy.acts_on_states:
+            raise InputError(
+                "planner: expected a policy that sees states, or estimates of them alone (policy.encoder.tokens=false, "
+                "no backbone), found one that sees more of its pictures, which are not imagined"
+            )
+        seen, imagined = sorted(policy.states.observations), sorted(dynamics.config.state_keys)
         if seen != imagined:
             raise InputError(
-                f"planner.dynamics: expected states that are all the policy sees, {seen}, found {imagined}"
+                f"planner.dynamics: expected states that are all the policy acts on, {seen}, found {imagined}"
             )
-        policy.interface.require(dynamics.interface, "the policy", "planner.dynamics")
+        policy.states.require(dynamics.interface, "the policy", "planner.dynamics")
         if policy.n_obs_steps < dynamics.config.past:  # a past that stands still would be invented
             raise InputError(
                 f"planner.dynamics: expected dynamics.past of at most the {policy.n_obs_steps} observations that the "
@@ -52,16 +59,41 @@ class Foresight:
         """One chunk a history, which begins with the frozen rows of its entry in `given`, then has `Branches`; equal
         generators give equal chunks.
         """
+        if not histories:
+            return []
+        histories = self._states(histories)
         entries = list(given) or [None] * len(histories)
         futures = self._imagined(histories, entries, generator)
         windows: list[Sequence[Observation]] = []
         for history, entry, future in zip(histories, entries, futures, strict=True):
             windows += [history] if entry is None else [self._later(history, one, self._steps(entry)) for one in future]
-        chunks = iter(self.policy.predict(windows, generator))
+        chunks = iter(self.policy.predict_from_states(windows, generator))
         return [
             next(chunks) if entry is None else self._branches(history, entry, future, [next(chunks) for _ in future])
             for history, entry, future in zip(histories, entries, futures, strict=True)
         ]
+
+    def _states(self, histories: Sequence[Sequence[Observation]]) -> list[Sequence[Observation]]:
+        """The histories with estimates in the pictures' place."""
+        if not self.policy.interface.cameras:
+            return list(histories)
+        batch = batch_of(histories, self.interface, len(histories[0]))
+        found = {key: values.cpu().numpy() for key, values in self.policy.estimates(batch).items()}
+        vectors = self.policy.encoder.vectors
+        return [
+            [
+                replace(
+                    seen,
+                    values={**{key: seen.values[key] for key in vectors}, **{key: found[key][i, k] for key in found}},
+                )
+                for k, seen in enumerate(history)
+            ]
+            for i, history in enumerate(histories)
+        ]
+
+    def _shown(self, seen: Observation) -> Mapping[str, np.ndarray]:
+        """The states that an observation shows."""
+        return self._states([[seen]])[0][0].values
 
     def _steps(self, given: Given) -> int:
         """How many control periods ahead the policy is asked."""
@@ -113,8 +145,11 @@ class Foresight:
             history[-1].t,
             1.0 / self.interface.fps,
             candidates=candidates,
-            expected={key: np.stack([[now[key], *one[key]] for one in future]) for key in self.interface.observations},
+            expected={
+                key: np.stack([[now[key], *one[key]] for one in future]) for key in self.policy.states.observations
+            },
             scale=self._spread,
+            states=self._shown,
         )
 
 

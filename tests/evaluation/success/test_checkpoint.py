@@ -8,7 +8,9 @@ from helpers.tiny_policies import tiny_policy
 from sim.geometry import WORKSPACE_HIGH, WORKSPACE_LOW
 from sim.interface import pusht_interface
 from vla_policy import evaluate
-from vla_policy.interfaces import STATE, InputError
+from vla_policy.evaluation.success.checkpoint import require_here
+from vla_policy.interfaces import IMAGES, STATE, InputError
+from vla_policy.planning.options import PlannerConfig
 from vla_policy.utils.files import read_json
 
 
@@ -24,3 +26,14 @@ def test_the_summary_of_a_checkpoint_is_handed_back(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "config.yaml").is_file()
     with pytest.raises(InputError, match="n_episodes"):
         evaluate(tmp_path / "tiny", ["n_episodes=0"])
+
+
+def test_foresight_looks_at_pictures_where_its_encoder_is() -> None:
+    foresight, interface = PlannerConfig("foresight", dynamics="somewhere"), pusht_interface({"top": 96})
+    seeing = tiny_policy(interface, WORKSPACE_LOW, WORKSPACE_HIGH, [STATE, IMAGES + "top"])
+    blind = tiny_policy(interface, WORKSPACE_LOW, WORKSPACE_HIGH, [STATE])
+    require_here(seeing, foresight, 0)
+    require_here(blind, foresight, 2)
+    require_here(seeing, PlannerConfig("dmpc", dynamics="somewhere"), 2)
+    with pytest.raises(InputError, match="num_workers: expected 0 with planner=foresight for a policy that sees pict"):
+        require_here(seeing, foresight, 2)

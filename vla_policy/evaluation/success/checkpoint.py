@@ -21,6 +21,7 @@ from vla_policy.interfaces import IMAGES, InputError, Policy
 from vla_policy.models.checkpoint import POLICY, is_a, parse_config, read_checkpoint, update_card
 from vla_policy.models.continuation import require_continuing
 from vla_policy.models.loading import about, chosen_device, load_policy
+from vla_policy.planning.options import PlannerConfig
 from vla_policy.planning.planners import planned, steered
 from vla_policy.rollouts.baselines import baseline_factory
 from vla_policy.rollouts.progress import Progress, no_progress
@@ -107,8 +108,18 @@ def _opened(checkpoint: str, config: EvalConfig) -> Iterator[tuple[Policy, dict[
         if config.planner.name == "none":
             yield policy, more
         else:  # a server is refused with it
+            require_here(policy, config.planner, config.num_workers)
             simulated = pusht_interface({}, goals=bool(config.pusht.goals))
             yield planned(cast("DiffusionPolicy", policy), config.planner, simulated), more
+
+
+def require_here(policy: Policy, planner: PlannerConfig, num_workers: int) -> None:
+    """`InputError` if the policy's encoder would have to look at what other processes see."""
+    if planner.name == "foresight" and policy.interface.cameras and num_workers:
+        raise InputError(
+            "num_workers: expected 0 with planner=foresight for a policy that sees pictures, which it looks at again "
+            f"when its chunk comes, found {num_workers}"
+        )
 
 
 def _agent(checkpoint: str, config: EvalConfig) -> TrajectoryModel:

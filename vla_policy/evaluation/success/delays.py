@@ -14,7 +14,7 @@ from rich.table import Table
 from vla_policy.conf.policy_config import PolicyConfig
 from vla_policy.evaluation.formats import percent
 from vla_policy.evaluation.options import RolloutOptions, SceneOptions
-from vla_policy.evaluation.success.checkpoint import summaries
+from vla_policy.evaluation.success.checkpoint import require_here, summaries
 from vla_policy.evaluation.success.compare import compare
 from vla_policy.evaluation.success.evaluate import EvalConfig
 from vla_policy.evaluation.success.report import read_summary
@@ -82,7 +82,8 @@ def delay_study(checkpoint: str, config: DelaysConfig, progress: Progress) -> di
     if config.planner.name == FORESIGHT:
         _check(checkpoint, ["rtc"], max(config.delays))
         policy = load_policy(checkpoint, config.device, config.threads)
-        planned(policy, config.planner)  # report a mistake before anything runs
+        require_here(policy, config.planner, config.num_workers)  # report a mistake before anything runs
+        planned(policy, config.planner)
         methods[FORESIGHT] = (checkpoint, "rtc")
     rows = []
     for method, (source, chunking) in methods.items():
