@@ -168,7 +168,7 @@ class RecorderNode(Node):
         if problems:
             self._publish_status(f"recording, but {'; '.join(problems)}", problem=True)
         else:
-            self._publish_status(f"recording {self._bag.path.name}")
+            self._publish_status(f"recording {self._bag.path.stem}")
 
     def _give_up(self, why: str) -> None:
         assert self._bag is not None
@@ -204,7 +204,7 @@ class RecorderNode(Node):
         writer.write_text(TASK, self._task, common.now(self))
         writer.flush()
         self._bag, self._given_up = BagThread(writer), ""
-        self._publish_status(f"recording {self._bag.path.name}")
+        self._publish_status(f"recording {self._bag.path.stem}")
         return name
 
     def _next_number(self) -> int:
