@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from typing import IO, Any
 
 import yaml
 
-from vla_policy.utils.processes import die_with_parent
+from vla_policy.utils.processes import dying_with
 
 ELSEWHERE = {"web": "vla_policy.web.live_node"}  # nodes that are not in vla_policy.nodes
 PATIENCE = 5.0  # seconds between SIGINT and SIGKILL
@@ -40,7 +41,7 @@ class Processes:
             stdout=output,
             stderr=subprocess.STDOUT,
             process_group=0,
-            preexec_fn=die_with_parent,
+            preexec_fn=dying_with(os.getpid()),
         )
         self._running[name] = process
         return process

@@ -7,9 +7,10 @@ import queue
 import subprocess
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from vla_policy.utils.processes import console_script, die_with_parent
+from vla_policy.utils.processes import console_script, dying_with
 
 LEFT_OUT = 1  # exit status of an import that skipped a bag
 
@@ -45,7 +46,8 @@ class Importer:
     def _import(self, path: Path) -> int:
         words = ["import-bag", str(path), str(self._dataset), f"contract={self._contract}"]
         command = [*console_script("vla-dataset"), *words]
-        done = subprocess.run(command, capture_output=True, text=True, process_group=0, preexec_fn=_lower_priority)
+        start = partial(_behind, dying_with(os.getpid()))
+        done = subprocess.run(command, capture_output=True, text=True, process_group=0, preexec_fn=start)
         lines = done.stdout.strip().splitlines()
         if done.returncode not in (0, LEFT_OUT):
             why = [f"status {done.returncode}", *done.stderr.strip().splitlines()][-1]
@@ -56,6 +58,6 @@ class Importer:
         return done.returncode
 
 
-def _lower_priority() -> None:
-    die_with_parent()
+def _behind(also: Callable[[], None]) -> None:
+    also()
     os.nice(19)

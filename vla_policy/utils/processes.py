@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import sys
+from collections.abc import Callable
 
 _PR_SET_PDEATHSIG = 1
 
@@ -12,9 +14,16 @@ _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)  # loaded here: a forked child should not
 
 
-def die_with_parent() -> None:
-    """Ask the kernel to terminate this process when its parent ends; for `preexec_fn`."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def dying_with(parent: int) -> Callable[[], None]:
+    """For `preexec_fn` of a process that the kernel shall terminate when its parent, this process's number, ends."""
+
+    def ask() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # until it runs its own program, the parent's handler is in place
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it had ended before the kernel was asked
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return ask
 
 
 def console_script(name: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
@@ -23,7 +24,7 @@ from vla_policy.benchmarks.ros.harness import Witness, wait_for
 from vla_policy.benchmarks.ros.measured import Hold
 from vla_policy.graph.operator import DEACTIVATE, GraphError
 from vla_policy.graph.running import Graph
-from vla_policy.utils.processes import die_with_parent
+from vla_policy.utils.processes import dying_with
 
 STOPS = ("policy/stop says stop",)
 WHOLE = 16  # bytes of each piece that are left as they are when answers are garbled: the frame's header
@@ -55,7 +56,7 @@ class Server:
         """Start it, and wait until it serves."""
         with self._log.open("wb") as output:
             self._process = subprocess.Popen(
-                self._command, stdout=output, stderr=subprocess.STDOUT, preexec_fn=die_with_parent
+                self._command, stdout=output, stderr=subprocess.STDOUT, preexec_fn=dying_with(os.getpid())
             )
         wait_for(self._is_ready, f"the policy's server, see {self._log}", STARTING)
 
