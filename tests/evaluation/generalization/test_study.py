@@ -21,7 +21,7 @@ from vla_policy.evaluation.generalization.study import (
     generalization_table,
     with_weights,
 )
-from vla_policy.interfaces import STATE, InputError
+from vla_policy.interfaces import ACTION, STATE, InputError
 from vla_policy.models import DiffusionPolicy
 from vla_policy.training import DataConfig, make_windows, open_data
 
@@ -110,3 +110,28 @@ def test_other_data_and_ensembles_are_refused(tmp_path: Path) -> None:
     joint = DiffusionPolicy(replace(policy.config, ensemble=2), policy.full_interface, policy.normalizer, policy.card)
     with pytest.raises(InputError, match="expected a single policy, found an ensemble of 2"):
         generalization(joint, dataset, QUICK)
+
+
+def test_a_control_is_measured_on_the_actions_that_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = dataset_of(tmp_path / "data", 12, 9, 10)
+    control, plain = policy_of(dataset, shuffle_actions=True), policy_of(dataset)
+    measured: list[torch.Tensor] = []
+
+    def measure(policy: DiffusionPolicy, windows: Any, config: GeneralizationConfig) -> dict[str, Any]:
+        measured.append(windows.__getitems__(range(len(windows)))[ACTION])
+        return _measured(policy, windows, config)
+
+    _measured = study._measured
+    monkeypatch.setattr(study, "_measured", measure)
+    found = [generalization(policy, dataset, QUICK)["shuffled_actions"] for policy in (control, plain)]
+    assert found == [True, False]
+    learnt = open_data(DataConfig(str(dataset.root), val_episodes=1, shuffle_actions=True), control.config)[0]
+    given = torch.stack([learnt[index][ACTION] for index in range(len(learnt))])
+    assert torch.equal(measured[0], given)
+    assert not torch.equal(measured[3], given)
+    assert torch.equal(measured[1], measured[4])  # held-out actions are those of the recording
+    control.card["data"]["windows"] += 1
+    with pytest.raises(InputError, match="expected the windows of the training, as it shuffled them, found others"):
+        generalization(control, dataset, QUICK)

@@ -63,8 +63,13 @@ def generalization(policy: DiffusionPolicy, dataset: LeRobotDataset, config: Gen
     if policy.config.ensemble > 1:
         raise InputError(f"CHECKPOINT: expected a single policy, found an ensemble of {policy.config.ensemble}")
     policy = policy.eval()
-    trained, held_out = _episodes(policy, dataset)
+    trained, held_out, split_seed = _split(policy, dataset)
     windows, others = (make_windows(dataset, policy.config, episodes) for episodes in (trained, held_out))
+    shuffled = "actions" in policy.card["data"]  # what was learnt by heart, in the same order again
+    if shuffled:
+        if len(windows) != policy.card["data"].get("windows"):
+            raise InputError(f"{dataset.root}: expected the windows of the training, as it shuffled them, found others")
+        windows.shuffle_actions(split_seed)
     seen, unseen = _measured(policy, windows, config), _measured(policy, others, config)
     chosen = np.random.default_rng(config.seed).permutation(len(windows))[: config.hessian_windows]
     batch = windows.__getitems__(chosen)
@@ -85,6 +90,7 @@ def generalization(policy: DiffusionPolicy, dataset: LeRobotDataset, config: Gen
     return {
         "training_episodes": len(trained),
         "held_out_episodes": len(held_out),
+        "shuffled_actions": shuffled,
         "training": seen,
         "held_out": unseen,
         "hessian": _curvature(policy, loss, config),
@@ -120,8 +126,8 @@ def _curvature(
     }
 
 
-def _episodes(policy: DiffusionPolicy, dataset: LeRobotDataset) -> tuple[list[int], list[int]]:
-    """Training and held-out episodes, from what the card says of the split."""
+def _split(policy: DiffusionPolicy, dataset: LeRobotDataset) -> tuple[list[int], list[int], int]:
+    """Training and held-out episodes and the seed of the split, from what the card says of it."""
     data = policy.card.get("data") or {}
     stated = re.fullmatch(r"(\d+) of (\d+) episodes, split seed (\d+)", str(data.get("split", "")))
     held_out = stated_episodes(policy.card, dataset)
@@ -137,7 +143,7 @@ def _episodes(policy: DiffusionPolicy, dataset: LeRobotDataset) -> tuple[list[in
     if len(kept) == total and count + len(held_out) <= len(filled):
         trained, again = split_episodes(filled, split)
         if sorted(again) == sorted(held_out):
-            return trained, held_out
+            return trained, held_out, seed
     raise InputError(f"{dataset.root}: expected the {total} episodes that the policy was trained on, found others")
 
 
@@ -190,7 +196,8 @@ def _batches(windows: WindowDataset, chosen: np.ndarray) -> Iterator[dict[str, A
 def generalization_table(found: Mapping[str, Any]) -> Table:
     """Training beside held-out, then what the weights say, then what counts."""
     seen, unseen, hessian = found["training"], found["held_out"], found["hessian"]
-    table = Table(title="generalisation", title_justify="left")
+    control = ", training actions shuffled" if found["shuffled_actions"] else ""
+    table = Table(title=f"generalisation{control}", title_justify="left")
     for column in ("", f"training, {found['training_episodes']} episodes", f"held out, {found['held_out_episodes']}"):
         table.add_column(column, justify="right")
     table.add_row("loss", f"{seen['loss']:.4g}", f"{unseen['loss']:.4g}")
