@@ -172,15 +172,18 @@ def test_without_tokens_the_pictures_act_through_the_estimates_alone() -> None:
     assert all(p.grad is None or not p.grad.any() for p in blind.encoder.camera_tokens.parameters())
 
 
-def test_states_that_were_imagined_stand_for_pictures() -> None:
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("frame", [None, ENVIRONMENT_STATE])
+def test_states_that_were_imagined_stand_for_pictures(steps: int, frame: str | None) -> None:
     encoder = EncoderConfig(channels=[8, 16], keypoints=4, tokens=False)
-    policy = small_policy(image=True, auxiliary_keys=[ENVIRONMENT_STATE], encoder=encoder, n_image_steps=1)
+    config: dict[str, Any] = {"n_image_steps": steps, "object_frame": frame, "action_relative": True}
+    policy = small_policy(image=True, auxiliary_keys=[ENVIRONMENT_STATE], encoder=encoder, **config)
     histories = histories_of(policy, 2)
     batch = policy.batch(histories)
-    estimates = policy.estimates(batch)[ENVIRONMENT_STATE]
+    estimates = policy.estimates(batch, steps=2)[ENVIRONMENT_STATE]
     assert estimates.shape == (2, 2, 4)  # of the older picture, too
     newest = policy.normalizer.unnormalize(ENVIRONMENT_STATE, policy.observe(batch, None).estimates[ENVIRONMENT_STATE])
-    torch.testing.assert_close(estimates[:, -1:], newest)
+    torch.testing.assert_close(estimates[:, -steps:], newest)
     told = [
         [
             Observation({STATE: seen.values[STATE], ENVIRONMENT_STATE: estimates[i, k].numpy()}, "", seen.t)

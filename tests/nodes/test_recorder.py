@@ -208,10 +208,10 @@ def test_a_full_disk_is_said_at_once_and_no_finished_episode_is_lost(
     robot.alive.add("robot")
     client.start()
     recorder.rlimit(resource.RLIMIT_FSIZE, (1 << 20, -1))
-    wait_for(lambda: client.reported("episode_000001.mcap.part was given up: File too large"), "the full disk")
+    wait_for(lambda: client.reported("episode_000001.mcap was given up: File too large"), "the full disk")
     ok, why = client.end()
     assert not ok
-    assert "expected an episode in progress, found episode_000001.mcap.part was given up: File too large" in why
+    assert "expected an episode in progress, found episode_000001.mcap was given up: File too large" in why
     assert (root / "bags" / "interrupted" / "episode_000001.mcap").is_file()
     end(recorder)
 
@@ -277,10 +277,10 @@ def test_a_failing_writer_is_reported_and_makes_no_success(root: Path, start: Ca
         start(use_sim_time=True)
         client.start()
         robot.now = lambda: 0.0  # type: ignore[method-assign]
-        wait_for(lambda: client.reported("episode_000000.mcap.part was given up: error: "), "the broken writer")
+        wait_for(lambda: client.reported("episode_000000.mcap was given up: error: "), "the broken writer")
         ok, why = client.end()
     assert not ok
-    assert "expected an episode in progress, found episode_000000.mcap.part was given up: error: " in why
+    assert "expected an episode in progress, found episode_000000.mcap was given up: error: " in why
     assert (root / "bags" / "interrupted" / "episode_000000.mcap").is_file()
 
 

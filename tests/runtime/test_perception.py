@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vla_policy.interfaces import IMAGES, STATE, Branches, Feature, InputError, Interface
-from vla_policy.runtime import ObservationBuffer, Pilot, Supervisor, Timing, Watchdog, Worker
+from vla_policy.runtime import ObservationBuffer, Pilot, Supervisor, Timing, Watchdog, Worker, decided
 
 CAMERA = IMAGES + "top"
 INTERFACE = Interface(
@@ -142,12 +142,12 @@ def test_of_branches_the_one_for_what_is_seen_when_they_come_is_played() -> None
     assert window is not None
     pilot.asked(window)
     see(0.5, 1.4)
-    played = pilot.answer(branches, 1.4)
+    played = pilot.answer(decided(branches, pilot.newest), 1.4)
     assert played is not None
     assert (played.actions == 1.0).all()
     pilot.asked(window)
     pilot.reset(1.45)  # nothing is seen any more when the answer comes
-    assert pilot.answer(branches, 1.5) is None
+    assert pilot.answer(decided(branches, pilot.newest), 1.5) is None
 
 
 def test_pilot_refuses_another_size() -> None:

@@ -58,7 +58,7 @@ def test_only_a_policy_that_is_asked_for_one_chunk_here_is_compiled(options: dic
         GraphConfig(compile=True, **options)
 
 
-def test_foresight_continues_chunks_of_what_a_robot_tells() -> None:
+def test_foresight_goes_with_chunks_that_continue() -> None:
     with pytest.raises(InputError, match="chunking: expected rtc with planner=foresight, which needs its given rows"):
         EvalConfig(planner=FORESIGHT, delay=4)
     with pytest.raises(InputError, match="chunking: expected rtc with planner=foresight"):

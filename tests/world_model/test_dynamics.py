@@ -99,8 +99,8 @@ def test_estimates_stand_for_what_the_policy_only_sees() -> None:
     planner = DiffusionMPC(policy, dynamics, lambda future: future[ENVIRONMENT_STATE][:, 0, 0], 4)
     chunks = planner.predict(histories_of(policy, 2), np.random.default_rng(0))
     estimate = policy.estimates(policy.batch(histories_of(policy, 2)))[ENVIRONMENT_STATE]
-    assert estimate.shape == (2, 2, 4)
-    for chunk, seen in zip(chunks, estimate[:, -1].numpy(), strict=True):
+    assert estimate.shape == (2, 1, 4)
+    for chunk, seen in zip(chunks, estimate[:, 0].numpy(), strict=True):
         np.testing.assert_allclose(chunk.imagined[ENVIRONMENT_STATE][3], seen, atol=1e-6)
 
 

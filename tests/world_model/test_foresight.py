@@ -1,5 +1,6 @@
 """Chunks for several states in which they may begin, and the choice when they do."""
 
+import pickle
 from dataclasses import replace
 from typing import Any
 
@@ -146,35 +147,53 @@ def test_the_dynamics_must_be_of_what_the_policy_sees() -> None:
         Foresight(small_policy(image=True, auxiliary_keys=[ENVIRONMENT_STATE]), known(policy), 3)
 
 
-def seeing() -> DiffusionPolicy:
+def seeing(**changes: Any) -> DiffusionPolicy:
     """A policy that acts on what its encoder estimates of pictures alone."""
     encoder = EncoderConfig(channels=[8, 16], keypoints=4, grid=2, tokens=False)
-    return small_policy(image=True, auxiliary_keys=[ENVIRONMENT_STATE], encoder=encoder, n_image_steps=1)
+    return small_policy(image=True, auxiliary_keys=[ENVIRONMENT_STATE], encoder=encoder, n_image_steps=1, **changes)
 
 
 def test_what_pictures_show_is_estimated_and_then_imagined() -> None:
     policy = seeing()
     free, led = histories_of(policy, 2)
     planner = Foresight(policy, known(policy), 3)
-    ours = planner.predict([free, led], np.random.default_rng(5), [None, Given(ROWS, 4)])
-    theirs = policy.predict([free], np.random.default_rng(5))
-    assert ours[0].actions.shape == theirs[0].actions.shape
+    (alone,) = planner.predict([free], np.random.default_rng(5))
+    (own,) = policy.predict([free], np.random.default_rng(5))
+    np.testing.assert_allclose(alone.actions, own.actions, atol=1e-5)
 
-    estimates = policy.estimates(policy.batch([led]))[ENVIRONMENT_STATE][0].numpy()
-    assert isinstance(ours[1], Branches)
-    for future, states in enumerate(ours[1].expected[ENVIRONMENT_STATE]):
+    (chunk,) = planner.predict([led], np.random.default_rng(5), [Given(ROWS, 4)])
+    estimates = policy.estimates(policy.batch([led]), steps=2)[ENVIRONMENT_STATE][0].numpy()
+    assert isinstance(chunk, Branches)
+    for future, states in enumerate(chunk.expected[ENVIRONMENT_STATE]):
         np.testing.assert_allclose(states[0], estimates[-1], atol=1e-6)
         np.testing.assert_allclose(states[4, 0] - estimates[-1][0], 0.04 * future, atol=1e-6)
 
 
 def test_the_chunk_for_what_a_later_picture_shows_is_played() -> None:
     policy = seeing()
-    (history,) = histories_of(policy, 1)
+    history, later = histories_of(policy, 2)
     chunk = Foresight(policy, known(policy), 3).predict([history], np.random.default_rng(5), [Given(ROWS, 4)])[0]
     assert isinstance(chunk, Branches)
-    seen = Observation({**history[-1].values, STATE: ROWS[3].astype(np.float32)}, "", chunk.t_obs + 0.4)
-    assert (chunk.nearest(seen).actions == chunk.candidates[0]).all()  # its picture: nothing moved
-    shift = np.zeros_like(chunk.expected[ENVIRONMENT_STATE])
-    shift[0, 1:, 0], shift[2, 1:, 0] = 0.08, -0.08  # now the third future is the one where nothing moves
-    moved = {**chunk.expected, ENVIRONMENT_STATE: chunk.expected[ENVIRONMENT_STATE] + shift}
-    assert (replace(chunk, expected=moved).nearest(seen).actions == chunk.candidates[2]).all()
+    shown = policy.estimates(policy.batch([later]))[ENVIRONMENT_STATE][0, -1].numpy()
+    seen = Observation({**later[-1].values, STATE: ROWS[3].astype(np.float32)}, "", chunk.t_obs + 0.4)
+    for future in range(3):  # the only one in which the block comes to where the later picture shows it
+        expected = chunk.expected[ENVIRONMENT_STATE] + 0.1
+        expected[future, 4] = shown
+        told = replace(chunk, expected={**chunk.expected, ENVIRONMENT_STATE: expected})
+        assert (told.nearest(seen).actions == chunk.candidates[future]).all()
+
+
+def test_a_chunk_of_states_alone_is_small_enough_for_other_processes() -> None:
+    chunk = branches(small_policy(), frozen=4)
+    assert b"vla_policy.world_model" not in pickle.dumps(chunk)
+
+
+def test_estimates_must_be_finite_and_of_one_encoder() -> None:
+    policy = seeing()
+    planner = Foresight(policy, known(policy), 3)
+    with torch.no_grad():
+        next(policy.auxiliary.parameters()).fill_(torch.nan)
+    with pytest.raises(InputError, match="policy: expected finite estimates of its pictures"):
+        planner.predict(histories_of(policy, 1), np.random.default_rng(5), [Given(ROWS, 4)])
+    with pytest.raises(InputError, match=r"planner: expected one policy, .*, found an ensemble of 2"):
+        Foresight(seeing(ensemble=2), known(policy), 3)

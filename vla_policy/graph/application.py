@@ -29,7 +29,7 @@ class GraphConfig(ServerOptions):
     async, with the mean of all chunks so far) | rtc (as async, with chunks that continue the previous one)
     """
     monitor: str | None = None  # folder of a calibrated surprise monitor; null: none runs
-    planner: PlannerConfig = field(default_factory=PlannerConfig)  # see planner=dmpc
+    planner: PlannerConfig = field(default_factory=PlannerConfig)  # see planner=dmpc, planner=foresight
     max_steps: int = 300  # control periods an episode
     rearm: int = 10  # times an episode that the gate is armed again after it stopped the arm; stops are reported
     device: str = "cpu"  # cpu | cuda

@@ -32,7 +32,7 @@ from vla_policy.models.continuation import Known, exactly, known_rows
 from vla_policy.models.encoder import Observed
 from vla_policy.models.heads import ActionDecoder, AutoregressiveHead, DenoisingHead, make_head
 from vla_policy.models.objectives import Predict
-from vla_policy.models.seeing import SeeingModel
+from vla_policy.models.seeing import TOLD, SeeingModel
 from vla_policy.models.teaching import (
     check_follower,
     check_teacher,
@@ -307,7 +307,8 @@ class DiffusionPolicy(SeeingModel):
         """`predict` for observations with the auxiliary keys in the pictures' place (`states`), as they are when they
         were imagined; of a policy that `acts_on_states`.
         """
-        return self._predict(batch_of(histories, self.states, self.n_obs_steps), histories, generator)
+        batch = {**batch_of(histories, self.states, self.n_obs_steps), TOLD: True}
+        return self._predict(batch, histories, generator)
 
     def _predict(
         self,

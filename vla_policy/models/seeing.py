@@ -20,6 +20,7 @@ from vla_policy.models.vlm.backbone import Backbone
 
 # Batch entries with the precomputed output of a frozen backbone, as returned by `SeeingModel.read`.
 BACKBONE_HIDDEN, BACKBONE_REAL = "backbone_hidden", "backbone_real"
+TOLD = "told"  # in a batch: its auxiliary keys are what the pictures would have shown
 
 
 class SeeingModel(TrainableModel):
@@ -88,11 +89,10 @@ class SeeingModel(TrainableModel):
         """Tokens of a batch of raw observations (B, n_obs_steps, ...) by key and, for a backbone, `task`: B sentences.
 
         The estimate of each auxiliary key is a token as well. With a generator, the encoder's images get a random crop
-        and colour jitter per sample; without, the centre crop. If it `acts_on_states`, a batch may have the auxiliary
-        keys in the pictures' place.
+        and colour jitter per sample; without, the centre crop. In a batch that is `TOLD` the auxiliary keys stand for
+        the pictures.
         """
-        steps = self.config.image_steps
-        blind = self.acts_on_states and not any(key in batch for key in self.encoder.cameras)
+        steps, blind = self.config.image_steps, TOLD in batch
         looked, summary = ([], None) if blind else self.encoder.look(*self._pictures(batch, steps, generator))
         read, real, context, seen = [], None, None, None
         if self.backbone is not None:
@@ -170,14 +170,13 @@ class SeeingModel(TrainableModel):
         return estimate
 
     @torch.no_grad()  # not inference_mode: what the normaliser keeps of it may be trained with
-    def estimates(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """What the pictures of raw observations (B, n, ...) say of each auxiliary key, (B, n, D) in its own units; with
-        a backbone, which reads the newest ones, (B, image_steps, D).
+    def estimates(self, batch: Mapping[str, Any], steps: int | None = None) -> dict[str, Tensor]:
+        """What the pictures of raw observations (B, n_obs_steps, ...) say of each auxiliary key, in its own units: of
+        those that the policy looks at (B, image_steps, D), or without a backbone of the `steps` newest.
         """
-        if self.backbone is not None:
+        if steps is None or self.backbone is not None:
             found = self.observe(batch, None).estimates
         else:
-            steps = len(batch[self.encoder.cameras[0]][0])
-            summary = self.encoder.look(*self._pictures(batch, steps, None))[1]
+            _, summary = self.encoder.look(*self._pictures(batch, steps, None))
             found = {key: self._estimate(key, summary) for key in self.config.auxiliary_keys}
         return {key: self.normalizer.unnormalize(key, value) for key, value in found.items()}

@@ -23,7 +23,7 @@ from vla_policy.nodes.planner import PlannerParameters
 from vla_policy.planning.options import PlannerConfig, make_objective
 from vla_policy.planning.planners import planned
 from vla_policy.robot.contract import Contract, load_contract
-from vla_policy.runtime import CHUNKINGS, Pilot, Timing, Worker, predicted
+from vla_policy.runtime import CHUNKINGS, Pilot, Timing, Worker, decided, predicted
 from vla_policy.serving.options import ServerOptions, require_together
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class PolicyNode(ModelNode):
         def predict(window: list[Observation], given: Given | None) -> Callable[[], None]:
             begin = time.perf_counter()
             (chunk,) = predicted(player, [window], [given], generator)
-            return partial(self._on_chunk, chunk, time.perf_counter() - begin)
+            return partial(self._on_chunk, chunk, begin)
 
         def read(instruction: str) -> Callable[[], None]:
             return partial(self._on_read, instruction, unreadable(instruction))
@@ -214,7 +214,8 @@ class PolicyNode(ModelNode):
             given = Given(np.zeros((policy.n_action_steps, *policy.interface.action.shape)), 1)
         for _ in range(WARMUP):
             begin = time.perf_counter()
-            predicted(policy, [window], [given], np.random.default_rng(0))
+            (chunk,) = predicted(policy, [window], [given], np.random.default_rng(0))
+            decided(chunk, observation)
         return time.perf_counter() - begin
 
     def _on_task(self, message: String) -> None:
@@ -269,11 +270,14 @@ class PolicyNode(ModelNode):
                 if self._worker.ask(partial(self._predict, window, self._pilot.given(window))):
                     self._pilot.asked(window)
 
-    def _on_chunk(self, chunk: ActionChunk, took: float) -> None:
+    def _on_chunk(self, chunk: ActionChunk, begin: float) -> None:
         assert self._pilot is not None
         self._silence = ""
         self.answered()
-        self._inference.add(took)
+        with self._lock:
+            seen = self._pilot.newest
+        chunk = decided(chunk, seen)  # nobody else waits while an encoder looks
+        self._inference.add(time.perf_counter() - begin)
         with self._lock:
             played = self._pilot.answer(chunk, common.now(self))
             if played is not None:  # before a restart, or not at all

@@ -177,7 +177,7 @@ class RecorderNode(Node):
             kept = f"what was written is {self._set_aside(bag.path)}"
         except OSError:
             kept = f"what was written is {bag.path}"
-        self._given_up = f"{bag.path.name} was given up: {why}; {kept}"
+        self._given_up = f"{bag.path.stem} was given up: {why}; {kept}"
         self._publish_status(self._given_up, problem=True)
 
     def _start(self) -> str:
@@ -237,7 +237,7 @@ class RecorderNode(Node):
         with suppress(Exception):
             bag.stop().abandon()
         bag.path.unlink()
-        self._publish_status(f"discarded {bag.path.name}")
+        self._publish_status(f"discarded {bag.path.stem}")
         return "discarded"
 
     def _take(self) -> BagThread:

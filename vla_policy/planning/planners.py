@@ -84,7 +84,7 @@ def steered(agent: TrajectoryModel, config: PlannerConfig) -> Policy:
 
 
 def foresight(policy: DiffusionPolicy, config: PlannerConfig) -> Foresight:
-    """The policy asked where its chunk may begin; `InputError` if the dynamics are not of all that it sees."""
+    """The policy asked where its chunk may begin; `InputError` if the dynamics are not of all that it acts on."""
     from vla_policy.world_model.dynamics import Dynamics
     from vla_policy.world_model.foresight import Foresight
 

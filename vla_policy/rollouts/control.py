@@ -10,7 +10,7 @@ import numpy as np
 
 from vla_policy.interfaces import ActionChunk, Given, InputError, Interface, Observation
 from vla_policy.robot.contract import load_contract
-from vla_policy.runtime import Command, Gate, GateConfig, Limits, ObservationBuffer, Pilot, gate_config
+from vla_policy.runtime import Command, Gate, GateConfig, Limits, ObservationBuffer, Pilot, decided, gate_config
 
 
 def drive_of(env: gymnasium.Env) -> GateConfig:
@@ -91,7 +91,7 @@ class ControlLoop:
 
     def offer(self, chunk: ActionChunk) -> bool:
         """Play this chunk of the policy from now on; False if the gate refuses it."""
-        played = self._pilot.answer(chunk, self.now)
+        played = self._pilot.answer(decided(chunk, self._pilot.newest), self.now)
         before, due = self._gate.chunk, self._gate.due(self.now)
         if played is None or not self._gate.offer(played, self.now):
             return False

@@ -12,7 +12,7 @@ from vla_policy.runtime.gate import Gate, GateConfig
 from vla_policy.runtime.history import History
 from vla_policy.runtime.limits import Command, Limits
 from vla_policy.runtime.periods import Period, Periods
-from vla_policy.runtime.pilot import Pilot
+from vla_policy.runtime.pilot import Pilot, decided
 from vla_policy.runtime.supervisor import State, Supervisor
 from vla_policy.runtime.teleoperation import HELD, TELEOP_SCALE, Gamepad, HeldKey, Lead
 from vla_policy.runtime.timeline import Timeline
@@ -43,6 +43,7 @@ __all__ = [
     "Timing",
     "Watchdog",
     "Worker",
+    "decided",
     "gate_config",
     "predicted",
 ]

@@ -30,6 +30,11 @@ class Pilot:
         """The delay to expect of the next chunk, in control periods."""
         return self._chunking.delay
 
+    @property
+    def newest(self) -> Observation | None:
+        """The newest observation since a reset."""
+        return self._history.newest() if len(self._history) else None
+
     def reset(self, now: float) -> None:
         """Restart with observations after `now`."""
         self.buffer.clear(now)
@@ -70,6 +75,11 @@ class Pilot:
 
         None if it was asked before a reset or for another task.
         """
-        if isinstance(chunk, Branches) and len(self._history):  # after a reset nothing was asked
-            chunk = chunk.nearest(self._history.newest())
         return self._chunking.answer(chunk, now)
+
+
+def decided(chunk: ActionChunk, seen: Observation | None) -> ActionChunk:
+    """The chunk; of branches the one for what is seen, which an encoder may have to look at. After a reset nothing is,
+    and nobody waits for an answer.
+    """
+    return chunk.nearest(seen) if isinstance(chunk, Branches) and seen is not None else chunk

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 
 import numpy as np
 import torch
@@ -36,6 +37,11 @@ class Foresight:
             raise InputError(
                 "planner: expected a policy that sees states, or estimates of them alone (policy.encoder.tokens=false, "
                 "no backbone), found one that sees more of its pictures, which are not imagined"
+            )
+        if policy.interface.cameras and policy.config.ensemble > 1:
+            raise InputError(
+                "planner: expected one policy, or one that sees no pictures, of which each member has estimates of its "
+                f"own, found an ensemble of {policy.config.ensemble}"
             )
         seen, imagined = sorted(policy.states.observations), sorted(dynamics.config.state_keys)
         if seen != imagined:
@@ -78,7 +84,10 @@ class Foresight:
         if not self.policy.interface.cameras:
             return list(histories)
         batch = batch_of(histories, self.interface, len(histories[0]))
-        found = {key: values.cpu().numpy() for key, values in self.policy.estimates(batch).items()}
+        estimates = self.policy.estimates(batch, steps=len(histories[0]))
+        found = {key: values.cpu().numpy() for key, values in estimates.items()}
+        if not all(np.isfinite(values).all() for values in found.values()):
+            raise InputError("policy: expected finite estimates of its pictures, found others; its weights are damaged")
         vectors = self.policy.encoder.vectors
         return [
             [
@@ -149,7 +158,7 @@ class Foresight:
                 key: np.stack([[now[key], *one[key]] for one in future]) for key in self.policy.states.observations
             },
             scale=self._spread,
-            states=self._shown,
+            states=self._shown if self.interface.cameras else attrgetter("values"),  # what goes to other processes
         )
 
 
