@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -56,9 +57,29 @@ class Setup:
             self.camera.publish(image_message(np.zeros((96, 96, 3), np.uint8), self.robot.now()))
 
 
+@contextmanager
+def meeting() -> Iterator[Operator]:
+    """An operator that has found the node's services: of two participants in a process Fast DDS may hide one of them
+    from the other for good.
+    """
+    services = {"policy/change_state": ChangeState, "policy/get_state": GetState}
+    for attempt in range(5):
+        with Operator(patience=30.0) as operator:
+            try:
+                for service, kind in services.items():  # one after the other: at once it happens more often
+                    operator._clients[service] = client = operator.node.create_client(kind, service)
+                    operator.wait(client.service_is_ready, f"service {service}", 5.0)
+            except GraphError:
+                if attempt == 4:
+                    raise
+                continue
+            yield operator
+            return
+
+
 @pytest.fixture
 def setup() -> Iterator[Setup]:
-    with own_domain(2), spinning(Looking) as node, FakeRobot() as robot, Operator(patience=30.0) as operator:
+    with own_domain(2), spinning(Looking) as node, FakeRobot() as robot, meeting() as operator:
         setup = Setup(node, robot, operator)
         yield setup
         setup.pictures.close()
