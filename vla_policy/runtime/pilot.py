@@ -79,7 +79,8 @@ class Pilot:
 
 
 def decided(chunk: ActionChunk, seen: Observation | None) -> ActionChunk:
-    """The chunk; of branches the one for what is seen, which an encoder may have to look at. After a reset nothing is,
-    and nobody waits for an answer.
+    """The chunk, or of branches the one nearest to what is seen, for which an encoder may have to look at a picture.
+
+    With nothing seen since a reset they are handed back: nobody waits for an answer then.
     """
     return chunk.nearest(seen) if isinstance(chunk, Branches) and seen is not None else chunk

@@ -15,7 +15,7 @@ _LIBC = ctypes.CDLL(None)  # loaded here: a forked child should not
 
 
 def dying_with(parent: int) -> Callable[[], None]:
-    """For `preexec_fn` of a process that the kernel shall terminate when its parent, this process's number, ends."""
+    """A `preexec_fn` that has the kernel terminate the new process when `parent`, the process that starts it, ends."""
 
     def ask() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # until it runs its own program, the parent's handler is in place
