@@ -33,13 +33,17 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     return str(folder / "policy"), str(folder / "dynamics")
 
 
-def test_a_planner_is_evaluated_like_a_policy(folders: tuple[str, str], tmp_path: Path) -> None:
+def test_a_planner_is_evaluated_like_a_policy(
+    folders: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     policy, dynamics = folders
     words = ["planner=dmpc", f"planner.dynamics={dynamics}", "planner.samples=3", f"out={tmp_path}"]
     main([policy, *SHORT, *words, "planner.objective=progress+keep_out", "planner.disc=[0.45,0,0.5]"])
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["planner"] | {"disc": [0.45, 0, 0.5], "samples": 3} == summary["planner"]
     assert summary["n_entered_disc"] == 2  # nobody can keep out of the whole table
+    assert summary["entered_disc_ci95"] == pytest.approx([0.1581, 1.0], abs=1e-4)  # exact, of 2 of 2: 0.025 ** (1 / 2)
+    assert "entered the disc  [95 %]" in capsys.readouterr().out
     assert summary["chunk_ms"]["p50"] > 0
     main([policy, *SHORT, *words, "planner.objective=progress+keep_out", "planner.disc=[2,2,0.01]"])
     assert json.loads((tmp_path / "summary.json").read_text())["n_entered_disc"] == 0

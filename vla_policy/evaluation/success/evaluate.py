@@ -16,6 +16,7 @@ from sim import Disturbance, PushTConfig
 from sim.disturbances import KINDS
 from sim.language.instructions import named_goal
 from vla_policy.evaluation.options import RolloutOptions, SceneOptions
+from vla_policy.evaluation.statistics import success_interval
 from vla_policy.evaluation.success.aftermath import watched_summary
 from vla_policy.evaluation.success.films import choose, film
 from vla_policy.evaluation.success.latency import KeepHistories, chunk_latency
@@ -233,7 +234,8 @@ def _kept_out(results: Sequence[EpisodeResult], planner: PlannerConfig) -> dict[
         return {}
     x, y, radius = planner.disc
     entered = [bool((np.linalg.norm(r.path - [x, y], axis=-1) < radius).any()) for r in results]
-    return {"disc": list(planner.disc), "n_entered_disc": sum(entered)}
+    ci95 = success_interval(sum(entered), len(entered))
+    return {"disc": list(planner.disc), "n_entered_disc": sum(entered), "entered_disc_ci95": ci95}
 
 
 def _refusals(results: Sequence[EpisodeResult]) -> dict[str, Any]:

@@ -166,6 +166,8 @@ def summary_table(summaries: Mapping[str, Mapping[str, Any]], title: str) -> Tab
         table.add_row(
             "refused to start  [95 %]", *(_refusals(summary.get("refusals")) for summary in summaries.values())
         )
+    if any("entered_disc_ci95" in summary for summary in summaries.values()):
+        table.add_row("entered the disc  [95 %]", *(_entered(summary) for summary in summaries.values()))
     goals = {goal: None for summary in summaries.values() for goal in summary["by_goal"]}
     for goal in goals if len(goals) > 1 else ():
         table.add_row(f"success, {goal}  [95 %]", *(_goal(s["by_goal"].get(goal)) for s in summaries.values()))
@@ -196,6 +198,12 @@ def _refusals(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return "-"
     return f"{found['n_refused']} / {found['n']}  {interval(found['refusal_ci95'], 100, 1)} %"
+
+
+def _entered(summary: Mapping[str, Any]) -> str:
+    if "entered_disc_ci95" not in summary:
+        return "-"
+    return f"{summary['n_entered_disc']} / {summary['n_episodes']}  {interval(summary['entered_disc_ci95'], 100, 1)} %"
 
 
 def _instructions(given: Collection[str]) -> str | None:
